@@ -1,0 +1,172 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from unclip import __version__
+from unclip.cli import main
+from unclip.errors import UnclipError
+from unclip.request import Result
+
+
+def run_python(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """run(*arguments) -> (exit code, output, errors), in an empty folder; reaching the pipeline fails."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "unclip.pipeline", None)  # importing it raises: a bug, not a message
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_import_and_help_are_light():
+    heavy = "{'torch', 'numpy', 'PIL', 'diffusers', 'open_clip', 'tqdm'}"
+    done = run_python(
+        "import sys, unclip; unclip.Request\n"
+        "from unclip.cli import main; code = main(['generate', '--help'])\n"
+        f"print(code, sorted({heavy} & set(sys.modules)))"
+    )
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_public_names():
+    import unclip
+
+    assert unclip.Result is Result
+    assert unclip.UnclipError is UnclipError
+    assert set(unclip.__all__) <= set(dir(unclip))
+    with pytest.raises(AttributeError):
+        _ = unclip.Unclipped
+
+
+def test_version_and_help(run):
+    assert run("--version") == (0, f"unclip {__version__}\n", "")
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    assert all(command in out for command in ("generate", "train", "models", "show", "bench"))
+
+
+def test_no_command_prints_the_help_as_a_usage_error(run):
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert "generate" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["frob"], "No such command"),
+        (["generate"], "PROMPT"),
+        (["generate", ""], "prompt is empty"),
+        (["generate", "a cat", "  "], "prompt is empty"),
+        (["generate", "a cat", "-n", "0"], "n must be"),
+        (["generate", "a cat", "-n", "two"], "-n"),
+        (["generate", "a cat", "--steps", "0"], "steps must be"),
+        (["generate", "a cat", "--seed", "-1"], "seed must be"),
+        (["generate", "a cat", "--seed", str(2**63)], "seed must be"),
+        (["generate", "a cat", "--seed", str(2**63 - 1), "-n", "2"], "use a seed up to"),
+        (["generate", "a cat", "--guidance", "nan"], "guidance must be"),
+        (["generate", "a cat", "--sampler", "euler"], "choose from unclip"),
+        (["generate", "a cat", "--size", "big"], "such as 64x64"),
+        (["generate", "a cat", "--device", "gpu"], "choose from auto, cpu"),
+        (["generate", "a cat", "--dtype", "int8"], "choose from auto, float32"),
+        (["generate", "a cat", "--batch-size", "0"], "--batch-size must be"),
+        (["generate", "a cat", "--sede", "3"], "--seed"),
+        (["generate", "a cat", "-n", "2", "-o", "a.png"], "give a folder"),
+        (["generate", "a cat", "a dog", "-o", "a.PNG"], "for 2 images"),
+        (["generate", "a cat", "-o", "a.jpg"], "ends in .png"),
+        (["generate", "a cat", "-o", "taken"], "is a file"),
+        (["generate", "a cat", "-o", "taken/below"], "cannot write into"),
+        (["generate", "a cat", "-o", "taken/a.png"], "cannot write into"),
+        (["generate", "a cat", "-o", "nul\0"], "cannot write into"),
+        (["generate", "a cat", "-o", "x" * 300], "cannot write into"),
+        (["show", "missing.png"], "cannot read"),
+        (["show", "taken"], "not a PNG"),
+        (["train", "all"], "--out"),
+        (["train", "vae", "--out", "runs"], "choose from clip"),
+        (["train", "clip", "--out", "runs", "--minutes", "0"], "--minutes must be"),
+        (["train", "clip", "--out", "runs", "--minutes", "inf"], "--minutes must be"),
+        (["train", "clip", "--out", "runs", "--steps", "0"], "--steps must be"),
+        (["train", "clip", "--out", "runs", "--steps", "5", "--minutes", "1"], "give one of them"),
+        (["train", "clip", "--out", "taken"], "cannot write into"),
+        (["models", "show", "missing"], "no model 'missing'"),
+        (["bench", "--repeat", "0"], "--repeat must be"),
+        (["bench", "--device", "gpu"], "choose from auto, cpu"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(run, tmp_path, arguments, says):
+    (tmp_path / "taken").write_text("mine")
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("unclip: error: ") and err.count("\n") == 1
+    assert says in err
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder that refuses even root")
+def test_a_folder_that_refuses_files(run):
+    code, _, err = run("generate", "a cat", "-o", "/proc/self/out")
+    assert code == 2 and "cannot write into" in err
+
+
+def test_show_prints_the_record(run, result: Result, tmp_path):
+    result.save(tmp_path / "image.png")
+    code, out, err = run("show", "image.png")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["request"]["prompt"] == result.request.prompt
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UnclipError("it\nfailed"), 1, "unclip: error: it failed\n"),
+        (OSError(28, "No space left on device"), 1, "unclip: error: [Errno 28] No space left on device\n"),
+        (KeyboardInterrupt(), 130, "unclip: interrupted\n"),
+    ],
+)
+def test_other_ends(run, monkeypatch, error, code, line):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("unclip.metadata.read", fail)
+    assert run("show", "image.png") == (code, "", line)
+
+
+def test_a_bug_is_not_dressed_up(run, monkeypatch):
+    monkeypatch.setattr("unclip.metadata.read", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("show", "image.png")
+
+
+def test_the_program_as_a_process(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "unclip", "generate", "", "-o", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "unclip: error: prompt is empty; say what the image should show\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_real_interrupt_ends_with_130():
+    code = (
+        "import os, signal, sys, unclip.metadata; from unclip.cli import main\n"
+        f"unclip.metadata.read = lambda path: os.kill(os.getpid(), {int(signal.SIGINT)})\n"
+        "sys.exit(main(['show', 'x']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "unclip: interrupted\n")

@@ -1,0 +1,109 @@
+"""What `unclip generate` does with the results of a pipeline; the pipeline itself is tested on its own."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from unclip import metadata
+from unclip.cli import main
+from unclip.request import Result
+
+
+class Painter:
+    """Answers as a pipeline does, one image at a time, with plain colour; `ends` after so many images."""
+
+    def __init__(self, ends: int | None = None) -> None:
+        self.ends = ends
+        self.opened = self.requests = None
+
+    def from_pretrained(self, name, **options):
+        self.opened = (name, options)
+        return self
+
+    def generate(self, requests, batch_size=None, progress=None, on_result=None):
+        self.requests = requests
+        for count, one in enumerate(image for request in requests for image in request.images()):
+            if count == self.ends:
+                raise KeyboardInterrupt
+            progress("decoder", 1, 1)
+            image = Image.new("RGB", one.size or (16, 16))
+            on_result(Result(image=image, request=one, seed=one.seed, model="plain", notes=("it is plain",)))
+
+
+@pytest.fixture
+def painter(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    painter = Painter()
+    monkeypatch.setitem(sys.modules, "unclip.pipeline", SimpleNamespace(Unclip=painter))
+    return painter
+
+
+def test_lines_and_files(painter, capsys, tmp_path):
+    assert main(["generate", "a cat", "a dog", "-n", "2", "--seed", "0", "-o", "new/out"]) == 0
+    out, err = capsys.readouterr()
+    names = ["a-cat-0", "a-cat-1", "a-dog-0", "a-dog-1"]
+    assert out.splitlines() == [f"new/out/{name}.png  seed {name[-1]}" for name in names]
+    assert err == "unclip: note: it is plain\n"
+    assert sorted(path.stem for path in (tmp_path / "new/out").iterdir()) == names
+    assert painter.opened == ("stickers", {"device": "auto", "dtype": "auto"})
+
+
+def test_every_option_reaches_the_request(painter):
+    options = ["--negative", "dog", "--steps", "3", "--prior-steps", "4", "--upsampler-steps", "5"]
+    options += ["--guidance", "0", "--prior-guidance", "1.5", "--sampler", "ddim", "--prior-sampler", "unipc"]
+    options += ["--size", "64x32", "--prior-best-of", "2", "--seed", "9"]
+    assert main(["generate", "a cat", "--model", "here", "--device", "cpu", "--dtype", "float32", *options]) == 0
+    [request] = painter.requests
+    expected = {
+        "prompt": "a cat", "negative": "dog", "mode": "generate", "seed": 9, "n": 1, "steps": 3,
+        "prior_steps": 4, "upsampler_steps": 5, "guidance": 0.0, "prior_guidance": 1.5, "sampler": "ddim",
+        "prior_sampler": "unipc", "size": "64x32", "prior_best_of": 2, "id": None,
+    }  # fmt: skip
+    assert request.to_dict() == expected
+    assert painter.opened == ("here", {"device": "cpu", "dtype": "float32"})
+
+
+def test_json_lines(painter, capsys):
+    assert main(["generate", "a “cat”", "--json", "--seed", "5", "-n", "2", "--size", "8x4", "-o", "o"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[1] == {
+        "file": "o/a-cat-6.png",
+        "seed": 6,
+        "prompt": "a “cat”",
+        "model": "plain",
+        "size": "8x4",
+        "score": None,
+    }
+
+
+def test_a_drawn_seed_is_printed_and_recorded(painter, capsys, tmp_path):
+    seeds = []
+    for _ in range(2):
+        assert main(["generate", "a cat", "--quiet", "-o", "cat.png"]) == 0
+        out, err = capsys.readouterr()
+        seeds.append(metadata.read(tmp_path / "cat.png")["seed"])
+        assert out == f"cat.png  seed {seeds[-1]}\n"
+        assert err == ""
+    assert seeds[0] != seeds[1]
+
+
+def test_an_interrupt_keeps_what_is_done(painter, capsys, tmp_path):
+    painter.ends = 2
+    assert main(["generate", "a cat", "-n", "4", "--seed", "1", "--quiet"]) == 130
+    assert capsys.readouterr().err == "unclip: interrupted\n"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a-cat-1.png", "a-cat-2.png"]
+
+
+def test_a_device_out_of_memory_is_one_line(painter, capsys):
+    class OutOfMemoryError(RuntimeError):
+        """As torch names its own."""
+
+    def generate(*_, **__):
+        raise OutOfMemoryError
+
+    painter.generate = generate
+    assert main(["generate", "a cat"]) == 1
+    assert "--batch-size" in capsys.readouterr().err

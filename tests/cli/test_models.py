@@ -1,0 +1,74 @@
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from unclip.cli import main
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint folder of two components, the first in two shards."""
+    folder = tmp_path / "tiny"
+    for component in ("clip", "decoder"):
+        (folder / component).mkdir(parents=True)
+    index = {
+        "_class_name": "Unclip",
+        "clip": ["unclip", "Clip"],
+        "decoder": ["diffusers", "UNet2DConditionModel"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "decoder" / "config.json").write_text('{"sample_size": 64}')
+    save_file({"a": np.zeros((1000, 500), np.float16)}, folder / "clip" / "model-1.safetensors")
+    save_file({"b": np.zeros((1000, 700), np.float16)}, folder / "clip" / "model-2.safetensors")
+    save_file(
+        {"c": np.zeros((1000, 300), np.float32), "d": np.zeros((), np.float32)},
+        folder / "decoder" / "model.safetensors",
+    )
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# A tiny model\n" + "text\n" * 50)
+    return folder
+
+
+def test_show_a_checkpoint_folder(checkpoint, capsys):
+    assert main(["models", "show", str(checkpoint)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("# A tiny model\n")
+    assert "sizes       64x64\n" in out
+    assert "clip        1.2 M parameters\n" in out
+    assert "decoder     0.3 M parameters\n" in out
+    assert '"_class_name": "Unclip"' in out
+
+
+@pytest.mark.parametrize(
+    ("file", "data"),
+    [
+        ("model_index.json", b"{"),
+        ("model_index.json", b"[]"),
+        ("clip/model-2.safetensors", b""),
+        ("clip/model-2.safetensors", b"\xff" * 64),
+        ("clip/model-2.safetensors", b"\x02\0\0\0\0\0\0\0[]"),
+    ],
+    ids=["broken index", "index of another type", "empty", "huge header", "header of another type"],
+)
+def test_a_damaged_checkpoint(checkpoint, capsys, file, data):
+    (checkpoint / file).write_bytes(data)
+    assert main(["models", "show", str(checkpoint)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("unclip: error: ") and err.count("\n") == 1
+    assert file in err and "damaged" in err
+
+
+def test_sizes_of_this_projects_layout(checkpoint, capsys):
+    stages = {"prior": {"steps": 25}, "decoder": {"size": [64, 64]}, "upsampler": {"size": [256, 256]}}
+    (checkpoint / "model_index.json").write_text(json.dumps({"clip": ["unclip", "Clip"], "stages": stages}))
+    assert main(["models", "show", str(checkpoint)]) == 0
+    assert "sizes       64x64, 256x256\n" in capsys.readouterr().out
+
+
+def test_vocabulary(checkpoint, capsys):
+    assert main(["models", "show", str(checkpoint), "--vocabulary"]) == 2
+    assert "no list of words" in capsys.readouterr().err
+    (checkpoint / "vocabulary.json").write_text('{"words": ["cat", "dog"]}')
+    assert main(["models", "show", str(checkpoint), "--vocabulary"]) == 0
+    assert capsys.readouterr().out == "cat\ndog\n"

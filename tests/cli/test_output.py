@@ -1,0 +1,104 @@
+import dataclasses
+import io
+import stat
+import sys
+import threading
+
+import pytest
+
+from unclip import metadata
+from unclip.cli.bench import table
+from unclip.cli.output import slug, target
+from unclip.cli.progress import Progress
+from unclip.errors import InputError
+from unclip.files import write_new
+from unclip.request import Request, Result
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("A Penguin, on a pink background!", "a-penguin-on-a-pink-background"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("crème brûlée", "creme-brulee"),
+        ("ペンギン", "image"),
+        ("a\0b\nc", "a-b-c"),
+        ("word " * 40, "word-word-word-word-word-word-word-word-word-word-word-word"),
+    ],
+)
+def test_slug(prompt, name):
+    assert slug(prompt) == name
+    assert len(name) <= 60
+
+
+def test_images_in_a_folder_never_overwrite(result: Result, tmp_path):
+    place = target(str(tmp_path / "deep" / "out"), images=3)
+    assert not (tmp_path / "deep").exists()  # only a check so far
+    same = dataclasses.replace(result, request=Request(prompt="a cat", seed=7))
+    assert [place.save(same).name for _ in range(3)] == ["a-cat-7.png", "a-cat-7-2.png", "a-cat-7-3.png"]
+    assert len(list(place.path.iterdir())) == 3
+
+
+def test_one_image_to_a_file_replaces_it(result: Result, tmp_path):
+    place = target(str(tmp_path / "cat.PNG"), images=1)
+    place.save(result)
+    assert place.save(result) == tmp_path / "cat.PNG"
+    assert metadata.read(tmp_path / "cat.PNG")["seed"] == 7
+
+
+def test_a_folder_may_have_any_name(result: Result, tmp_path):
+    (tmp_path / "odd.png").mkdir()
+    assert target(str(tmp_path / "odd.png"), images=2).save(result).parent == tmp_path / "odd.png"
+    with pytest.raises(InputError, match="PNG"):
+        target(str(tmp_path / "odd.webp"), images=2)
+
+
+def test_writers_at_the_same_moment_keep_all_files(tmp_path):
+    def write(data: bytes) -> None:
+        write_new(tmp_path / "x.png", data)
+
+    threads = [threading.Thread(target=write, args=(bytes([i]),)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(path.read_bytes()[0] for path in tmp_path.iterdir()) == list(range(8))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_a_file_has_the_permissions_of_any_other(result: Result, tmp_path):
+    (tmp_path / "other").touch()
+    mode = stat.S_IMODE((tmp_path / "other").stat().st_mode)
+    assert stat.S_IMODE(result.save(tmp_path / "x.png").stat().st_mode) == mode
+
+
+def test_progress_draws_a_bar_a_stage_and_again_for_the_next_batch():
+    drawn = io.StringIO()
+    progress = Progress(enabled=True, file=drawn)
+    for stage in ("prior", "decoder", "prior"):
+        for done in range(3):
+            progress(stage, done, 2)
+    progress.close()
+    assert "prior:   0%" in drawn.getvalue() and "decoder:   0%" in drawn.getvalue()
+    silent = io.StringIO()
+    Progress(enabled=False, file=silent)("prior", 1, 2)
+    assert silent.getvalue() == ""
+
+
+def test_bench_table():
+    report = {
+        "machine": "a computer",
+        "model": "stickers",
+        "device": "cpu",
+        "dtype": "auto",
+        "batch_size": 16,
+        "first_picture_s": 6.25,
+        "first_picture_peak_mib": None,
+        "images_per_s": {"64x64": 4.5, "256x256": 1.0},
+        "peak_mib": 900.2,
+    }
+    lines = table(report).splitlines()
+    assert "cold start to first picture  6.25 s" in lines
+    assert lines[3].endswith("unknown")
+    assert lines[4].split(maxsplit=3)[-1] == "4.50 images/s"
+    assert lines[-1].endswith("900 MiB")

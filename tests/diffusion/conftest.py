@@ -1,0 +1,54 @@
+"""Denoisers that are exact, so that samplers can be held against the truth without any weights."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from unclip.diffusion.denoiser import Denoise, Prediction, Schedule
+
+
+@dataclass(frozen=True)
+class Ideal:
+    """E[x0 | x_t] in closed form for known distributions, computed in float64."""
+
+    schedule: Schedule
+
+    def finite(self, data: Tensor) -> Denoise:
+        """The clean sample is one of data (`n d`) with equal chances: a softmax over distances."""
+        data = data.double()
+
+        def denoise(x: Tensor, t: Tensor) -> Prediction:
+            a, s = self.signal(t), self.noise(t)  # b 1
+            distance = (x.double()[:, None] - a[..., None] * data).square().sum(-1)  # b n
+            return Prediction((torch.softmax(-distance / (2 * s**2), dim=1) @ data).float())
+
+        return denoise
+
+    def gaussian(self, mean: float, std: float) -> Denoise:
+        """Every number of the clean sample is N(mean, std^2) on its own."""
+
+        def denoise(x: Tensor, t: Tensor) -> Prediction:
+            a, s = self.signal(t), self.noise(t)
+            gain = a * std**2 / (a**2 * std**2 + s**2)
+            return Prediction((mean + gain * (x.double() - a * mean)).float())
+
+        return denoise
+
+    def flow(self, x: Tensor, mean: float, std: float) -> Tensor:
+        """Where the probability-flow ODE of that Gaussian carries x from the last timestep: its quantile."""
+        last = torch.tensor([self.schedule.num_train_timesteps - 1])
+        a, s = self.signal(last), self.noise(last)
+        return mean + std * (x.double() - a * mean) / (a**2 * std**2 + s**2).sqrt()
+
+    def signal(self, t: Tensor) -> Tensor:
+        return self.schedule.alphas_cumprod().double()[t].sqrt()[:, None]
+
+    def noise(self, t: Tensor) -> Tensor:
+        return (1 - self.schedule.alphas_cumprod().double()[t]).sqrt()[:, None]
+
+
+@pytest.fixture
+def ideal() -> Ideal:
+    return Ideal(Schedule())

@@ -1,0 +1,158 @@
+import json
+import math
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unclip import metadata
+from unclip.errors import InputError, RequestError
+from unclip.request import Request, Result, parse_size
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fix"),
+    [
+        ("prompt", "", "say what the image should show"),
+        ("prompt", " \n\t", "say what the image should show"),
+        ("prompt", None, "must be text"),
+        ("prompt", "a \udcff cat", "UTF-8"),
+        ("negative", None, "must be text"),
+        ("mode", "paint", "choose from generate"),
+        ("n", 0, "from 1"),
+        ("n", True, "whole number"),
+        ("n", 2.0, "whole number"),
+        ("seed", -1, "from 0"),
+        ("seed", 2**63, "not 9223372036854775808"),
+        ("seed", "7", "not '7'"),
+        ("steps", 0, "from 1 to 1000"),
+        ("steps", 1001, "from 1 to 1000"),
+        ("prior_steps", 0, "from 1 to 1000"),
+        ("upsampler_steps", False, "whole number"),
+        ("guidance", -0.5, "at least 0"),
+        ("guidance", math.nan, "finite"),
+        ("prior_guidance", math.inf, "finite"),
+        ("guidance", "4", "not '4'"),
+        ("sampler", "euler", "ddim"),
+        ("prior_sampler", "", "dpmpp-2m"),
+        ("size", "64by64", "WIDTHxHEIGHT"),
+        ("size", "0x64", "size"),
+        ("size", (64,), "WIDTHxHEIGHT"),
+        ("size", (64, 1 << 20), "size"),
+        ("size", True, "WIDTHxHEIGHT"),
+        ("prior_best_of", 0, "from 1"),
+        ("id", 3, "must be text"),
+    ],
+)
+def test_a_bad_value_is_one_line_with_field_and_fix(field, value, fix):
+    with pytest.raises(RequestError) as caught:
+        Request(**{"prompt": "a cat", field: value})
+    message = str(caught.value)
+    assert message.startswith(field)
+    assert fix in message
+    assert "\n" not in message
+    assert isinstance(caught.value, (InputError, ValueError))
+
+
+def test_a_number_too_long_to_print():
+    with pytest.raises(RequestError, match="seed must be"):
+        Request(prompt="a cat", seed=10**5000)
+
+
+def test_zero_is_a_value():
+    request = Request(prompt="a cat", seed=0, guidance=0, prior_guidance=0)
+    full = request.resolved(seed=5, guidance=3.0, prior_guidance=2.0, steps=20)
+    assert (full.seed, full.guidance, full.prior_guidance, full.steps) == (0, 0.0, 0.0, 20)
+
+
+def test_resolved_refuses_unknown_fields():
+    with pytest.raises(RequestError, match="did you mean 'steps'"):
+        Request(prompt="a cat").resolved(step=3)
+
+
+def test_numpy_numbers_become_plain_ones():
+    request = Request(prompt="a cat", seed=np.int64(3), guidance=np.float32(2), n=np.int32(2))
+    assert json.loads(json.dumps(request.to_dict()))["seed"] == 3
+    assert type(request.guidance) is float
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("64x48", (64, 48)),
+        ("64", (64, 64)),
+        (64, (64, 64)),
+        (" 64 X 48 ", (64, 48)),
+        ([8, 9], (8, 9)),
+        ((8, 9), (8, 9)),
+    ],
+)
+def test_size_forms(given, expected):
+    assert parse_size(given) == expected
+    assert Request(prompt="a cat", size=given).size == expected
+
+
+def test_images_have_consecutive_seeds():
+    images = Request(prompt="a cat", seed=7, n=3, steps=4, id="job").images()
+    assert [image.seed for image in images] == [7, 8, 9]
+    assert all(image.n == 1 and image.steps == 4 and image.id == "job" for image in images)
+
+
+def test_images_need_a_seed():
+    with pytest.raises(RequestError, match="seed"):
+        Request(prompt="a cat").images()
+
+
+def test_the_last_seed_is_in_range():
+    assert Request(prompt="a cat", seed=2**63 - 2, n=2).images()[-1].seed == 2**63 - 1
+    with pytest.raises(RequestError, match=f"use a seed up to {2**63 - 2}"):
+        Request(prompt="a cat", seed=2**63 - 1, n=2)
+
+
+def test_json_round_trip():
+    request = Request(prompt="a «cat»", negative="dog", seed=2**63 - 1, size=(64, 48), guidance=0.0, sampler="ddim")
+    assert Request.from_dict(json.loads(json.dumps(request.to_dict()))) == request
+    assert request.to_dict()["size"] == "64x48"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"prompt": "a cat", "guidence": 3}, "did you mean 'guidance'"),
+        ({"prompt": "a cat", "zzzzzz": 3}, "known are prompt"),
+        ({"n": 3}, "prompt is missing"),
+        (["a cat"], "object"),
+    ],
+)
+def test_from_dict_names_the_mistake(fields, says):
+    with pytest.raises(RequestError, match=says):
+        Request.from_dict(fields)
+
+
+def test_a_request_is_frozen_and_keyword_only():
+    with pytest.raises(FrozenInstanceError):
+        Request(prompt="a cat").seed = 3
+    with pytest.raises(TypeError):
+        Request("a cat")
+
+
+def test_a_result_saves_whole_and_replaces(result: Result, tmp_path):
+    path = tmp_path / "new" / "image.png"
+    assert result.save(path) == path
+    result.save(path)
+    assert [file.name for file in path.parent.iterdir()] == ["image.png"]
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.getpixel((3, 3)) == (255, 105, 180)
+    assert Request.from_dict(metadata.read(path)["request"]) == result.request
+
+
+def test_a_failed_save_leaves_nothing(result: Result, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        result.save(tmp_path / "image.png")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,148 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unclip.diffusion.codec import PixelUnshuffle
+from unclip.diffusion.denoiser import Schedule
+from unclip.diffusion.names import SAMPLER_NAMES
+from unclip.diffusion.noise import generators
+from unclip.errors import RequestError
+from unclip.stage import Known, Stage
+
+
+class Net(nn.Module):
+    """A tiny v network that adds its conditioning, and remembers what it was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(48, 48, 1)
+        self.calls: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def forward(self, x: Tensor, t: Tensor, *, colour: Tensor) -> Tensor:
+        self.calls.append((x, t, colour))
+        return self.conv(x) + colour[:, :, None, None]
+
+
+def stage(**changes) -> Stage:
+    options = dict(
+        name="decoder",
+        network=Net(),
+        schedule=Schedule(prediction_type="v_prediction"),
+        shape=(48, 4, 4),
+        codec=PixelUnshuffle(4),
+        sampler="ddim",
+        steps=4,
+        guidance=2.0,
+    )
+    return Stage(**(options | changes))
+
+
+COND = {"colour": torch.linspace(-1, 1, 2 * 48).view(2, 48)}
+UNCOND = {"colour": torch.zeros(2, 48)}
+
+
+def test_defaults_and_what_replaces_them() -> None:
+    s = stage()
+    out = s.run(COND, UNCOND, generators([0, 1]))
+    assert out.shape == (2, 3, 16, 16)
+    assert [len(x) for x, _, _ in s.network.calls] == [4] * 4  # four steps, two items, two halves
+    s = stage()
+    s.run(COND, UNCOND, generators([0, 1]), steps=3, guidance=0.0, sampler="unclip")
+    assert [int(t[0]) for _, t, _ in s.network.calls] == [999, 500, 0]
+    assert all(torch.equal(colour, UNCOND["colour"]) for _, _, colour in s.network.calls)
+
+
+def test_samples_are_clipped_as_the_schedule_says() -> None:
+    out = stage().run({"colour": COND["colour"] * 100}, UNCOND, generators([0, 1]))
+    assert out.abs().max() == 1
+    loose = stage(schedule=Schedule(prediction_type="v_prediction", clip=None))
+    assert loose.run({"colour": COND["colour"] * 100}, UNCOND, generators([0, 1])).abs().max() > 1
+
+
+def test_guidance_moves_away_from_the_unconditional_sample() -> None:
+    means = [stage().run(COND, UNCOND, generators([0, 1]), guidance=g)[1].mean() for g in (0.0, 1.0, 2.0)]
+    assert means[0] > means[1] > means[2]  # x0 falls with v, and the second colour is positive
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_network_runs_in_its_own_precision_and_the_sampler_in_float32(dtype: torch.dtype) -> None:
+    s = stage()
+    s.network.to(dtype)
+    out = s.run(COND, UNCOND, generators([0, 1]))
+    assert out.dtype == torch.float32
+    for x, t, colour in s.network.calls:
+        assert (x.dtype, t.dtype, colour.dtype) == (dtype, torch.int64, dtype)
+    torch.testing.assert_close(out, stage().run(COND, UNCOND, generators([0, 1])), rtol=0, atol=0.2)
+
+
+def test_integer_and_boolean_conditioning_keeps_its_type() -> None:
+    class Picky(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
+
+        def forward(self, x: Tensor, t: Tensor, mask: Tensor, label: Tensor) -> Tensor:
+            assert (mask.dtype, label.dtype) == (torch.bool, torch.int64)
+            return x * self.weight
+
+    cond = {"mask": torch.ones(2, 7, dtype=torch.bool), "label": torch.tensor([1, 2])}
+    out = stage(network=Picky(), guidance=1.0).run(cond, None, generators([0, 1]))
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_known_pixels_come_out_bit_for_bit(sampler: str) -> None:
+    image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    mask = (torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(6)) > 0.5).float()
+    out = stage().run(COND, UNCOND, generators([0, 1]), sampler=sampler, known=Known(image, mask))
+    keep = mask.bool().expand_as(image)
+    assert torch.equal(out[keep], image[keep])
+    assert not torch.equal(out[~keep], image[~keep])
+
+
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_an_item_is_the_same_alone_and_at_every_place(sampler: str) -> None:
+    s = stage()
+    both = s.run(COND, UNCOND, generators([7, 8]), sampler=sampler)
+    for i, seed in enumerate([7, 8]):
+        cond, uncond = ({"colour": c["colour"][i : i + 1]} for c in (COND, UNCOND))
+        alone = s.run(cond, uncond, generators([seed]), sampler=sampler)
+        torch.testing.assert_close(alone[0], both[i], rtol=0, atol=1e-5)
+
+
+def test_stages_take_their_noise_from_the_generators_in_turn() -> None:
+    g = generators([7, 8])
+    first = stage().run(COND, UNCOND, g, sampler="unclip")
+    second = stage().run(COND, UNCOND, g, sampler="unclip")
+    assert not torch.equal(first, second)
+    again = generators([7, 8])
+    assert torch.equal(stage().run(COND, UNCOND, again, sampler="unclip"), first)
+    assert torch.equal(stage().run(COND, UNCOND, again, sampler="unclip"), second)
+
+
+def test_embeddings_need_no_codec() -> None:
+    class Prior(nn.Module):
+        def forward(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+            return text
+
+    prior = Stage("prior", Prior(), Schedule(prediction_type="sample", clip=5.0), shape=(8,), steps=5)
+    text = torch.linspace(-6, 6, 16).view(2, 8)
+    torch.testing.assert_close(prior.run({"text": text}, None, generators([0, 1])), text.clamp(-5, 5))
+
+
+def test_progress_is_reported() -> None:
+    calls: list[tuple[int, int]] = []
+    stage().run(COND, UNCOND, generators([0, 1]), progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_what_cannot_be_run_says_so() -> None:
+    with pytest.raises(AssertionError, match="decoder: guidance 2.0 needs `uncond`"):
+        stage().run(COND, None, generators([0, 1]))
+    with pytest.raises(AssertionError, match="colour"):
+        stage().run(COND, UNCOND, generators([0, 1, 2]))
+    with pytest.raises(RequestError, match="euler"):
+        stage().run(COND, UNCOND, generators([0, 1]), sampler="euler")
+    with pytest.raises(RequestError, match="steps=0"):
+        stage().run(COND, UNCOND, generators([0, 1]), steps=0)

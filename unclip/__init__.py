@@ -1,0 +1,46 @@
+"""unclip: text to image the DALL-E 2 way, with a diffusion prior over CLIP embeddings and a pixel decoder.
+
+The names below load on first use, so that `import unclip` costs nothing and does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unclip.errors import (
+        CheckpointError,
+        DataError,
+        InputError,
+        RecipeError,
+        RequestError,
+        UnclipError,
+    )
+    from unclip.pipeline import Unclip
+    from unclip.request import Request, Result
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "InputError",
+    "RecipeError",
+    "Request",
+    "RequestError",
+    "Result",
+    "Unclip",
+    "UnclipError",
+    "__version__",
+]
+
+_HOME = {"Unclip": "unclip.pipeline", "Request": "unclip.request", "Result": "unclip.request"}
+
+
+def __getattr__(name: str) -> Any:  # PEP 562
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME.get(name, "unclip.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

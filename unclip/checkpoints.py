@@ -1,0 +1,194 @@
+"""A checkpoint folder <-> networks: `model_index.json` and one subfolder a component, as diffusers lays it out.
+
+A component's folder holds `config.json`, whose `_class_name` says what it is, and `*.safetensors`, in as many shards
+as its index names. Nothing but safetensors is ever read.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from diffusers.models.transformers.prior_transformer import PriorTransformer
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import nn
+
+from unclip.bundled import bundled
+from unclip.diffusion.codec import codec
+from unclip.diffusion.denoiser import Schedule
+from unclip.errors import CheckpointError, UnclipError
+from unclip.files import write_atomic
+from unclip.models.clip import Clip, ClipConfig
+from unclip.models.decoder import Decoder, TextProjection, TextProjectionConfig
+from unclip.models.prior import Prior
+from unclip.models.upsampler import Upsampler
+from unclip.stage import Stage
+
+INDEX = "model_index.json"
+SHARD = "15MB"  # the largest weight file that is written
+OWN = {"Clip": (Clip, ClipConfig), "TextProjection": (TextProjection, TextProjectionConfig)}
+DIFFUSERS = {cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel)}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a pipeline is made of."""
+
+    name: str
+    clip: Clip
+    prior: Stage
+    decoder: Stage
+    upsamplers: tuple[Stage, ...]
+    vocabulary: frozenset[str] | None  # the words of its training captions, where that is a closed set
+
+
+def bundled_names() -> list[str]:
+    """The models that come with the package."""
+    try:
+        return sorted(path.parent.name for path in bundled("weights").glob(f"*/{INDEX}"))
+    except UnclipError:
+        return []
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """A folder, or the name of a bundled model -> its folder. Raises CheckpointError naming the known ones."""
+    if (Path(name) / INDEX).is_file():
+        return Path(name)
+    if Path(name).is_dir():
+        raise CheckpointError(f"{name} has no {INDEX}: give the folder that holds it")
+    known = bundled_names()
+    if str(name) in known:
+        return bundled("weights", str(name))
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"bundled models: {', '.join(known) or 'none'}"
+    raise CheckpointError(f"no model {str(name)!r}: {hint} A checkpoint folder works too".replace("  ", " "))
+
+
+def load_checkpoint(name: str | Path, device: torch.device, dtype: torch.dtype) -> Checkpoint:
+    """Read a whole checkpoint onto `device`, its denoisers in `dtype`; CLIP stays in float32, which costs little."""
+    folder = find_checkpoint(name)
+    index = read_json(folder / INDEX)
+    stages = index.get("stages", {})
+    for part in ("prior", "decoder"):
+        if part not in stages:
+            raise CheckpointError(f"{folder / INDEX} lists no {part}: train it, or get the checkpoint anew")
+
+    def network(component: str, precision: torch.dtype = dtype) -> nn.Module:
+        return load_network(folder / component, device, precision)
+
+    def stage(part: str, module: nn.Module, **shape: Any) -> Stage:
+        schedule = Schedule.from_config(read_json(folder / f"{part}_scheduler" / "scheduler_config.json"))
+        defaults = {key: stages[part][key] for key in ("sampler", "steps", "guidance")}
+        return Stage(part, module.to(memory_format=torch.channels_last).eval(), schedule, **shape, **defaults)
+
+    def pictures(part: str) -> dict[str, Any]:
+        space = codec(stages[part]["codec"])
+        width, height = stages[part]["size"]
+        return {"shape": space.latent_shape(height, width), "codec": space}
+
+    clip = network("clip", torch.float32)
+    prior = stage("prior", Prior(network("prior")), shape=(clip.config.embed_dim,))
+    shape = pictures("decoder")
+    decoder = stage("decoder", Decoder(network("text_proj"), network("decoder"), shape["shape"][0]), **shape)
+    upsamplers = [stage(p, Upsampler(network(p)), **pictures(p)) for p in ("upsampler",) if p in stages]
+    words = folder / "vocabulary.json"
+    vocabulary = frozenset(read_json(words)["words"]) if words.exists() else None
+    return Checkpoint(index.get("name", folder.name), clip, prior, decoder, tuple(upsamplers), vocabulary)
+
+
+def new_network(name: str, config: Mapping[str, Any]) -> nn.Module:
+    """A network of class `name` with fresh weights. Raises CheckpointError for an unknown class or a bad config."""
+    try:
+        if name in OWN:
+            cls, settings = OWN[name]
+            return cls(settings(**config))
+        return DIFFUSERS[name](**config)
+    except KeyError:
+        known = ", ".join([*OWN, *DIFFUSERS])
+        raise CheckpointError(f"unknown network class {name!r}; known: {known}") from None
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the config does not fit {name}: {error}") from None
+
+
+def network_config(network: nn.Module) -> dict[str, Any]:
+    """The settings that `new_network` needs to build `network` again."""
+    if isinstance(network, tuple(cls for cls, _ in OWN.values())):
+        return network.config.to_dict()
+    return {key: value for key, value in network.config.items() if not key.startswith("_")}
+
+
+def save_network(network: nn.Module, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write config.json and the weights, in shards of at most 15 MB; each file is replaced atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in network.state_dict().items()}
+    pattern = "model{suffix}.safetensors"
+    split = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=SHARD)
+    for old in {path.name for path in folder.glob("*.safetensors")} - set(split.filename_to_tensors):
+        (folder / old).unlink()
+    for file, names in split.filename_to_tensors.items():
+        write_atomic(folder / file, serialize({name: tensors[name] for name in names}))
+    write_json(folder / "config.json", {"_class_name": type(network).__name__, **network_config(network)})
+
+
+def load_network(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Read what `save_network`, or diffusers, wrote. Strict: missing, unexpected or misshapen tensors are named."""
+    config = read_json(folder / "config.json")
+    name = config.get("_class_name")
+    settings = {key: value for key, value in config.items() if not key.startswith("_")}
+    with init_empty_weights(include_buffers=False):
+        network = new_network(name, settings)
+    tensors = read_tensors(folder, device, dtype)
+    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    bad = [key for key in wanted.keys() & tensors.keys() if wanted[key] != tuple(tensors[key].shape)]
+    for what, keys in (("lacks", missing), ("has unexpected", extra), ("has misshapen", sorted(bad))):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise CheckpointError(f"{folder} {what} tensors: {', '.join(keys[:3])}{more}; get the checkpoint anew")
+    network.load_state_dict(tensors, strict=True, assign=True)
+    return network.to(device).eval().requires_grad_(False)
+
+
+def read_tensors(folder: Path, device: torch.device | str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """All tensors of a component's shards, converted as they are read. Raises CheckpointError for a damaged file."""
+    index = folder / "model.safetensors.index.json"
+    files = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else None
+    paths = [folder / Path(file).name for file in files] if files else sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise CheckpointError(f"no .safetensors file in {folder}; get the checkpoint anew")
+    tensors = {}
+    for path in paths:
+        try:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                for key in file.keys():  # noqa: SIM118 (not a dict)
+                    tensor = file.get_tensor(key)
+                    tensors[key] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} is missing or damaged ({error}); get the checkpoint anew") from None
+    return tensors
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises CheckpointError when the file is missing or holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise CheckpointError(f"{path} is missing; get the checkpoint anew") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} should hold a JSON object")
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object, atomically."""
+    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())

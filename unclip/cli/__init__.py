@@ -1,0 +1,52 @@
+"""The command line. Arguments become Requests here; nothing in this package touches a tensor."""
+
+import contextlib
+import sys
+from collections.abc import Sequence
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0 done, 1 failed, 2 input error, 130 interrupted."""
+    from unclip.cli.app import app
+
+    for stream in (sys.stdout, sys.stderr):  # a file name that the terminal cannot show must not end a run
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = app(args, prog_name="unclip", standalone_mode=False)
+        sys.stdout.flush()
+    except SystemExit as ending:
+        code = ending.code
+    except BrokenPipeError:  # the reader of our output went away (`| head`)
+        sys.stdout = None
+        return 1
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        code = _report(error)
+    if code == 130:
+        print("unclip: interrupted", file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: Exception) -> int:
+    """Print an expected error as one line and return its exit code; anything else is a bug: raise it."""
+    from unclip.errors import InputError, UnclipError
+
+    if type(error).__name__ == "Abort":  # how some versions of typer hand on an interrupt
+        return 130
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; torch must not be imported to compare types
+        message, code = "the device ran out of memory; use a smaller --batch-size", 1
+    elif type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message(), file=sys.stderr)
+        return 2
+    elif hasattr(error, "format_message"):  # a usage error from typer
+        message, code = error.format_message(), 2
+    elif isinstance(error, UnclipError):
+        message, code = str(error), 2 if isinstance(error, InputError) else 1
+    elif isinstance(error, OSError):
+        message, code = str(error), 1
+    else:
+        raise error
+    print(f"unclip: error: {' '.join(message.split())}", file=sys.stderr)
+    return code

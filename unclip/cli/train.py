@@ -1,0 +1,36 @@
+"""`unclip train`: train a stage of a model from a recipe."""
+
+import math
+from typing import Annotated
+
+import typer
+
+from unclip.cli import options
+from unclip.errors import InputError
+from unclip.files import check_writable
+
+STAGES = ("clip", "prior", "decoder", "upsampler", "all")
+
+
+def train(
+    stage: Annotated[str, typer.Argument(metavar="|".join(STAGES), help="What to train; all: in this order.")],
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="Where checkpoints, curves and samples go.")],
+    recipe: Annotated[str, typer.Option(help="A recipe file, or a preset's name.")] = "stickers-cpu",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    device: options.Device = "auto",
+    minutes: Annotated[float | None, typer.Option(help="End after this time, not the recipe's steps.")] = None,
+    steps: Annotated[int | None, typer.Option(help="End after these steps, not the recipe's.")] = None,
+) -> None:
+    """Train a stage of a model."""
+    options.check_choice("stage", stage, STAGES)
+    options.check_choice("--device", device, options.DEVICES)
+    options.check_at_least_one("--steps", steps)
+    if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+        raise InputError(f"--minutes must be a finite number above 0, not {minutes}")
+    if minutes is not None and steps is not None:
+        raise InputError("--minutes and --steps both say when to end; give one of them")
+    check_writable(out)
+
+    from unclip.training import run  # torch: only once the arguments are known to be right
+
+    run.train(stage, recipe, out, resume=resume, device=device, minutes=minutes, steps=steps)

@@ -1,0 +1,40 @@
+"""Which device to run on, and in which precision: the answers to "auto"."""
+
+import torch
+
+from unclip.errors import InputError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """ "auto" -> CUDA, else Apple's MPS, else the CPU. Raises InputError for a device this machine lacks."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in present.items() if there))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps") from None
+    if not present.get(device.type, False):
+        raise InputError(f"device {name!r} is not available here; use --device cpu or auto")
+    return device
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether `device` computes bfloat16 in hardware, rather than by conversion."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """ "auto" -> bfloat16 where it is native, else float32; otherwise the dtype of that name."""
+    if name == "auto":
+        return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
+    if name not in DTYPES:
+        raise InputError(f"unknown dtype {name!r}; use auto, {', '.join(DTYPES)}")
+    return DTYPES[name]

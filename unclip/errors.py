@@ -1,0 +1,25 @@
+"""Errors a caller can tell apart. Each message is one line that says what is wrong and how to fix it."""
+
+
+class UnclipError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InputError(UnclipError, ValueError):
+    """Something the user gave is wrong. The command line ends with exit code 2."""
+
+
+class RequestError(InputError):
+    """A field of a request has a value it cannot have."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint is missing, incomplete, or not in a layout that can be read."""
+
+
+class DataError(InputError):
+    """Training data or an image file is missing or cannot be read."""
+
+
+class RecipeError(InputError):
+    """A training recipe is missing, has an unknown key, or holds a value that cannot be used."""

@@ -1,0 +1,124 @@
+"""CLIP: the two towers of open_clip, and the text and image embeddings that everything else is conditioned on.
+
+Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision" (arXiv:2103.00020).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transformer import QuickGELU, TextTransformer, VisionTransformer
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Sizes of the two towers. The text width equals the embedding's, as the prior's layout asks (768 in Karlo)."""
+
+    embed_dim: int = 160
+    image_size: int = 64
+    patch_size: int = 8
+    vision_width: int = 192
+    vision_layers: int = 6
+    vision_heads: int = 6
+    context_length: int = 32
+    vocab_size: int = 49408
+    text_width: int = 160
+    text_layers: int = 4
+    text_heads: int = 5
+    quick_gelu: bool = False
+    normalize: bool = True  # embeddings of length sqrt(embed_dim); the published checkpoints leave them as they are
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+class TextEncoding(NamedTuple):
+    """What the text tower says of a batch of prompts."""
+
+    embed: Tensor  # b d
+    states: Tensor  # b n d, the last hidden states
+    mask: Tensor  # b n bool, True for the prompt's own tokens
+
+
+class Clip(nn.Module):
+    """An open_clip model: its parameters carry the names of `open_clip.CustomTextCLIP`."""
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        self.config = config
+        act_layer = QuickGELU if config.quick_gelu else nn.GELU
+        self.visual = VisionTransformer(
+            image_size=config.image_size,
+            patch_size=config.patch_size,
+            width=config.vision_width,
+            layers=config.vision_layers,
+            heads=config.vision_heads,
+            mlp_ratio=4.0,
+            output_dim=config.embed_dim,
+            act_layer=act_layer,
+        )
+        self.text = TextTransformer(
+            context_length=config.context_length,
+            vocab_size=config.vocab_size,
+            width=config.text_width,
+            layers=config.text_layers,
+            heads=config.text_heads,
+            output_dim=config.embed_dim,
+            output_tokens=True,
+            act_layer=act_layer,
+        )
+        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+
+    def encode_tokens(self, tokens: Tensor) -> TextEncoding:
+        """Tokens `b n` -> embedding `b d`, states `b n d`, mask `b n` (up to the end-of-text token, the largest id)."""
+        embed, states = self.text(tokens)
+        end = tokens.argmax(dim=-1, keepdim=True)  # b 1
+        mask = torch.arange(tokens.shape[1], device=tokens.device) <= end  # b n
+        return TextEncoding(self._scaled(embed), states, mask)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Images `b 3 h w` in [-1, 1] -> embedding `b d`; any size, resized to the tower's own."""
+        size = self.config.image_size
+        if images.shape[-2:] != (size, size):
+            images = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True)
+        return self._scaled(self.visual(images.to(self.visual.conv1.weight.dtype)))
+
+    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images and tokens -> image and text embeddings `b d`, and the scale of their similarities: for training."""
+        return self.encode_image(images), self.encode_tokens(tokens).embed, self.logit_scale
+
+    def _scaled(self, embed: Tensor) -> Tensor:
+        # Length sqrt(d) gives each dimension unit variance on average, which the networks downstream expect.
+        return F.normalize(embed, dim=-1) * embed.shape[-1] ** 0.5 if self.config.normalize else embed
+
+
+class Tokenizer:
+    """CLIP's own byte-pair tokenizer, with what it had to cut off said instead of dropped silently."""
+
+    def __init__(self, context_length: int):
+        self.context_length = context_length
+        self._bpe = SimpleTokenizer(context_length=context_length)
+
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts -> token ids `b n`, between start and end of text, padded with 0."""
+        return self._bpe(list(prompts))  # b n
+
+    def cut(self, prompt: str) -> str:
+        """The end of `prompt` that does not fit, or an empty string."""
+        return self._bpe.decode(self._bpe.encode(prompt)[self.context_length - 2 :]).strip()
+
+
+def contrastive_loss(image_embed: Tensor, text_embed: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Symmetric cross entropy over a batch's similarities (CLIP, figure 3); `b d`, `b d` -> loss, rank-1 accuracy."""
+    image_embed, text_embed = (
+        F.normalize(image_embed.float(), dim=-1),
+        F.normalize(text_embed.float(), dim=-1),
+    )
+    logits = logit_scale.exp() * image_embed @ text_embed.T  # b_image b_text
+    labels = torch.arange(len(logits), device=logits.device)
+    loss = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+    return loss, (logits.argmax(dim=1) == labels).float().mean()

@@ -1,0 +1,120 @@
+"""The decoder: a GLIDE-like U-Net from a CLIP image embedding, and the text, to pixels.
+
+Ramesh et al. 2022, "Hierarchical Text-Conditional Image Generation with CLIP Latents" (arXiv:2204.06125), section 2.1:
+the embedding is projected into the time embedding and into four extra tokens that join the text's.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from einops import rearrange
+from torch import Tensor, nn
+
+from unclip.models.clip import TextEncoding
+
+
+@dataclass(frozen=True)
+class TextProjectionConfig:
+    """Sizes of the projection; `time_embed_dim` is four times the U-Net's first width."""
+
+    clip_embeddings_dim: int = 768
+    clip_extra_context_tokens: int = 4
+    time_embed_dim: int = 1280
+    cross_attention_dim: int = 1536
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+class TextProjection(nn.Module):
+    """CLIP embeddings and text states -> what the U-Net attends to, and what joins its time embedding.
+
+    The parameters carry the names of the published checkpoints.
+    """
+
+    def __init__(self, config: TextProjectionConfig):
+        super().__init__()
+        self.config = config
+        dim, time, cross = config.clip_embeddings_dim, config.time_embed_dim, config.cross_attention_dim
+        self.learned_classifier_free_guidance_embeddings = nn.Parameter(torch.zeros(dim))
+        self.embedding_proj = nn.Linear(dim, time)
+        self.clip_image_embeddings_project_to_time_embeddings = nn.Linear(dim, time)
+        self.clip_extra_context_tokens_proj = nn.Linear(dim, config.clip_extra_context_tokens * cross)
+        self.encoder_hidden_states_proj = nn.Linear(dim, cross)
+        self.text_encoder_hidden_states_norm = nn.LayerNorm(cross)
+
+    @property
+    def null_embed(self) -> Tensor:
+        """The embedding that stands for "no picture given" in the unconditional branch, `d`."""
+        return self.learned_classifier_free_guidance_embeddings
+
+    def forward(self, image_embed: Tensor, text: TextEncoding) -> dict[str, Tensor]:
+        """`b d` and a text -> tokens `b 4+n c`, their mask `b 4+n`, and time conditioning `b t`."""
+        dtype = self.null_embed.dtype  # CLIP may be in a higher precision
+        image_embed, text_embed, states = image_embed.to(dtype), text.embed.to(dtype), text.states.to(dtype)
+        extra = self.clip_extra_context_tokens_proj(image_embed)
+        # The published weights hold the tokens interleaved: token j takes every fourth value from j on.
+        extra = rearrange(extra, "b (c k) -> b k c", k=self.config.clip_extra_context_tokens)
+        states = self.text_encoder_hidden_states_norm(self.encoder_hidden_states_proj(states))
+        time = self.embedding_proj(text_embed) + self.clip_image_embeddings_project_to_time_embeddings(image_embed)
+        mask = torch.cat([text.mask.new_ones(extra.shape[:2]), text.mask], dim=1)
+        return {"tokens": torch.cat([extra, states], dim=1), "token_mask": mask, "time_condition": time}
+
+
+class Decoder(nn.Module):
+    """The projection and the U-Net. `condition` runs once an image, `forward` once a step."""
+
+    def __init__(self, projection: TextProjection, unet: UNet2DConditionModel, channels: int = 3):
+        """channels: of the latent; what the U-Net takes beyond them are GLIDE's inpainting inputs."""
+        super().__init__()
+        self.projection = projection
+        self.unet = unet
+        self.channels = channels
+
+    @property
+    def knows_masks(self) -> bool:
+        """Whether the U-Net was trained with GLIDE's inpainting inputs."""
+        return self.unet.config.in_channels > self.channels
+
+    def condition(
+        self,
+        image_embed: Tensor,
+        text: TextEncoding,
+        image: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The conditioning of `forward` for embeddings `b d`, their text, and what is known of the picture.
+
+        image, known: the clean latent `b c h w` and its mask (1 = known), or None where nothing is known. They become
+        GLIDE's inpainting inputs (Nichol et al. 2021, arXiv:2112.10741, section 4.2) where the U-Net knows masks.
+        """
+        conditioning = self.projection(image_embed, text)
+        if self.knows_masks:
+            extra = self.unet.config.in_channels - self.channels  # those of the latent, and one mask a pixel
+            if image is None or known is None:
+                side = self.unet.config.sample_size
+                conditioning["hint"] = image_embed.new_zeros(len(image_embed), extra, side, side)
+            else:
+                # A pixel's mask is the same in its three colours, which the codecs lay one after the other.
+                conditioning["hint"] = torch.cat([image * known, known[:, : extra - self.channels]], dim=1)
+        return conditioning
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        tokens: Tensor,
+        token_mask: Tensor,
+        time_condition: Tensor,
+        hint: Tensor | None = None,
+    ) -> Tensor:
+        """Noised latent `b c h w` at timesteps `b` -> the network's raw prediction, `b c h w` or `b 2c h w`.
+
+        hint: `b k h w`, the known part of the latent (0 where unknown) and its mask.
+        """
+        if hint is not None:
+            x = torch.cat([x, hint], dim=1)
+        return self.unet(
+            x, t, encoder_hidden_states=tokens, class_labels=time_condition, attention_mask=token_mask
+        ).sample

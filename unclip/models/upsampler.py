@@ -1,0 +1,27 @@
+"""The upsampler: a U-Net that draws a large picture around a small one.
+
+Ramesh et al. 2022 (arXiv:2204.06125), section 2.1: the small picture, resized, is concatenated to the noised large one;
+no text and no guidance.
+"""
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.unets.unet_2d import UNet2DModel
+from torch import Tensor, nn
+
+
+def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """`b 3 h w` -> `b 3 H W` for size (W, H): clamped to [-1, 1], then bicubic with antialiasing."""
+    return F.interpolate(images.clamp(-1, 1), size=(size[1], size[0]), mode="bicubic", antialias=True)
+
+
+class Upsampler(nn.Module):
+    """The U-Net, with its second input joined to the first. Convolutions only, so that it takes any size."""
+
+    def __init__(self, unet: UNet2DModel):
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, t: Tensor, enlarged: Tensor) -> Tensor:
+        """Noised latent `b c h w` at timesteps `b`, and the enlarged small picture `b c h w` -> raw prediction."""
+        return self.unet(torch.cat([x, enlarged], dim=1), t).sample

@@ -1,0 +1,261 @@
+"""Unclip: text -> embedding -> pixels."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from unclip.checkpoints import Checkpoint, load_checkpoint
+from unclip.device import pick_device, pick_dtype
+from unclip.diffusion.noise import generators
+from unclip.errors import RequestError
+from unclip.models.clip import TextEncoding, Tokenizer
+from unclip.models.upsampler import enlarge
+from unclip.request import Request, Result, size_text
+from unclip.stage import Stage
+from unclip.words import unknown_words
+
+Progress = Callable[[str, int, int], None]
+"""(stage, done, total): called after each denoising step."""
+
+
+class Unclip:
+    """A loaded checkpoint, ready to draw. Build one with `from_pretrained`."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device):
+        self.name = checkpoint.name
+        self.device = device
+        self.clip = checkpoint.clip
+        self.prior = checkpoint.prior
+        self.decoder = checkpoint.decoder
+        self.upsamplers = checkpoint.upsamplers
+        self.vocabulary = checkpoint.vocabulary
+        self.tokenizer = Tokenizer(self.clip.config.context_length)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str = "auto", dtype: str = "auto") -> "Unclip":
+        """A bundled model's name, or a checkpoint folder -> a pipeline.
+
+        device: "auto", "cpu", "cuda", "mps". dtype: of the denoisers; "auto" is bfloat16 where the device computes it
+        natively, float32 elsewhere. Raises CheckpointError for an unknown name or a damaged file.
+        """
+        where = pick_device(device)
+        return cls(load_checkpoint(name, where, pick_dtype(dtype, where)), where)
+
+    # ---- text -> embedding -> pixels
+
+    @torch.inference_mode()
+    def draw(self, requests: Sequence[Request], progress: Progress | None = None) -> tuple[Tensor, dict[str, float]]:
+        """Resolved requests, one image each and alike in all but prompts and seeds -> pictures and seconds a stage.
+
+        The pictures are `b 3 h w` in [-1, 1]. Each has a generator of its own, which the stages use one after another.
+        """
+        first, noise, timings = requests[0], generators([request.seed for request in requests]), {}
+        with timed(timings, "text"):
+            text = self.encode_text([request.prompt for request in requests])  # b d, b n d
+            negative = self.encode_text([request.negative for request in requests])
+        with timed(timings, "prior"):
+            embed = self.imagine(text, negative, noise, first, progress)  # b d
+        with timed(timings, "decoder"):
+            network = self.decoder.network
+            x = self.decoder.run(
+                network.condition(embed, text),
+                network.condition(network.projection.null_embed.expand_as(embed), negative),
+                noise,
+                steps=first.steps,
+                sampler=first.sampler,
+                guidance=first.guidance,
+                progress=steps_of("decoder", progress),
+            )  # b 3 64 64
+        for upsampler, size in zip(self.upsamplers, self.sizes[1:], strict=True):
+            if size[0] <= first.size[0]:
+                with timed(timings, upsampler.name):
+                    x = upsampler.run(
+                        {"enlarged": upsampler.codec.encode(enlarge(x, size))},
+                        None,
+                        noise,
+                        steps=first.upsampler_steps,
+                        progress=steps_of(upsampler.name, progress),
+                    )  # b 3 256 256
+        return x, timings
+
+    def imagine(
+        self,
+        text: TextEncoding,
+        negative: TextEncoding,
+        noise: Sequence[torch.Generator],
+        request: Request,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """The prior: CLIP image embeddings `b d` for a text.
+
+        Of `prior_best_of` samples, the one with the greatest dot product with the text embedding is taken
+        (unCLIP, section 2.2, which draws two).
+        """
+        k = request.prior_best_of
+        text, negative = (TextEncoding(*(part.repeat_interleave(k, 0) for part in t)) for t in (text, negative))
+        network = self.prior.network
+        x = self.prior.run(
+            network.condition(text),
+            network.condition(negative),
+            [generator for generator in noise for _ in range(k)],
+            steps=request.prior_steps,
+            sampler=request.prior_sampler,
+            guidance=request.prior_guidance,
+            progress=steps_of("prior", progress),
+        )
+        embed = network.unwhiten(x)  # b*k d
+        likeness = F.cosine_similarity(embed, text.embed, dim=-1).unflatten(0, (-1, k))  # b k
+        best = likeness.argmax(dim=1)
+        return embed.unflatten(0, (-1, k))[torch.arange(len(best)), best]
+
+    @torch.inference_mode()
+    def encode_text(self, prompts: Sequence[str]) -> TextEncoding:
+        """Prompts -> embedding `b d`, states `b n d`, mask `b n`."""
+        return self.clip.encode_tokens(self.tokenizer(prompts).to(self.device))
+
+    # ---- requests -> results
+
+    def generate(
+        self,
+        prompt: str | Request | Iterable[str | Request],
+        *,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+        on_result: Callable[[Result], None] | None = None,
+        **fields: Any,
+    ) -> list[Result]:
+        """Draw prompts or Requests; `fields` are a Request's (n, seed, steps, ...) for prompts given as text.
+
+        Requests that differ only in prompt and seed share micro-batches of `batch_size` images. `on_result` gets each
+        Result as soon as it is there. Raises RequestError before anything is drawn.
+        """
+        given = [prompt] if isinstance(prompt, (str, Request)) else list(prompt)
+        requests = [self.resolve(r if isinstance(r, Request) else Request(prompt=r, **fields)) for r in given]
+        if fields and any(isinstance(r, Request) for r in given):
+            raise RequestError(f"{', '.join(fields)} cannot be given beside a Request: set them in the Request")
+        if batch_size is not None and batch_size < 1:
+            raise RequestError(f"batch_size must be at least 1, not {batch_size}")
+        results = []
+        for batch in micro_batches([one for r in requests for one in r.images()], batch_size or 16):
+            pictures, timings = self.draw(batch, progress)
+            scores = self.similarity(pictures, [request.prompt for request in batch])
+            for request, image, score in zip(batch, to_images(pictures), scores, strict=True):
+                result = Result(
+                    image=image,
+                    request=request,
+                    seed=request.seed,
+                    model=self.name,
+                    score=score,
+                    timings={stage: seconds / len(batch) for stage, seconds in timings.items()},
+                    notes=tuple(self.notes(request)),
+                )
+                results.append(result)
+                if on_result is not None:
+                    on_result(result)
+        return results
+
+    def resolve(self, request: Request) -> Request:
+        """Fill a request's open fields with this model's defaults, and draw its seed if it has none.
+
+        Raises RequestError for a size that the model does not make.
+        """
+        seed = secrets.randbelow(2**32) if request.seed is None else request.seed
+        request = request.resolved(**self.defaults(), seed=seed)
+        if request.size not in self.sizes:
+            known = ", ".join(size_text(size) for size in self.sizes)
+            raise RequestError(f"{self.name} does not make {size_text(request.size)} pictures; choose from {known}")
+        return request
+
+    def defaults(self) -> dict[str, Any]:
+        """What a request's fields are when they are left open."""
+        return {
+            "steps": self.decoder.steps,
+            "prior_steps": self.prior.steps,
+            "upsampler_steps": self.upsamplers[-1].steps if self.upsamplers else 1,
+            "guidance": self.decoder.guidance,
+            "prior_guidance": self.prior.guidance,
+            "sampler": self.decoder.sampler,
+            "prior_sampler": self.prior.sampler,
+            "size": self.sizes[-1],
+            "prior_best_of": 2,
+        }
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(width, height) of what the decoder and each upsampler draw, smallest first."""
+        return [picture_size(stage) for stage in (self.decoder, *self.upsamplers)]
+
+    def notes(self, request: Request) -> Iterator[str]:
+        """What the user should know of a request: what was cut off, and words the model has never seen."""
+        for field, prompt in (("prompt", request.prompt), ("negative", request.negative)):
+            if cut := self.tokenizer.cut(prompt):
+                yield f"the {field} is longer than {self.tokenizer.context_length - 2} tokens; cut off: {cut!r}"
+        unknown = unknown_words(request.prompt, self.vocabulary) if self.vocabulary else []
+        if unknown:
+            yield f"{self.name} does not know {', '.join(map(repr, unknown))}: see `unclip models show {self.name}`"
+
+    @torch.inference_mode()
+    def similarity(self, pictures: Tensor, prompts: Sequence[str]) -> list[float]:
+        """CLIP's cosine similarity of pictures `b 3 h w` in [-1, 1] and prompts, a pair each."""
+        return F.cosine_similarity(self.clip.encode_image(pictures), self.encode_text(prompts).embed).tolist()
+
+    def score(self, images: Image.Image | Sequence[Image.Image], prompts: str | Sequence[str]) -> list[float]:
+        """CLIP's cosine similarity of images and prompts, in pairs; one prompt may serve all images."""
+        images = [images] if isinstance(images, Image.Image) else list(images)
+        prompts = [prompts] * len(images) if isinstance(prompts, str) else list(prompts)
+        if len(images) != len(prompts):
+            raise RequestError(f"{len(images)} images and {len(prompts)} prompts: give one prompt an image, or one")
+        size = (self.clip.config.image_size,) * 2
+        small = [image.convert("RGB").resize(size, Image.Resampling.BICUBIC) for image in images]
+        return self.similarity(torch.stack([to_tensor(image) for image in small]).to(self.device), prompts)
+
+
+def micro_batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
+    """Cut consecutive requests into batches of at most `size` that are alike in all but prompts, seed and id."""
+    batch, shared = [], None
+    for request in requests:
+        traits = {k: v for k, v in request.to_dict().items() if k not in ("prompt", "negative", "seed", "id")}
+        if batch and (len(batch) == size or traits != shared):
+            yield batch
+            batch = []
+        batch.append(request)
+        shared = traits
+    if batch:
+        yield batch
+
+
+def picture_size(stage: Stage) -> tuple[int, int]:
+    """(width, height) of the pictures that a stage draws."""
+    _, _, height, width = stage.codec.decode(torch.empty(1, *stage.shape, device="meta")).shape
+    return width, height
+
+
+def steps_of(stage: str, progress: Progress | None) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(stage, done, total)
+
+
+@contextmanager
+def timed(timings: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    timings[name] = time.perf_counter() - start
+
+
+def to_images(pictures: Tensor) -> list[Image.Image]:
+    """`b 3 h w` in [-1, 1] -> PIL images."""
+    pixels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()  # b h w 3
+    return [Image.fromarray(image) for image in pixels]
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """PIL image -> `3 h w` in [-1, 1]."""
+    pixels = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, 3).permute(2, 0, 1).float() / 127.5 - 1

@@ -1,0 +1,230 @@
+"""One image job, validated once at the boundary, and what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import operator
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unclip.diffusion.names import SAMPLER_NAMES
+from unclip.errors import RequestError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MODES = ("generate",)
+MAX_SEED = 2**63 - 1
+MAX_STEPS = 1000  # the length of the training schedule
+MAX_IMAGES = 100_000
+MAX_SIDE = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to make. A field that is None takes the model's default; 0 is a value, not an absence.
+
+    prompt            text; not empty
+    negative          text to steer away from ("" for none)
+    mode              how the image comes about: "generate"
+    seed              0 .. 2**63-1; image i of the request has seed + i
+    n                 number of images
+    steps, prior_steps, upsampler_steps             denoising steps, 1 .. 1000
+    guidance, prior_guidance                        classifier-free guidance scales, >= 0
+    sampler, prior_sampler                          names from unclip.diffusion.names.SAMPLER_NAMES
+    size              (width, height) in pixels; "64x64" and 64 are understood too; None: the model's largest
+    prior_best_of     embeddings the prior draws, of which the one nearest to the text is used
+    id                a name of the caller's for the job, carried through
+
+    Raises RequestError, which names the field, the value and the fix.
+    """
+
+    prompt: str
+    negative: str = ""
+    mode: str = "generate"
+    seed: int | None = None
+    n: int = 1
+    steps: int | None = None
+    prior_steps: int | None = None
+    upsampler_steps: int | None = None
+    guidance: float | None = None
+    prior_guidance: float | None = None
+    sampler: str | None = None
+    prior_sampler: str | None = None
+    size: tuple[int, int] | None = None
+    prior_best_of: int | None = None
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("prompt", self.prompt)
+        if not self.prompt.strip():
+            raise RequestError("prompt is empty; say what the image should show")
+        _check_text("negative", self.negative)
+        if self.id is not None:
+            _check_text("id", self.id)
+        _check_choice("mode", self.mode, MODES)
+        self._normalise("n", _integer("n", self.n, 1, MAX_IMAGES))
+        if self.seed is not None:
+            self._normalise("seed", _integer("seed", self.seed, 0, MAX_SEED))
+            if self.seed + self.n - 1 > MAX_SEED:
+                raise RequestError(
+                    f"seed {self.seed} is too large for n = {self.n}: image i has seed + i, "
+                    f"at most {MAX_SEED}; use a seed up to {MAX_SEED - self.n + 1}"
+                )
+        for name in ("steps", "prior_steps", "upsampler_steps"):
+            if getattr(self, name) is not None:
+                self._normalise(name, _integer(name, getattr(self, name), 1, MAX_STEPS))
+        if self.prior_best_of is not None:
+            self._normalise("prior_best_of", _integer("prior_best_of", self.prior_best_of, 1, 1024))
+        for name in ("guidance", "prior_guidance"):
+            if getattr(self, name) is not None:
+                self._normalise(name, _scale(name, getattr(self, name)))
+        for name in ("sampler", "prior_sampler"):
+            if getattr(self, name) is not None:
+                _check_choice(name, getattr(self, name), SAMPLER_NAMES)
+        if self.size is not None:
+            self._normalise("size", parse_size(self.size))
+
+    def _normalise(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def resolved(self, **defaults: Any) -> Request:
+        """This request with its None fields filled from `defaults`; fields that are set stay as they are."""
+        _check_keys(defaults)
+        return dataclasses.replace(
+            self, **{name: value for name, value in defaults.items() if getattr(self, name) is None}
+        )
+
+    def images(self) -> list[Request]:
+        """One request an image: n = 1 and seed + i. The seed must be set."""
+        if self.seed is None:
+            raise RequestError("seed is not set; draw one before the request is split into images")
+        return [dataclasses.replace(self, n=1, seed=self.seed + i) for i in range(self.n)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values; the size as "WxH". `from_dict` gives the same request back."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**fields, "size": None if self.size is None else size_text(self.size)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Request:
+        """A request from JSON values. Raises RequestError for an unknown key, naming the nearest."""
+        if not isinstance(fields, dict):
+            raise RequestError(f"a request is an object with the key 'prompt', not {_show(fields)}")
+        _check_keys(fields)
+        if "prompt" not in fields:
+            raise RequestError("prompt is missing; say what the image should show")
+        return cls(**fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One finished image and what made it.
+
+    image     PIL image, RGB
+    request   the request of this image alone: n = 1, its own seed, every default filled in
+    seed      the seed of this image
+    model     name of the model
+    score     CLIP similarity of image and prompt, or None where it was not measured
+    timings   seconds by stage
+    notes     what the user should know, e.g. that the prompt was cut
+    """
+
+    image: Image.Image
+    request: Request
+    seed: int
+    model: str
+    score: float | None = None
+    timings: dict[str, float] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_png(self) -> bytes:
+        """The PNG file's bytes, with a record of what made the image (see unclip.metadata)."""
+        from unclip import metadata
+
+        return metadata.png_bytes(self.image, metadata.record(self))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the image and its record to `path` as a PNG, replacing what is there in one step."""
+        from unclip.files import write_atomic
+
+        return write_atomic(path, self.to_png())
+
+
+def parse_size(value: str | int | tuple[int, int] | list[int]) -> tuple[int, int]:
+    """(width, height) in pixels from "64x48", "64", 64, or a pair. Raises RequestError."""
+    sides: Any = value
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d{1,9})(?:\s*[xX×]\s*(\d{1,9}))?\s*", value, re.ASCII)
+        sides = (int(match[1]), int(match[2] or match[1])) if match else None
+    elif isinstance(value, int) and not isinstance(value, bool):
+        sides = (value, value)
+    if not isinstance(sides, (tuple, list)) or len(sides) != 2:
+        raise RequestError(f"size must be WIDTHxHEIGHT in pixels, such as 64x64, not {_show(value)}")
+    return _integer("size", sides[0], 1, MAX_SIDE), _integer("size", sides[1], 1, MAX_SIDE)
+
+
+def size_text(size: tuple[int, int]) -> str:
+    """(64, 48) -> "64x48"."""
+    return f"{size[0]}x{size[1]}"
+
+
+def _check_text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise RequestError(f"{name} must be text, not {_show(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RequestError(f"{name} {_show(value)} is not valid Unicode; give it as UTF-8") from None
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise RequestError(f"{name} {_show(value)} is unknown; choose from {', '.join(choices)}")
+
+
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    number = None
+    if not isinstance(value, bool):  # True is an int to Python, never to a user
+        try:
+            number = operator.index(value)
+        except TypeError:
+            number = None
+    if number is None or not low <= number <= high:
+        raise RequestError(f"{name} must be a whole number from {low} to {high}, not {_show(value)}")
+    return number
+
+
+def _scale(name: str, value: Any) -> float:
+    number = math.nan
+    if not isinstance(value, (bool, str, bytes)):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+    if not math.isfinite(number) or number < 0:
+        raise RequestError(f"{name} must be a finite number of at least 0, not {_show(value)}")
+    return number
+
+
+def _check_keys(fields: dict[str, Any]) -> None:
+    known = [field.name for field in dataclasses.fields(Request)]
+    for key in fields:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            fix = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise RequestError(f"{_show(key)} is not a field of a request; {fix}")
+
+
+def _show(value: Any) -> str:
+    """A value for an error message: one line, not too long, printable everywhere."""
+    try:
+        text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    except ValueError:  # Python does not print integers of thousands of digits
+        text = f"this {type(value).__name__}"
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,102 @@
+"""From a recipe to a trained checkpoint folder: stage by stage, each from what the ones before it left."""
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unclip import __version__
+from unclip.checkpoints import INDEX, read_json, save_network, write_json
+from unclip.device import pick_device
+from unclip.errors import RecipeError
+from unclip.training.captions import vocabulary
+from unclip.training.data import open_dataset
+from unclip.training.loop import Budget, Task, fit
+from unclip.training.recipe import STAGES, Recipe, load_recipe
+from unclip.training.stages import ClipTask, DecoderTask, FrozenClip, PriorTask, UpsamplerTask
+
+
+def train(
+    stage: str,
+    recipe: str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    minutes: float | None = None,
+    steps: int | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Train one stage, or "all" in order; returns the checkpoint folder `out/model`.
+
+    recipe: a preset's name or a TOML file. minutes or steps: the budget of each stage, resumed parts included; else the
+    recipe's. `out/STAGE` holds the run of a stage: its state, loss curve and samples. Raises InputError for what a user
+    can mend.
+    """
+    loaded, out, where = load_recipe(recipe), Path(out), pick_device(device)
+    for name in STAGES if stage == "all" else (stage,):
+        table = loaded.stage(name)
+        budget = Budget(table.fit.steps if steps is None else steps, minutes)
+        # In a chain, the stages that the interrupted run had not come to yet have nothing to resume.
+        again = resume and (stage != "all" or (out / name / "state.safetensors").exists())
+        torch.manual_seed(loaded.seed)  # the initial weights
+        task = new_task(name, loaded, out / "model", where)
+        dataset = open_dataset(loaded.data, task.size, loaded.seed)
+        fit(
+            task,
+            dataset,
+            table.fit,
+            out / name,
+            seed=loaded.seed,
+            budget=budget,
+            device=where,
+            resume=again,
+            quiet=quiet,
+        )
+        export(name, task, loaded, out / "model")
+    return out / "model"
+
+
+def new_task(name: str, recipe: Recipe, model: Path, device: torch.device) -> Task:
+    """The task of a stage with fresh weights. The prior and the decoder need the CLIP that lies in `model`."""
+    table = recipe.stage(name)
+    if name == "clip":
+        return ClipTask(table)
+    if name == "upsampler":
+        return UpsamplerTask(table, partial(examples, recipe, device))
+    if not (model / "clip" / "config.json").exists():
+        raise RecipeError(f"the {name} needs a trained CLIP in {model / 'clip'}: run `unclip train clip` first")
+    kind = PriorTask if name == "prior" else DecoderTask
+    return kind(table, FrozenClip(model / "clip", device), partial(examples, recipe, device))
+
+
+def examples(recipe: Recipe, device: torch.device, size: int, count: int = 16) -> tuple[Tensor, list[str]]:
+    """A few pictures `b 3 h w` in [-1, 1] and their captions, from far beyond what a run reaches in an endless set."""
+    dataset = open_dataset(recipe.data, size, recipe.seed)
+    images, captions = zip(*(dataset[2**40 + i] for i in range(count)), strict=True)
+    return torch.stack(images).to(device).float() / 127.5 - 1, list(captions)
+
+
+def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:
+    """Write a trained stage's networks and its schedule into the checkpoint folder, and enter them in its index."""
+    index: dict[str, Any] = read_json(model / INDEX) if (model / INDEX).exists() else {"stages": {}}
+    index |= {"_class_name": "Unclip", "_unclip_version": __version__, "name": recipe.name}
+    for component, network in task.networks().items():
+        save_network(network, model / component)
+        library = type(network).__module__.partition(".")[0]
+        index[component] = [library, type(network).__name__]
+    if name != "clip":
+        config = task.schedule.to_config()
+        write_json(model / f"{name}_scheduler" / "scheduler_config.json", config)
+        index[f"{name}_scheduler"] = ["diffusers", config["_class_name"]]
+        sampling = asdict(recipe.stage(name).sampling)
+        if name != "prior":
+            sampling |= {"size": [task.output_size] * 2, "codec": task.codec.to_config()}
+        index["stages"] = {**index["stages"], name: sampling}
+    if recipe.data.get("kind") == "scenes":
+        # The words that the training captions are made of: a prompt with others is told so.
+        write_json(model / "vocabulary.json", {"words": sorted(vocabulary().words)})
+    write_json(model / INDEX, index)

@@ -1,0 +1,242 @@
+"""Endless training scenes: sticker-like objects on flat colours, drawn and captioned.
+
+``scene_at(seed, index)`` is a pure function, so that a run that stops at image n goes on at image n + 1, and
+any number of workers share one stream by taking every k-th index. The captions are in ``captions.py``.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from PIL import Image
+
+from ..errors import DataError
+from .captions import caption
+from .sprites import Sprites, load_nouns, load_sprites
+
+BACKGROUNDS = MappingProxyType(
+    {
+        "white": (250, 250, 248),
+        "black": (24, 24, 28),
+        "grey": (148, 152, 158),
+        "red": (214, 64, 62),
+        "orange": (245, 152, 66),
+        "yellow": (250, 220, 96),
+        "green": (92, 172, 96),
+        "blue": (74, 122, 208),
+        "purple": (142, 92, 186),
+        "pink": (246, 164, 196),
+        "brown": (132, 90, 62),
+        "turquoise": (72, 198, 196),
+    }
+)
+RELATIONS = ("left of", "right of", "above", "below", "next to")
+SIZE_WORDS = ("small", "large")
+COUNTS = (2, 3, 4)
+SPLITS = ("train", "held_out")
+HELD_OUT_PERCENT = 8
+_COLOURS = tuple(BACKGROUNDS)
+_MARGIN = 0.012  # kept free at the edges of a cell, as a fraction of the canvas: 0.8 px at 64 px
+
+Cell = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the canvas
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An object on the canvas: its centre, and the longer side of its picture, as fractions of the canvas."""
+
+    name: str
+    x: float
+    y: float
+    size: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is to be seen.
+
+    Attributes:
+        objects: What is on the canvas; objects never overlap.
+        background: One of BACKGROUNDS.
+        kind: "single", "pair" or "count".
+        relation: For a pair, one of RELATIONS: the first object is ``relation`` the second.
+        count: For a count, one of COUNTS.
+        size_word: For a single, one of SIZE_WORDS, or None where the size is not worth a word.
+    """
+
+    objects: tuple[Placed, ...]
+    background: str
+    kind: str
+    relation: str | None = None
+    count: int | None = None
+    size_word: str | None = None
+
+
+def scene_at(seed: int, index: int, split: str = "train") -> tuple[Scene, str]:
+    """Scene and caption number ``index`` of the stream ``seed``: the same on every machine, in any order.
+
+    Raises:
+        DataError: an unknown split.
+    """
+    # Philox is counter based: any (seed, index) is reached at once, and streams do not overlap.
+    rng = np.random.Generator(np.random.Philox(key=[seed, index]))
+    scene = draw_scene(rng, tuple(load_nouns()), split)
+    return scene, caption(scene, rng)
+
+
+def draw_scene(rng: np.random.Generator, nouns: Sequence[str], split: str = "train") -> Scene:
+    """Draw a scene of at least two ``nouns``: 45% single objects, 35% pairs, 20% counts.
+
+    Args:
+        split: "train", or "held_out" for the combinations that training never shows (see ``is_held_out``).
+
+    Raises:
+        DataError: an unknown split, or fewer than two nouns.
+    """
+    if split not in SPLITS:
+        raise DataError(f"there is no split {split!r}: use one of {', '.join(SPLITS)}")
+    if len(nouns) < 2:
+        raise DataError(f"scenes need at least two nouns, not {len(nouns)}")
+    wanted = split == "held_out"
+    share = rng.random()
+    kind = "single" if share < 0.45 else "pair" if share < 0.8 else "count"
+    relation = _pick(rng, RELATIONS) if kind == "pair" else None
+    count = _pick(rng, COUNTS) if kind == "count" else None
+    # Only what decides the split is drawn again, so that both splits have the same shares of everything else.
+    for _ in range(10_000):
+        background = _pick(rng, _COLOURS)
+        names = (_pick(rng, nouns), _pick(rng, nouns)) if kind == "pair" else (_pick(rng, nouns),)
+        distinct = kind != "pair" or names[0] != names[1]
+        if distinct and _held_out(_combination(names, background, count)) == wanted:
+            break
+    else:
+        raise DataError(f"these {len(nouns)} nouns have no {kind} scene in the split {split!r}: give more nouns")
+    if kind == "single":
+        placed, size_word = _single(rng, names[0])
+        return Scene((placed,), background, kind, size_word=size_word)
+    if kind == "pair":
+        return Scene(_pair(rng, names, relation), background, kind, relation=relation)
+    return Scene(_group(rng, names[0], count), background, kind, count=count)
+
+
+def is_held_out(scene: Scene) -> bool:
+    """Whether a scene's combination is kept out of training.
+
+    Of single objects, 8% of (object, background) are; of pairs, 8% of unordered pairs of objects; of counts,
+    8% of (object, count).
+    """
+    names = tuple(placed.name for placed in scene.objects[: 2 if scene.kind == "pair" else 1])
+    return _held_out(_combination(names, scene.background, scene.count))
+
+
+def render(scene: Scene, pixels: int, sprites: Sprites | None = None) -> np.ndarray:
+    """Draw a scene, square, ``pixels`` to a side.
+
+    Returns:
+        uint8, h w 3, RGB.
+    """
+    sprites = load_sprites() if sprites is None else sprites
+    canvas = Image.new("RGB", (pixels, pixels), BACKGROUNDS[scene.background])
+    for placed in scene.objects:
+        longer_side = min(pixels, max(1, round(placed.size * pixels)))
+        picture = sprites.picture(placed.name, longer_side)
+        left = round(placed.x * pixels - picture.width / 2)
+        top = round(placed.y * pixels - picture.height / 2)
+        left = min(max(left, 0), pixels - picture.width)  # rounding may put it a pixel outside
+        top = min(max(top, 0), pixels - picture.height)
+        canvas.paste(picture, (left, top), picture)
+    return np.array(canvas)
+
+
+def _single(rng: np.random.Generator, name: str) -> tuple[Placed, str | None]:
+    whole = (0.0, 0.0, 1.0, 1.0)
+    share = rng.random()
+    if share < 0.125:
+        return _place(rng, name, whole, _uniform(rng, 0.28, 0.38)), "small"
+    if share < 0.25:
+        return _place(rng, name, whole, _uniform(rng, 0.75, 0.92)), "large"
+    size = _uniform(rng, 0.5, 0.72)
+    half = size / 2 + _uniform(rng, 0.02, 0.12)  # about the centre, at most 0.12 off it
+    low, high = max(0.0, 0.5 - half), min(1.0, 0.5 + half)
+    return _place(rng, name, (low, low, high, high), size), None
+
+
+def _pair(rng: np.random.Generator, names: tuple[str, str], relation: str) -> tuple[Placed, ...]:
+    first, second = (0.0, 0.2, 0.5, 0.8), (0.5, 0.2, 1.0, 0.8)
+    if relation in ("above", "below"):
+        first, second = _transposed(first), _transposed(second)
+    if relation in ("right of", "below") or (relation == "next to" and rng.random() < 0.5):
+        first, second = second, first
+    sizes = (_uniform(rng, 0.36, 0.46), _uniform(rng, 0.36, 0.46))
+    return _place(rng, names[0], first, sizes[0]), _place(rng, names[1], second, sizes[1])
+
+
+def _group(rng: np.random.Generator, name: str, count: int) -> tuple[Placed, ...]:
+    cells, smallest, largest = _pick(rng, _LAYOUTS[count])
+    if rng.random() < 0.5:
+        cells = tuple((1 - right, 1 - bottom, 1 - left, 1 - top) for left, top, right, bottom in cells)
+    size = _uniform(rng, smallest, largest)
+    return tuple(_place(rng, name, cell, size * _uniform(rng, 0.95, 1.0)) for cell in cells)
+
+
+def _place(rng: np.random.Generator, name: str, cell: Cell, size: float) -> Placed:
+    """Put an object anywhere in a cell that holds it whole."""
+    left, top, right, bottom = cell
+    reach = size / 2 + _MARGIN
+    x = _uniform(rng, left + reach, right - reach)
+    y = _uniform(rng, top + reach, bottom - reach)
+    return Placed(name, x, y, size)
+
+
+def _transposed(cell: Cell) -> Cell:
+    left, top, right, bottom = cell
+    return top, left, bottom, right
+
+
+def _grid(rows: Sequence[tuple[float, float, int, float, float]]) -> tuple[Cell, ...]:
+    """Rows of equal cells: each row is (top, bottom, number of cells, left, right)."""
+    cells = []
+    for top, bottom, n, left, right in rows:
+        width = (right - left) / n
+        cells += [(left + i * width, top, left + (i + 1) * width, bottom) for i in range(n)]
+    return tuple(cells)
+
+
+_ROW_OF_TWO = _grid([(0.2, 0.8, 2, 0.0, 1.0)])
+_DIAGONAL = ((0.0, 0.0, 0.5, 0.5), (0.5, 0.5, 1.0, 1.0))
+_ROW_OF_THREE = _grid([(0.25, 0.75, 3, 0.0, 1.0)])
+_TRIANGLE = _grid([(0.0, 0.5, 1, 0.25, 0.75), (0.5, 1.0, 2, 0.0, 1.0)])
+_SQUARE = _grid([(0.0, 0.5, 2, 0.0, 1.0), (0.5, 1.0, 2, 0.0, 1.0)])
+_LAYOUTS = MappingProxyType(  # count -> (cells, smallest size, largest size) to choose from
+    {
+        2: (
+            (_ROW_OF_TWO, 0.32, 0.42),
+            (tuple(_transposed(cell) for cell in _ROW_OF_TWO), 0.32, 0.42),
+            (_DIAGONAL, 0.32, 0.42),
+        ),
+        3: ((_ROW_OF_THREE, 0.28, 0.305), (_TRIANGLE, 0.3, 0.42), (_TRIANGLE, 0.3, 0.42)),
+        4: ((_SQUARE, 0.3, 0.42),),
+    }
+)
+
+
+def _combination(names: Sequence[str], background: str, count: int | None) -> str:
+    if len(names) == 2:
+        return "pair|" + "|".join(sorted(names))
+    return f"count|{names[0]}|{count}" if count is not None else f"single|{names[0]}|{background}"
+
+
+def _held_out(combination: str) -> bool:
+    return zlib.crc32(combination.encode()) % 100 < HELD_OUT_PERCENT
+
+
+def _pick(rng: np.random.Generator, options: Sequence):
+    return options[int(rng.random() * len(options))]  # many times quicker than rng.choice
+
+
+def _uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return low + (high - low) * rng.random()

@@ -1,0 +1,290 @@
+"""What each stage trains: its network, its loss, and a picture of its progress. One Task a stage for the one loop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+
+from unclip.checkpoints import load_network, new_network
+from unclip.diffusion.codec import PixelUnshuffle
+from unclip.diffusion.denoiser import Schedule, add_noise, target
+from unclip.diffusion.noise import generators
+from unclip.models.clip import Clip, ClipConfig, TextEncoding, Tokenizer, contrastive_loss
+from unclip.models.decoder import Decoder, TextProjection, TextProjectionConfig
+from unclip.models.prior import Prior
+from unclip.models.upsampler import Upsampler, enlarge
+from unclip.stage import Stage
+from unclip.training.recipe import StageRecipe, build
+
+Loss = tuple[Tensor, dict[str, Tensor]]
+Examples = Callable[..., tuple[Tensor, list[str]]]
+"""(size, count=16) -> pictures `b 3 size size` in [-1, 1] and captions, to look at and to measure by."""
+
+
+class ClipTask:
+    """CLIP's contrastive objective over a batch of pictures and their captions."""
+
+    def __init__(self, recipe: StageRecipe):
+        config = build(ClipConfig, recipe.model, "[clip.model]")
+        self.network = Clip(config)
+        self.tokenizer = Tokenizer(config.context_length)
+        self.size = config.image_size
+
+    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
+        # Above 100 the similarities saturate (CLIP, section 2.5).
+        with torch.no_grad():
+            self.network.logit_scale.clamp_(max=torch.tensor(100.0).log().item())
+        image_embed, text_embed, scale = network(images, self.tokenizer(captions).to(images.device))
+        loss, rank1 = contrastive_loss(image_embed, text_embed, scale)
+        return loss, {"rank1": rank1}
+
+    def grid(self) -> None:
+        return None
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"clip": self.network}
+
+
+class FrozenClip:
+    """A trained CLIP as the other stages need it: captions and pictures in, conditioning out, some of it dropped."""
+
+    def __init__(self, folder: Path, device: torch.device):
+        self.clip: Clip = load_network(folder, device)
+        self.tokenizer = Tokenizer(self.clip.config.context_length)
+        self.device = device
+
+    @torch.no_grad()
+    def text(self, captions: list[str]) -> TextEncoding:
+        return self.clip.encode_tokens(self.tokenizer(captions).to(self.device))
+
+    @torch.no_grad()
+    def text_or_nothing(self, captions: list[str], drop: Tensor) -> TextEncoding:
+        """The captions' encoding, and that of the empty text where `drop` (`b` bool) says so."""
+        return self.text(["" if gone else caption for caption, gone in zip(captions, drop.tolist(), strict=True)])
+
+    @torch.no_grad()
+    def image(self, images: Tensor) -> Tensor:
+        return self.clip.encode_image(images).float()
+
+
+@dataclass(frozen=True)
+class PriorOptions:
+    """text_drop: how often the text is left out, for classifier-free guidance (10% in the paper)."""
+
+    text_drop: float = 0.1
+
+
+class PriorTask:
+    """The prior's objective: the clean embedding, by mean squared error (unCLIP, equation 2)."""
+
+    def __init__(self, recipe: StageRecipe, clip: FrozenClip, examples: Examples):
+        self.options = build(PriorOptions, recipe.task, "[prior.task]")
+        self.clip = clip
+        config = clip.clip.config
+        sizes = {"embedding_dim": config.embed_dim, "num_embeddings": config.context_length, **recipe.model}
+        self.network = Prior(new_network("PriorTransformer", sizes))
+        self.size = config.image_size
+        self.schedule = Schedule(prediction_type="sample", clip=5.0)
+        embeds = torch.cat([clip.image(part) for part in examples(self.size, 2048)[0].split(256)])
+        transformer = self.network.transformer
+        for parameter, value in (
+            (transformer.clip_mean, embeds.mean(0)),
+            (transformer.clip_std, embeds.std(0)),
+        ):
+            parameter.requires_grad_(False).copy_(value[None])
+
+    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
+        x0 = self.network.whiten(self.clip.image(images))  # b d
+        drop = torch.rand(len(x0), generator=generator) < self.options.text_drop
+        text = self.clip.text_or_nothing(captions, drop)
+        t, noise = draw_noise(x0, generator, uniform=True)
+        x0_hat = network(add_noise(x0, noise, t, self.schedule), t, **self.network.condition(text))
+        cosine = F.cosine_similarity(self.network.unwhiten(x0_hat.float()), self.network.unwhiten(x0)).mean()
+        return F.mse_loss(x0_hat.float(), x0), {"cosine": cosine.detach()}
+
+    def grid(self) -> None:
+        return None
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"prior": self.network.transformer}
+
+
+@dataclass(frozen=True)
+class DecoderOptions:
+    """What is left out in training: the embedding and the text (10% and 50% in the paper, section 2.1), and how many
+    of the samples show a part of the picture as known (GLIDE, section 4.2); the codec's patch, in pixels."""
+
+    patch: int = 4
+    embed_drop: float = 0.1
+    text_drop: float = 0.5
+    known: float = 0.2
+
+
+class DecoderTask:
+    """The decoder's objective: the velocity, from the embedding, the text and GLIDE's inpainting inputs."""
+
+    def __init__(self, recipe: StageRecipe, clip: FrozenClip, examples: Examples):
+        self.options = build(DecoderOptions, recipe.task, "[decoder.task]")
+        self.clip = clip
+        self.codec = PixelUnshuffle(self.options.patch)
+        settings = dict(recipe.model)
+        self.size = self.output_size = settings.pop("size", 64)
+        shape = self.codec.latent_shape(self.size, self.size)
+        mask_channels = self.options.patch**2
+        unet = new_network(
+            "UNet2DConditionModel",
+            {
+                "sample_size": shape[1],
+                "in_channels": 2 * shape[0] + mask_channels,
+                "out_channels": shape[0],
+                "class_embed_type": "identity",
+                "resnet_time_scale_shift": "scale_shift",
+                "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+                **settings,
+            },
+        )
+        projection = TextProjectionConfig(
+            clip_embeddings_dim=clip.clip.config.embed_dim,
+            time_embed_dim=4 * unet.config.block_out_channels[0],
+            cross_attention_dim=unet.config.cross_attention_dim,
+        )
+        self.network = Decoder(TextProjection(projection), unet, shape[0])
+        self.schedule = Schedule(prediction_type="v_prediction", clip=1.0)
+        self.shape = shape
+        self.examples = examples
+
+    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
+        drop_embed, drop_text, _ = torch.rand(3, len(images), generator=generator)
+        text = self.clip.text_or_nothing(captions, drop_text < self.options.text_drop)
+        gone = (drop_embed < self.options.embed_drop)[:, None].to(images.device)
+        embed = torch.where(gone, self.network.projection.null_embed, self.clip.image(images))
+        known = random_known(len(images), self.size, self.options.known, generator).to(images.device)
+        x0 = self.codec.encode(images)  # b c h w
+        t, noise = draw_noise(x0, generator)
+        conditioning = self.network.condition(embed, text, x0, self.codec.encode_mask(known))
+        v_hat = network(add_noise(x0, noise, t, self.schedule), t, **conditioning)
+        return F.mse_loss(v_hat.float(), target(x0, noise, t, self.schedule)), {}
+
+    def stage(self) -> Stage:
+        return Stage("decoder", self.network, self.schedule, self.shape, self.codec, "ddim", 20, 2.0)
+
+    @torch.no_grad()
+    def grid(self) -> Image.Image:
+        images, captions = self.examples(self.size)
+        cond = self.network.condition(self.clip.image(images), self.clip.text(captions))
+        null = self.network.projection.null_embed.expand(len(images), -1)
+        uncond = self.network.condition(null, self.clip.text([""] * len(images)))
+        drawn = self.stage().run(cond, uncond, generators(range(len(images))))
+        return to_picture(torch.cat([images[:8], drawn[:8], images[8:], drawn[8:]]), 8)
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"decoder": self.network.unet, "text_proj": self.network.projection}
+
+
+@dataclass(frozen=True)
+class UpsamplerOptions:
+    """The sizes in pixels, and how the small picture is spoiled: the decoder's own pictures are not perfect
+    (unCLIP, section 2.1, after SR3 and Cascaded Diffusion). blur and noise are the largest standard deviations."""
+
+    size: int = 256
+    small: int = 64
+    crop: int = 128
+    patch: int = 4
+    blur: float = 0.6
+    noise: float = 0.06
+
+
+class UpsamplerTask:
+    """The upsampler's objective: the velocity, from the spoiled small picture, on random crops."""
+
+    def __init__(self, recipe: StageRecipe, examples: Examples):
+        self.options = build(UpsamplerOptions, recipe.task, "[upsampler.task]")
+        self.codec = PixelUnshuffle(self.options.patch)
+        self.size = self.output_size = self.options.size
+        self.shape = self.codec.latent_shape(self.size, self.size)
+        sizes = {
+            "sample_size": self.shape[1],
+            "in_channels": 2 * self.shape[0],
+            "out_channels": self.shape[0],
+        }
+        self.network = Upsampler(new_network("UNet2DModel", {**sizes, **recipe.model}))
+        self.schedule = Schedule(prediction_type="v_prediction", clip=1.0)
+        self.examples = examples
+
+    def shrink(self, images: Tensor) -> Tensor:
+        """Pictures `b 3 H W` -> the small ones that the decoder would draw."""
+        side = images.shape[-1] * self.options.small // self.size
+        return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
+
+    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
+        ratio, crop = self.size // self.options.small, self.options.crop
+        top, left = (torch.randint(0, (self.size - crop) // ratio + 1, (2,), generator=generator) * ratio).tolist()
+        images = images[..., top : top + crop, left : left + crop]
+        small = self.spoil(self.shrink(images), generator)
+        x0 = self.codec.encode(images)
+        t, noise = draw_noise(x0, generator)
+        enlarged = self.codec.encode(enlarge(small, (crop, crop)))
+        v_hat = network(add_noise(x0, noise, t, self.schedule), t, enlarged)
+        return F.mse_loss(v_hat.float(), target(x0, noise, t, self.schedule)), {}
+
+    def spoil(self, small: Tensor, generator: torch.Generator) -> Tensor:
+        """Blur and noise of random strength, an image each: `b 3 h w`."""
+        blur, noise = torch.rand(2, len(small), 1, 1, 1, generator=generator).to(small.device)
+        sigma = (blur * self.options.blur).clamp(min=1e-3)
+        offsets = torch.arange(-2, 3, device=small.device)
+        row = torch.exp(-(offsets**2) / (2 * sigma.flatten()[:, None] ** 2))  # b 5
+        row = row / row.sum(1, keepdim=True)
+        kernel = (row[:, :, None] * row[:, None, :]).repeat_interleave(3, 0)[:, None]  # b*3 1 5 5
+        padded = F.pad(small, (2, 2, 2, 2), mode="replicate").flatten(0, 1)[None]  # 1 b*3 h w
+        blurred = F.conv2d(padded, kernel, groups=len(kernel))[0].unflatten(0, small.shape[:2])
+        grain = torch.randn(small.shape, generator=generator).to(small.device)
+        return blurred + noise * self.options.noise * grain
+
+    def stage(self) -> Stage:
+        return Stage("upsampler", self.network, self.schedule, self.shape, self.codec, "ddim", 6, 1.0)
+
+    @torch.no_grad()
+    def grid(self) -> Image.Image:
+        images = self.examples(self.size, 4)[0]
+        enlarged = enlarge(self.shrink(images), (self.size, self.size))
+        drawn = self.stage().run({"enlarged": self.codec.encode(enlarged)}, None, generators(range(4)))
+        return to_picture(torch.cat([enlarged, drawn, images]), 4)
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"upsampler": self.network.unet}
+
+
+def draw_noise(x0: Tensor, generator: torch.Generator, uniform: bool = False) -> tuple[Tensor, Tensor]:
+    """Timesteps `b` and noise like x0, both from `generator`.
+
+    Not uniform: the log signal-to-noise ratio is normal around 0, as Esser et al. 2024 (arXiv:2403.03206, section 3.1)
+    found best for velocities; on the cosine schedule log SNR = -2 log tan(pi t / 2).
+    """
+    if uniform:
+        share = torch.rand(len(x0), generator=generator)
+    else:
+        share = 2 / torch.pi * torch.atan(torch.exp(1.1 * torch.randn(len(x0), generator=generator)))
+    t = (share * 1000).long().clamp(max=999)
+    return t.to(x0.device), torch.randn(x0.shape, generator=generator).to(x0)
+
+
+def random_known(count: int, size: int, share: float, generator: torch.Generator) -> Tensor:
+    """Masks `b 1 h w`, 1 = known: nothing known, or in `share` of the samples all but, or only, a random box."""
+    given, inside, *_ = torch.rand(2, count, generator=generator)
+    corners = torch.rand(2, 2, count, generator=generator).sort(dim=1).values * size  # axis, low and high, b
+    grid = torch.arange(size) + 0.5
+    across = [(grid >= low[:, None]) & (grid < high[:, None]) for low, high in corners]  # b size, each
+    box = across[0][:, :, None] & across[1][:, None, :]  # b h w
+    known = box ^ (inside < 0.7)[:, None, None]
+    return (known & (given < share)[:, None, None])[:, None].float()
+
+
+def to_picture(images: Tensor, columns: int) -> Image.Image:
+    """`b 3 h w` in [-1, 1] -> one contact sheet."""
+    sheet = make_grid(images.cpu().float().clamp(-1, 1), nrow=columns, padding=2)
+    return Image.fromarray(((sheet + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())

@@ -1,9 +1,19 @@
 """What several tests use."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
 from unclip.request import Request, Result
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model with random weights, "tiny", that draws 16 and 32 px; not to be written to."""
+    from tests.tiny import write_tiny_model  # only here is torch needed
+
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ as its index names. Nothing but safetensors is ever read.
 
 import difflib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from unclip.models.upsampler import Upsampler
 from unclip.stage import Stage
 
 INDEX = "model_index.json"
+SHARD_INDEX = "model.safetensors.index.json"
 SHARD = "15MB"  # the largest weight file that is written
 OWN = {"Clip": (Clip, ClipConfig), "TextProjection": (TextProjection, TextProjectionConfig)}
 DIFFUSERS = {cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel)}
@@ -60,16 +62,17 @@ def bundled_names() -> list[str]:
 
 def find_checkpoint(name: str | Path) -> Path:
     """A folder, or the name of a bundled model -> its folder. Raises CheckpointError naming the known ones."""
-    if (Path(name) / INDEX).is_file():
+    if os.path.isfile(Path(name) / INDEX):  # unlike Path.is_file, False for a name that is too long
         return Path(name)
-    if Path(name).is_dir():
-        raise CheckpointError(f"{name} has no {INDEX}: give the folder that holds it")
     known = bundled_names()
     if str(name) in known:
         return bundled("weights", str(name))
+    if os.path.isdir(name):
+        raise CheckpointError(f"{name} has no {INDEX}: give the folder that holds it")
     near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"bundled models: {', '.join(known) or 'none'}"
-    raise CheckpointError(f"no model {str(name)!r}: {hint} A checkpoint folder works too".replace("  ", " "))
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    models = ", ".join(known) or "none"
+    raise CheckpointError(f"no model {str(name)!r}: {hint}Give a checkpoint folder, or a bundled model: {models}")
 
 
 def load_checkpoint(name: str | Path, device: torch.device, dtype: torch.dtype) -> Checkpoint:
@@ -81,41 +84,61 @@ def load_checkpoint(name: str | Path, device: torch.device, dtype: torch.dtype) 
         if part not in stages:
             raise CheckpointError(f"{folder / INDEX} lists no {part}: train it, or get the checkpoint anew")
 
-    def network(component: str, precision: torch.dtype = dtype) -> nn.Module:
-        return load_network(folder / component, device, precision)
+    def setting(part: str, key: str) -> Any:
+        if key not in stages[part]:
+            raise CheckpointError(f"{folder / INDEX} does not say the {key!r} of the {part}; get the checkpoint anew")
+        return stages[part][key]
+
+    def network(component: str, kind: type[nn.Module], precision: torch.dtype = dtype) -> Any:
+        module = load_network(folder / component, device, precision)
+        if not isinstance(module, kind):
+            found = type(module).__name__
+            raise CheckpointError(
+                f"{folder / component} holds a {found}, not a {kind.__name__}; get the checkpoint anew"
+            )
+        return module
 
     def stage(part: str, module: nn.Module, **shape: Any) -> Stage:
         schedule = Schedule.from_config(read_json(folder / f"{part}_scheduler" / "scheduler_config.json"))
-        defaults = {key: stages[part][key] for key in ("sampler", "steps", "guidance")}
+        defaults = {key: setting(part, key) for key in ("sampler", "steps", "guidance")}
         return Stage(part, module.to(memory_format=torch.channels_last).eval(), schedule, **shape, **defaults)
 
-    def pictures(part: str) -> dict[str, Any]:
-        space = codec(stages[part]["codec"])
-        width, height = stages[part]["size"]
-        return {"shape": space.latent_shape(height, width), "codec": space}
+    def pictures(part: str, unet: nn.Module) -> dict[str, Any]:
+        space = codec(setting(part, "codec"))
+        width, height = setting(part, "size")
+        shape = space.latent_shape(height, width)
+        if unet.config.out_channels not in (shape[0], 2 * shape[0]):  # twice as many with a learned variance
+            channels = unet.config.out_channels
+            raise CheckpointError(f"{folder / INDEX}: the codec of the {part} does not fit its {channels} channels")
+        return {"shape": shape, "codec": space}
 
-    clip = network("clip", torch.float32)
-    prior = stage("prior", Prior(network("prior")), shape=(clip.config.embed_dim,))
-    shape = pictures("decoder")
-    decoder = stage("decoder", Decoder(network("text_proj"), network("decoder"), shape["shape"][0]), **shape)
-    upsamplers = [stage(p, Upsampler(network(p)), **pictures(p)) for p in ("upsampler",) if p in stages]
+    clip = network("clip", Clip, torch.float32)
+    prior = stage("prior", Prior(network("prior", PriorTransformer)), shape=(clip.config.embed_dim,))
+    unet = network("decoder", UNet2DConditionModel)
+    drawn = pictures("decoder", unet)
+    decoder = stage("decoder", Decoder(network("text_proj", TextProjection), unet, drawn["shape"][0]), **drawn)
+    upsamplers = []
+    if "upsampler" in stages:
+        unet = network("upsampler", UNet2DModel)
+        upsamplers.append(stage("upsampler", Upsampler(unet), **pictures("upsampler", unet)))
     words = folder / "vocabulary.json"
-    vocabulary = frozenset(read_json(words)["words"]) if words.exists() else None
+    vocabulary = frozenset(read_json(words).get("words", ())) if words.exists() else None
     return Checkpoint(index.get("name", folder.name), clip, prior, decoder, tuple(upsamplers), vocabulary)
 
 
 def new_network(name: str, config: Mapping[str, Any]) -> nn.Module:
     """A network of class `name` with fresh weights. Raises CheckpointError for an unknown class or a bad config."""
+    known = [*OWN, *DIFFUSERS]
+    if name not in known:
+        raise CheckpointError(f"unknown network class {name!r}; known: {', '.join(known)}")
     try:
         if name in OWN:
             cls, settings = OWN[name]
             return cls(settings(**config))
         return DIFFUSERS[name](**config)
-    except KeyError:
-        known = ", ".join([*OWN, *DIFFUSERS])
-        raise CheckpointError(f"unknown network class {name!r}; known: {known}") from None
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"the config does not fit {name}: {error}") from None
+    except Exception as error:  # the libraries object in many ways: asserts, KeyError, RuntimeError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"the config does not fit {name}: {reason}") from None
 
 
 def network_config(network: nn.Module) -> dict[str, Any]:
@@ -127,14 +150,20 @@ def network_config(network: nn.Module) -> dict[str, Any]:
 
 def save_network(network: nn.Module, folder: Path, dtype: torch.dtype = torch.float16) -> None:
     """Write config.json and the weights, in shards of at most 15 MB; each file is replaced atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in network.state_dict().items()}
+    tensors = {
+        name: t.detach().to("cpu", dtype if t.is_floating_point() else None).contiguous()
+        for name, t in network.state_dict().items()
+    }
     pattern = "model{suffix}.safetensors"
     split = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=SHARD)
-    for old in {path.name for path in folder.glob("*.safetensors")} - set(split.filename_to_tensors):
-        (folder / old).unlink()
     for file, names in split.filename_to_tensors.items():
         write_atomic(folder / file, serialize({name: tensors[name] for name in names}))
+    if split.is_sharded:
+        write_json(folder / SHARD_INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
+    else:
+        (folder / SHARD_INDEX).unlink(missing_ok=True)
+    for old in {path.name for path in folder.glob("*.safetensors")} - set(split.filename_to_tensors):
+        (folder / old).unlink()
     write_json(folder / "config.json", {"_class_name": type(network).__name__, **network_config(network)})
 
 
@@ -143,8 +172,11 @@ def load_network(folder: Path, device: torch.device | str = "cpu", dtype: torch.
     config = read_json(folder / "config.json")
     name = config.get("_class_name")
     settings = {key: value for key, value in config.items() if not key.startswith("_")}
-    with init_empty_weights(include_buffers=False):
-        network = new_network(name, settings)
+    try:
+        with init_empty_weights(include_buffers=False):
+            network = new_network(name, settings)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}; get the checkpoint anew") from None
     tensors = read_tensors(folder, device, dtype)
     wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
@@ -159,9 +191,15 @@ def load_network(folder: Path, device: torch.device | str = "cpu", dtype: torch.
 
 def read_tensors(folder: Path, device: torch.device | str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """All tensors of a component's shards, converted as they are read. Raises CheckpointError for a damaged file."""
-    index = folder / "model.safetensors.index.json"
-    files = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else None
-    paths = [folder / Path(file).name for file in files] if files else sorted(folder.glob("*.safetensors"))
+    index = folder / SHARD_INDEX
+    if index.exists():
+        files = read_json(index).get("weight_map")
+        if not isinstance(files, dict):
+            raise CheckpointError(f"{index} has no weight_map; get the checkpoint anew")
+        # Names only: an index does not lead out of its folder.
+        paths = sorted({folder / Path(str(file)).name for file in files.values()})
+    else:
+        paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         raise CheckpointError(f"no .safetensors file in {folder}; get the checkpoint anew")
     tensors = {}

@@ -9,14 +9,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 def pick_device(name: str = "auto") -> torch.device:
     """ "auto" -> CUDA, else Apple's MPS, else the CPU. Raises InputError for a device this machine lacks."""
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    present = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name == "auto":
-        return torch.device(next(kind for kind, there in present.items() if there))
+        return torch.device(next(kind for kind, count in present.items() if count))
     try:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps") from None
-    if not present.get(device.type, False):
+    if (device.index or 0) >= present.get(device.type, 0):
         raise InputError(f"device {name!r} is not available here; use --device cpu or auto")
     return device
 
@@ -26,7 +26,7 @@ def has_native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.6 has none
         return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
 

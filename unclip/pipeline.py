@@ -96,8 +96,8 @@ class Unclip:
     ) -> Tensor:
         """The prior: CLIP image embeddings `b d` for a text.
 
-        Of `prior_best_of` samples, the one with the greatest dot product with the text embedding is taken
-        (unCLIP, section 2.2, which draws two).
+        Of `prior_best_of` samples, the one most similar to the text embedding is taken (unCLIP, section 2.2, which
+        draws two).
         """
         k = request.prior_best_of
         text, negative = (TextEncoding(*(part.repeat_interleave(k, 0) for part in t)) for t in (text, negative))
@@ -141,10 +141,11 @@ class Unclip:
         requests = [self.resolve(r if isinstance(r, Request) else Request(prompt=r, **fields)) for r in given]
         if fields and any(isinstance(r, Request) for r in given):
             raise RequestError(f"{', '.join(fields)} cannot be given beside a Request: set them in the Request")
-        if batch_size is not None and batch_size < 1:
+        batch_size = 16 if batch_size is None else batch_size
+        if batch_size < 1:
             raise RequestError(f"batch_size must be at least 1, not {batch_size}")
         results = []
-        for batch in micro_batches([one for r in requests for one in r.images()], batch_size or 16):
+        for batch in micro_batches([one for r in requests for one in r.images()], batch_size):
             pictures, timings = self.draw(batch, progress)
             scores = self.similarity(pictures, [request.prompt for request in batch])
             for request, image, score in zip(batch, to_images(pictures), scores, strict=True):
@@ -213,6 +214,8 @@ class Unclip:
         prompts = [prompts] * len(images) if isinstance(prompts, str) else list(prompts)
         if len(images) != len(prompts):
             raise RequestError(f"{len(images)} images and {len(prompts)} prompts: give one prompt an image, or one")
+        if not images:
+            return []
         size = (self.clip.config.image_size,) * 2
         small = [image.convert("RGB").resize(size, Image.Resampling.BICUBIC) for image in images]
         return self.similarity(torch.stack([to_tensor(image) for image in small]).to(self.device), prompts)

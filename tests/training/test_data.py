@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 
 from unclip.errors import DataError
-from unclip.training.data import Folder, Scenes, Shards, batches, decode_image, open_dataset
+from unclip.training.data import Scenes, batches, open_dataset
+from unclip.training.images import decode_image
+from unclip.training.stored import Folder, Shards
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 

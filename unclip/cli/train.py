@@ -20,6 +20,7 @@ def train(
     device: options.Device = "auto",
     minutes: Annotated[float | None, typer.Option(help="End after this time, not the recipe's steps.")] = None,
     steps: Annotated[int | None, typer.Option(help="End after these steps, not the recipe's.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Train a stage of a model."""
     options.check_choice("stage", stage, STAGES)
@@ -33,4 +34,4 @@ def train(
 
     from unclip.training import run  # torch: only once the arguments are known to be right
 
-    run.train(stage, recipe, out, resume=resume, device=device, minutes=minutes, steps=steps)
+    run.train(stage, recipe, out, resume=resume, device=device, minutes=minutes, steps=steps, quiet=quiet)

@@ -7,16 +7,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from unclip import __version__
 from unclip.checkpoints import INDEX, read_json, save_network, write_json
 from unclip.device import pick_device
-from unclip.errors import RecipeError
+from unclip.errors import CheckpointError, DataError, RecipeError
 from unclip.training.captions import vocabulary
 from unclip.training.data import open_dataset
-from unclip.training.loop import Budget, Task, fit
-from unclip.training.recipe import STAGES, Recipe, load_recipe
+from unclip.training.images import Sample
+from unclip.training.loop import Task, fit
+from unclip.training.progress import Budget
+from unclip.training.recipe import Recipe, load_recipe
 from unclip.training.stages import ClipTask, DecoderTask, FrozenClip, PriorTask, UpsamplerTask
+from unclip.training.state import PORTABLE, has_state
 
 
 def train(
@@ -30,34 +34,49 @@ def train(
     steps: int | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Train one stage, or "all" in order; returns the checkpoint folder `out/model`.
+    """Train one stage, or "all" that the recipe has, in order; returns the checkpoint folder `out/model`.
 
     recipe: a preset's name or a TOML file. minutes or steps: the budget of each stage, resumed parts included; else the
     recipe's. `out/STAGE` holds the run of a stage: its state, loss curve and samples. Raises InputError for what a user
     can mend.
     """
     loaded, out, where = load_recipe(recipe), Path(out), pick_device(device)
-    for name in STAGES if stage == "all" else (stage,):
+    names = list(loaded.stages) or ["clip"] if stage == "all" else [stage]
+    resumed = stages_to_resume(names, out) if resume else []
+    for name in names:
         table = loaded.stage(name)
-        budget = Budget(table.fit.steps if steps is None else steps, minutes)
-        # In a chain, the stages that the interrupted run had not come to yet have nothing to resume.
-        again = resume and (stage != "all" or (out / name / "state.safetensors").exists())
         torch.manual_seed(loaded.seed)  # the initial weights
         task = new_task(name, loaded, out / "model", where)
-        dataset = open_dataset(loaded.data, task.size, loaded.seed)
         fit(
             task,
-            dataset,
+            dataset(loaded, task.size),
             table.fit,
             out / name,
             seed=loaded.seed,
-            budget=budget,
+            budget=Budget(table.fit.steps if steps is None else steps, minutes),
             device=where,
-            resume=again,
+            resume=name in resumed,
             quiet=quiet,
         )
         export(name, task, loaded, out / "model")
     return out / "model"
+
+
+def stages_to_resume(names: list[str], out: Path) -> list[str]:
+    """Those that have a state: an interrupted chain may not have come to its later stages. Raises CheckpointError."""
+    found = [name for name in names if has_state(out / name)]
+    if not found:
+        folders = " or ".join(str(out / name) for name in names)
+        raise CheckpointError(f"nothing to resume in {folders}: leave out --resume, or copy a {PORTABLE} there")
+    return found
+
+
+def dataset(recipe: Recipe, size: int) -> Dataset[Sample]:
+    """The pictures that the recipe names, as squares of `size` pixels."""
+    try:
+        return open_dataset(recipe.data, size, recipe.seed)
+    except DataError as error:
+        raise DataError(f"{recipe.source} [data]: {error}") from None
 
 
 def new_task(name: str, recipe: Recipe, model: Path, device: torch.device) -> Task:
@@ -75,8 +94,8 @@ def new_task(name: str, recipe: Recipe, model: Path, device: torch.device) -> Ta
 
 def examples(recipe: Recipe, device: torch.device, size: int, count: int = 16) -> tuple[Tensor, list[str]]:
     """A few pictures `b 3 h w` in [-1, 1] and their captions, from far beyond what a run reaches in an endless set."""
-    dataset = open_dataset(recipe.data, size, recipe.seed)
-    images, captions = zip(*(dataset[2**40 + i] for i in range(count)), strict=True)
+    pictures = dataset(recipe, size)
+    images, captions = zip(*(pictures[2**40 + i] for i in range(count)), strict=True)
     return torch.stack(images).to(device).float() / 127.5 - 1, list(captions)
 
 

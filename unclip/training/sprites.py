@@ -114,7 +114,7 @@ def load_sprites(folder: Path | None = None) -> Sprites:
     folder = bundled("assets", "sprites") if folder is None else folder
     nouns = load_nouns(folder)
     path = folder / "atlas.webp"
-    fix = "rebuild it with examples/build_sprites.py"
+    fix = "rebuild it with assets/sprites/build_sprites.py"
     try:
         with Image.open(path, formats=("WEBP",)) as image:
             atlas = image.convert("RGBA")

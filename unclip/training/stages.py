@@ -1,25 +1,29 @@
 """What each stage trains: its network, its loss, and a picture of its progress. One Task a stage for the one loop."""
 
-from collections.abc import Callable
+import inspect
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
-from unclip.checkpoints import load_network, new_network
+from unclip.checkpoints import DIFFUSERS, load_network, new_network
 from unclip.diffusion.codec import PixelUnshuffle
-from unclip.diffusion.denoiser import Schedule, add_noise, target
+from unclip.diffusion.denoiser import PREDICTION_TYPES, Schedule, add_noise
 from unclip.diffusion.noise import generators
+from unclip.errors import CheckpointError, RecipeError
 from unclip.models.clip import Clip, ClipConfig, TextEncoding, Tokenizer, contrastive_loss
 from unclip.models.decoder import Decoder, TextProjection, TextProjectionConfig
 from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler, enlarge
 from unclip.stage import Stage
-from unclip.training.recipe import StageRecipe, build
+from unclip.training.draws import draw_noise, random_known, to_picture, velocity_error
+from unclip.training.recipe import StageRecipe, build, check_keys, check_type, one_of, within
 
 Loss = tuple[Tensor, dict[str, Tensor]]
 Examples = Callable[..., tuple[Tensor, list[str]]]
@@ -30,8 +34,11 @@ class ClipTask:
     """CLIP's contrastive objective over a batch of pictures and their captions."""
 
     def __init__(self, recipe: StageRecipe):
-        config = build(ClipConfig, recipe.model, "[clip.model]")
-        self.network = Clip(config)
+        where = f"{recipe.source} [clip.model]"
+        config = build(ClipConfig, recipe.model, where)
+        if config.text_width != config.embed_dim:
+            raise RecipeError(f"{where}: text_width = {config.text_width} must equal embed_dim = {config.embed_dim}")
+        self.network: Clip = new_part("Clip", config.to_dict(), where)
         self.tokenizer = Tokenizer(config.context_length)
         self.size = config.image_size
 
@@ -76,25 +83,25 @@ class FrozenClip:
 class PriorOptions:
     """text_drop: how often the text is left out, for classifier-free guidance (10% in the paper)."""
 
-    text_drop: float = 0.1
+    text_drop: float = within(0.1, 0, 1)
 
 
 class PriorTask:
     """The prior's objective: the clean embedding, by mean squared error (unCLIP, equation 2)."""
 
     def __init__(self, recipe: StageRecipe, clip: FrozenClip, examples: Examples):
-        self.options = build(PriorOptions, recipe.task, "[prior.task]")
+        self.options = build(PriorOptions, recipe.task, f"{recipe.source} [prior.task]")
         self.clip = clip
         config = clip.clip.config
         sizes = {"embedding_dim": config.embed_dim, "num_embeddings": config.context_length, **recipe.model}
-        self.network = Prior(new_network("PriorTransformer", sizes))
+        self.network = Prior(new_part("PriorTransformer", sizes, f"{recipe.source} [prior.model]"))
         self.size = config.image_size
         self.schedule = Schedule(prediction_type="sample", clip=5.0)
         embeds = torch.cat([clip.image(part) for part in examples(self.size, 2048)[0].split(256)])
         transformer = self.network.transformer
         for parameter, value in (
             (transformer.clip_mean, embeds.mean(0)),
-            (transformer.clip_std, embeds.std(0)),
+            (transformer.clip_std, embeds.std(0).clamp(min=1e-4)),  # a single picture has no spread
         ):
             parameter.requires_grad_(False).copy_(value[None])
 
@@ -119,24 +126,26 @@ class DecoderOptions:
     """What is left out in training: the embedding and the text (10% and 50% in the paper, section 2.1), and how many
     of the samples show a part of the picture as known (GLIDE, section 4.2); the codec's patch, in pixels."""
 
-    patch: int = 4
-    embed_drop: float = 0.1
-    text_drop: float = 0.5
-    known: float = 0.2
+    prediction: str = one_of("sample", PREDICTION_TYPES)
+    patch: int = within(4, 1, 64)
+    embed_drop: float = within(0.1, 0, 1)
+    text_drop: float = within(0.5, 0, 1)
+    known: float = within(0.2, 0, 1)
 
 
 class DecoderTask:
-    """The decoder's objective: the velocity, from the embedding, the text and GLIDE's inpainting inputs."""
+    """The decoder's objective: the velocity's error, from the embedding, the text and GLIDE's inpainting inputs."""
 
     def __init__(self, recipe: StageRecipe, clip: FrozenClip, examples: Examples):
-        self.options = build(DecoderOptions, recipe.task, "[decoder.task]")
+        self.options = build(DecoderOptions, recipe.task, f"{recipe.source} [decoder.task]")
         self.clip = clip
         self.codec = PixelUnshuffle(self.options.patch)
-        settings = dict(recipe.model)
+        where, settings = f"{recipe.source} [decoder.model]", dict(recipe.model)
         self.size = self.output_size = settings.pop("size", 64)
+        check_multiple(where, "size", self.size, self.options.patch)
         shape = self.codec.latent_shape(self.size, self.size)
         mask_channels = self.options.patch**2
-        unet = new_network(
+        unet = new_part(
             "UNet2DConditionModel",
             {
                 "sample_size": shape[1],
@@ -147,6 +156,7 @@ class DecoderTask:
                 "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
                 **settings,
             },
+            where,
         )
         projection = TextProjectionConfig(
             clip_embeddings_dim=clip.clip.config.embed_dim,
@@ -154,7 +164,7 @@ class DecoderTask:
             cross_attention_dim=unet.config.cross_attention_dim,
         )
         self.network = Decoder(TextProjection(projection), unet, shape[0])
-        self.schedule = Schedule(prediction_type="v_prediction", clip=1.0)
+        self.schedule = Schedule(prediction_type=self.options.prediction, clip=1.0)
         self.shape = shape
         self.examples = examples
 
@@ -167,8 +177,8 @@ class DecoderTask:
         x0 = self.codec.encode(images)  # b c h w
         t, noise = draw_noise(x0, generator)
         conditioning = self.network.condition(embed, text, x0, self.codec.encode_mask(known))
-        v_hat = network(add_noise(x0, noise, t, self.schedule), t, **conditioning)
-        return F.mse_loss(v_hat.float(), target(x0, noise, t, self.schedule)), {}
+        x_t = add_noise(x0, noise, t, self.schedule)
+        return velocity_error(network(x_t, t, **conditioning), x_t, x0, t, self.schedule), {}
 
     def stage(self) -> Stage:
         return Stage("decoder", self.network, self.schedule, self.shape, self.codec, "ddim", 20, 2.0)
@@ -191,29 +201,39 @@ class UpsamplerOptions:
     """The sizes in pixels, and how the small picture is spoiled: the decoder's own pictures are not perfect
     (unCLIP, section 2.1, after SR3 and Cascaded Diffusion). blur and noise are the largest standard deviations."""
 
-    size: int = 256
-    small: int = 64
-    crop: int = 128
-    patch: int = 4
-    blur: float = 0.6
-    noise: float = 0.06
+    size: int = within(256, 1, 4096)
+    small: int = within(64, 1, 4096)
+    crop: int = within(128, 1, 4096)
+    prediction: str = one_of("sample", PREDICTION_TYPES)
+    patch: int = within(4, 1, 64)
+    blur: float = within(0.6, 0, 2)
+    noise: float = within(0.06, 0, 1)
 
 
 class UpsamplerTask:
-    """The upsampler's objective: the velocity, from the spoiled small picture, on random crops."""
+    """The upsampler's objective: the error of the velocity, from the spoiled small picture, on random crops."""
 
     def __init__(self, recipe: StageRecipe, examples: Examples):
-        self.options = build(UpsamplerOptions, recipe.task, "[upsampler.task]")
+        where = f"{recipe.source} [upsampler.task]"
+        self.options = build(UpsamplerOptions, recipe.task, where)
         self.codec = PixelUnshuffle(self.options.patch)
         self.size = self.output_size = self.options.size
+        check_multiple(where, "size", self.size, self.options.patch)
         self.shape = self.codec.latent_shape(self.size, self.size)
         sizes = {
             "sample_size": self.shape[1],
             "in_channels": 2 * self.shape[0],
             "out_channels": self.shape[0],
         }
-        self.network = Upsampler(new_network("UNet2DModel", {**sizes, **recipe.model}))
-        self.schedule = Schedule(prediction_type="v_prediction", clip=1.0)
+        unet = new_part("UNet2DModel", {**sizes, **recipe.model}, f"{recipe.source} [upsampler.model]")
+        check_multiple(where, "size", self.size, self.options.small)
+        side = self.options.patch * 2 ** (len(unet.config.block_out_channels) - 1)  # of the coarsest level's positions
+        for key, value in (("size", self.size), ("crop", self.options.crop)):
+            check_multiple(where, key, value, math.lcm(side, self.size // self.options.small))
+        if self.options.crop > self.size:
+            raise RecipeError(f"{where}: crop = {self.options.crop} is larger than size = {self.size}")
+        self.network = Upsampler(unet)
+        self.schedule = Schedule(prediction_type=self.options.prediction, clip=1.0)
         self.examples = examples
 
     def shrink(self, images: Tensor) -> Tensor:
@@ -229,8 +249,8 @@ class UpsamplerTask:
         x0 = self.codec.encode(images)
         t, noise = draw_noise(x0, generator)
         enlarged = self.codec.encode(enlarge(small, (crop, crop)))
-        v_hat = network(add_noise(x0, noise, t, self.schedule), t, enlarged)
-        return F.mse_loss(v_hat.float(), target(x0, noise, t, self.schedule)), {}
+        x_t = add_noise(x0, noise, t, self.schedule)
+        return velocity_error(network(x_t, t, enlarged), x_t, x0, t, self.schedule), {}
 
     def spoil(self, small: Tensor, generator: torch.Generator) -> Tensor:
         """Blur and noise of random strength, an image each: `b 3 h w`."""
@@ -259,32 +279,18 @@ class UpsamplerTask:
         return {"upsampler": self.network.unet}
 
 
-def draw_noise(x0: Tensor, generator: torch.Generator, uniform: bool = False) -> tuple[Tensor, Tensor]:
-    """Timesteps `b` and noise like x0, both from `generator`.
-
-    Not uniform: the log signal-to-noise ratio is normal around 0, as Esser et al. 2024 (arXiv:2403.03206, section 3.1)
-    found best for velocities; on the cosine schedule log SNR = -2 log tan(pi t / 2).
-    """
-    if uniform:
-        share = torch.rand(len(x0), generator=generator)
-    else:
-        share = 2 / torch.pi * torch.atan(torch.exp(1.1 * torch.randn(len(x0), generator=generator)))
-    t = (share * 1000).long().clamp(max=999)
-    return t.to(x0.device), torch.randn(x0.shape, generator=generator).to(x0)
+def new_part(name: str, sizes: Mapping[str, Any], where: str) -> nn.Module:
+    """A network of class `name` with fresh weights. Raises RecipeError, saying where, for sizes it cannot have."""
+    if name in DIFFUSERS:
+        check_keys(sizes, inspect.signature(DIFFUSERS[name]).parameters, where)
+    try:
+        return new_network(name, sizes)
+    except CheckpointError as error:
+        raise RecipeError(f"{where}: {error}") from None
 
 
-def random_known(count: int, size: int, share: float, generator: torch.Generator) -> Tensor:
-    """Masks `b 1 h w`, 1 = known: nothing known, or in `share` of the samples all but, or only, a random box."""
-    given, inside, *_ = torch.rand(2, count, generator=generator)
-    corners = torch.rand(2, 2, count, generator=generator).sort(dim=1).values * size  # axis, low and high, b
-    grid = torch.arange(size) + 0.5
-    across = [(grid >= low[:, None]) & (grid < high[:, None]) for low, high in corners]  # b size, each
-    box = across[0][:, :, None] & across[1][:, None, :]  # b h w
-    known = box ^ (inside < 0.7)[:, None, None]
-    return (known & (given < share)[:, None, None])[:, None].float()
-
-
-def to_picture(images: Tensor, columns: int) -> Image.Image:
-    """`b 3 h w` in [-1, 1] -> one contact sheet."""
-    sheet = make_grid(images.cpu().float().clamp(-1, 1), nrow=columns, padding=2)
-    return Image.fromarray(((sheet + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+def check_multiple(where: str, key: str, value: int, of: int) -> None:
+    """Raise RecipeError unless `value` is a positive multiple of `of`."""
+    check_type(where, key, value, int)
+    if value < 1 or of < 1 or value % of:
+        raise RecipeError(f"{where}: {key} = {value} should be a multiple of {of}")

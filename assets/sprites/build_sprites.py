@@ -1,7 +1,7 @@
 """Rebuild the sprite atlas of the training scenes from Noto Color Emoji.
 
     apt-get install fonts-noto-color-emoji
-    python examples/build_sprites.py
+    python assets/sprites/build_sprites.py
 
 ``assets/sprites/sprites.json`` names the nouns and is edited by hand; this draws them, in that order, into
 ``assets/sprites/atlas.webp``: rows of 16 cells of 128 x 128 RGBA, each object centred, its longer side
@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
-FOLDER = Path(__file__).resolve().parent.parent / "assets" / "sprites"
+FOLDER = Path(__file__).resolve().parent
 STRIKE = 109  # the one size at which this bitmap font can be opened; its glyphs are 136 x 128
 CELL, OBJECT, COLUMNS = 128, 120, 16
 

@@ -1,0 +1,131 @@
+from importlib import import_module
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers import UnCLIPPipeline
+from torch import Tensor
+
+from tests.tiny import CODEC, DECODER, DIM, TEXT_PROJ, TOKENS, tiny_network
+from unclip.diffusion.codec import Identity, PixelUnshuffle
+from unclip.models.clip import TextEncoding
+from unclip.models.decoder import Decoder
+
+# Its module moves from release to release; the pipeline's own knows where it is.
+UnCLIPTextProjModel = import_module(UnCLIPPipeline.__module__).UnCLIPTextProjModel
+
+PIXELS = {**DECODER, "sample_size": 8, "in_channels": 3, "out_channels": 6}  # as Karlo has it
+
+
+def decoder(channels: int = 48, **changes) -> Decoder:
+    unet = tiny_network("UNet2DConditionModel", {**DECODER, **changes}, seed=1)
+    return Decoder(tiny_network("TextProjection", TEXT_PROJ), unet, channels)
+
+
+def texts(b: int, seed: int = 1) -> TextEncoding:
+    g = torch.Generator().manual_seed(seed)
+    mask = torch.arange(TOKENS) < torch.arange(3, 3 + b)[:, None]  # b n
+    return TextEncoding(torch.randn(b, DIM, generator=g), torch.randn(b, TOKENS, DIM, generator=g), mask)
+
+
+def both_halves(network: Decoder, embed: Tensor) -> tuple[TextEncoding, TextEncoding, dict[str, Tensor]]:
+    """Two texts, and [uncond, cond] of them in one batch."""
+    text, negative = texts(len(embed)), texts(len(embed), seed=2)
+    halves = (
+        network.condition(network.projection.null_embed.expand_as(embed), negative),
+        network.condition(embed, text),
+    )
+    return text, negative, {key: torch.cat([half[key] for half in halves]) for key in halves[0]}
+
+
+def test_text_projection_is_that_of_diffusers() -> None:
+    network = decoder()
+    theirs = UnCLIPTextProjModel(clip_extra_context_tokens=4, **TEXT_PROJ)
+    theirs.load_state_dict(network.projection.state_dict(), strict=True)  # the same names
+    embed = torch.randn(3, DIM)
+    text, negative, ours = both_halves(network, embed)
+    tokens, time = theirs(
+        image_embeddings=embed,
+        prompt_embeds=torch.cat([negative.embed, text.embed]),
+        text_encoder_hidden_states=torch.cat([negative.states, text.states]),
+        do_classifier_free_guidance=True,
+    )
+    torch.testing.assert_close(ours["tokens"], tokens)
+    torch.testing.assert_close(ours["time_condition"], time)
+    mask = torch.cat([negative.mask, text.mask])
+    assert torch.equal(ours["token_mask"], F.pad(mask, (4, 0), value=True))
+
+
+def test_it_is_the_unet_called_as_diffusers_does() -> None:
+    network, embed, t = decoder(3, **PIXELS), torch.randn(2, DIM), 321
+    assert not network.knows_masks
+    text, negative, conditioning = both_halves(network, embed)
+    x = torch.randn(2, 3, 8, 8).repeat(2, 1, 1, 1)
+    theirs = network.unet(
+        sample=x,
+        timestep=t,
+        encoder_hidden_states=conditioning["tokens"],
+        class_labels=conditioning["time_condition"],
+        attention_mask=F.pad(torch.cat([negative.mask, text.mask]), (4, 0), value=True),
+    ).sample
+    assert theirs.shape == (4, 6, 8, 8)
+    torch.testing.assert_close(network(x, torch.full((4,), t), **conditioning), theirs)
+
+
+def test_every_input_has_its_effect_and_padding_has_none() -> None:
+    network, embed, text = decoder(), torch.randn(2, DIM), texts(2)
+    x, t = torch.randn(2, 48, 4, 4), torch.tensor([700, 700])
+    out = network(x, t, **network.condition(embed, text))
+    other = texts(2, seed=2)
+    padding = torch.where(text.mask[..., None], text.states, other.states)
+    torch.testing.assert_close(network(x, t, **network.condition(embed, text._replace(states=padding))), out)
+    for change in (
+        (x + 1, t, embed, text),
+        (x, t - 100, embed, text),
+        (x, t, -embed, text),
+        (x, t, embed, text._replace(embed=other.embed)),
+        (x, t, embed, text._replace(states=other.states)),
+        (x, t, embed, text._replace(mask=~text.mask)),
+    ):
+        changed = network(*change[:2], **network.condition(*change[2:]))
+        assert (changed - out).abs().amax((1, 2, 3)).min() > 1e-4
+
+
+# ---- GLIDE's inpainting inputs
+
+
+def test_nothing_known_is_a_hint_of_zeros() -> None:
+    network, embed, text = decoder(), torch.randn(2, DIM), texts(2)
+    assert network.knows_masks
+    image = CODEC.encode(torch.rand(2, 3, 16, 16))
+    nothing = CODEC.encode_mask(torch.zeros(2, 1, 16, 16))
+    without, zero = network.condition(embed, text), network.condition(embed, text, image, nothing)
+    assert without.keys() == zero.keys()
+    assert all(torch.equal(without[key], zero[key]) for key in zero)
+    x, t = torch.randn(2, 48, 4, 4), torch.tensor([700, 700])
+    assert torch.equal(network(x, t, **without), network(x, t, **zero))
+    known = network.condition(embed, text, image, 1 - nothing)
+    assert (network(x, t, **known) - network(x, t, **zero)).abs().amax((1, 2, 3)).min() > 1e-3
+
+
+@pytest.mark.parametrize("codec", [PixelUnshuffle(4), PixelUnshuffle(2), Identity()])
+def test_the_hint_is_the_known_picture_and_one_mask_a_pixel(codec: PixelUnshuffle | Identity) -> None:
+    channels, side, _ = codec.latent_shape(16, 16)
+    masks = channels // 3
+    network = decoder(channels, sample_size=side, in_channels=2 * channels + masks, out_channels=channels)
+    image = torch.rand(2, 3, 16, 16) * 2 - 1
+    known = (torch.rand(2, 1, 16, 16) > 0.5).float()
+    embed, text = torch.randn(2, DIM), texts(2)
+    conditioning = network.condition(embed, text, codec.encode(image), codec.encode_mask(known))
+    hint = conditioning["hint"]
+    assert hint.shape == (2, channels + masks, side, side)
+    assert torch.equal(codec.decode(hint[:, :channels]), image * known)
+    assert torch.equal(F.pixel_shuffle(hint[:, channels:], 16 // side), known)  # each pixel's own mask, in its place
+    x = torch.randn(2, channels, side, side)
+    assert network(x, torch.tensor([5, 5]), **conditioning).shape == x.shape
+
+
+def test_a_unet_without_mask_inputs_gets_no_hint() -> None:
+    network = decoder(3, **PIXELS)
+    image, known = torch.rand(2, 3, 8, 8), torch.ones(2, 1, 8, 8)
+    assert "hint" not in network.condition(torch.randn(2, DIM), texts(2), image, known)

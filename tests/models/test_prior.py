@@ -1,0 +1,56 @@
+import torch
+
+from tests.tiny import DIM, PRIOR, TOKENS, tiny_network
+from unclip.models.clip import TextEncoding
+from unclip.models.prior import Prior
+
+
+def texts(b: int, seed: int = 1) -> TextEncoding:
+    g = torch.Generator().manual_seed(seed)
+    mask = torch.arange(TOKENS) < torch.arange(3, 3 + b)[:, None]  # b n
+    return TextEncoding(torch.randn(b, DIM, generator=g), torch.randn(b, TOKENS, DIM, generator=g), mask)
+
+
+def test_it_is_the_transformer_called_as_diffusers_does() -> None:
+    prior, text = Prior(tiny_network("PriorTransformer", PRIOR)), texts(3)
+    x, t = torch.randn(3, DIM), torch.tensor([999, 500, 0])
+    ours = prior(x, t, **prior.condition(text))
+    for i in range(3):
+        theirs = prior.transformer(
+            x[i : i + 1],
+            timestep=t[i],
+            proj_embedding=text.embed[i : i + 1],
+            encoder_hidden_states=text.states[i : i + 1],
+            attention_mask=text.mask[i : i + 1],
+        ).predicted_image_embedding
+        torch.testing.assert_close(ours[i : i + 1], theirs)
+
+
+def test_every_input_has_its_effect_and_padding_has_none() -> None:
+    prior, text = Prior(tiny_network("PriorTransformer", PRIOR)), texts(2)
+    x, t = torch.randn(2, DIM), torch.tensor([700, 700])
+    out = prior(x, t, **prior.condition(text))
+    other = texts(2, seed=2)
+    padding = torch.where(text.mask[..., None], text.states, other.states)
+    torch.testing.assert_close(prior(x, t, **prior.condition(text._replace(states=padding))), out)
+    for change in (
+        (x + 1, t, text),
+        (x, t - 1, text),
+        (x, t, text._replace(embed=other.embed)),
+        (x, t, text._replace(states=other.states)),
+        (x, t, text._replace(mask=~text.mask)),
+    ):
+        changed = prior(*change[:2], **prior.condition(change[2]))
+        assert (changed - out).abs().amax(1).min() > 1e-4
+
+
+def test_whitening_and_its_inverse() -> None:
+    prior = Prior(tiny_network("PriorTransformer", PRIOR))
+    mean, std = prior.transformer.clip_mean[0], prior.transformer.clip_std[0]
+    embed = mean + std * torch.randn(5000, DIM, generator=torch.Generator().manual_seed(0))
+    white = prior.whiten(embed)
+    torch.testing.assert_close(white.mean(0), torch.zeros(DIM), rtol=0, atol=0.06)
+    torch.testing.assert_close(white.std(0), torch.ones(DIM), rtol=0, atol=0.06)
+    torch.testing.assert_close(prior.unwhiten(white), embed)
+    # the published checkpoints' own way back
+    torch.testing.assert_close(prior.unwhiten(white), prior.transformer.post_process_latents(white))

@@ -1,0 +1,36 @@
+"""The examples run as they are, from any folder."""
+
+import runpy
+from pathlib import Path
+
+from PIL import Image
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(name: str, *arguments: str) -> None:
+    runpy.run_path(str(EXAMPLES / name))["main"](*arguments)
+
+
+def test_every_example_is_run_here():
+    run_here = {"penguins.py", "gallery.py", "train_own.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == run_here
+
+
+def test_penguins(tmp_path):
+    run("penguins.py", str(tmp_path))
+    assert len(list(tmp_path.glob("penguin-*.png"))) == 4
+
+
+def test_gallery(tmp_path):
+    run("gallery.py", str(tmp_path / "gallery.png"))
+    with Image.open(tmp_path / "gallery.png") as sheet:
+        assert sheet.width > sheet.height > 256
+
+
+def test_training_on_own_pictures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("train_own.py", "1")
+    assert (tmp_path / "run" / "model" / "model_index.json").exists()
+    with Image.open(tmp_path / "own.png") as image:
+        assert image.size == (256, 256)

@@ -1,0 +1,78 @@
+"""The bundled model, end to end: what is asked for is in the picture, by a check that knows nothing of the model."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from unclip import Unclip
+from unclip.bundled import bundled
+from unclip.cli import main
+from unclip.evaluation.checker import background_colour, find_objects
+
+PROMPTS = (
+    ("a penguin on a pink background", "penguin", "pink"),
+    ("a strawberry on a white background", "strawberry", "white"),
+    ("a snowman on a blue background", "snowman", "blue"),
+    ("a pumpkin on a turquoise background", "pumpkin", "turquoise"),
+)
+
+
+@pytest.fixture(scope="module")
+def stickers() -> Unclip:
+    return Unclip.from_pretrained("stickers", device="cpu", dtype="float32")
+
+
+def test_named_objects_on_named_backgrounds(stickers):
+    results = [r for prompt, _, _ in PROMPTS for r in stickers.generate(prompt, n=2, seed=11, size=64)]
+    found = []
+    for result, (_, noun, colour) in zip(results, [p for p in PROMPTS for _ in range(2)], strict=True):
+        assert background_colour(result.image)[0] == colour, result.request.prompt
+        assert not result.notes
+        found.append(noun in [each.name for each in find_objects(result.image)])
+    assert sum(found) >= 6, found  # the card states how often the model is right: not always
+
+
+def test_score_tells_right_from_wrong(stickers):
+    [result] = stickers.generate("a penguin on a pink background", seed=7, size=64)
+    right, wrong = stickers.score([result.image] * 2, ["a penguin on a pink background", "a car on a black background"])
+    assert right > wrong + 0.3
+    assert result.score == pytest.approx(right, abs=0.05)  # scored from the picture before it became bytes
+
+
+def test_a_batch_changes_nothing(stickers):
+    prompts = ["two owls on a green background", "a penguin on a pink background", "a car", "a red apple"]
+    together = stickers.generate(prompts, seed=5)
+    for result in together:
+        [alone] = stickers.generate(result.request)
+        difference = max(abs(a - b) for a, b in zip(alone.image.tobytes(), result.image.tobytes(), strict=True))
+        assert difference <= 1
+    again = stickers.generate(prompts, seed=5)
+    assert [r.image.tobytes() for r in again] == [r.image.tobytes() for r in together]
+
+
+def test_main_job(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["generate", PROMPTS[0][0], "-n", "2", "--seed", "7", "-o", str(out), "--json", "--quiet"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["seed"] for line in lines] == [7, 8]
+    for line in lines:
+        with Image.open(line["file"]) as image:
+            assert image.size == (256, 256)
+            assert background_colour(image)[0] == "pink"
+
+
+def test_unknown_words_are_said(stickers):
+    [result] = stickers.generate("a wizard on a pink background", seed=1, size=64, steps=1, prior_steps=1)
+    assert len(result.notes) == 1
+    assert "wizard" in result.notes[0]
+
+
+def test_files_are_light():
+    files = [path for path in bundled("weights", "stickers").rglob("*") if path.is_file()]
+    assert all(path.suffix in (".safetensors", ".json", ".md") for path in files)
+    assert max(path.stat().st_size for path in files) <= 16 * 2**20
+    assert sum(path.stat().st_size for path in files) < 100e6
+    card = Path(bundled("weights", "stickers", "README.md")).read_text(encoding="utf-8")
+    assert "Licence" in card

@@ -1,0 +1,105 @@
+"""A whole model with random weights, small enough to draw pictures of 16 and 32 px in milliseconds."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from unclip.checkpoints import INDEX, new_network, save_network, write_json
+from unclip.diffusion.codec import PixelUnshuffle
+from unclip.diffusion.denoiser import Schedule
+
+DIM, TOKENS = 16, 13  # of an embedding; of a text (not 12: diffusers fails where 4 + tokens = height * width)
+CODEC = PixelUnshuffle(4)
+
+CLIP = {
+    "embed_dim": DIM,
+    "image_size": 16,
+    "patch_size": 8,
+    "vision_width": 16,
+    "vision_layers": 1,
+    "vision_heads": 2,
+    "context_length": TOKENS,
+    "text_width": DIM,  # as the prior asks
+    "text_layers": 1,
+    "text_heads": 2,
+}
+PRIOR = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "num_layers": 2,
+    "embedding_dim": DIM,
+    "num_embeddings": TOKENS,
+}
+TEXT_PROJ = {"clip_embeddings_dim": DIM, "time_embed_dim": 64, "cross_attention_dim": 24}
+DECODER = {
+    "sample_size": 4,
+    "in_channels": 48 + 48 + 16,  # the picture, and GLIDE's inpainting inputs
+    "out_channels": 48,
+    "block_out_channels": [16, 32],
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "down_block_types": ["ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"],
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "up_block_types": ["SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"],
+    "cross_attention_dim": 24,
+    "attention_head_dim": 8,
+    "class_embed_type": "identity",
+    "resnet_time_scale_shift": "scale_shift",
+}
+UPSAMPLER = {
+    "sample_size": 8,
+    "in_channels": 96,
+    "out_channels": 48,
+    "block_out_channels": [16, 32],
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "down_block_types": ["ResnetDownsampleBlock2D", "ResnetDownsampleBlock2D"],
+    "up_block_types": ["ResnetUpsampleBlock2D", "ResnetUpsampleBlock2D"],
+    "add_attention": False,
+}
+STAGES = {
+    "prior": {"sampler": "ddim", "steps": 3, "guidance": 1.5},
+    "decoder": {"sampler": "dpmpp-2m", "steps": 4, "guidance": 2.0, "size": [16, 16], "codec": CODEC.to_config()},
+    "upsampler": {"sampler": "ddim", "steps": 2, "guidance": 1.0, "size": [32, 32], "codec": CODEC.to_config()},
+}
+SCHEDULES = {
+    "prior": Schedule(prediction_type="sample", clip=5.0),
+    "decoder": Schedule(prediction_type="v_prediction"),
+    "upsampler": Schedule(prediction_type="v_prediction"),
+}
+
+
+def tiny_network(kind: str, config: dict, seed: int = 0) -> nn.Module:
+    """A network with random weights, nowhere zero, so that every input has an effect on the output."""
+    torch.manual_seed(seed)
+    network = new_network(kind, config).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            parameter.mul_(1.5)  # livelier than a fresh network
+        if not parameter.any():
+            parameter.normal_(std=0.3)
+    if kind == "PriorTransformer":
+        network.clip_std.uniform_(0.5, 1.5)
+    return network
+
+
+def write_tiny_model(folder: Path) -> Path:
+    """A checkpoint folder as training leaves it: `model_index.json` and a subfolder a component."""
+    components = {
+        "clip": ("Clip", CLIP),
+        "prior": ("PriorTransformer", PRIOR),
+        "text_proj": ("TextProjection", TEXT_PROJ),
+        "decoder": ("UNet2DConditionModel", DECODER),
+        "upsampler": ("UNet2DModel", UPSAMPLER),
+    }
+    index: dict = {"_class_name": "Unclip", "name": "tiny", "stages": STAGES}
+    for seed, (component, (kind, config)) in enumerate(components.items()):
+        save_network(tiny_network(kind, config, seed), folder / component)
+        index[component] = ["unclip" if config in (CLIP, TEXT_PROJ) else "diffusers", kind]
+    for stage, schedule in SCHEDULES.items():
+        write_json(folder / f"{stage}_scheduler" / "scheduler_config.json", schedule.to_config())
+        index[f"{stage}_scheduler"] = ["diffusers", schedule.to_config()["_class_name"]]
+    write_json(folder / "vocabulary.json", {"words": ["a", "cat", "dog", "on", "red", "blue"]})
+    write_json(folder / INDEX, index)
+    return folder

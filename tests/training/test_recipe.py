@@ -1,0 +1,125 @@
+"""Recipes: what is read, what is refused and how it is said, and the presets."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import init_empty_weights
+
+from unclip.errors import DataError, RecipeError
+from unclip.models.clip import ClipConfig
+from unclip.training.recipe import STAGES, Fit, Sampling, build, load_recipe, presets
+from unclip.training.run import dataset
+from unclip.training.stages import ClipTask, DecoderTask, PriorTask, UpsamplerTask
+
+DATA = '[data]\nkind = "scenes"\n'
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_recipe_is_read(tmp_path: Path):
+    text = 'name = "n"\nseed = 4\n' + DATA + "[decoder.model]\nsize = 32\nblock_out_channels = [32, 64]\n"
+    text += '[decoder.fit]\nlr = 1\nsteps = 7\n[decoder.sampling]\nsampler = "unipc"\n'
+    recipe = load_recipe(written(tmp_path, text))
+    assert (recipe.name, recipe.seed, dict(recipe.data)) == ("n", 4, {"kind": "scenes"})
+    decoder = recipe.stage("decoder")
+    assert decoder.model == {"size": 32, "block_out_channels": (32, 64)}  # lists become tuples
+    assert decoder.fit == Fit(lr=1, steps=7)
+    assert decoder.sampling == Sampling(sampler="unipc")
+
+
+def test_what_is_left_out_has_defaults(tmp_path: Path):
+    recipe = load_recipe(written(tmp_path, DATA + "[clip]\n"))
+    assert (recipe.name, recipe.seed, recipe.stage("clip").fit) == ("mine", 0, Fit())
+    with pytest.raises(RecipeError, match=r"mine.toml has no table \[prior\]; .*stickers-cpu"):
+        recipe.stage("prior")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (DATA + "[decodr]", "unknown key 'decodr'; did you mean 'decoder'?"),
+        (DATA + "[clip.fits]", "[clip]: unknown key 'fits'; did you mean 'fit'?"),
+        (DATA + "[clip.task]", "[clip]: unknown key 'task'"),  # it has none: not accepted and ignored
+        (DATA + "[clip.fit]\nbatchsize = 3", "[clip.fit]: unknown key 'batchsize'; did you mean 'batch_size'?"),
+        (DATA + "[clip.fit]\nsteps = 3.5", "[clip.fit]: steps = 3.5 should be of type int"),
+        (DATA + "[clip.fit]\nsteps = true", "steps = True should be of type int"),
+        (DATA + "[clip.fit]\ncompile = 1", "compile = 1 should be of type bool"),
+        (DATA + '[clip.fit]\nlr = "1e-3"', "lr = '1e-3' should be of type float"),
+        (DATA + "[clip.fit]\nlr = nan", "lr = nan should be from 0 to 1"),
+        (DATA + "[clip.fit]\nbatch_size = 0", "batch_size = 0 should be from 1 up"),
+        (DATA + "[prior.fit]\ndecay = 1.5", "[prior.fit]: decay = 1.5 should be from 0 to 1"),
+        (DATA + '[prior.sampling]\nsampler = "euler"', "[prior.sampling]: sampler = 'euler' should be one of unclip,"),
+        (DATA + "[prior.sampling]\nsteps = 0", "steps = 0 should be from 1 to 1000"),
+        ("prior = 3\n" + DATA, "prior = 3 should be a table"),
+        (DATA + "[prior]\nfit = 3", "[prior]: fit = 3 should be a table"),
+        ("data = 3", "data = 3 should be a table"),
+        ("name = 3\n" + DATA, "name = 3 should be of type str"),
+        ("seed = -1\n" + DATA, "seed = -1 should be from 0"),
+        ("seed = 1.5\n" + DATA, "seed = 1.5 should be of type int"),
+        ("[clip]", "has no [data] table"),
+        ("[clip", "is not valid TOML"),
+    ],
+)
+def test_a_mistake_is_named_with_its_file_and_table(tmp_path: Path, text: str, says: str):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(written(tmp_path, text))
+    assert str(caught.value).startswith(str(tmp_path / "mine.toml"))
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_mistake_in_the_data_is_named_with_its_file_and_table(tmp_path: Path):
+    recipe = load_recipe(written(tmp_path, DATA + "splits = 3"))
+    with pytest.raises(DataError, match=r"mine.toml \[data\]: .* no key 'splits'; did you mean 'split'"):
+        dataset(recipe, 8)
+
+
+@pytest.mark.parametrize("name", ["stickers-tpu", "missing.toml", "../stickers-cpu", "nul\0", ".", ""])
+def test_an_unknown_recipe_lists_the_presets(name: str):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(name)
+    if "\0" not in name:
+        assert "stickers-cpu, stickers-gpu" in str(caught.value)
+
+
+def test_a_table_of_options_is_typed():
+    assert build(ClipConfig, {"embed_dim": 8, "quick_gelu": True}, "x") == ClipConfig(embed_dim=8, quick_gelu=True)
+    with pytest.raises(RecipeError, match=r"^x: unknown key 'embed_dims'; did you mean 'embed_dim'"):
+        build(ClipConfig, {"embed_dims": 8}, "x")
+
+
+def clip_of(config: ClipConfig) -> SimpleNamespace:
+    """What the other tasks need to know of a trained CLIP."""
+    return SimpleNamespace(
+        clip=SimpleNamespace(config=config), image=lambda images: torch.randn(len(images), config.embed_dim)
+    )
+
+
+@pytest.mark.parametrize("name", presets())
+def test_the_presets_make_networks(name: str):
+    recipe = load_recipe(name)
+    assert set(recipe.stages) == set(STAGES)
+    with init_empty_weights():
+        clip = ClipTask(recipe.stage("clip"))
+        frozen = clip_of(clip.network.config)
+        prior = PriorTask(recipe.stage("prior"), frozen, lambda size, count: (torch.zeros(2, 3, size, size), []))
+        decoder = DecoderTask(recipe.stage("decoder"), frozen, None)
+        upsampler = UpsamplerTask(recipe.stage("upsampler"), None)
+    assert prior.network.transformer.config.embedding_dim == clip.network.config.embed_dim
+    # What the bundled model promises: 64 px, then 256 px.
+    assert (decoder.output_size, upsampler.options.small, upsampler.output_size) == (64, 64, 256)
+    assert decoder.network.knows_masks
+
+
+def test_the_presets_share_their_interfaces():
+    cpu, gpu = load_recipe("stickers-cpu"), load_recipe("stickers-gpu")
+    assert cpu.data == gpu.data and cpu.name == gpu.name
+    for key in ("embed_dim", "image_size", "context_length", "text_width"):
+        assert cpu.stage("clip").model[key] == gpu.stage("clip").model[key]
+    for stage in ("decoder", "upsampler"):
+        assert cpu.stage(stage).task == gpu.stage(stage).task

@@ -1,0 +1,183 @@
+"""From a recipe to a checkpoint: each stage can be cut and goes on, the chain ends in a model that draws."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from unclip import Unclip
+from unclip.checkpoints import load_network, read_json
+from unclip.errors import RecipeError
+from unclip.training import stages
+from unclip.training.recipe import STAGES
+from unclip.training.run import train
+
+TASKS = {"clip": "ClipTask", "prior": "PriorTask", "decoder": "DecoderTask", "upsampler": "UpsamplerTask"}
+
+
+@pytest.fixture(autouse=True)
+def _quick(no_tensorboard) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def chain(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole chain, two steps a stage."""
+    out = tmp_path_factory.mktemp("chain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        train("all", tiny_recipe, out, steps=2, device="cpu", quiet=True)
+    return out
+
+
+def curve(folder: Path) -> list[dict[str, str]]:
+    with (folder / "loss.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def step_of(folder: Path) -> int:
+    with safe_open(folder / "state.safetensors", "pt") as file:
+        return int(file.metadata()["progress"].split('"step": ')[1].split(",")[0])
+
+
+def assert_same(a: Path, b: Path, stage: str) -> None:
+    """The state, the curve and the exported networks of a stage are the same in two runs, bit for bit."""
+    first, second = (load_file(out / stage / "state.safetensors") for out in (a, b))
+    assert first.keys() == second.keys()
+    assert not [key for key in first if not torch.equal(first[key], second[key])]
+    assert step_of(a / stage) == step_of(b / stage)
+    assert curve(a / stage) == curve(b / stage)
+    files = [path.relative_to(a) for path in (a / "model").rglob("*.*")]
+    assert files and all((a / file).read_bytes() == (b / file).read_bytes() for file in files)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_was_stopped_ends_as_if_it_had_not(stage, chain, tiny_recipe, tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    if stage in ("prior", "decoder"):
+        for out in (whole, parts):
+            shutil.copytree(chain / "model" / "clip", out / "model" / "clip")
+    train(stage, tiny_recipe, whole, steps=4, device="cpu", quiet=True)
+    with monkeypatch.context() as patch:
+        task, calls = getattr(stages, TASKS[stage]), []
+        loss = task.loss
+
+        def stopped(*args):
+            calls.append(len(calls))
+            if len(calls) == 2:
+                signal.raise_signal(signal.SIGTERM)
+            return loss(*args)
+
+        patch.setattr(task, "loss", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(stage, tiny_recipe, parts, steps=4, device="cpu", quiet=True)
+    assert step_of(parts / stage) == len(curve(parts / stage)) == 2
+    assert not (parts / "model" / "model_index.json").exists()  # nothing half-trained is exported
+    train(stage, tiny_recipe, parts, steps=4, device="cpu", quiet=True, resume=True)
+    assert_same(whole, parts, stage)
+
+
+PROGRAM = """
+import os, signal, sys
+from unclip.cli import main
+from unclip.training.stages import ClipTask
+loss, calls = ClipTask.loss, []
+def cut(*args):
+    calls.append(0)
+    if len(calls) == int(sys.argv[1]):
+        {act}
+    return loss(*args)
+ClipTask.loss = cut
+sys.modules["torch.utils.tensorboard"] = None
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_process_that_was_killed_and_then_terminated_ends_as_if_it_had_not(tiny_recipe, tmp_path):
+    """SIGKILL after a save; then SIGTERM to the whole process group, as a batch system sends it, workers included."""
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(tiny_recipe.read_text().replace("workers = 0", "workers = 1\nsave_minutes = 0"))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+
+    def process(act: str, step: int, *more: str) -> subprocess.CompletedProcess:
+        words = ["train", "clip", "--recipe", recipe, "--out", parts, "--steps", "7", "--device", "cpu", "--quiet"]
+        return subprocess.run(
+            [sys.executable, "-c", PROGRAM.format(act=act), str(step), *map(str, words), *more],
+            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+            timeout=300,
+        )
+
+    assert process("os.kill(os.getpid(), signal.SIGKILL)", 4).returncode == -signal.SIGKILL
+    assert step_of(parts / "clip") == 3
+    done = process("os.killpg(0, signal.SIGTERM)", 2, "--resume")
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[-1:]) == (130, "", ["unclip: interrupted"])
+    assert step_of(parts / "clip") == 5
+    train("clip", recipe, parts, steps=7, device="cpu", quiet=True, resume=True)
+    train("clip", recipe, whole, steps=7, device="cpu", quiet=True)
+    assert_same(whole, parts, "clip")
+
+
+def test_the_chain_ends_in_a_model_that_draws(chain: Path):
+    pipe = Unclip.from_pretrained(chain / "model", device="cpu")
+    assert (pipe.name, pipe.sizes) == ("tiny", [(16, 16), (32, 32)])
+    [result] = pipe.generate("colour number 3", seed=0)
+    assert result.image.size == (32, 32)
+    index = read_json(chain / "model" / "model_index.json")
+    assert index["stages"]["decoder"] == {
+        "sampler": "dpmpp-2m",
+        "steps": 2,
+        "guidance": 2.0,
+        "size": [16, 16],
+        "codec": {"type": "pixel_unshuffle", "factor": 4},
+    }
+    assert not (chain / "model" / "vocabulary.json").exists()  # one's own captions are no closed set of words
+
+
+def test_the_model_holds_the_averaged_weights(chain: Path):
+    state = load_file(chain / "upsampler" / "state.safetensors")
+    for name, value in load_network(chain / "model" / "upsampler").state_dict().items():
+        assert torch.equal(value, state[f"ema.unet.{name}"].half().float())
+
+
+def test_each_stage_leaves_its_curve_samples_and_states(chain: Path):
+    for stage in STAGES:
+        names = {path.name for path in (chain / stage).iterdir()}
+        assert names >= {"loss.csv", "state.safetensors", "portable.safetensors"}
+        assert not [name for name in names if name.endswith(".tmp")]
+        assert (chain / stage / "samples" / "0000002.png").exists() == (stage in ("decoder", "upsampler"))
+
+
+def test_a_chain_resumes_with_the_stages_that_it_had_come_to(chain: Path, tiny_recipe: Path, tmp_path: Path):
+    shutil.copytree(chain, tmp_path, dirs_exist_ok=True)
+    for stage in ("decoder", "upsampler"):
+        shutil.rmtree(tmp_path / stage)
+    for name in ("decoder", "text_proj", "upsampler"):
+        shutil.rmtree(tmp_path / "model" / name)
+    (tmp_path / "prior" / "state.safetensors").unlink()  # the portable one does as well
+    train("all", tiny_recipe, tmp_path, steps=2, device="cpu", quiet=True, resume=True)
+    for stage in ("clip", "decoder", "upsampler"):
+        first, second = (load_file(out / stage / "state.safetensors") for out in (chain, tmp_path))
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_stage_needs_what_comes_before_it(tiny_recipe: Path, tmp_path: Path):
+    for stage in ("prior", "decoder"):
+        with pytest.raises(RecipeError, match=f"the {stage} needs a trained CLIP in .*: run `unclip train clip` first"):
+            train(stage, tiny_recipe, tmp_path, device="cpu")
+    with pytest.raises(RecipeError, match=r"has no table \[vae\]"):
+        train("vae", tiny_recipe, tmp_path, device="cpu")
+    assert not list(tmp_path.iterdir())

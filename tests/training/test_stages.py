@@ -1,0 +1,286 @@
+"""What each stage trains: losses that vanish for a perfect network, gradients everywhere, what is drawn and dropped."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unclip.checkpoints import save_network
+from unclip.diffusion.denoiser import Schedule, add_noise, target
+from unclip.errors import RecipeError
+from unclip.training.draws import draw_noise, random_known, to_picture, velocity_error
+from unclip.training.recipe import Recipe, load_recipe
+from unclip.training.stages import ClipTask, DecoderTask, FrozenClip, PriorTask, UpsamplerTask
+
+CAPTIONS = ["a red cat", "a dog", "two blue apples on a pink background", "a tree"]
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_recipe: Path) -> Recipe:
+    return load_recipe(tiny_recipe)
+
+
+@pytest.fixture(scope="module")
+def clip(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> FrozenClip:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("clip")
+    save_network(ClipTask(recipe.stage("clip")).network, folder, torch.float32)
+    return FrozenClip(folder, torch.device("cpu"))
+
+
+def pictures(size: int, count: int = 16) -> tuple[Tensor, list[str]]:
+    generator = torch.Generator().manual_seed(size)
+    return torch.rand(count, 3, size, size, generator=generator) * 2 - 1, [CAPTIONS[i % 4] for i in range(count)]
+
+
+@pytest.fixture(params=["clip", "prior", "decoder", "upsampler"])
+def task(request, recipe: Recipe, clip: FrozenClip):
+    torch.manual_seed(1)
+    return make(request.param, recipe, clip)
+
+
+def make(name: str, recipe: Recipe, clip: FrozenClip, **options):
+    table = replace(recipe.stage(name), task={**recipe.stage(name).task, **options})
+    if name == "clip":
+        return ClipTask(table)
+    if name == "upsampler":
+        return UpsamplerTask(table, pictures)
+    return {"prior": PriorTask, "decoder": DecoderTask}[name](table, clip, pictures)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Perfect(nn.Module):
+    """A network that knows what the pictures were, and keeps what it was asked."""
+
+    def __init__(self, answer: Tensor):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x: Tensor, t: Tensor, *args: Tensor, **conditioning: Tensor) -> Tensor:
+        self.x, self.t, self.args, self.conditioning = x, t, args, conditioning
+        return self.answer
+
+
+# ---- every task
+
+
+def test_every_weight_learns_also_those_used_outside_the_network(task):
+    """The decoder projects its conditioning by itself, before the network that is wrapped and compiled is called."""
+    images, captions = pictures(task.size, 4)
+    with torch.no_grad():
+        for parameter in task.network.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))  # some start at 0, and then nothing before them learns
+    with torch.autocast("cpu", torch.bfloat16):
+        for seed in range(8):  # several draws: the null embedding is used only where the embedding is dropped
+            loss, figures = task.loss(task.network, images, captions, seeded(seed))
+            assert loss.dtype == torch.float32 and loss.ndim == 0 and loss.isfinite()
+            assert all(not figure.requires_grad for figure in figures.values())
+            loss.backward()
+    for name, parameter in task.network.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+            # What no output can depend on: softmax ignores a shift of all keys.
+            assert parameter.grad.abs().max() > 0 or "k_proj.bias" in name or "to_k.bias" in name, name
+
+
+def test_the_loss_is_a_function_of_the_generator(task):
+    images, captions = pictures(task.size, 4)
+    torch.manual_seed(0)
+    first = task.loss(task.network.eval(), images, captions, seeded())[0]
+    again = task.loss(task.network, images, captions, seeded())[0]
+    assert torch.equal(first, again)
+    if not isinstance(task, ClipTask):
+        assert not torch.equal(first, task.loss(task.network, images, captions, seeded(1))[0])
+
+
+def test_no_weight_of_the_frozen_clip_is_trained(task, clip: FrozenClip):
+    own = {id(parameter) for parameter in clip.clip.parameters()}
+    assert not own & {id(parameter) for parameter in task.network.parameters()}
+    assert not any(parameter.requires_grad for parameter in clip.clip.parameters())
+    assert not clip.clip.training
+
+
+# ---- each task
+
+
+def test_clip_is_perfect_where_each_picture_is_nearest_to_its_caption(recipe: Recipe, clip: FrozenClip):
+    task = make("clip", recipe, clip)
+    with torch.no_grad():
+        task.network.logit_scale.fill_(9.0)
+    same = lambda images, tokens: (torch.eye(4), torch.eye(4), task.network.logit_scale)  # noqa: E731
+    loss, figures = task.loss(same, torch.zeros(4, 3, 16, 16), CAPTIONS, seeded())
+    assert figures["rank1"] == 1 and loss < 1e-6
+    assert task.network.logit_scale.exp().item() == pytest.approx(100)  # CLIP, section 2.5
+
+
+def test_the_prior_works_on_whitened_embeddings(recipe: Recipe, clip: FrozenClip):
+    task = make("prior", recipe, clip)
+    white = task.network.whiten(clip.image(pictures(task.size, 2048)[0]))
+    torch.testing.assert_close(white.mean(0), torch.zeros(16), atol=1e-3, rtol=0)
+    torch.testing.assert_close(white.std(0), torch.ones(16), atol=1e-3, rtol=0)
+    images, captions = pictures(task.size, 4)
+    perfect = Perfect(task.network.whiten(clip.image(images)))
+    loss, figures = task.loss(perfect, images, captions, seeded())
+    assert loss == 0 and figures["cosine"].item() == pytest.approx(1)
+
+
+def test_the_prior_of_pictures_that_are_all_alike_is_finite(recipe: Recipe, clip: FrozenClip):
+    task = PriorTask(recipe.stage("prior"), clip, lambda size, count: (torch.zeros(count, 3, size, size), []))
+    assert task.loss(task.network, torch.zeros(4, 3, 16, 16), CAPTIONS, seeded())[0].isfinite()
+
+
+@pytest.mark.parametrize("name", ["prior", "decoder"])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_texts_are_dropped(recipe: Recipe, clip: FrozenClip, monkeypatch, name: str, share: float):
+    task, texts = make(name, recipe, clip, text_drop=share), []
+    condition = task.network.condition
+    monkeypatch.setattr(
+        task.network, "condition", lambda *args: (texts.append(args[-3 if len(args) == 4 else 0]), condition(*args))[1]
+    )
+    images, captions = pictures(task.size, 4)
+    task.loss(task.network, images, captions, seeded())
+    expected = clip.text([""] * 4 if share else captions)
+    assert all(torch.equal(a, b) for a, b in zip(texts[0], expected, strict=True))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_embeddings_are_dropped(recipe: Recipe, clip: FrozenClip, monkeypatch, share: float):
+    task, embeds = make("decoder", recipe, clip, embed_drop=share), []
+    condition = task.network.condition
+    monkeypatch.setattr(task.network, "condition", lambda *args: (embeds.append(args[0]), condition(*args))[1])
+    images, captions = pictures(task.size, 4)
+    task.loss(task.network, images, captions, seeded())
+    null = task.network.projection.null_embed.expand(4, -1)
+    assert torch.equal(embeds[0], null if share else clip.image(images))
+
+
+def test_the_decoder_sees_what_is_known_and_nothing_else(recipe: Recipe, clip: FrozenClip):
+    task = make("decoder", recipe, clip, known=1.0)
+    images, captions = pictures(task.size, 16)
+    x0 = task.codec.encode(images)
+    perfect = Perfect(x0)
+    assert task.loss(perfect, images, captions, seeded())[0].item() == pytest.approx(0, abs=1e-10)
+    hint = perfect.conditioning["hint"]  # b 48+16 4 4
+    picture, mask = hint[:, :48], hint[:, 48:].repeat(1, 3, 1, 1)
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(picture, x0 * mask)
+    assert make("decoder", recipe, clip, known=0.0).loss(perfect, images, captions, seeded())
+    assert not perfect.conditioning["hint"].any()
+
+
+def test_the_upsampler_draws_over_an_enlarged_crop(recipe: Recipe, clip: FrozenClip):
+    task = make("upsampler", recipe, clip, crop=32, blur=0.0, noise=0.0)
+    images = F.interpolate(pictures(4, 4)[0], size=(32, 32), mode="bicubic").clamp(-1, 1)  # smooth
+    perfect = Perfect(task.codec.encode(images))
+    assert task.loss(perfect, images, CAPTIONS, seeded())[0].item() == pytest.approx(0, abs=1e-10)
+    enlarged = task.codec.decode(perfect.args[0])
+    assert (enlarged - images).abs().mean() < 0.03
+
+
+def test_spoiling_blurs_and_adds_noise_of_up_to_the_given_strength(recipe: Recipe, clip: FrozenClip):
+    images = pictures(16, 64)[0]
+    untouched = make("upsampler", recipe, clip, blur=0.0, noise=0.0).spoil(images, seeded())
+    torch.testing.assert_close(untouched, images)
+    noise = make("upsampler", recipe, clip, blur=0.0, noise=0.5).spoil(images, seeded()) - images
+    strengths = noise.flatten(1).std(1)
+    assert 0.4 < strengths.max() < 0.55 and strengths.min() < 0.1
+    blurred = make("upsampler", recipe, clip, blur=1.0, noise=0.0).spoil(images, seeded())
+    left = blurred.flatten(1).std(1) / images.flatten(1).std(1)  # of the contrast
+    assert left.max() < 1.001 and left.min() < 0.4 and left.mean() < 0.9
+    flat = torch.full((2, 3, 16, 16), 0.25)
+    torch.testing.assert_close(make("upsampler", recipe, clip, noise=0.0).spoil(flat, seeded()), flat)
+
+
+def test_grids(recipe: Recipe, clip: FrozenClip):
+    assert make("clip", recipe, clip).grid() is None and make("prior", recipe, clip).grid() is None
+    assert make("decoder", recipe, clip).grid().size == (8 * 18 + 2, 4 * 18 + 2)
+    assert make("upsampler", recipe, clip).grid().size == (4 * 34 + 2, 3 * 34 + 2)
+
+
+# ---- draws
+
+
+def test_timesteps_are_normal_in_log_snr_or_uniform():
+    t, noise = draw_noise(torch.zeros(20_000, 1), seeded())
+    assert noise.shape == (20_000, 1) and noise.std().item() == pytest.approx(1, abs=0.03)
+    log_snr = -2 * torch.log(torch.tan(torch.pi / 2 * (t + 0.5) / 1000))
+    assert log_snr.mean().item() == pytest.approx(0, abs=0.05)
+    assert log_snr.std().item() == pytest.approx(2.2, abs=0.05)
+    t, _ = draw_noise(torch.zeros(20_000, 1), seeded(), uniform=True)
+    assert (t.min(), t.max()) == (0, 999) and t.float().mean().item() == pytest.approx(499.5, abs=10)
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon", "sample"])
+def test_the_velocity_error_is_that_of_the_velocity_whatever_is_predicted(prediction: str):
+    schedule, velocity = (Schedule(prediction_type=kind) for kind in (prediction, "v_prediction"))
+    x0, noise, wrong = (torch.randn(4, 3, 8, 8, generator=seeded(seed)) for seed in range(3))
+    t = torch.tensor([200, 400, 600, 800])
+    x_t = add_noise(x0, noise, t, schedule)
+    guess = x0 + 0.1 * wrong  # the x0 that the network has in mind
+    noise_of_guess = (x_t - add_noise(guess, 0 * noise, t, schedule)) / (
+        add_noise(0 * x0, torch.ones_like(x0), t, schedule)
+    )
+    output = target(guess, noise_of_guess, t, schedule)
+    v_hat, v = target(guess, noise_of_guess, t, velocity), target(x0, noise, t, velocity)
+    torch.testing.assert_close(velocity_error(output, x_t, x0, t, schedule), F.mse_loss(v_hat, v))
+    assert velocity_error(target(x0, noise, t, schedule), x_t, x0, t, schedule).item() == pytest.approx(0, abs=1e-8)
+
+
+def boxes(known: Tensor) -> Iterator[tuple[float, bool]]:
+    """Share of a mask that is known, and whether one of its two values fills exactly a box."""
+    for mask in known[:, 0].bool():
+        yield mask.float().mean().item(), any(is_box(part) for part in (mask, ~mask))
+
+
+def is_box(mask: Tensor) -> bool:
+    return torch.equal(mask, mask.any(1)[:, None] & mask.any(0)[None])
+
+
+def test_known_regions_are_boxes_or_all_but_boxes():
+    known = random_known(2000, 16, 0.3, seeded())
+    assert known.shape == (2000, 1, 16, 16) and set(known.unique().tolist()) == {0.0, 1.0}
+    shares, whole = zip(*boxes(known), strict=True)
+    assert all(whole)
+    assert sum(share > 0 for share in shares) / 2000 == pytest.approx(0.3, abs=0.06)
+    assert any(share > 0.9 for share in shares) and any(0 < share < 0.1 for share in shares)
+    assert not random_known(50, 16, 0.0, seeded()).any()
+
+
+def test_a_contact_sheet():
+    sheet = to_picture(torch.stack([torch.full((3, 4, 4), value) for value in (-1.0, 1.0, 9.0)]), 3)
+    assert sheet.size == (20, 8)
+    assert [sheet.getpixel((x, 4)) for x in (3, 9, 15)] == [(0, 0, 0), (255, 255, 255), (255, 255, 255)]
+
+
+# ---- recipes that cannot be
+
+
+@pytest.mark.parametrize(
+    ("stage", "part", "values", "says"),
+    [
+        ("prior", "model", {"layers": 3}, "[prior.model]: unknown key 'layers'; did you mean 'num_layers'"),
+        ("prior", "task", {"text_drop": 2.0}, "[prior.task]: text_drop = 2.0 should be from 0 to 1"),
+        ("decoder", "model", {"size": 18}, "[decoder.model]: size = 18 should be a multiple of 4"),
+        ("decoder", "model", {"size": "64"}, "size = '64' should be of type int"),
+        ("decoder", "model", {"block_out_channels": (16, 31)}, "[decoder.model]: "),
+        ("decoder", "task", {"prediction": "x0"}, "[decoder.task]: prediction = 'x0' should be one of "),
+        ("upsampler", "model", {"block_out": 3}, "unknown key 'block_out'; did you mean 'block_out_channels'"),
+        ("upsampler", "task", {"small": 12}, "[upsampler.task]: size = 32 should be a multiple of 12"),
+        ("upsampler", "task", {"crop": 12}, "crop = 12 should be a multiple of 8"),
+        ("upsampler", "task", {"crop": 64}, "crop = 64 is larger than size = 32"),
+        ("upsampler", "task", {"patch": 0}, "patch = 0 should be from 1 to 64"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_named(recipe, clip, stage: str, part: str, values: dict, says: str):
+    table = recipe.stage(stage)
+    table = replace(table, **{part: {**getattr(table, part), **values}})
+    with pytest.raises(RecipeError) as caught:
+        make(stage, replace(recipe, stages={stage: table}), clip)
+    assert recipe.source in str(caught.value) and says in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,41 @@
+"""Prompts to judge a model by: scenes of the training domain, asked for in their plainest words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import DataError
+from ..training.captions import canonical_caption
+from ..training.scenes import Scene, draw_scene
+from ..training.sprites import load_nouns
+
+KINDS = ("single", "pair", "count")
+
+
+def prompts(n: int, seed: int, kinds: Sequence[str] = KINDS, split: str = "held_out") -> list[tuple[str, Scene]]:
+    """``n`` requests, as many of each kind as of the others: the same on every machine.
+
+    Args:
+        kinds: Of "single", "pair" and "count".
+        split: "held_out" for combinations that training never showed, "train" for those it did.
+
+    Returns:
+        (prompt, scene) each; ``checker.check`` compares a picture with the scene.
+
+    Raises:
+        DataError: an unknown kind or split, or no kind at all.
+    """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise DataError(f"there is no kind of scene {', '.join(unknown) or '(none given)'}: use {', '.join(KINDS)}")
+    nouns = tuple(load_nouns())
+    drawn = []
+    index = 0
+    while len(drawn) < n:
+        scene = draw_scene(np.random.Generator(np.random.Philox(key=[seed, index])), nouns, split)
+        index += 1
+        if scene.kind == kinds[len(drawn) % len(kinds)]:
+            drawn.append((canonical_caption(scene, load_nouns()), scene))
+    return drawn

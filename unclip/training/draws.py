@@ -1,0 +1,52 @@
+"""What training draws in a step besides the pictures, and the contact sheet that shows how far it has come."""
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from unclip.diffusion.denoiser import Schedule, x0_from
+
+
+def draw_noise(x0: Tensor, generator: torch.Generator, uniform: bool = False) -> tuple[Tensor, Tensor]:
+    """Timesteps `b` and noise like x0, both from `generator`.
+
+    Not uniform: the log signal-to-noise ratio is normal around 0, as Esser et al. 2024 (arXiv:2403.03206, section 3.1)
+    found best for velocities; on the cosine schedule log SNR = -2 log tan(pi t / 2).
+    """
+    if uniform:
+        share = torch.rand(len(x0), generator=generator)
+    else:
+        share = 2 / torch.pi * torch.atan(torch.exp(1.1 * torch.randn(len(x0), generator=generator)))
+    t = (share * 1000).long().clamp(max=999)
+    return t.to(x0.device), torch.randn(x0.shape, generator=generator).to(x0)
+
+
+def velocity_error(output: Tensor, x_t: Tensor, x0: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """Mean squared error of the velocity that a network's output implies, whatever it predicts.
+
+    With v = (sqrt(ab) x_t - x0) / sqrt(1 - ab), that is the error of x0 over the noise variance; the variance is taken
+    as at least 0.04, or x0 predictions at the last, nearly clean timesteps would count for more than all else. Small
+    networks predict x0 more easily than v: they need not carry the noise of every patch through to their output
+    (Li & He 2025, arXiv:2511.13720).
+    """
+    variance = (1 - schedule.alphas_cumprod().to(x0.device))[t].clamp(min=0.04)
+    error = (x0_from(output.float(), x_t, t, schedule) - x0).square().flatten(1).mean(1)  # b
+    return (error / variance).mean()
+
+
+def random_known(count: int, size: int, share: float, generator: torch.Generator) -> Tensor:
+    """Masks `b 1 h w`, 1 = known: nothing known, or in `share` of the samples all but, or only, a random box."""
+    given, inside, *_ = torch.rand(2, count, generator=generator)
+    corners = torch.rand(2, 2, count, generator=generator).sort(dim=1).values * size  # axis, low and high, b
+    grid = torch.arange(size) + 0.5
+    across = [(grid >= low[:, None]) & (grid < high[:, None]) for low, high in corners]  # b size, each
+    box = across[0][:, :, None] & across[1][:, None, :]  # b h w
+    known = box ^ (inside < 0.7)[:, None, None]
+    return (known & (given < share)[:, None, None])[:, None].float()
+
+
+def to_picture(images: Tensor, columns: int) -> Image.Image:
+    """`b 3 h w` in [-1, 1] -> one contact sheet."""
+    sheet = make_grid(images.cpu().float().clamp(-1, 1), nrow=columns, padding=2)
+    return Image.fromarray(((sheet + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())

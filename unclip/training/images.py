@@ -1,0 +1,96 @@
+"""Stored images and captions: bytes to tensors and text, or a DataError that names what is wrong."""
+
+import io
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from unclip.errors import DataError
+
+Sample = tuple[torch.Tensor, str]  # uint8 3 h w, caption
+
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
+IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
+
+
+def decode_image(data: bytes, name: str, size: int) -> torch.Tensor:
+    """The bytes of a PNG, JPEG or WebP file as an upright, square uint8 tensor `3 size size`, RGB, on white.
+
+    The shorter side is resized to `size` (bicubic, antialiased) and the centre kept. Raises DataError, naming
+    `name`, for anything that is not a whole image of these formats or that is above Pillow's pixel limit.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns between one and two times its limit: the limit is meant here.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+                image.draft(None, (3 * size, 3 * size))  # a large JPEG decodes at 1/2, 1/4 or 1/8 of its size
+                square = _centre_square(_on_white(ImageOps.exif_transpose(image)), size)
+    except UnidentifiedImageError:
+        raise DataError(f"{name}: not a readable PNG, JPEG or WebP image; convert or remove it") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        limit = f"{Image.MAX_IMAGE_PIXELS:,} pixels"
+        raise DataError(f"{name}: larger than Pillow's limit of {limit}; scale it down") from None
+    except Exception as error:  # damage makes Pillow raise nearly anything: SyntaxError, struct.error, ...
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name}: damaged image ({why}); replace or remove it") from error
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()  # 3 h w
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Any mode to 8-bit RGB, transparency composited on white."""
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's convert would clip at 255 instead of scaling
+        grey = np.asarray(image).astype(np.float64) / 257
+        image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _centre_square(image: Image.Image, size: int) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    # Resizing just the box is resize and crop in one: the rest of a long strip is never computed.
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+
+
+def text_lines(data: bytes, name: str) -> list[str]:
+    """The non-empty lines of a UTF-8 text. Raises DataError naming the text."""
+    try:
+        lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError:
+        raise DataError(f"{name}: not UTF-8 text; save it as UTF-8") from None
+    return [line for line in lines if line]
+
+
+def json_object(data: str | bytes, name: str) -> dict[str, Any]:
+    try:
+        row = json.loads(data)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise DataError(f'{name}: not a JSON object; write {{"caption": "..."}} on it')
+    return row
+
+
+def row_captions(row: Mapping[str, Any], name: str) -> list[str]:
+    """The captions in a JSON object: its "text" or else "caption", a string or a list of strings."""
+    value = next((row[key] for key in ("text", "caption") if row.get(key) is not None), None)
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
+        raise DataError(f'{name}: needs "text" or "caption", a string or a list of strings')
+    return [text.strip() for text in values if text.strip()]
+
+
+def read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); restore or remove it") from error

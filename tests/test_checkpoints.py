@@ -12,7 +12,6 @@ from torch import nn
 from tests.tiny import CLIP, DECODER, PRIOR, TEXT_PROJ, UPSAMPLER, tiny_network
 from unclip import checkpoints
 from unclip.checkpoints import (
-    find_checkpoint,
     load_checkpoint,
     load_network,
     network_config,
@@ -172,32 +171,6 @@ def test_an_upsampler_and_a_vocabulary_may_be_missing(model: Path) -> None:
     (model / "vocabulary.json").unlink()
     checkpoint = load_checkpoint(model, CPU, torch.float32)
     assert (checkpoint.name, checkpoint.upsamplers, checkpoint.vocabulary) == ("copy", (), None)
-
-
-# ---- finding a model
-
-
-def test_a_bundled_model_by_its_name_and_a_folder_by_its_path(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "bundled", lambda *parts: model.parent.joinpath(*parts[1:]))
-    assert checkpoints.bundled_names() == ["copy"]
-    assert find_checkpoint("copy") == find_checkpoint(str(model)) == find_checkpoint(model) == model
-    # An output folder that happens to have the model's name is not in the way.
-    (model / "copy").mkdir()
-    monkeypatch.chdir(model)
-    assert find_checkpoint("copy") == model
-
-
-def test_an_unknown_model_lists_the_known_ones(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "bundled_names", lambda: ["landscapes", "stickers"])
-    for name in ("portraits", "x" * 5000, "a/b", "", "nul\0"):
-        message = failure(find_checkpoint, name)
-        assert f"{name!r}" in message or name == ""
-        assert "landscapes, stickers" in message or name == ""
-    assert "did you mean 'stickers'?" in failure(find_checkpoint, "sticker")
-
-
-def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
-    assert failure(find_checkpoint, tmp_path) == f"{tmp_path} has no model_index.json: give the folder that holds it"
 
 
 # ---- damage

@@ -4,9 +4,7 @@ A component's folder holds `config.json`, whose `_class_name` says what it is, a
 as its index names. Nothing but safetensors is ever read.
 """
 
-import difflib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import nn
 
-from unclip.bundled import bundled
+from unclip.bundled import INDEX, find_checkpoint
 from unclip.diffusion.codec import codec
 from unclip.diffusion.denoiser import Schedule
-from unclip.errors import CheckpointError, UnclipError
+from unclip.errors import CheckpointError
 from unclip.files import write_atomic
 from unclip.models.clip import Clip, ClipConfig
 from unclip.models.decoder import Decoder, TextProjection, TextProjectionConfig
@@ -33,7 +31,6 @@ from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler
 from unclip.stage import Stage
 
-INDEX = "model_index.json"
 SHARD_INDEX = "model.safetensors.index.json"
 SHARD = "15MB"  # the largest weight file that is written
 OWN = {"Clip": (Clip, ClipConfig), "TextProjection": (TextProjection, TextProjectionConfig)}
@@ -50,29 +47,6 @@ class Checkpoint:
     decoder: Stage
     upsamplers: tuple[Stage, ...]
     vocabulary: frozenset[str] | None  # the words of its training captions, where that is a closed set
-
-
-def bundled_names() -> list[str]:
-    """The models that come with the package."""
-    try:
-        return sorted(path.parent.name for path in bundled("weights").glob(f"*/{INDEX}"))
-    except UnclipError:
-        return []
-
-
-def find_checkpoint(name: str | Path) -> Path:
-    """A folder, or the name of a bundled model -> its folder. Raises CheckpointError naming the known ones."""
-    if os.path.isfile(Path(name) / INDEX):  # unlike Path.is_file, False for a name that is too long
-        return Path(name)
-    known = bundled_names()
-    if str(name) in known:
-        return bundled("weights", str(name))
-    if os.path.isdir(name):
-        raise CheckpointError(f"{name} has no {INDEX}: give the folder that holds it")
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    models = ", ".join(known) or "none"
-    raise CheckpointError(f"no model {str(name)!r}: {hint}Give a checkpoint folder, or a bundled model: {models}")
 
 
 def load_checkpoint(name: str | Path, device: torch.device, dtype: torch.dtype) -> Checkpoint:

@@ -58,12 +58,12 @@ class Unclip:
         The pictures are `b 3 h w` in [-1, 1]. Each has a generator of its own, which the stages use one after another.
         """
         first, noise, timings = requests[0], generators([request.seed for request in requests]), {}
-        with timed(timings, "text"):
+        with timed(timings, "text", self.device):
             text = self.encode_text([request.prompt for request in requests])  # b d, b n d
             negative = self.encode_text([request.negative for request in requests])
-        with timed(timings, "prior"):
+        with timed(timings, "prior", self.device):
             embed = self.imagine(text, negative, noise, first, progress)  # b d
-        with timed(timings, "decoder"):
+        with timed(timings, "decoder", self.device):
             network = self.decoder.network
             x = self.decoder.run(
                 network.condition(embed, text),
@@ -76,7 +76,7 @@ class Unclip:
             )  # b 3 64 64
         for upsampler, size in zip(self.upsamplers, self.sizes[1:], strict=True):
             if size[0] <= first.size[0]:
-                with timed(timings, upsampler.name):
+                with timed(timings, upsampler.name, self.device):
                     x = upsampler.run(
                         {"enlarged": upsampler.codec.encode(enlarge(x, size))},
                         None,
@@ -246,9 +246,11 @@ def steps_of(stage: str, progress: Progress | None) -> Callable[[int, int], None
 
 
 @contextmanager
-def timed(timings: dict[str, float], name: str) -> Iterator[None]:
+def timed(timings: dict[str, float], name: str, device: torch.device) -> Iterator[None]:
     start = time.perf_counter()
     yield
+    if device.type == "cuda":  # which answers before it has computed
+        torch.cuda.synchronize(device)
     timings[name] = time.perf_counter() - start
 
 

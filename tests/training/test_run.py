@@ -118,7 +118,7 @@ def test_a_process_that_was_killed_and_then_terminated_ends_as_if_it_had_not(tin
             capture_output=True,
             text=True,
             start_new_session=True,
-            timeout=300,
+            timeout=600,
         )
 
     assert process("os.kill(os.getpid(), signal.SIGKILL)", 4).returncode == -signal.SIGKILL

@@ -207,13 +207,19 @@ def test_grids(recipe: Recipe, clip: FrozenClip):
 # ---- draws
 
 
-def test_timesteps_are_normal_in_log_snr_or_uniform():
-    t, noise = draw_noise(torch.zeros(20_000, 1), seeded())
+@pytest.mark.parametrize(("shift", "spread"), [(0.0, 1.0), (1.2, 0.7)])
+def test_timesteps_are_normal_in_log_noise(shift: float, spread: float):
+    t, noise = draw_noise(torch.zeros(20_000, 1), seeded(), shift, spread)
     assert noise.shape == (20_000, 1) and noise.std().item() == pytest.approx(1, abs=0.03)
-    log_snr = -2 * torch.log(torch.tan(torch.pi / 2 * (t + 0.5) / 1000))
-    assert log_snr.mean().item() == pytest.approx(0, abs=0.05)
-    assert log_snr.std().item() == pytest.approx(2.2, abs=0.05)
-    t, _ = draw_noise(torch.zeros(20_000, 1), seeded(), uniform=True)
+    # the same from the schedule itself: half the log of noise over signal variance
+    signal = Schedule().alphas_cumprod()[t]
+    half_log = ((1 - signal) / signal).log() / 2
+    assert half_log.mean().item() == pytest.approx(shift, abs=0.06)
+    assert half_log.std().item() == pytest.approx(spread, abs=0.06)
+
+
+def test_timesteps_are_uniform_without_a_shift():
+    t, _ = draw_noise(torch.zeros(20_000, 1), seeded())
     assert (t.min(), t.max()) == (0, 999) and t.float().mean().item() == pytest.approx(499.5, abs=10)
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from unclip.bundled import bundled
-from unclip.errors import CheckpointError, DataError
+from unclip.bundled import bundled_models, find_checkpoint
+from unclip.errors import CheckpointError
 
 CARD_LINES = 12
 _MAX_JSON = 100 << 20  # bytes; safetensors itself allows headers up to this
@@ -21,10 +21,10 @@ app = typer.Typer(help="The models that came along, and what is in one.", rich_m
 @app.command("list")
 def list_models() -> None:
     """List the models that came with the package."""
-    if not names():
+    if not bundled_models():
         raise CheckpointError("no model came with this installation; reinstall unclip, or use a full checkout")
-    for name in names():
-        folder = find(name)
+    for name in bundled_models():
+        folder = find_checkpoint(name)
         index = _json(folder / "model_index.json")
         total = sum(count for _, count in components(folder, index))
         print(f"{name}  {', '.join(sizes(folder, index))}  {_millions(total)} parameters")
@@ -36,7 +36,7 @@ def show_model(
     vocabulary: Annotated[bool, typer.Option("--vocabulary", help="List the words the model was trained on.")] = False,
 ) -> None:
     """Show what a model is made of."""
-    folder = find(name)
+    folder = find_checkpoint(name)
     index = _json(folder / "model_index.json")
     if vocabulary:
         _print_vocabulary(name, folder)
@@ -48,26 +48,6 @@ def show_model(
     for component, count in components(folder, index):
         print(f"{component:<12}{_millions(count)} parameters")
     print(json.dumps(index, indent=2))
-
-
-def names() -> list[str]:
-    """Names of the models that came with the package."""
-    try:
-        folder = bundled("weights")
-    except DataError:
-        return []
-    return sorted(path.parent.name for path in folder.glob("*/model_index.json"))
-
-
-def find(name: str) -> Path:
-    """The folder of a model that came along, or of a checkpoint. Raises CheckpointError."""
-    if name in names():
-        return bundled("weights", name)
-    folder = Path(name)
-    if not (folder / "model_index.json").is_file():
-        known = ", ".join(names()) or "none"
-        raise CheckpointError(f"no model {name!r}; known are: {known}, and any folder that holds a model_index.json")
-    return folder
 
 
 def components(folder: Path, index: dict[str, Any]) -> Iterator[tuple[str, int]]:

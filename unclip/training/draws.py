@@ -8,16 +8,19 @@ from torchvision.utils import make_grid
 from unclip.diffusion.denoiser import Schedule, x0_from
 
 
-def draw_noise(x0: Tensor, generator: torch.Generator, uniform: bool = False) -> tuple[Tensor, Tensor]:
-    """Timesteps `b` and noise like x0, both from `generator`.
+def draw_noise(
+    x0: Tensor, generator: torch.Generator, shift: float | None = None, spread: float = 1.4
+) -> tuple[Tensor, Tensor]:
+    """Timesteps `b` and noise like x0, both from `generator`. Timesteps are uniform without a shift.
 
-    Not uniform: the log signal-to-noise ratio is normal around 0, as Esser et al. 2024 (arXiv:2403.03206, section 3.1)
-    found best for velocities; on the cosine schedule log SNR = -2 log tan(pi t / 2).
+    With one, half the log of noise over signal variance is normal with mean `shift` and deviation `spread`, as Esser et
+    al. 2024 (arXiv:2403.03206, section 3.1) draw it; on the cosine schedule that is log tan(pi t / 2). The larger the
+    picture and the more the text decides, the more there is to learn at high noise, where a layout is chosen.
     """
-    if uniform:
+    if shift is None:
         share = torch.rand(len(x0), generator=generator)
     else:
-        share = 2 / torch.pi * torch.atan(torch.exp(1.1 * torch.randn(len(x0), generator=generator)))
+        share = 2 / torch.pi * torch.atan(torch.exp(shift + spread * torch.randn(len(x0), generator=generator)))
     t = (share * 1000).long().clamp(max=999)
     return t.to(x0.device), torch.randn(x0.shape, generator=generator).to(x0)
 

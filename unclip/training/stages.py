@@ -109,7 +109,7 @@ class PriorTask:
         x0 = self.network.whiten(self.clip.image(images))  # b d
         drop = torch.rand(len(x0), generator=generator) < self.options.text_drop
         text = self.clip.text_or_nothing(captions, drop)
-        t, noise = draw_noise(x0, generator, uniform=True)
+        t, noise = draw_noise(x0, generator)
         x0_hat = network(add_noise(x0, noise, t, self.schedule), t, **self.network.condition(text))
         cosine = F.cosine_similarity(self.network.unwhiten(x0_hat.float()), self.network.unwhiten(x0)).mean()
         return F.mse_loss(x0_hat.float(), x0), {"cosine": cosine.detach()}
@@ -127,6 +127,7 @@ class DecoderOptions:
     of the samples show a part of the picture as known (GLIDE, section 4.2); the codec's patch, in pixels."""
 
     prediction: str = one_of("sample", PREDICTION_TYPES)
+    noise_shift: float = within(1.2, -5, 5)
     patch: int = within(4, 1, 64)
     embed_drop: float = within(0.1, 0, 1)
     text_drop: float = within(0.5, 0, 1)
@@ -175,7 +176,7 @@ class DecoderTask:
         embed = torch.where(gone, self.network.projection.null_embed, self.clip.image(images))
         known = random_known(len(images), self.size, self.options.known, generator).to(images.device)
         x0 = self.codec.encode(images)  # b c h w
-        t, noise = draw_noise(x0, generator)
+        t, noise = draw_noise(x0, generator, self.options.noise_shift)
         conditioning = self.network.condition(embed, text, x0, self.codec.encode_mask(known))
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_error(network(x_t, t, **conditioning), x_t, x0, t, self.schedule), {}
@@ -205,6 +206,7 @@ class UpsamplerOptions:
     small: int = within(64, 1, 4096)
     crop: int = within(128, 1, 4096)
     prediction: str = one_of("sample", PREDICTION_TYPES)
+    noise_shift: float = within(0.0, -5, 5)
     patch: int = within(4, 1, 64)
     blur: float = within(0.6, 0, 2)
     noise: float = within(0.06, 0, 1)
@@ -247,7 +249,7 @@ class UpsamplerTask:
         images = images[..., top : top + crop, left : left + crop]
         small = self.spoil(self.shrink(images), generator)
         x0 = self.codec.encode(images)
-        t, noise = draw_noise(x0, generator)
+        t, noise = draw_noise(x0, generator, self.options.noise_shift)
         enlarged = self.codec.encode(enlarge(small, (crop, crop)))
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_error(network(x_t, t, enlarged), x_t, x0, t, self.schedule), {}

@@ -56,13 +56,17 @@ class Cutter:
         best = whole, [box]
         if whole >= _SURE or depth == 0:
             return best
-        for halves, price in self._cuts(box):
-            parts = [self._best(half, depth - 1) for half in halves]
-            score = self._mean([(part[0], half) for part, half in zip(parts, halves, strict=True)]) - price
-            if score > max(best[0], whole + _GAIN):
-                best = score, [piece for _, pieces in parts for piece in pieces]
-            if score >= _ENOUGH:
-                break
+        # A cut that is neither in a gap nor where little is cut through is a last resort, and of the whole picture only.
+        for anywhere in (False, True) if depth == _DEEPEST else (False,):
+            for halves, price in self._cuts(box, anywhere):
+                parts = [self._best(half, depth - 1) for half in halves]
+                score = self._mean([(part[0], half) for part, half in zip(parts, halves, strict=True)]) - price
+                if score > max(best[0], whole + _GAIN):
+                    best = score, [piece for _, pieces in parts for piece in pieces]
+                if score >= _ENOUGH:
+                    return best
+            if best[0] >= _ENOUGH:
+                return best
         return best
 
     def _likeness(self, box: Box) -> float:
@@ -74,16 +78,17 @@ class Cutter:
         areas = [int(self._mask[inside(box)].sum()) for _, box in scored]
         return sum(score * area for (score, _), area in zip(scored, areas, strict=True)) / max(1, sum(areas))
 
-    def _cuts(self, box: Box) -> list[tuple[tuple[Box, ...], float]]:
+    def _cuts(self, box: Box, anywhere: bool) -> list[tuple[tuple[Box, ...], float]]:
         """The cuts worth trying, the likeliest first: the halves, and the price of what is cut through.
 
-        They are in the middle of each gap, and where less is cut through than on both sides.
+        They are in the middle of each gap, and where less is cut through than on both sides; or anywhere.
         """
         left, top, right, bottom = box
         cuts = []
         for axis, start in ((0, top), (1, left)):
             ink = self._mask[inside(box)].sum(axis=1 - axis)
-            for first, last in _valleys(ink):
+            places = [(i, i) for i in range(6, len(ink) - 6, 2)] if anywhere else _valleys(ink)
+            for first, last in places:
                 place = start + (first + last + 1) // 2
                 halves = self._halves(box, axis, place)
                 if not halves or (len(halves) == 1 and ink[first] > 0):  # a speck is left out, an edge is not cut off

@@ -69,7 +69,7 @@ def test_the_arguments_reach_the_training(monkeypatch, tmp_path: Path):
     assert main(["train", "all", "--out", out, "--minutes", "1.5", "--resume", "--device", "cpu", "--quiet"]) == 0
     [(names, options)] = given
     assert names == ("all", "stickers-cpu", out)
-    assert options == {"resume": True, "device": "cpu", "minutes": 1.5, "steps": None, "quiet": True}
+    assert options == {"resume": True, "init": None, "device": "cpu", "minutes": 1.5, "steps": None, "quiet": True}
 
 
 def test_an_interrupt_ends_with_130(monkeypatch, tmp_path: Path, capsys):

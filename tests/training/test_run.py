@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 
 from unclip import Unclip
 from unclip.checkpoints import load_network, read_json
-from unclip.errors import RecipeError
+from unclip.errors import CheckpointError, RecipeError
 from unclip.training import stages
 from unclip.training.recipe import STAGES
 from unclip.training.run import train
@@ -172,6 +173,19 @@ def test_a_chain_resumes_with_the_stages_that_it_had_come_to(chain: Path, tiny_r
     for stage in ("clip", "decoder", "upsampler"):
         first, second = (load_file(out / stage / "state.safetensors") for out in (chain, tmp_path))
         assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_stage_starts_from_another_models_weights(chain: Path, tiny_recipe: Path, tmp_path: Path):
+    recipe = tmp_path / "still.toml"
+    text = tiny_recipe.read_text(encoding="utf-8")
+    recipe.write_text(re.sub(r"lr = [^\n]*", "lr = 1e-12", text), encoding="utf-8")
+    train("decoder", recipe, tmp_path / "run", steps=1, device="cpu", quiet=True, init=chain / "model")
+    for component in ("clip", "decoder", "text_proj"):
+        old, new = (load_network(out / component).state_dict() for out in (chain / "model", tmp_path / "run" / "model"))
+        assert all(torch.allclose(old[key], new[key], atol=1e-6) for key in old)
+    recipe.write_text(re.sub(r"cross_attention_dim = \d+", "cross_attention_dim = 40", text), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="is not of the recipe's sizes"):
+        train("decoder", recipe, tmp_path / "other", device="cpu", init=chain / "model")
 
 
 def test_a_stage_needs_what_comes_before_it(tiny_recipe: Path, tmp_path: Path):

@@ -17,6 +17,9 @@ def train(
     out: Annotated[str, typer.Option(metavar="FOLDER", help="Where checkpoints, curves and samples go.")],
     recipe: Annotated[str, typer.Option(help="A recipe file, or a preset's name.")] = "stickers-cpu",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    init: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Start from a model's weights, such as stickers.")
+    ] = None,
     device: options.Device = "auto",
     minutes: Annotated[float | None, typer.Option(help="End after this time, not the recipe's steps.")] = None,
     steps: Annotated[int | None, typer.Option(help="End after these steps, not the recipe's.")] = None,
@@ -34,4 +37,4 @@ def train(
 
     from unclip.training import run  # torch: only once the arguments are known to be right
 
-    run.train(stage, recipe, out, resume=resume, device=device, minutes=minutes, steps=steps, quiet=quiet)
+    run.train(stage, recipe, out, resume=resume, init=init, device=device, minutes=minutes, steps=steps, quiet=quiet)

@@ -97,8 +97,10 @@ def background_colour(image: Image.Image | np.ndarray) -> Background:
 def find_objects(image: Image.Image | np.ndarray, k_max: int = 4) -> list[Found]:
     """The objects of a picture, the largest piece of foreground first, at most ``k_max`` of them.
 
+    Every piece is given the name of the sprite most like it, however little that is: see ``Found.is_a``.
+
     Args:
-        image: A picture of at least 64 px, or h w 3 uint8, RGB.
+        image: A square picture of at least 64 px, or h w 3 uint8, RGB.
     """
     pixels = _pixels(image)
     return _find(pixels, _background(pixels), k_max)

@@ -17,7 +17,7 @@ SPECK = 24  # px of foreground (of 64 by 64); less is no object
 _SURE = 0.85  # a piece this like a sprite is not cut
 _ENOUGH = 0.75  # pieces this like sprites need no other cut
 _GAIN = 0.08  # what a cut must gain
-_PRICE = 0.4  # what it costs to cut through foreground all along
+_PRICE = 0.2  # what it costs to cut through foreground all along
 _CUTS = 4  # cuts tried of each piece
 _DEEPEST = 3  # cuts within cuts
 

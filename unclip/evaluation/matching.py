@@ -20,7 +20,7 @@ from ..training.scenes import BACKGROUNDS
 from ..training.sprites import load_sprites
 
 VISIBLE = 0.05  # a pixel this far from the background (RGB in 0..1, Euclidean) is of an object
-SHORTLIST = 12  # sprites that are drawn and slid
+_SHORTLIST = 12  # sprites that are drawn and slid
 _FINALISTS = 4  # of these, those tried at other scales
 _BEHIND = 0.2  # a sprite this far behind the best does not catch up at another scale
 _HOPELESS = 0.5  # nor does one of so low a score become an object
@@ -111,7 +111,7 @@ def likeness(difference: np.ndarray, box: Box, templates: Templates) -> np.ndarr
 
 def matches(difference: np.ndarray, box: Box, templates: Templates) -> list[Match]:
     """Second step: the likeliest sprites for what a box holds, best first; arguments as for ``likeness``."""
-    likely = np.argsort(-likeness(difference, box, templates), kind="stable")[:SHORTLIST]
+    likely = np.argsort(-likeness(difference, box, templates), kind="stable")[:_SHORTLIST]
     energy = float(np.vdot(difference, difference))
     first = [(i, _slid(difference, energy, box, templates, i, 1.0)) for i in likely]
     first.sort(key=lambda pair: -pair[1].score)
@@ -128,9 +128,9 @@ def matches(difference: np.ndarray, box: Box, templates: Templates) -> list[Matc
 def templates_on(background: str) -> Templates:
     """The first step's templates for one of BACKGROUNDS: made once a process, in about 0.1 s."""
     rows = []
-    sprites = load_sprites()
-    for name in sprites.names:
-        drawn, _ = _drawn(name, background, *_size(name, _DRAWN))
+    for name in load_sprites().names:
+        width, height = _proportions(name)
+        drawn, _ = _drawn(name, background, max(1, round(width * _DRAWN)), max(1, round(height * _DRAWN)))
         box = bounds(visible(drawn))
         if box is None:
             continue
@@ -153,9 +153,9 @@ def _slid(difference: np.ndarray, energy: float, box: Box, templates: Templates,
     longer = math.sqrt(across * down) * scale
     stretch = min(max(across / down, 1 / _STRETCH), _STRETCH) ** 0.5
     limit = 1.25 * max(difference.shape[:2])
-    full = _size(name, 1.0, whole=False)
-    width = max(2, round(min(limit, longer * stretch * full[0])))
-    height = max(2, round(min(limit, longer / stretch * full[1])))
+    wide, tall = _proportions(name)
+    width = max(2, round(min(limit, longer * stretch * wide)))
+    height = max(2, round(min(limit, longer / stretch * tall)))
     template, mask = _drawn(name, templates.background, width, height)
     h, w = mask.shape
     x = (left + right) / 2 + templates.offsets[index, 0] * longer
@@ -198,11 +198,11 @@ def _blurred(picture: np.ndarray) -> np.ndarray:
     return (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 16
 
 
-def _size(name: str, longer_side: float, whole: bool = True) -> tuple:
+def _proportions(name: str) -> tuple[float, float]:
+    """Width and height of a sprite whose longer side is 1."""
     width, height = load_sprites().levels[name][0].size
-    scale = longer_side / max(width, height)
-    size = width * scale, height * scale
-    return tuple(max(1, round(side)) for side in size) if whole else size
+    longer = max(width, height)
+    return width / longer, height / longer
 
 
 def _unsoftened(pixels: int) -> int:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from unclip import __version__
-from unclip.checkpoints import INDEX, read_json, save_network, write_json
+from unclip.bundled import INDEX, find_checkpoint
+from unclip.checkpoints import load_network, read_json, read_tensors, save_network, write_json
 from unclip.device import pick_device
 from unclip.errors import CheckpointError, DataError, RecipeError
 from unclip.training.captions import vocabulary
@@ -29,6 +30,7 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
+    init: str | Path | None = None,
     device: str = "auto",
     minutes: float | None = None,
     steps: int | None = None,
@@ -36,17 +38,23 @@ def train(
 ) -> Path:
     """Train one stage, or "all" that the recipe has, in order; returns the checkpoint folder `out/model`.
 
-    recipe: a preset's name or a TOML file. minutes or steps: the budget of each stage, resumed parts included; else the
-    recipe's. `out/STAGE` holds the run of a stage: its state, loss curve and samples. Raises InputError for what a user
+    recipe: a preset's name or a TOML file. init: a model whose weights the stages start from, and whose CLIP is used
+    where none is trained here. minutes or steps: the budget of each stage, resumed parts included; else the recipe's.
+    `out/STAGE` holds the run of a stage: its state, loss curve and samples. Raises InputError for what a user
     can mend.
     """
     loaded, out, where = load_recipe(recipe), Path(out), pick_device(device)
     names = list(loaded.stages) or ["clip"] if stage == "all" else [stage]
     resumed = stages_to_resume(names, out) if resume else []
+    start = None if init is None else find_checkpoint(init)
+    if start is not None and "clip" not in names and not (out / "model" / "clip").exists():
+        save_network(load_network(start / "clip"), out / "model" / "clip")
     for name in names:
         table = loaded.stage(name)
         torch.manual_seed(loaded.seed)  # the initial weights
         task = new_task(name, loaded, out / "model", where)
+        if start is not None and name not in resumed:
+            start_from(task, start)
         fit(
             task,
             dataset(loaded, task.size),
@@ -60,6 +68,17 @@ def train(
         )
         export(name, task, loaded, out / "model")
     return out / "model"
+
+
+def start_from(task: Task, model: Path) -> None:
+    """Give a task's networks the weights of a checkpoint. Raises CheckpointError when they are of another size."""
+    for component, network in task.networks().items():
+        try:
+            network.load_state_dict(read_tensors(model / component, "cpu", torch.float32))
+        except RuntimeError:
+            raise CheckpointError(
+                f"the {component} of {model} is not of the recipe's sizes: start from the model of this recipe"
+            ) from None
 
 
 def stages_to_resume(names: list[str], out: Path) -> list[str]:
@@ -103,6 +122,8 @@ def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:
     """Write a trained stage's networks and its schedule into the checkpoint folder, and enter them in its index."""
     index: dict[str, Any] = read_json(model / INDEX) if (model / INDEX).exists() else {"stages": {}}
     index |= {"_class_name": "Unclip", "_unclip_version": __version__, "name": recipe.name}
+    if (model / "clip").exists():  # `init` may have brought it
+        index["clip"] = ["unclip", "Clip"]
     for component, network in task.networks().items():
         save_network(network, model / component)
         library = type(network).__module__.partition(".")[0]

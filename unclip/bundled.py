@@ -1,10 +1,9 @@
 """Where the files that come with the package lie, and which folder a model's name stands for. Reads no weights."""
 
-import difflib
 import os
 from pathlib import Path
 
-from unclip.errors import CheckpointError, DataError
+from unclip.errors import CheckpointError, DataError, nearest
 
 INDEX = "model_index.json"
 
@@ -41,7 +40,7 @@ def find_checkpoint(name: str | Path) -> Path:
         return bundled("weights", str(name))
     if os.path.isdir(name):
         raise CheckpointError(f"{name} has no {INDEX}: give the folder that holds it")
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = nearest(name, known)
+    hint = f"did you mean {near!r}? " if near else ""
     models = ", ".join(known) or "none"
     raise CheckpointError(f"no model {str(name)!r}: {hint}Give a checkpoint folder, or a bundled model: {models}")

@@ -4,7 +4,6 @@ A component's folder holds `config.json`, whose `_class_name` says what it is, a
 as its index names. Nothing but safetensors is ever read.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +22,17 @@ from torch import nn
 from unclip.bundled import INDEX, find_checkpoint
 from unclip.diffusion.codec import codec
 from unclip.diffusion.denoiser import Schedule
-from unclip.errors import CheckpointError
-from unclip.files import write_atomic
+from unclip.errors import CheckpointError, RequestError
+from unclip.files import read_json, write_atomic, write_json
 from unclip.models.clip import Clip, ClipConfig
 from unclip.models.decoder import Decoder, TextProjection, TextProjectionConfig
 from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler
+from unclip.request import Request, parse_size
 from unclip.stage import Stage
 
 SHARD_INDEX = "model.safetensors.index.json"
-SHARD = "15MB"  # the largest weight file that is written
+SHARD = "15MB"  # the largest weight file that is written, unless a single tensor is larger
 OWN = {"Clip": (Clip, ClipConfig), "TextProjection": (TextProjection, TextProjectionConfig)}
 DIFFUSERS = {cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel)}
 
@@ -53,15 +53,9 @@ def load_checkpoint(name: str | Path, device: torch.device, dtype: torch.dtype) 
     """Read a whole checkpoint onto `device`, its denoisers in `dtype`; CLIP stays in float32, which costs little."""
     folder = find_checkpoint(name)
     index = read_json(folder / INDEX)
-    stages = index.get("stages", {})
-    for part in ("prior", "decoder"):
-        if part not in stages:
-            raise CheckpointError(f"{folder / INDEX} lists no {part}: train it, or get the checkpoint anew")
-
-    def setting(part: str, key: str) -> Any:
-        if key not in stages[part]:
-            raise CheckpointError(f"{folder / INDEX} does not say the {key!r} of the {part}; get the checkpoint anew")
-        return stages[part][key]
+    stages = {part: settings(folder, index, part) for part in ("prior", "decoder")}
+    if "upsampler" in index["stages"]:
+        stages["upsampler"] = settings(folder, index, "upsampler")
 
     def network(component: str, kind: type[nn.Module], precision: torch.dtype = dtype) -> Any:
         module = load_network(folder / component, device, precision)
@@ -74,13 +68,11 @@ def load_checkpoint(name: str | Path, device: torch.device, dtype: torch.dtype) 
 
     def stage(part: str, module: nn.Module, **shape: Any) -> Stage:
         schedule = Schedule.from_config(read_json(folder / f"{part}_scheduler" / "scheduler_config.json"))
-        defaults = {key: setting(part, key) for key in ("sampler", "steps", "guidance")}
+        defaults = {key: stages[part][key] for key in ("sampler", "steps", "guidance")}
         return Stage(part, module.to(memory_format=torch.channels_last).eval(), schedule, **shape, **defaults)
 
     def pictures(part: str, unet: nn.Module) -> dict[str, Any]:
-        space = codec(setting(part, "codec"))
-        width, height = setting(part, "size")
-        shape = space.latent_shape(height, width)
+        space, shape = stages[part]["codec"], stages[part]["shape"]
         if unet.config.out_channels not in (shape[0], 2 * shape[0]):  # twice as many with a learned variance
             channels = unet.config.out_channels
             raise CheckpointError(f"{folder / INDEX}: the codec of the {part} does not fit its {channels} channels")
@@ -95,9 +87,42 @@ def load_checkpoint(name: str | Path, device: torch.device, dtype: torch.dtype) 
     if "upsampler" in stages:
         unet = network("upsampler", UNet2DModel)
         upsamplers.append(stage("upsampler", Upsampler(unet), **pictures("upsampler", unet)))
-    words = folder / "vocabulary.json"
-    vocabulary = frozenset(read_json(words).get("words", ())) if words.exists() else None
-    return Checkpoint(index.get("name", folder.name), clip, prior, decoder, tuple(upsamplers), vocabulary)
+    return Checkpoint(str(index.get("name", folder.name)), clip, prior, decoder, tuple(upsamplers), read_vocabulary(folder))
+
+
+def settings(folder: Path, index: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """A stage's sampler, steps and guidance, and of one that draws pictures the codec and the shape in its space.
+
+    Raises CheckpointError for anything that is missing or that no stage can have.
+    """
+    stages = index.get("stages")
+    stage = stages.get(part) if isinstance(stages, dict) else None
+    if not isinstance(stage, dict):
+        raise CheckpointError(f"{folder / INDEX} lists no {part}: train it, or get the checkpoint anew")
+    for key in ("sampler", "steps", "guidance", *(("codec", "size") if part != "prior" else ())):
+        if stage.get(key) is None:
+            raise CheckpointError(f"{folder / INDEX} does not say the {key!r} of the {part}; get the checkpoint anew")
+    try:
+        request = Request(prompt=part, **{key: stage[key] for key in ("sampler", "steps", "guidance")})
+        found = {"sampler": request.sampler, "steps": request.steps, "guidance": request.guidance}
+        if part != "prior":
+            width, height = parse_size(stage["size"])
+            found["codec"] = codec(stage["codec"])
+            found["shape"] = found["codec"].latent_shape(height, width)
+    except (RequestError, CheckpointError, TypeError, ZeroDivisionError) as error:  # the last two: an odd codec
+        raise CheckpointError(f"{folder / INDEX}, {part}: {error}; get the checkpoint anew") from None
+    return found
+
+
+def read_vocabulary(folder: Path) -> frozenset[str] | None:
+    """The words of the model's training captions; None where they were not a closed set."""
+    path = folder / "vocabulary.json"
+    if not path.exists():
+        return None
+    words = read_json(path).get("words")
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise CheckpointError(f"{path} is damaged: it holds no list of words; get the checkpoint anew")
+    return frozenset(words)
 
 
 def new_network(name: str, config: Mapping[str, Any]) -> nn.Module:
@@ -123,11 +148,17 @@ def network_config(network: nn.Module) -> dict[str, Any]:
 
 
 def save_network(network: nn.Module, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write config.json and the weights, in shards of at most 15 MB; each file is replaced atomically."""
-    tensors = {
-        name: t.detach().to("cpu", dtype if t.is_floating_point() else None).contiguous()
-        for name, t in network.state_dict().items()
-    }
+    """Write config.json and the weights, in shards of 15 MB, or one tensor; each file is replaced atomically.
+
+    Raises CheckpointError for a weight that is finite, but not in `dtype`.
+    """
+    tensors = {}
+    for name, tensor in network.state_dict().items():
+        tensor = tensor.detach().cpu()
+        tensors[name] = tensor.to(dtype if tensor.is_floating_point() else None).contiguous()
+        if (tensor.isfinite() & ~tensors[name].isfinite()).any():
+            kind = str(dtype).removeprefix("torch.")
+            raise CheckpointError(f"{name} holds values beyond {kind}: train with a lower lr, or save as float32")
     pattern = "model{suffix}.safetensors"
     split = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=SHARD)
     for file, names in split.filename_to_tensors.items():
@@ -186,21 +217,3 @@ def read_tensors(folder: Path, device: torch.device | str, dtype: torch.dtype) -
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path} is missing or damaged ({error}); get the checkpoint anew") from None
     return tensors
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises CheckpointError when the file is missing or holds anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise CheckpointError(f"{path} is missing; get the checkpoint anew") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} should hold a JSON object")
-    return value
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object, atomically."""
-    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())

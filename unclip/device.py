@@ -3,20 +3,17 @@
 import torch
 
 from unclip.errors import InputError
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from unclip.names import check_device, check_dtype
 
 
 def pick_device(name: str = "auto") -> torch.device:
     """ "auto" -> CUDA, else Apple's MPS, else the CPU. Raises InputError for a device this machine lacks."""
+    check_device(name)
     present = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name == "auto":
         return torch.device(next(kind for kind, count in present.items() if count))
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps") from None
-    if (device.index or 0) >= present.get(device.type, 0):
+    device = torch.device(name)
+    if (device.index or 0) >= present[device.type]:
         raise InputError(f"device {name!r} is not available here; use --device cpu or auto")
     return device
 
@@ -33,8 +30,6 @@ def has_native_bfloat16(device: torch.device) -> bool:
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """ "auto" -> bfloat16 where it is native, else float32; otherwise the dtype of that name."""
-    if name == "auto":
+    if check_dtype(name) == "auto":
         return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
-    if name not in DTYPES:
-        raise InputError(f"unknown dtype {name!r}; use auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
+    return getattr(torch, name)

@@ -1,5 +1,8 @@
 """Errors a caller can tell apart. Each message is one line that says what is wrong and how to fix it."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UnclipError(Exception):
     """Base of every error this package raises on purpose."""
@@ -23,3 +26,8 @@ class DataError(InputError):
 
 class RecipeError(InputError):
     """A training recipe is missing, has an unknown key, or holds a value that cannot be used."""
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The one of `known` that was probably meant by `name`, for a message's "did you mean"; None if none is near."""
+    return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), None)

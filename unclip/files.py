@@ -1,11 +1,14 @@
 """Files that are either there in full or not there at all."""
 
 import contextlib
+import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from unclip.errors import InputError
+from unclip.errors import CheckpointError, InputError
 
 
 def write_atomic(path: str | Path, data: bytes, *, overwrite: bool = True) -> Path:
@@ -69,6 +72,24 @@ def check_writable(folder: str | Path) -> None:
         for part in reversed(created):
             with contextlib.suppress(OSError):  # not empty: another process uses it by now
                 part.rmdir()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a checkpoint. Raises CheckpointError when the file is missing or holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise CheckpointError(f"{path} is missing; get the checkpoint anew") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: it is not JSON ({error}); get the checkpoint anew") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is damaged: it holds no JSON object; get the checkpoint anew")
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object, atomically."""
+    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def _place_new(temporary: Path, path: Path) -> None:

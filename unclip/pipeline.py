@@ -15,7 +15,7 @@ from torch import Tensor
 from unclip.checkpoints import Checkpoint, load_checkpoint
 from unclip.device import pick_device, pick_dtype
 from unclip.diffusion.noise import generators
-from unclip.errors import RequestError
+from unclip.errors import RequestError, UnclipError
 from unclip.models.clip import TextEncoding, Tokenizer
 from unclip.models.upsampler import enlarge
 from unclip.request import Request, Result, size_text
@@ -52,10 +52,14 @@ class Unclip:
     # ---- text -> embedding -> pixels
 
     @torch.inference_mode()
-    def draw(self, requests: Sequence[Request], progress: Progress | None = None) -> tuple[Tensor, dict[str, float]]:
-        """Resolved requests, one image each and alike in all but prompts and seeds -> pictures and seconds a stage.
+    def draw(
+        self, requests: Sequence[Request], progress: Progress | None = None
+    ) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """Resolved requests, one image each and alike in all but prompts and seeds -> pictures, scores, seconds.
 
-        The pictures are `b 3 h w` in [-1, 1]. Each has a generator of its own, which the stages use one after another.
+        The pictures are `b 3 h w` in [-1, 1], the scores `b` (see `similarity`), the seconds those of each stage. Each
+        picture has a generator of its own, which the stages use one after another. Raises UnclipError for a picture
+        that is not finite.
         """
         first, noise, timings = requests[0], generators([request.seed for request in requests]), {}
         with timed(timings, "text", self.device):
@@ -84,7 +88,9 @@ class Unclip:
                         steps=first.upsampler_steps,
                         progress=steps_of(upsampler.name, progress),
                     )  # b 3 256 256
-        return x, timings
+        if not x.isfinite().all():
+            raise UnclipError("the picture is not finite: use a lower guidance, or float32 (--dtype float32)")
+        return x, self.similarity(x, text.embed), timings
 
     def imagine(
         self,
@@ -129,13 +135,26 @@ class Unclip:
         *,
         batch_size: int | None = None,
         progress: Progress | None = None,
-        on_result: Callable[[Result], None] | None = None,
         **fields: Any,
     ) -> list[Result]:
         """Draw prompts or Requests; `fields` are a Request's (n, seed, steps, ...) for prompts given as text.
 
-        Requests that differ only in prompt and seed share micro-batches of `batch_size` images. `on_result` gets each
-        Result as soon as it is there. Raises RequestError before anything is drawn.
+        Requests that differ only in prompt and seed share micro-batches of `batch_size` images. Raises RequestError
+        before anything is drawn.
+        """
+        return list(self.stream(prompt, batch_size=batch_size, progress=progress, **fields))
+
+    def stream(
+        self,
+        prompt: str | Request | Iterable[str | Request],
+        *,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+        **fields: Any,
+    ) -> Iterator[Result]:
+        """`generate`, but each Result is handed over once its micro-batch is drawn, and none is kept.
+
+        Raises RequestError when it is called, not when the first Result is asked for.
         """
         given = [prompt] if isinstance(prompt, (str, Request)) else list(prompt)
         requests = [self.resolve(r if isinstance(r, Request) else Request(prompt=r, **fields)) for r in given]
@@ -144,12 +163,15 @@ class Unclip:
         batch_size = 16 if batch_size is None else batch_size
         if batch_size < 1:
             raise RequestError(f"batch_size must be at least 1, not {batch_size}")
-        results = []
-        for batch in micro_batches([one for r in requests for one in r.images()], batch_size):
-            pictures, timings = self.draw(batch, progress)
-            scores = self.similarity(pictures, [request.prompt for request in batch])
-            for request, image, score in zip(batch, to_images(pictures), scores, strict=True):
-                result = Result(
+        images = (one for request in requests for one in request.images())
+        return self.results(micro_batches(images, batch_size), progress)
+
+    def results(self, batches: Iterable[Sequence[Request]], progress: Progress | None = None) -> Iterator[Result]:
+        """Draw batches, each as `draw` takes them, one after another."""
+        for batch in batches:
+            pictures, scores, timings = self.draw(batch, progress)
+            for request, image, score in zip(batch, to_images(pictures), scores.tolist(), strict=True):
+                yield Result(
                     image=image,
                     request=request,
                     seed=request.seed,
@@ -158,10 +180,6 @@ class Unclip:
                     timings={stage: seconds / len(batch) for stage, seconds in timings.items()},
                     notes=tuple(self.notes(request)),
                 )
-                results.append(result)
-                if on_result is not None:
-                    on_result(result)
-        return results
 
     def resolve(self, request: Request) -> Request:
         """Fill a request's open fields with this model's defaults, and draw its seed if it has none.
@@ -204,9 +222,9 @@ class Unclip:
             yield f"{self.name} does not know {', '.join(map(repr, unknown))}: see `unclip models show {self.name}`"
 
     @torch.inference_mode()
-    def similarity(self, pictures: Tensor, prompts: Sequence[str]) -> list[float]:
-        """CLIP's cosine similarity of pictures `b 3 h w` in [-1, 1] and prompts, a pair each."""
-        return F.cosine_similarity(self.clip.encode_image(pictures), self.encode_text(prompts).embed).tolist()
+    def similarity(self, pictures: Tensor, text: Tensor) -> Tensor:
+        """CLIP's cosine similarities `b` of pictures `b 3 h w` in [-1, 1] and embeddings `b d` of texts, in pairs."""
+        return F.cosine_similarity(self.clip.encode_image(pictures), text)
 
     def score(self, images: Image.Image | Sequence[Image.Image], prompts: str | Sequence[str]) -> list[float]:
         """CLIP's cosine similarity of images and prompts, in pairs; one prompt may serve all images."""
@@ -218,7 +236,8 @@ class Unclip:
             return []
         size = (self.clip.config.image_size,) * 2
         small = [image.convert("RGB").resize(size, Image.Resampling.BICUBIC) for image in images]
-        return self.similarity(torch.stack([to_tensor(image) for image in small]).to(self.device), prompts)
+        pictures = torch.stack([to_tensor(image) for image in small]).to(self.device)
+        return self.similarity(pictures, self.encode_text(prompts).embed).tolist()
 
 
 def micro_batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:

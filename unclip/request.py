@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import operator
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unclip.diffusion.names import SAMPLER_NAMES
-from unclip.errors import RequestError
+from unclip.diffusion.names import check_sampler
+from unclip.errors import RequestError, nearest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MODES = ("generate",)
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000  # the length of the training schedule
+MAX_GUIDANCE = 1000
 MAX_IMAGES = 100_000
 MAX_SIDE = 8192
 
@@ -34,7 +35,7 @@ class Request:
     seed              0 .. 2**63-1; image i of the request has seed + i
     n                 number of images
     steps, prior_steps, upsampler_steps             denoising steps, 1 .. 1000
-    guidance, prior_guidance                        classifier-free guidance scales, >= 0
+    guidance, prior_guidance                        classifier-free guidance scales, 0 .. 1000
     sampler, prior_sampler                          names from unclip.diffusion.names.SAMPLER_NAMES
     size              (width, height) in pixels; "64x64" and 64 are understood too; None: the model's largest
     prior_best_of     embeddings the prior draws, of which the one nearest to the text is used
@@ -85,7 +86,7 @@ class Request:
                 self._normalise(name, _scale(name, getattr(self, name)))
         for name in ("sampler", "prior_sampler"):
             if getattr(self, name) is not None:
-                _check_choice(name, getattr(self, name), SAMPLER_NAMES)
+                check_sampler(getattr(self, name), name)
         if self.size is not None:
             self._normalise("size", parse_size(self.size))
 
@@ -99,11 +100,11 @@ class Request:
             self, **{name: value for name, value in defaults.items() if getattr(self, name) is None}
         )
 
-    def images(self) -> list[Request]:
-        """One request an image: n = 1 and seed + i. The seed must be set."""
+    def images(self) -> Iterator[Request]:
+        """One request an image, made as it is asked for: n = 1 and seed + i. The seed must be set."""
         if self.seed is None:
             raise RequestError("seed is not set; draw one before the request is split into images")
-        return [dataclasses.replace(self, n=1, seed=self.seed + i) for i in range(self.n)]
+        return (dataclasses.replace(self, n=1, seed=self.seed + i) for i in range(self.n))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values; the size as "WxH". `from_dict` gives the same request back."""
@@ -206,8 +207,8 @@ def _scale(name: str, value: Any) -> float:
             number = float(value)
         except (TypeError, ValueError, OverflowError):
             number = math.nan
-    if not math.isfinite(number) or number < 0:
-        raise RequestError(f"{name} must be a finite number of at least 0, not {_show(value)}")
+    if not 0 <= number <= MAX_GUIDANCE:  # nor NaN
+        raise RequestError(f"{name} must be a number from 0 to {MAX_GUIDANCE}, not {_show(value)}")
     return number
 
 
@@ -215,8 +216,8 @@ def _check_keys(fields: dict[str, Any]) -> None:
     known = [field.name for field in dataclasses.fields(Request)]
     for key in fields:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            near = nearest(key, known)
+            fix = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
             raise RequestError(f"{_show(key)} is not a field of a request; {fix}")
 
 

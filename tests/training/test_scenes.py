@@ -261,3 +261,12 @@ def test_errors_name_the_fix(tmp_path):
 def test_import_is_light():
     code = "import sys, unclip.training.scenes; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_the_share_of_single_objects_can_be_set():
+    for singles in (0.0, 0.75, 1.0):
+        kinds = [scene_at(3, i, singles=singles)[0].kind for i in range(600)]
+        assert abs(kinds.count("single") / 600 - singles) < 0.06
+        if singles < 1:
+            assert kinds.count("pair") > kinds.count("count") > 0
+    assert [scene_at(3, i) for i in range(50)] == [scene_at(3, i, singles=0.45) for i in range(50)]

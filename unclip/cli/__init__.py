@@ -35,7 +35,7 @@ def _report(error: Exception) -> int:
 
     if type(error).__name__ == "Abort":  # how some versions of typer hand on an interrupt
         return 130
-    if type(error).__name__ == "OutOfMemoryError":  # torch's; torch must not be imported to compare types
+    if _is_out_of_memory(error):
         message, code = "the device ran out of memory; use a smaller --batch-size", 1
     elif type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message(), file=sys.stderr)
@@ -50,3 +50,11 @@ def _report(error: Exception) -> int:
         raise error
     print(f"unclip: error: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether a device, or the machine, had no memory left. Told by name: torch must not be imported to compare."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    told = ("DefaultCPUAllocator", "MPS backend out of memory")  # of these torch says no more than RuntimeError
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in told)

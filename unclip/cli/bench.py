@@ -14,9 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
+from unclip.bundled import find_checkpoint
 from unclip.cli import options
 from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import UnclipError
+from unclip.names import check_device, check_dtype
 from unclip.request import Request, size_text
 
 PROMPT = "a penguin on a pink background"
@@ -33,8 +35,9 @@ def bench(
     """Measure the time to the first picture, images a second, and peak memory."""
     options.check_at_least_one("--batch-size", batch_size)
     options.check_at_least_one("--repeat", repeat)
-    options.check_choice("--device", device, options.DEVICES)
-    options.check_choice("--dtype", dtype, options.DTYPES)
+    check_device(device)
+    check_dtype(dtype)
+    find_checkpoint(model)  # a mistake here is not to look like a failed measurement
     report: dict[str, Any] = {
         "machine": machine(),
         "model": model,

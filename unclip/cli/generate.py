@@ -12,6 +12,7 @@ from unclip.cli import options
 from unclip.cli.output import target
 from unclip.cli.progress import Progress, on_terminal
 from unclip.diffusion.names import SAMPLER_NAMES
+from unclip.names import check_device, check_dtype
 from unclip.request import Request, Result, size_text
 
 _SAMPLERS = "|".join(SAMPLER_NAMES)
@@ -65,8 +66,8 @@ def generate(
         )
         for prompt in prompts
     ]
-    options.check_choice("--device", device, options.DEVICES)
-    options.check_choice("--dtype", dtype, options.DTYPES)
+    check_device(device)
+    check_dtype(dtype)
     options.check_at_least_one("--batch-size", batch_size)
     place = target(out, images=n * len(requests))
 
@@ -74,19 +75,16 @@ def generate(
 
     progress = Progress(on_terminal(quiet))
     told: set[str] = set()
-
-    def save(result: Result) -> None:
-        progress.close()
-        path = place.save(result)
-        print(_line(result, path, as_json), flush=True)
-        for note in result.notes:
-            if note not in told and not quiet:
-                print(f"unclip: note: {note}", file=sys.stderr)
-            told.add(note)
-
     pipe = Unclip.from_pretrained(model, device=device, dtype=dtype)
     try:
-        pipe.generate(requests, batch_size=batch_size, progress=progress, on_result=save)
+        for result in pipe.stream(requests, batch_size=batch_size, progress=progress):
+            progress.close()
+            path = place.save(result)
+            print(_line(result, path, as_json), flush=True)
+            for note in result.notes:
+                if note not in told and not quiet:
+                    print(f"unclip: note: {note}", file=sys.stderr)
+                told.add(note)
     finally:
         progress.close()
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from unclip.bundled import bundled_models, find_checkpoint
+from unclip.bundled import INDEX, bundled_models, find_checkpoint
 from unclip.errors import CheckpointError
+from unclip.files import read_json
 
 CARD_LINES = 12
 _MAX_JSON = 100 << 20  # bytes; safetensors itself allows headers up to this
@@ -25,7 +26,7 @@ def list_models() -> None:
         raise CheckpointError("no model came with this installation; reinstall unclip, or use a full checkout")
     for name in bundled_models():
         folder = find_checkpoint(name)
-        index = _json(folder / "model_index.json")
+        index = read_json(folder / INDEX)
         total = sum(count for _, count in components(folder, index))
         print(f"{name}  {', '.join(sizes(folder, index))}  {_millions(total)} parameters")
 
@@ -37,7 +38,7 @@ def show_model(
 ) -> None:
     """Show what a model is made of."""
     folder = find_checkpoint(name)
-    index = _json(folder / "model_index.json")
+    index = read_json(folder / INDEX)
     if vocabulary:
         _print_vocabulary(name, folder)
         return
@@ -68,7 +69,7 @@ def sizes(folder: Path, index: dict[str, Any]) -> list[str]:
         found = [stage.get("size") for stage in stages.values() if isinstance(stage, dict)]
     else:
         configs = [folder / part / "config.json" for part in ("decoder", "super_res_last")]
-        found = [_json(config).get("sample_size") for config in configs if config.is_file()]
+        found = [read_json(config).get("sample_size") for config in configs if config.is_file()]
     return ["x".join(map(str, size if isinstance(size, list) else (size, size))) for size in found if size]
 
 
@@ -85,16 +86,6 @@ def _parameters(file: Path) -> int:
         raise CheckpointError(f"{file} is damaged: it has no safetensors header; copy it anew") from error
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is missing or damaged ({error}); copy it anew") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{file} is damaged: it holds no JSON object; copy it anew")
-    return found
-
-
 def _card(folder: Path) -> list[str]:
     """The first lines of the model card, without its front matter."""
     card = folder / "README.md"
@@ -108,7 +99,7 @@ def _print_vocabulary(name: str, folder: Path) -> None:
     """Print the words of the captions the model was trained on, one a line."""
     if not (folder / "vocabulary.json").is_file():
         raise CheckpointError(f"model {name!r} has no list of words; ask it anything")
-    words = _json(folder / "vocabulary.json").get("words")
+    words = read_json(folder / "vocabulary.json").get("words")
     print("\n".join(map(str, words if isinstance(words, list) else [])))
 
 

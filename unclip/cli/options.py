@@ -5,11 +5,9 @@ from typing import Annotated
 import typer
 
 from unclip.errors import InputError
+from unclip.names import DEVICES, DTYPES
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-
-Model = Annotated[str, typer.Option(help="A model's name, a checkpoint folder, or a hub id.")]
+Model = Annotated[str, typer.Option(help="A model's name, or a checkpoint folder.")]
 Device = Annotated[str, typer.Option(metavar="|".join(DEVICES), help="Where to compute.")]
 Dtype = Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Precision of the weights.")]
 Json = Annotated[

@@ -8,12 +8,14 @@ import typer
 from unclip.cli import options
 from unclip.errors import InputError
 from unclip.files import check_writable
+from unclip.names import check_device
+from unclip.training.recipe import STAGES
 
-STAGES = ("clip", "prior", "decoder", "upsampler", "all")
+CHOICES = (*STAGES, "all")
 
 
 def train(
-    stage: Annotated[str, typer.Argument(metavar="|".join(STAGES), help="What to train; all: in this order.")],
+    stage: Annotated[str, typer.Argument(metavar="|".join(CHOICES), help="What to train; all: in this order.")],
     out: Annotated[str, typer.Option(metavar="FOLDER", help="Where checkpoints, curves and samples go.")],
     recipe: Annotated[str, typer.Option(help="A recipe file, or a preset's name.")] = "stickers-cpu",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
@@ -21,13 +23,13 @@ def train(
         str | None, typer.Option(metavar="MODEL", help="Start from a model's weights, such as stickers.")
     ] = None,
     device: options.Device = "auto",
-    minutes: Annotated[float | None, typer.Option(help="End after this time, not the recipe's steps.")] = None,
-    steps: Annotated[int | None, typer.Option(help="End after these steps, not the recipe's.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="End each stage after this time, not the recipe's steps.")] = None,
+    steps: Annotated[int | None, typer.Option(help="End each stage after these steps, not the recipe's.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Train a stage of a model."""
-    options.check_choice("stage", stage, STAGES)
-    options.check_choice("--device", device, options.DEVICES)
+    """Train a stage of a model, or all of them."""
+    options.check_choice("stage", stage, CHOICES)
+    check_device(device)
     options.check_at_least_one("--steps", steps)
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
         raise InputError(f"--minutes must be a finite number above 0, not {minutes}")

@@ -118,19 +118,6 @@ def x0_from(output: Tensor, x: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
     return output
 
 
-def target(x0: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """What the network should say at `add_noise(x0, noise, t, schedule)`: `b ...`. Inverse of `x0_from`.
-
-    v = sqrt(ab) eps - sqrt(1 - ab) x0: Progressive Distillation (Salimans & Ho 2022), section 4.
-    """
-    if schedule.prediction_type == "epsilon":
-        return noise
-    if schedule.prediction_type == "v_prediction":
-        a, s = _signal_and_noise(x0, t, schedule)
-        return a * noise - s * x0
-    return x0
-
-
 def add_noise(x0: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
     """x_t given x0 and noise (`b ...`) at timesteps t (`b`): DDPM (Ho et al. 2020), equation 4."""
     a, s = _signal_and_noise(x0, t, schedule)

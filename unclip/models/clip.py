@@ -114,11 +114,9 @@ class Tokenizer:
 
 def contrastive_loss(image_embed: Tensor, text_embed: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
     """Symmetric cross entropy over a batch's similarities (CLIP, figure 3); `b d`, `b d` -> loss, rank-1 accuracy."""
-    image_embed, text_embed = (
-        F.normalize(image_embed.float(), dim=-1),
-        F.normalize(text_embed.float(), dim=-1),
-    )
-    logits = logit_scale.exp() * image_embed @ text_embed.T  # b_image b_text
+    with torch.autocast(image_embed.device.type, enabled=False):  # bfloat16 would round away most of what is learned
+        image_unit, text_unit = (F.normalize(embed.float(), dim=-1) for embed in (image_embed, text_embed))
+        logits = logit_scale.float().exp() * image_unit @ text_unit.T  # b_image b_text
     labels = torch.arange(len(logits), device=logits.device)
     loss = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
     return loss, (logits.argmax(dim=1) == labels).float().mean()

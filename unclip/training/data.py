@@ -27,25 +27,25 @@ from unclip.training.stored import Folder, Shards
 class Scenes(Dataset[Sample]):
     """Scenes composed without end: no epochs, as no index repeats. Raises DataError for an unknown split."""
 
-    def __init__(self, size: int, seed: int, split: str = "train"):
+    def __init__(self, size: int, seed: int, split: str = "train", singles: float = scenes.SINGLES):
         if split not in scenes.SPLITS:
             raise DataError(f"scenes have no split {split!r}; {_nearest(split, scenes.SPLITS)}")
-        self.size, self.seed, self.split = size, seed, split
+        self.size, self.seed, self.split, self.singles = size, seed, split, singles
 
     def __getitem__(self, index: int) -> Sample:
-        scene, caption = scenes.scene_at(self.seed, index, self.split)
+        scene, caption = scenes.scene_at(self.seed, index, self.split, self.singles)
         pixels = torch.from_numpy(scenes.render(scene, self.size))  # h w 3
         return pixels.permute(2, 0, 1).contiguous(), caption  # 3 h w
 
 
 # The keys of each kind of data: is the key required?
-KINDS = {"scenes": {"split": False}, "folder": {"path": True}, "webdataset": {"shards": True}}
+KINDS = {"scenes": {"split": False, "singles": False}, "folder": {"path": True}, "webdataset": {"shards": True}}
 
 
 def open_dataset(config: Mapping[str, Any], size: int, seed: int) -> Dataset[Sample]:
     """The dataset a recipe's table asks for.
 
-    One of {kind = "scenes", split = "train"}, {kind = "folder", path = "..."}, {kind = "webdataset", shards
+    One of {kind = "scenes", split = "train", singles = 0.45}, {kind = "folder", path = "..."}, {kind = "webdataset", shards
     = "..." or a list}. Raises DataError, naming the nearest known name, for a kind or key that is not one
     of these.
     """
@@ -61,11 +61,14 @@ def open_dataset(config: Mapping[str, Any], size: int, seed: int) -> Dataset[Sam
     for key in keys.keys() & config.keys():
         value = config[key]
         parts = value if key == "shards" and isinstance(value, list | tuple) and value else [value]
-        if not all(isinstance(part, str | Path) and str(part) for part in parts):
+        if key == "singles":
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+                raise DataError(f"data key 'singles' is {value!r}; it must be a share from 0 to 1")
+        elif not all(isinstance(part, str | Path) and str(part) for part in parts):
             kinds = "a path or a list of paths" if key == "shards" else "a string"
             raise DataError(f"data key {key!r} is {value!r}; it must be {kinds}")
     if kind == "scenes":
-        return Scenes(size, seed, config.get("split", "train"))
+        return Scenes(size, seed, config.get("split", "train"), config.get("singles", scenes.SINGLES))
     if kind == "folder":
         return Folder(config["path"], size, seed)
     return Shards(config["shards"], size, seed)

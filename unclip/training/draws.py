@@ -9,9 +9,9 @@ from unclip.diffusion.denoiser import Schedule, x0_from
 
 
 def draw_noise(
-    x0: Tensor, generator: torch.Generator, shift: float | None = None, spread: float = 1.4
+    x0: Tensor, schedule: Schedule, generator: torch.Generator, shift: float | None = None, spread: float = 1.4
 ) -> tuple[Tensor, Tensor]:
-    """Timesteps `b` and noise like x0, both from `generator`. Timesteps are uniform without a shift.
+    """Timesteps `b` of a schedule and noise like x0, both from `generator`. Timesteps are uniform without a shift.
 
     With one, half the log of noise over signal variance is normal with mean `shift` and deviation `spread`, as Esser et
     al. 2024 (arXiv:2403.03206, section 3.1) draw it; on the cosine schedule that is log tan(pi t / 2). The larger the
@@ -21,12 +21,12 @@ def draw_noise(
         share = torch.rand(len(x0), generator=generator)
     else:
         share = 2 / torch.pi * torch.atan(torch.exp(shift + spread * torch.randn(len(x0), generator=generator)))
-    t = (share * 1000).long().clamp(max=999)
+    t = (share * schedule.num_train_timesteps).long().clamp(max=schedule.num_train_timesteps - 1)
     return t.to(x0.device), torch.randn(x0.shape, generator=generator).to(x0)
 
 
 def velocity_error(output: Tensor, x_t: Tensor, x0: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """Mean squared error of the velocity that a network's output implies, whatever it predicts.
+    """Mean squared error of the velocity that a network's output implies, be that output v or x0.
 
     With v = (sqrt(ab) x_t - x0) / sqrt(1 - ab), that is the error of x0 over the noise variance; the variance is taken
     as at least 0.04, or x0 predictions at the last, nearly clean timesteps would count for more than all else. Small
@@ -40,7 +40,7 @@ def velocity_error(output: Tensor, x_t: Tensor, x0: Tensor, t: Tensor, schedule:
 
 def random_known(count: int, size: int, share: float, generator: torch.Generator) -> Tensor:
     """Masks `b 1 h w`, 1 = known: nothing known, or in `share` of the samples all but, or only, a random box."""
-    given, inside, *_ = torch.rand(2, count, generator=generator)
+    given, inside = torch.rand(2, count, generator=generator)
     corners = torch.rand(2, 2, count, generator=generator).sort(dim=1).values * size  # axis, low and high, b
     grid = torch.arange(size) + 0.5
     across = [(grid >= low[:, None]) & (grid < high[:, None]) for low, high in corners]  # b size, each

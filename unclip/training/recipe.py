@@ -40,7 +40,7 @@ class Fit:
     decay: float = within(0.3, 0, 1)
     weight_decay: float = within(0.01, 0, 1)
     beta2: float = within(0.99, 0, 0.999999)
-    clip_norm: float = within(1.0, 0, INFINITE)
+    clip_norm: float = within(1.0, 1e-6, INFINITE)  # 0 would leave nothing of any gradient
     ema: float = within(0.999, 0, 1)
     compile: bool = False
     workers: int = within(1, 0, 1024)

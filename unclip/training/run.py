@@ -1,7 +1,8 @@
 """From a recipe to a trained checkpoint folder: stage by stage, each from what the ones before it left."""
 
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ from unclip import __version__
 from unclip.bundled import INDEX, find_checkpoint
 from unclip.checkpoints import load_network, read_json, read_tensors, save_network, write_json
 from unclip.device import pick_device
-from unclip.errors import CheckpointError, DataError, RecipeError
+from unclip.errors import CheckpointError, DataError, InputError, RecipeError
 from unclip.training.captions import vocabulary
 from unclip.training.data import open_dataset
 from unclip.training.images import Sample
 from unclip.training.loop import Task, fit
+from unclip.training.options import check_sizes
 from unclip.training.progress import Budget
 from unclip.training.recipe import Recipe, load_recipe
 from unclip.training.stages import ClipTask, DecoderTask, FrozenClip, PriorTask, UpsamplerTask
 from unclip.training.state import PORTABLE, has_state
+
+Pictures = Callable[[int], Dataset[Sample]]
+"""size -> the recipe's pictures as squares of that many pixels."""
 
 
 def train(
@@ -41,23 +46,27 @@ def train(
     recipe: a preset's name or a TOML file. init: a model whose weights the stages start from, and whose CLIP is used
     where none is trained here. minutes or steps: the budget of each stage, resumed parts included; else the recipe's.
     `out/STAGE` holds the run of a stage: its state, loss curve and samples. Raises InputError for what a user
-    can mend.
+    can mend; a run that is there already is one such thing, unless `resume` says to go on with it.
     """
     loaded, out, where = load_recipe(recipe), Path(out), pick_device(device)
+    check_sizes(loaded)
     names = list(loaded.stages) or ["clip"] if stage == "all" else [stage]
     resumed = stages_to_resume(names, out) if resume else []
+    if not resume and (there := [out / name for name in names if has_state(out / name)]):
+        raise InputError(f"{there[0]} holds a run already: add --resume to go on, or choose another --out")
+    pictures = cache(partial(dataset, loaded))  # to list a folder or walk through shards may take minutes
     start = None if init is None else find_checkpoint(init)
     if start is not None and "clip" not in names and not (out / "model" / "clip").exists():
         save_network(load_network(start / "clip"), out / "model" / "clip")
     for name in names:
         table = loaded.stage(name)
         torch.manual_seed(loaded.seed)  # the initial weights
-        task = new_task(name, loaded, out / "model", where)
+        task = new_task(name, loaded, out / "model", where, pictures)
         if start is not None and name not in resumed:
             start_from(task, start)
         fit(
             task,
-            dataset(loaded, task.size),
+            pictures(task.size),
             table.fit,
             out / name,
             seed=loaded.seed,
@@ -98,23 +107,23 @@ def dataset(recipe: Recipe, size: int) -> Dataset[Sample]:
         raise DataError(f"{recipe.source} [data]: {error}") from None
 
 
-def new_task(name: str, recipe: Recipe, model: Path, device: torch.device) -> Task:
+def new_task(name: str, recipe: Recipe, model: Path, device: torch.device, pictures: Pictures) -> Task:
     """The task of a stage with fresh weights. The prior and the decoder need the CLIP that lies in `model`."""
     table = recipe.stage(name)
     if name == "clip":
         return ClipTask(table)
     if name == "upsampler":
-        return UpsamplerTask(table, partial(examples, recipe, device))
+        return UpsamplerTask(table, partial(examples, pictures, device))
     if not (model / "clip" / "config.json").exists():
         raise RecipeError(f"the {name} needs a trained CLIP in {model / 'clip'}: run `unclip train clip` first")
     kind = PriorTask if name == "prior" else DecoderTask
-    return kind(table, FrozenClip(model / "clip", device), partial(examples, recipe, device))
+    return kind(table, FrozenClip(model / "clip", device), partial(examples, pictures, device))
 
 
-def examples(recipe: Recipe, device: torch.device, size: int, count: int = 16) -> tuple[Tensor, list[str]]:
+def examples(pictures: Pictures, device: torch.device, size: int, count: int = 16) -> tuple[Tensor, list[str]]:
     """A few pictures `b 3 h w` in [-1, 1] and their captions, from far beyond what a run reaches in an endless set."""
-    pictures = dataset(recipe, size)
-    images, captions = zip(*(pictures[2**40 + i] for i in range(count)), strict=True)
+    source = pictures(size)
+    images, captions = zip(*(source[2**40 + i] for i in range(count)), strict=True)
     return torch.stack(images).to(device).float() / 127.5 - 1, list(captions)
 
 

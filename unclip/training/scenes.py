@@ -39,6 +39,7 @@ SIZE_WORDS = ("small", "large")
 COUNTS = (2, 3, 4)
 SPLITS = ("train", "held_out")
 HELD_OUT_PERCENT = 8
+SINGLES = 0.45
 _COLOURS = tuple(BACKGROUNDS)
 _MARGIN = 0.012  # kept free at the edges of a cell, as a fraction of the canvas: 0.8 px at 64 px
 
@@ -76,7 +77,7 @@ class Scene:
     size_word: str | None = None
 
 
-def scene_at(seed: int, index: int, split: str = "train") -> tuple[Scene, str]:
+def scene_at(seed: int, index: int, split: str = "train", singles: float = SINGLES) -> tuple[Scene, str]:
     """Scene and caption number ``index`` of the stream ``seed``: the same on every machine, in any order.
 
     Raises:
@@ -84,15 +85,18 @@ def scene_at(seed: int, index: int, split: str = "train") -> tuple[Scene, str]:
     """
     # Philox is counter based: any (seed, index) is reached at once, and streams do not overlap.
     rng = np.random.Generator(np.random.Philox(key=[seed, index]))
-    scene = draw_scene(rng, tuple(load_nouns()), split)
+    scene = draw_scene(rng, tuple(load_nouns()), split, singles)
     return scene, caption(scene, rng)
 
 
-def draw_scene(rng: np.random.Generator, nouns: Sequence[str], split: str = "train") -> Scene:
-    """Draw a scene of at least two ``nouns``: 45% single objects, 35% pairs, 20% counts.
+def draw_scene(
+    rng: np.random.Generator, nouns: Sequence[str], split: str = "train", singles: float = SINGLES
+) -> Scene:
+    """Draw a scene of at least two ``nouns``: by default 45% single objects, 35% pairs, 20% counts.
 
     Args:
         split: "train", or "held_out" for the combinations that training never shows (see ``is_held_out``).
+        singles: The share of single objects; pairs are to counts as seven to four in the rest.
 
     Raises:
         DataError: an unknown split, or fewer than two nouns.
@@ -103,7 +107,7 @@ def draw_scene(rng: np.random.Generator, nouns: Sequence[str], split: str = "tra
         raise DataError(f"scenes need at least two nouns, not {len(nouns)}")
     wanted = split == "held_out"
     share = rng.random()
-    kind = "single" if share < 0.45 else "pair" if share < 0.8 else "count"
+    kind = "single" if share < singles else "pair" if share < 1 - (1 - singles) * 4 / 11 else "count"
     relation = _pick(rng, RELATIONS) if kind == "pair" else None
     count = _pick(rng, COUNTS) if kind == "count" else None
     # Only what decides the split is drawn again, so that both splits have the same shares of everything else.

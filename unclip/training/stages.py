@@ -3,7 +3,6 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from unclip.checkpoints import DIFFUSERS, load_network, new_network
 from unclip.diffusion.codec import PixelUnshuffle
-from unclip.diffusion.denoiser import PREDICTION_TYPES, Schedule, add_noise
+from unclip.diffusion.denoiser import Schedule, add_noise
 from unclip.diffusion.noise import generators
 from unclip.errors import CheckpointError, RecipeError
 from unclip.models.clip import Clip, ClipConfig, TextEncoding, Tokenizer, contrastive_loss
@@ -23,7 +22,8 @@ from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler, enlarge
 from unclip.stage import Stage
 from unclip.training.draws import draw_noise, random_known, to_picture, velocity_error
-from unclip.training.recipe import StageRecipe, build, check_keys, check_type, one_of, within
+from unclip.training.options import DecoderOptions, PriorOptions, UpsamplerOptions, decoder_size
+from unclip.training.recipe import StageRecipe, build, check_keys, check_type
 
 Loss = tuple[Tensor, dict[str, Tensor]]
 Examples = Callable[..., tuple[Tensor, list[str]]]
@@ -38,7 +38,10 @@ class ClipTask:
         config = build(ClipConfig, recipe.model, where)
         if config.text_width != config.embed_dim:
             raise RecipeError(f"{where}: text_width = {config.text_width} must equal embed_dim = {config.embed_dim}")
-        self.network: Clip = new_part("Clip", config.to_dict(), where)
+        if config.vocab_size != ClipConfig.vocab_size:
+            known = ClipConfig.vocab_size
+            raise RecipeError(f"{where}: vocab_size = {config.vocab_size} must be {known}, as CLIP's tokenizer has it")
+        self.network: Clip = new_part("Clip", config.to_dict(), {}, where)
         self.tokenizer = Tokenizer(config.context_length)
         self.size = config.image_size
 
@@ -58,7 +61,10 @@ class ClipTask:
 
 
 class FrozenClip:
-    """A trained CLIP as the other stages need it: captions and pictures in, conditioning out, some of it dropped."""
+    """A trained CLIP as the other stages need it: captions and pictures in, conditioning out, some of it dropped.
+
+    It runs in float32 whatever the training's precision, for so it runs when the finished model draws.
+    """
 
     def __init__(self, folder: Path, device: torch.device):
         self.clip: Clip = load_network(folder, device)
@@ -67,7 +73,8 @@ class FrozenClip:
 
     @torch.no_grad()
     def text(self, captions: list[str]) -> TextEncoding:
-        return self.clip.encode_tokens(self.tokenizer(captions).to(self.device))
+        with torch.autocast(self.device.type, enabled=False):
+            return self.clip.encode_tokens(self.tokenizer(captions).to(self.device))
 
     @torch.no_grad()
     def text_or_nothing(self, captions: list[str], drop: Tensor) -> TextEncoding:
@@ -76,14 +83,8 @@ class FrozenClip:
 
     @torch.no_grad()
     def image(self, images: Tensor) -> Tensor:
-        return self.clip.encode_image(images).float()
-
-
-@dataclass(frozen=True)
-class PriorOptions:
-    """text_drop: how often the text is left out, for classifier-free guidance (10% in the paper)."""
-
-    text_drop: float = within(0.1, 0, 1)
+        with torch.autocast(self.device.type, enabled=False):
+            return self.clip.encode_image(images.float())
 
 
 class PriorTask:
@@ -93,8 +94,8 @@ class PriorTask:
         self.options = build(PriorOptions, recipe.task, f"{recipe.source} [prior.task]")
         self.clip = clip
         config = clip.clip.config
-        sizes = {"embedding_dim": config.embed_dim, "num_embeddings": config.context_length, **recipe.model}
-        self.network = Prior(new_part("PriorTransformer", sizes, f"{recipe.source} [prior.model]"))
+        sizes = {"embedding_dim": config.embed_dim, "num_embeddings": config.context_length}
+        self.network = Prior(new_part("PriorTransformer", recipe.model, sizes, f"{recipe.source} [prior.model]"))
         self.size = config.image_size
         self.schedule = Schedule(prediction_type="sample", clip=5.0)
         embeds = torch.cat([clip.image(part) for part in examples(self.size, 2048)[0].split(256)])
@@ -109,7 +110,7 @@ class PriorTask:
         x0 = self.network.whiten(self.clip.image(images))  # b d
         drop = torch.rand(len(x0), generator=generator) < self.options.text_drop
         text = self.clip.text_or_nothing(captions, drop)
-        t, noise = draw_noise(x0, generator)
+        t, noise = draw_noise(x0, self.schedule, generator)
         x0_hat = network(add_noise(x0, noise, t, self.schedule), t, **self.network.condition(text))
         cosine = F.cosine_similarity(self.network.unwhiten(x0_hat.float()), self.network.unwhiten(x0)).mean()
         return F.mse_loss(x0_hat.float(), x0), {"cosine": cosine.detach()}
@@ -121,19 +122,6 @@ class PriorTask:
         return {"prior": self.network.transformer}
 
 
-@dataclass(frozen=True)
-class DecoderOptions:
-    """What is left out in training: the embedding and the text (10% and 50% in the paper, section 2.1), and how many
-    of the samples show a part of the picture as known (GLIDE, section 4.2); the codec's patch, in pixels."""
-
-    prediction: str = one_of("sample", PREDICTION_TYPES)
-    noise_shift: float = within(1.2, -5, 5)
-    patch: int = within(4, 1, 64)
-    embed_drop: float = within(0.1, 0, 1)
-    text_drop: float = within(0.5, 0, 1)
-    known: float = within(0.2, 0, 1)
-
-
 class DecoderTask:
     """The decoder's objective: the velocity's error, from the embedding, the text and GLIDE's inpainting inputs."""
 
@@ -141,24 +129,28 @@ class DecoderTask:
         self.options = build(DecoderOptions, recipe.task, f"{recipe.source} [decoder.task]")
         self.clip = clip
         self.codec = PixelUnshuffle(self.options.patch)
-        where, settings = f"{recipe.source} [decoder.model]", dict(recipe.model)
-        self.size = self.output_size = settings.pop("size", 64)
+        self.sampling = recipe.sampling
+        where = f"{recipe.source} [decoder.model]"
+        self.size = self.output_size = decoder_size(recipe)
         check_multiple(where, "size", self.size, self.options.patch)
         shape = self.codec.latent_shape(self.size, self.size)
         mask_channels = self.options.patch**2
         unet = new_part(
             "UNet2DConditionModel",
             {
+                "resnet_time_scale_shift": "scale_shift",
+                "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+                **{key: value for key, value in recipe.model.items() if key != "size"},
+            },
+            {
                 "sample_size": shape[1],
                 "in_channels": 2 * shape[0] + mask_channels,
                 "out_channels": shape[0],
                 "class_embed_type": "identity",
-                "resnet_time_scale_shift": "scale_shift",
-                "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
-                **settings,
             },
             where,
         )
+        check_multiple(where, "size", self.size, coarsest(self.options.patch, unet))
         projection = TextProjectionConfig(
             clip_embeddings_dim=clip.clip.config.embed_dim,
             time_embed_dim=4 * unet.config.block_out_channels[0],
@@ -170,19 +162,20 @@ class DecoderTask:
         self.examples = examples
 
     def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
-        drop_embed, drop_text, _ = torch.rand(3, len(images), generator=generator)
+        drop_embed, drop_text = torch.rand(2, len(images), generator=generator)
         text = self.clip.text_or_nothing(captions, drop_text < self.options.text_drop)
         gone = (drop_embed < self.options.embed_drop)[:, None].to(images.device)
         embed = torch.where(gone, self.network.projection.null_embed, self.clip.image(images))
         known = random_known(len(images), self.size, self.options.known, generator).to(images.device)
         x0 = self.codec.encode(images)  # b c h w
-        t, noise = draw_noise(x0, generator, self.options.noise_shift)
+        t, noise = draw_noise(x0, self.schedule, generator, self.options.noise_shift)
         conditioning = self.network.condition(embed, text, x0, self.codec.encode_mask(known))
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_error(network(x_t, t, **conditioning), x_t, x0, t, self.schedule), {}
 
     def stage(self) -> Stage:
-        return Stage("decoder", self.network, self.schedule, self.shape, self.codec, "ddim", 20, 2.0)
+        sampler, steps, guidance = self.sampling.sampler, self.sampling.steps, self.sampling.guidance
+        return Stage("decoder", self.network, self.schedule, self.shape, self.codec, sampler, steps, guidance)
 
     @torch.no_grad()
     def grid(self) -> Image.Image:
@@ -197,27 +190,13 @@ class DecoderTask:
         return {"decoder": self.network.unet, "text_proj": self.network.projection}
 
 
-@dataclass(frozen=True)
-class UpsamplerOptions:
-    """The sizes in pixels, and how the small picture is spoiled: the decoder's own pictures are not perfect
-    (unCLIP, section 2.1, after SR3 and Cascaded Diffusion). blur and noise are the largest standard deviations."""
-
-    size: int = within(256, 1, 4096)
-    small: int = within(64, 1, 4096)
-    crop: int = within(128, 1, 4096)
-    prediction: str = one_of("sample", PREDICTION_TYPES)
-    noise_shift: float = within(0.0, -5, 5)
-    patch: int = within(4, 1, 64)
-    blur: float = within(0.6, 0, 2)
-    noise: float = within(0.06, 0, 1)
-
-
 class UpsamplerTask:
     """The upsampler's objective: the error of the velocity, from the spoiled small picture, on random crops."""
 
     def __init__(self, recipe: StageRecipe, examples: Examples):
         where = f"{recipe.source} [upsampler.task]"
         self.options = build(UpsamplerOptions, recipe.task, where)
+        self.sampling = recipe.sampling
         self.codec = PixelUnshuffle(self.options.patch)
         self.size = self.output_size = self.options.size
         check_multiple(where, "size", self.size, self.options.patch)
@@ -227,9 +206,9 @@ class UpsamplerTask:
             "in_channels": 2 * self.shape[0],
             "out_channels": self.shape[0],
         }
-        unet = new_part("UNet2DModel", {**sizes, **recipe.model}, f"{recipe.source} [upsampler.model]")
+        unet = new_part("UNet2DModel", recipe.model, sizes, f"{recipe.source} [upsampler.model]")
         check_multiple(where, "size", self.size, self.options.small)
-        side = self.options.patch * 2 ** (len(unet.config.block_out_channels) - 1)  # of the coarsest level's positions
+        side = coarsest(self.options.patch, unet)
         for key, value in (("size", self.size), ("crop", self.options.crop)):
             check_multiple(where, key, value, math.lcm(side, self.size // self.options.small))
         if self.options.crop > self.size:
@@ -249,7 +228,7 @@ class UpsamplerTask:
         images = images[..., top : top + crop, left : left + crop]
         small = self.spoil(self.shrink(images), generator)
         x0 = self.codec.encode(images)
-        t, noise = draw_noise(x0, generator, self.options.noise_shift)
+        t, noise = draw_noise(x0, self.schedule, generator, self.options.noise_shift)
         enlarged = self.codec.encode(enlarge(small, (crop, crop)))
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_error(network(x_t, t, enlarged), x_t, x0, t, self.schedule), {}
@@ -268,7 +247,8 @@ class UpsamplerTask:
         return blurred + noise * self.options.noise * grain
 
     def stage(self) -> Stage:
-        return Stage("upsampler", self.network, self.schedule, self.shape, self.codec, "ddim", 6, 1.0)
+        sampler, steps = self.sampling.sampler, self.sampling.steps  # it has no text to be guided by
+        return Stage("upsampler", self.network, self.schedule, self.shape, self.codec, sampler, steps)
 
     @torch.no_grad()
     def grid(self) -> Image.Image:
@@ -281,14 +261,24 @@ class UpsamplerTask:
         return {"upsampler": self.network.unet}
 
 
-def new_part(name: str, sizes: Mapping[str, Any], where: str) -> nn.Module:
-    """A network of class `name` with fresh weights. Raises RecipeError, saying where, for sizes it cannot have."""
+def new_part(name: str, settings: Mapping[str, Any], computed: Mapping[str, Any], where: str) -> nn.Module:
+    """A network of class `name` with fresh weights, of a recipe's settings and those that follow from other ones.
+
+    Raises RecipeError, saying where, for sizes it cannot have and for settings that are computed.
+    """
     if name in DIFFUSERS:
-        check_keys(sizes, inspect.signature(DIFFUSERS[name]).parameters, where)
+        check_keys(settings, inspect.signature(DIFFUSERS[name]).parameters, where)
+    if given := [key for key in computed if key in settings]:
+        raise RecipeError(f"{where}: {given[0]} follows from the other settings; leave it out")
     try:
-        return new_network(name, sizes)
+        return new_network(name, {**settings, **computed})
     except CheckpointError as error:
         raise RecipeError(f"{where}: {error}") from None
+
+
+def coarsest(patch: int, unet: nn.Module) -> int:
+    """The side, in pixels, of a position on the coarsest level of a U-Net."""
+    return patch * 2 ** (len(unet.config.block_out_channels) - 1)
 
 
 def check_multiple(where: str, key: str, value: int, of: int) -> None:

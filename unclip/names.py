@@ -1,0 +1,22 @@
+"""The names of devices and precisions, readable without torch: the command line checks them before it loads any."""
+
+import re
+
+from unclip.errors import InputError
+
+DEVICES = ("auto", "cpu", "mps", "cuda", "cuda:N")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def check_device(name: str) -> str:
+    """Return `name` if it is a device's, whether or not this machine has it. Raises InputError."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?", name):
+        raise InputError(f"unknown device {name!r}; choose from {', '.join(DEVICES)}")
+    return name
+
+
+def check_dtype(name: str) -> str:
+    """Return `name` if it is a precision's. Raises InputError."""
+    if name not in DTYPES:
+        raise InputError(f"unknown dtype {name!r}; choose from {', '.join(DTYPES)}")
+    return name

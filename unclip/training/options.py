@@ -1,0 +1,64 @@
+"""What a recipe's `task` tables may say, and what must agree between the tables of two stages."""
+
+from dataclasses import dataclass
+
+from unclip.errors import RecipeError
+from unclip.training.recipe import Recipe, StageRecipe, build, check_type, one_of, within
+
+# The loss is the velocity's error. One in the noise would be multiplied by 20,000 at the last timesteps on its way there.
+PREDICTIONS = ("sample", "v_prediction")
+
+
+@dataclass(frozen=True)
+class PriorOptions:
+    """text_drop: how often the text is left out, for classifier-free guidance (10% in the paper)."""
+
+    text_drop: float = within(0.1, 0, 1)
+
+
+@dataclass(frozen=True)
+class DecoderOptions:
+    """What is left out in training: the embedding and the text (10% and 50% in the paper, section 2.1), and how many
+    of the samples show a part of the picture as known (GLIDE, section 4.2); the codec's patch, in pixels."""
+
+    prediction: str = one_of("sample", PREDICTIONS)
+    noise_shift: float = within(1.0, -5, 5)
+    patch: int = within(4, 1, 64)
+    embed_drop: float = within(0.1, 0, 1)
+    text_drop: float = within(0.5, 0, 1)
+    known: float = within(0.2, 0, 1)
+
+
+@dataclass(frozen=True)
+class UpsamplerOptions:
+    """The sizes in pixels, and how the small picture is spoiled: the decoder's own pictures are not perfect
+    (unCLIP, section 2.1, after SR3 and Cascaded Diffusion). blur and noise are the largest standard deviations."""
+
+    size: int = within(256, 1, 4096)
+    small: int = within(64, 1, 4096)
+    crop: int = within(128, 1, 4096)
+    prediction: str = one_of("sample", PREDICTIONS)
+    noise_shift: float = within(0.0, -5, 5)
+    patch: int = within(4, 1, 64)
+    blur: float = within(0.6, 0, 2)
+    noise: float = within(0.06, 0, 1)
+
+
+def decoder_size(recipe: StageRecipe) -> int:
+    """The side, in pixels, of the pictures that the decoder of a recipe draws."""
+    size = recipe.model.get("size", 64)
+    check_type(f"{recipe.source} [decoder.model]", "size", size, int)
+    return size
+
+
+def check_sizes(recipe: Recipe) -> None:
+    """Raise RecipeError unless the upsampler, where there are both, takes pictures of the size the decoder draws."""
+    if not {"decoder", "upsampler"} <= recipe.stages.keys():
+        return
+    size = decoder_size(recipe.stages["decoder"])
+    small = build(UpsamplerOptions, recipe.stages["upsampler"].task, f"{recipe.source} [upsampler.task]").small
+    if small != size:
+        raise RecipeError(
+            f"{recipe.source}: [upsampler.task] small = {small} must equal [decoder.model] size = {size}, "
+            "the pictures that are handed on"
+        )

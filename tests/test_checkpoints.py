@@ -176,6 +176,46 @@ def test_an_upsampler_and_a_vocabulary_may_be_missing(model: Path) -> None:
 # ---- damage
 
 
+def test_a_weight_beyond_half_precision_is_not_written_as_infinity(network: nn.Module, tmp_path: Path) -> None:
+    network.embedding_proj.bias[3] = 70000.0
+    message = failure(save_network, network, tmp_path / "part")
+    assert message.startswith("embedding_proj.bias holds values beyond float16: ")
+    assert not (tmp_path / "part").exists()
+    save_network(network, tmp_path / "part", torch.float32)
+    assert load_network(tmp_path / "part").embedding_proj.bias[3] == 70000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda index: index.update(stages=None), "lists no prior"),
+        (lambda index: index.update(stages=["prior"]), "lists no prior"),
+        (lambda index: index["stages"].update(prior=None), "lists no prior"),
+        (lambda index: index["stages"].update(upsampler=[]), "lists no upsampler"),
+        (lambda index: index["stages"]["prior"].update(steps="x"), "steps must be a whole number"),
+        (lambda index: index["stages"]["prior"].update(guidance=float("nan")), "guidance must be"),
+        (lambda index: index["stages"]["decoder"].update(sampler="dimm"), "did you mean 'ddim'"),
+        (lambda index: index["stages"]["decoder"].update(sampler=None), "does not say the 'sampler'"),
+        (lambda index: index["stages"]["decoder"].update(size=[16]), "size must be WIDTHxHEIGHT"),
+        (lambda index: index["stages"]["decoder"].update(size=18), "both sides must be multiples of 4"),
+        (lambda index: index["stages"]["decoder"].update(codec=4), "decoder: "),
+        (lambda index: index["stages"]["decoder"]["codec"].update(factor="4"), "decoder: "),
+        (lambda index: index["stages"]["decoder"]["codec"].update(factor=0), "decoder: "),
+    ],
+)
+def test_a_damaged_index(model: Path, change: Callable[[dict], object], message: str) -> None:
+    edit_json(model / "model_index.json", change)
+    found = failure(load_checkpoint, model, CPU, torch.float32)
+    assert found.startswith(str(model / "model_index.json"))
+    assert message in found
+
+
+@pytest.mark.parametrize("words", [None, "a cat", [["a"]]])
+def test_a_damaged_vocabulary(model: Path, words: object) -> None:
+    edit_json(model / "vocabulary.json", lambda value: value.update(words=words))
+    assert "vocabulary.json is damaged" in failure(load_checkpoint, model, CPU, torch.float32)
+
+
 def test_a_missing_stage_component_or_setting_is_named(model: Path) -> None:
     index = model / "model_index.json"
     good = index.read_text()

@@ -30,7 +30,11 @@ def test_gallery(tmp_path):
 
 def test_training_on_own_pictures(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run("train_own.py", "1")
-    assert (tmp_path / "run" / "model" / "model_index.json").exists()
-    with Image.open(tmp_path / "own.png") as image:
-        assert image.size == (256, 256)
+    (tmp_path / "pictures").mkdir()  # one's own
+    for steps in ("1", "2"):  # the second time it goes on
+        run("train_own.py", steps)
+        assert (tmp_path / "run" / "model" / "model_index.json").exists()
+        with Image.open(tmp_path / "own.png") as image:
+            assert image.size == (256, 256)
+    assert not list((tmp_path / "pictures").iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures", "drawn_pictures", "run", "own.png"}

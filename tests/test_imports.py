@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "unclip"
 # A module imports from lower layers only, and nothing across a layer except in these pairs.
 LAYERS = [
     {"errors"},
+    {"names"},
     {"files", "device", "bundled", "words"},
     {"diffusion", "models", "canvas"},
     {"stage", "request", "metadata"},
@@ -26,7 +27,7 @@ PAIRS = [{"request", "metadata"}, {"checkpoints", "pipeline"}, {"training", "eva
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 HEAVY = {"torch", "torchvision", "diffusers", "open_clip", "transformers", "accelerate", "numpy"}
-LIGHT = {"__init__", "errors", "request", "cli", "diffusion", "diffusion.names"}
+LIGHT = {"__init__", "errors", "names", "files", "bundled", "request", "cli", "diffusion", "diffusion.names"}
 
 
 def sources() -> dict[str, Path]:

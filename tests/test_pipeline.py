@@ -14,7 +14,7 @@ from unclip.checkpoints import Checkpoint
 from unclip.diffusion.denoiser import Schedule
 from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.diffusion.noise import generators
-from unclip.errors import CheckpointError, InputError, RequestError
+from unclip.errors import CheckpointError, InputError, RequestError, UnclipError
 from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler, enlarge
@@ -87,13 +87,23 @@ def test_a_model_without_an_upsampler(tiny_model: Path) -> None:
 
 
 def test_a_list_of_prompts_and_n_of_each_in_order(pipe: Unclip) -> None:
-    seen: list[Result] = []
     prompts = ["a red cat", "a blue dog", "a cat"]
-    results = pipe.generate(iter(prompts), n=2, seed=3, size=16, batch_size=4, on_result=seen.append)
+    results = pipe.generate(iter(prompts), n=2, seed=3, size=16, batch_size=4)
     assert [(r.request.prompt, r.seed) for r in results] == [(prompt, seed) for prompt in prompts for seed in (3, 4)]
-    assert len(seen) == 6
-    assert all(a is b for a, b in zip(seen, results, strict=True))
     assert pipe.generate([]) == []
+
+
+def test_results_come_as_their_micro_batch_is_drawn(pipe: Unclip) -> None:
+    calls: list[tuple[str, int, int]] = []
+    stream = pipe.stream("a cat", n=100_000, seed=1, size=16, batch_size=2, progress=lambda *call: calls.append(call))
+    assert calls == []
+    results = [next(stream), next(stream)]
+    once = len(calls)
+    assert once == 3 + 4
+    results.append(next(stream))
+    assert len(calls) == 2 * once
+    again = pipe.generate("a cat", n=3, seed=1, size=16, batch_size=2)
+    assert [r.image.tobytes() for r in results] == [r.image.tobytes() for r in again]
 
 
 def test_requests_of_different_kinds_keep_their_order(pipe: Unclip) -> None:
@@ -145,9 +155,16 @@ def test_a_mistake_is_told_before_anything_is_drawn(pipe: Unclip, prompt, fields
         raise AssertionError("drawing began")
 
     with pytest.raises(RequestError) as caught:
-        pipe.generate(prompt, progress=never, on_result=never, **fields)
+        pipe.stream(prompt, progress=never, **fields)  # without asking for a result
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_picture_that_is_not_finite(tiny_model: Path) -> None:
+    pipe = Unclip.from_pretrained(tiny_model, "cpu", "float32")
+    next(pipe.decoder.network.parameters()).fill_(torch.nan)
+    with pytest.raises(UnclipError, match="the picture is not finite: use a lower guidance, or float32"):
+        pipe.generate("a cat", size=16)
 
 
 def test_unknown_models_devices_and_dtypes(tiny_model: Path) -> None:
@@ -329,7 +346,7 @@ def test_the_same_networks_and_seeds_give_what_the_pipeline_of_diffusers_gives()
 
     prompts, seeds = ["a red cat", "a dog"], [4, 17]
     requests = [Request(prompt=p, seed=s, prior_best_of=1) for p, s in zip(prompts, seeds, strict=True)]
-    ours, _ = pipe.draw([pipe.resolve(request) for request in requests])
+    ours, _, _ = pipe.draw([pipe.resolve(request) for request in requests])
 
     schedulers = [UnCLIPScheduler.from_config(schedule.to_config()) for schedule in schedules]
     for scheduler in schedulers:  # whose last step, to x0, is off by 0.05% in float32

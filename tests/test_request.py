@@ -30,11 +30,14 @@ from unclip.request import Request, Result, parse_size
         ("steps", 1001, "from 1 to 1000"),
         ("prior_steps", 0, "from 1 to 1000"),
         ("upsampler_steps", False, "whole number"),
-        ("guidance", -0.5, "at least 0"),
-        ("guidance", math.nan, "finite"),
-        ("prior_guidance", math.inf, "finite"),
+        ("guidance", -0.5, "from 0 to 1000"),
+        ("guidance", math.nan, "from 0 to 1000"),
+        ("prior_guidance", math.inf, "from 0 to 1000"),
+        ("guidance", 1000.5, "not 1000.5"),
         ("guidance", "4", "not '4'"),
         ("sampler", "euler", "ddim"),
+        ("sampler", "dimm", "did you mean 'ddim'"),
+        ("sampler", ["ddim"], "choose from"),
         ("prior_sampler", "", "dpmpp-2m"),
         ("size", "64by64", "WIDTHxHEIGHT"),
         ("size", "0x64", "size"),
@@ -94,7 +97,7 @@ def test_size_forms(given, expected):
 
 
 def test_images_have_consecutive_seeds():
-    images = Request(prompt="a cat", seed=7, n=3, steps=4, id="job").images()
+    images = list(Request(prompt="a cat", seed=7, n=3, steps=4, id="job").images())
     assert [image.seed for image in images] == [7, 8, 9]
     assert all(image.n == 1 and image.steps == 4 and image.id == "job" for image in images)
 
@@ -105,7 +108,7 @@ def test_images_need_a_seed():
 
 
 def test_the_last_seed_is_in_range():
-    assert Request(prompt="a cat", seed=2**63 - 2, n=2).images()[-1].seed == 2**63 - 1
+    assert list(Request(prompt="a cat", seed=2**63 - 2, n=2).images())[-1].seed == 2**63 - 1
     with pytest.raises(RequestError, match=f"use a seed up to {2**63 - 2}"):
         Request(prompt="a cat", seed=2**63 - 1, n=2)
 

@@ -87,7 +87,8 @@ def load_checkpoint(name: str | Path, device: torch.device, dtype: torch.dtype) 
     if "upsampler" in stages:
         unet = network("upsampler", UNet2DModel)
         upsamplers.append(stage("upsampler", Upsampler(unet), **pictures("upsampler", unet)))
-    return Checkpoint(str(index.get("name", folder.name)), clip, prior, decoder, tuple(upsamplers), read_vocabulary(folder))
+    name = str(index.get("name", folder.name))
+    return Checkpoint(name, clip, prior, decoder, tuple(upsamplers), read_vocabulary(folder))
 
 
 def settings(folder: Path, index: Mapping[str, Any], part: str) -> dict[str, Any]:
@@ -155,7 +156,7 @@ def save_network(network: nn.Module, folder: Path, dtype: torch.dtype = torch.fl
     tensors = {}
     for name, tensor in network.state_dict().items():
         tensor = tensor.detach().cpu()
-        tensors[name] = tensor.to(dtype if tensor.is_floating_point() else None).contiguous()
+        tensors[name] = (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
         if (tensor.isfinite() & ~tensors[name].isfinite()).any():
             kind = str(dtype).removeprefix("torch.")
             raise CheckpointError(f"{name} holds values beyond {kind}: train with a lower lr, or save as float32")

@@ -80,6 +80,8 @@ def test_no_command_prints_the_help_as_a_usage_error(run):
         (["generate", "a cat", "--sampler", "euler"], "choose from unclip"),
         (["generate", "a cat", "--size", "big"], "such as 64x64"),
         (["generate", "a cat", "--device", "gpu"], "choose from auto, cpu"),
+        (["generate", "a cat", "--device", "cuda:x"], "cuda:N"),
+        (["generate", "a cat", "--guidance", "1e30"], "from 0 to 1000"),
         (["generate", "a cat", "--dtype", "int8"], "choose from auto, float32"),
         (["generate", "a cat", "--batch-size", "0"], "--batch-size must be"),
         (["generate", "a cat", "--sede", "3"], "--seed"),
@@ -103,6 +105,7 @@ def test_no_command_prints_the_help_as_a_usage_error(run):
         (["models", "show", "missing"], "no model 'missing'"),
         (["bench", "--repeat", "0"], "--repeat must be"),
         (["bench", "--device", "gpu"], "choose from auto, cpu"),
+        (["bench", "--model", "nope"], "no model 'nope'"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(run, tmp_path, arguments, says):

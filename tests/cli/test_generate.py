@@ -23,14 +23,14 @@ class Painter:
         self.opened = (name, options)
         return self
 
-    def generate(self, requests, batch_size=None, progress=None, on_result=None):
+    def stream(self, requests, batch_size=None, progress=None):
         self.requests = requests
         for count, one in enumerate(image for request in requests for image in request.images()):
             if count == self.ends:
                 raise KeyboardInterrupt
             progress("decoder", 1, 1)
             image = Image.new("RGB", one.size or (16, 16))
-            on_result(Result(image=image, request=one, seed=one.seed, model="plain", notes=("it is plain",)))
+            yield Result(image=image, request=one, seed=one.seed, model="plain", notes=("it is plain",))
 
 
 @pytest.fixture
@@ -97,13 +97,39 @@ def test_an_interrupt_keeps_what_is_done(painter, capsys, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a-cat-1.png", "a-cat-2.png"]
 
 
-def test_a_device_out_of_memory_is_one_line(painter, capsys):
-    class OutOfMemoryError(RuntimeError):
-        """As torch names its own."""
+class OutOfMemoryError(RuntimeError):
+    """As torch names its own."""
 
-    def generate(*_, **__):
-        raise OutOfMemoryError
 
-    painter.generate = generate
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        MemoryError(),
+    ],
+)
+def test_no_memory_left_is_one_line(painter, capsys, error):
+    def stream(*_, **__):
+        raise error
+
+    painter.stream = stream
     assert main(["generate", "a cat"]) == 1
-    assert "--batch-size" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "--batch-size" in err and err.count("\n") == 1
+
+
+def test_another_error_of_torch_is_a_bug(painter):
+    def stream(*_, **__):
+        raise RuntimeError("shapes do not match")
+
+    painter.stream = stream
+    with pytest.raises(RuntimeError, match="shapes"):
+        main(["generate", "a cat"])
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "cuda", "cuda:0", "cuda:12"])
+def test_every_device_that_there_may_be_is_handed_on(painter, device):
+    assert main(["generate", "a cat", "--device", device]) == 0
+    assert painter.opened[1]["device"] == device

@@ -126,6 +126,16 @@ def test_contrastive_loss_is_the_closed_form() -> None:
     assert rank1.item() == pytest.approx(np.mean(logits.argmax(1) == np.arange(6)))
 
 
+def test_contrastive_loss_is_as_exact_under_autocast() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image, text = torch.randn(2, 64, 16, generator=generator)
+    scale = torch.tensor(100.0).log()
+    loss, rank1 = contrastive_loss(image, text, scale)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed_loss, mixed_rank1 = contrastive_loss(image, text, scale)
+    assert torch.equal(mixed_loss, loss) and torch.equal(mixed_rank1, rank1)
+
+
 def test_contrastive_loss_at_its_ends() -> None:
     loss, rank1 = contrastive_loss(torch.eye(4), torch.eye(4), torch.tensor(100.0).log())
     assert (loss.item(), rank1.item()) == (pytest.approx(0, abs=1e-6), 1)

@@ -53,6 +53,7 @@ def test_what_is_left_out_has_defaults(tmp_path: Path):
         (DATA + '[clip.fit]\nlr = "1e-3"', "lr = '1e-3' should be of type float"),
         (DATA + "[clip.fit]\nlr = nan", "lr = nan should be from 0 to 1"),
         (DATA + "[clip.fit]\nbatch_size = 0", "batch_size = 0 should be from 1 up"),
+        (DATA + "[clip.fit]\nclip_norm = 0", "[clip.fit]: clip_norm = 0 should be from 1e-06 up"),
         (DATA + "[prior.fit]\ndecay = 1.5", "[prior.fit]: decay = 1.5 should be from 0 to 1"),
         (DATA + '[prior.sampling]\nsampler = "euler"', "[prior.sampling]: sampler = 'euler' should be one of unclip,"),
         (DATA + "[prior.sampling]\nsteps = 0", "steps = 0 should be from 1 to 1000"),
@@ -118,7 +119,8 @@ def test_the_presets_make_networks(name: str):
 
 def test_the_presets_share_their_interfaces():
     cpu, gpu = load_recipe("stickers-cpu"), load_recipe("stickers-gpu")
-    assert cpu.data == gpu.data and cpu.name == gpu.name
+    assert cpu.name == gpu.name
+    assert all(cpu.data[key] == gpu.data[key] for key in ("kind", "split"))  # the mixture of scenes may differ
     for key in ("embed_dim", "image_size", "context_length", "text_width"):
         assert cpu.stage("clip").model[key] == gpu.stage("clip").model[key]
     for stage, keys in {"decoder": ["patch"], "upsampler": ["size", "small"]}.items():

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from unclip import Unclip
 from unclip.checkpoints import load_network, read_json
-from unclip.errors import CheckpointError, RecipeError
-from unclip.training import stages
+from unclip.errors import CheckpointError, InputError, RecipeError
+from unclip.training import run, stages
 from unclip.training.recipe import STAGES
 from unclip.training.run import train
 
@@ -173,6 +173,31 @@ def test_a_chain_resumes_with_the_stages_that_it_had_come_to(chain: Path, tiny_r
     for stage in ("clip", "decoder", "upsampler"):
         first, second = (load_file(out / stage / "state.safetensors") for out in (chain, tmp_path))
         assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("stage", ["prior", "all"])
+def test_a_run_is_not_started_over_by_mistake(stage: str, chain: Path, tiny_recipe: Path):
+    first = chain / ("clip" if stage == "all" else stage)
+    before = (first / "state.safetensors").read_bytes()
+    with pytest.raises(InputError) as caught:
+        train(stage, tiny_recipe, chain, steps=2, device="cpu", quiet=True)
+    assert str(caught.value) == f"{first} holds a run already: add --resume to go on, or choose another --out"
+    assert (first / "state.safetensors").read_bytes() == before
+
+
+def test_sizes_that_do_not_meet_are_refused_before_hours_of_training(tiny_recipe: Path, tmp_path: Path):
+    recipe = tmp_path / "odd.toml"
+    recipe.write_text(tiny_recipe.read_text().replace("small = 16", "small = 8"))
+    with pytest.raises(RecipeError, match="small = 8 must equal"):
+        train("all", recipe, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_pictures_are_opened_once_a_size(tiny_recipe: Path, tmp_path: Path, monkeypatch):
+    opened, open_dataset = [], run.open_dataset
+    monkeypatch.setattr(run, "open_dataset", lambda *args: (opened.append(args[1]), open_dataset(*args))[1])
+    train("all", tiny_recipe, tmp_path, steps=1, device="cpu", quiet=True)
+    assert sorted(opened) == [16, 32]  # of the CLIP, the prior and the decoder; of the upsampler
 
 
 def test_a_stage_starts_from_another_models_weights(chain: Path, tiny_recipe: Path, tmp_path: Path):

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unclip.checkpoints import save_network
-from unclip.diffusion.denoiser import Schedule, add_noise, target
+from unclip.diffusion.denoiser import Schedule, add_noise
 from unclip.errors import RecipeError
 from unclip.training.draws import draw_noise, random_known, to_picture, velocity_error
+from unclip.training.options import PREDICTIONS, check_sizes
 from unclip.training.recipe import Recipe, load_recipe
 from unclip.training.stages import ClipTask, DecoderTask, FrozenClip, PriorTask, UpsamplerTask
 
@@ -105,6 +106,14 @@ def test_no_weight_of_the_frozen_clip_is_trained(task, clip: FrozenClip):
     assert not own & {id(parameter) for parameter in task.network.parameters()}
     assert not any(parameter.requires_grad for parameter in clip.clip.parameters())
     assert not clip.clip.training
+
+
+def test_the_frozen_clip_says_under_autocast_what_it_says_in_inference(clip: FrozenClip):
+    images, captions = pictures(16, 4)
+    image, text = clip.image(images), clip.text(captions)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(clip.image(images), image)
+        assert all(torch.equal(a, b) for a, b in zip(clip.text(captions), text, strict=True))
 
 
 # ---- each task
@@ -204,12 +213,18 @@ def test_grids(recipe: Recipe, clip: FrozenClip):
     assert make("upsampler", recipe, clip).grid().size == (4 * 34 + 2, 3 * 34 + 2)
 
 
+def test_progress_is_drawn_as_the_finished_model_draws(recipe: Recipe, clip: FrozenClip):
+    decoder, upsampler = (make(name, recipe, clip).stage() for name in ("decoder", "upsampler"))
+    assert (decoder.sampler, decoder.steps, decoder.guidance) == ("dpmpp-2m", 2, 2.0)
+    assert (upsampler.sampler, upsampler.steps, upsampler.guidance) == ("ddim", 2, 1.0)
+
+
 # ---- draws
 
 
 @pytest.mark.parametrize(("shift", "spread"), [(0.0, 1.0), (1.2, 0.7)])
 def test_timesteps_are_normal_in_log_noise(shift: float, spread: float):
-    t, noise = draw_noise(torch.zeros(20_000, 1), seeded(), shift, spread)
+    t, noise = draw_noise(torch.zeros(20_000, 1), Schedule(), seeded(), shift, spread)
     assert noise.shape == (20_000, 1) and noise.std().item() == pytest.approx(1, abs=0.03)
     # the same from the schedule itself: half the log of noise over signal variance
     signal = Schedule().alphas_cumprod()[t]
@@ -219,24 +234,24 @@ def test_timesteps_are_normal_in_log_noise(shift: float, spread: float):
 
 
 def test_timesteps_are_uniform_without_a_shift():
-    t, _ = draw_noise(torch.zeros(20_000, 1), seeded())
+    t, _ = draw_noise(torch.zeros(20_000, 1), Schedule(), seeded())
     assert (t.min(), t.max()) == (0, 999) and t.float().mean().item() == pytest.approx(499.5, abs=10)
+    assert draw_noise(torch.zeros(2000, 1), Schedule(num_train_timesteps=50), seeded())[0].max() == 49
 
 
-@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon", "sample"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_the_velocity_error_is_that_of_the_velocity_whatever_is_predicted(prediction: str):
-    schedule, velocity = (Schedule(prediction_type=kind) for kind in (prediction, "v_prediction"))
+    schedule = Schedule(prediction_type=prediction)
     x0, noise, wrong = (torch.randn(4, 3, 8, 8, generator=seeded(seed)) for seed in range(3))
-    t = torch.tensor([200, 400, 600, 800])
+    t = torch.tensor([200, 400, 800, 999])  # at the last of them nearly nothing is left of x0
     x_t = add_noise(x0, noise, t, schedule)
     guess = x0 + 0.1 * wrong  # the x0 that the network has in mind
-    noise_of_guess = (x_t - add_noise(guess, 0 * noise, t, schedule)) / (
-        add_noise(0 * x0, torch.ones_like(x0), t, schedule)
-    )
-    output = target(guess, noise_of_guess, t, schedule)
-    v_hat, v = target(guess, noise_of_guess, t, velocity), target(x0, noise, t, velocity)
+    signal = schedule.alphas_cumprod()[t].view(4, 1, 1, 1)
+    v_hat = (signal.sqrt() * x_t - guess) / (1 - signal).sqrt()
+    v = signal.sqrt() * noise - (1 - signal).sqrt() * x0  # Salimans & Ho 2022 (arXiv:2202.00512), section 4
+    output, best = {"sample": (guess, x0), "v_prediction": (v_hat, v)}[prediction]
     torch.testing.assert_close(velocity_error(output, x_t, x0, t, schedule), F.mse_loss(v_hat, v))
-    assert velocity_error(target(x0, noise, t, schedule), x_t, x0, t, schedule).item() == pytest.approx(0, abs=1e-8)
+    assert velocity_error(best, x_t, x0, t, schedule).item() == pytest.approx(0, abs=1e-8)
 
 
 def boxes(known: Tensor) -> Iterator[tuple[float, bool]]:
@@ -274,6 +289,13 @@ def test_a_contact_sheet():
         ("prior", "model", {"layers": 3}, "[prior.model]: unknown key 'layers'; did you mean 'num_layers'"),
         ("prior", "task", {"text_drop": 2.0}, "[prior.task]: text_drop = 2.0 should be from 0 to 1"),
         ("decoder", "model", {"size": 18}, "[decoder.model]: size = 18 should be a multiple of 4"),
+        ("decoder", "model", {"size": 20}, "[decoder.model]: size = 20 should be a multiple of 8"),
+        ("decoder", "model", {"in_channels": 3}, "[decoder.model]: in_channels follows from the other settings; leave"),
+        ("decoder", "model", {"class_embed_type": "timestep"}, "class_embed_type follows from the other settings"),
+        ("decoder", "task", {"prediction": "epsilon"}, "prediction = 'epsilon' should be one of sample, v_prediction"),
+        ("upsampler", "model", {"sample_size": 8}, "[upsampler.model]: sample_size follows from the other settings"),
+        ("prior", "model", {"embedding_dim": 8}, "[prior.model]: embedding_dim follows from the other settings"),
+        ("clip", "model", {"vocab_size": 100}, "[clip.model]: vocab_size = 100 must be 49408, as CLIP's tokenizer"),
         ("decoder", "model", {"size": "64"}, "size = '64' should be of type int"),
         ("decoder", "model", {"block_out_channels": (16, 31)}, "[decoder.model]: "),
         ("decoder", "task", {"prediction": "x0"}, "[decoder.task]: prediction = 'x0' should be one of "),
@@ -290,3 +312,12 @@ def test_a_recipe_that_cannot_be_is_named(recipe, clip, stage: str, part: str, v
     with pytest.raises(RecipeError) as caught:
         make(stage, replace(recipe, stages={stage: table}), clip)
     assert recipe.source in str(caught.value) and says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_upsampler_must_take_what_the_decoder_draws(recipe: Recipe):
+    check_sizes(recipe)
+    larger = replace(recipe.stage("decoder"), model={**recipe.stage("decoder").model, "size": 32})
+    with pytest.raises(RecipeError) as caught:
+        check_sizes(replace(recipe, stages={**recipe.stages, "decoder": larger}))
+    assert "[upsampler.task] small = 16 must equal [decoder.model] size = 32" in str(caught.value)
+    check_sizes(replace(recipe, stages={"decoder": larger}))

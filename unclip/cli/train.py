@@ -23,7 +23,7 @@ def train(
         str | None, typer.Option(metavar="MODEL", help="Start from a model's weights, such as stickers.")
     ] = None,
     device: options.Device = "auto",
-    minutes: Annotated[float | None, typer.Option(help="End each stage after this time, not the recipe's steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="End each stage then, not after the recipe's steps.")] = None,
     steps: Annotated[int | None, typer.Option(help="End each stage after these steps, not the recipe's.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:

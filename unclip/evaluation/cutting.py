@@ -20,6 +20,7 @@ _GAIN = 0.08  # what a cut must gain
 _PRICE = 0.2  # what it costs to cut through foreground all along
 _CUTS = 4  # cuts tried of each piece
 _DEEPEST = 3  # cuts within cuts
+_PATIENCE = 32  # pieces looked at closely; a good picture needs a dozen, and one of noise would take seconds
 
 
 def inside(box: Box) -> tuple[slice, slice]:
@@ -52,11 +53,13 @@ class Cutter:
         """The likeness of the pieces, each weighing as it is large, and the pieces."""
         whole = self._likeness(box)
         if whole < _SURE:
+            if len(self._matches) >= _PATIENCE:
+                return 0.0, [box]
             whole = self.matches(box)[0].score
         best = whole, [box]
         if whole >= _SURE or depth == 0:
             return best
-        # A cut that is neither in a gap nor where little is cut through is a last resort, and of the whole picture only.
+        # A cut neither in a gap nor where little is cut through is a last resort, and of the whole picture only.
         for anywhere in (False, True) if depth == _DEEPEST else (False,):
             for halves, price in self._cuts(box, anywhere):
                 parts = [self._best(half, depth - 1) for half in halves]

@@ -8,7 +8,6 @@ Scenes draws its images (`unclip.training.scenes`), Folder reads a folder, Shard
 `open_dataset` picks one from a recipe's table and `batches` feeds a training loop.
 """
 
-import difflib
 import itertools
 import signal
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from unclip.errors import DataError
+from unclip.errors import DataError, nearest
 from unclip.training import scenes
 from unclip.training.images import Sample
 from unclip.training.stored import Folder, Shards
@@ -45,8 +44,8 @@ KINDS = {"scenes": {"split": False, "singles": False}, "folder": {"path": True},
 def open_dataset(config: Mapping[str, Any], size: int, seed: int) -> Dataset[Sample]:
     """The dataset a recipe's table asks for.
 
-    One of {kind = "scenes", split = "train", singles = 0.45}, {kind = "folder", path = "..."}, {kind = "webdataset", shards
-    = "..." or a list}. Raises DataError, naming the nearest known name, for a kind or key that is not one
+    One of {kind = "scenes", split = "train", singles = 0.45}, {kind = "folder", path = "..."}, {kind = "webdataset",
+    shards = "..." or a list}. Raises DataError, naming the nearest known name, for a kind or key that is not one
     of these.
     """
     kind = config.get("kind")
@@ -75,8 +74,8 @@ def open_dataset(config: Mapping[str, Any], size: int, seed: int) -> Dataset[Sam
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {matches[0]!r}?" if matches else f"known: {', '.join(known)}"
+    near = nearest(name, known)
+    return f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
 
 
 class _Guarded(Dataset):

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from unclip.errors import RecipeError
 from unclip.training.recipe import Recipe, StageRecipe, build, check_type, one_of, within
 
-# The loss is the velocity's error. One in the noise would be multiplied by 20,000 at the last timesteps on its way there.
+# The loss is the error of the velocity, hence of x0. What is wrong with a predicted noise counts 20,000-fold in x0 at
+# the last timesteps: nothing would be learned.
 PREDICTIONS = ("sample", "v_prediction")
 
 

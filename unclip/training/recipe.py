@@ -5,7 +5,6 @@ each, with a table `model` (the sizes of its network), `task` (what is drawn and
 optimisation) and `sampling` (the defaults of the finished model).
 """
 
-import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unclip.diffusion.names import SAMPLER_NAMES
-from unclip.errors import RecipeError
+from unclip.errors import RecipeError, nearest
 
 STAGES = ("clip", "prior", "decoder", "upsampler")
 INFINITE = float("inf")
@@ -166,6 +165,6 @@ def check_keys(table: Mapping[str, Any], known: Iterable[str], where: str) -> No
     """Raise RecipeError for a key of `table` that is not known, naming the nearest one that is."""
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
+            near = nearest(key, known)
+            hint = f"; did you mean {near!r}?" if near else f"; known keys: {', '.join(known)}"
             raise RecipeError(f"{where}: unknown key {key!r}{hint}")

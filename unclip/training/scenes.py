@@ -89,9 +89,7 @@ def scene_at(seed: int, index: int, split: str = "train", singles: float = SINGL
     return scene, caption(scene, rng)
 
 
-def draw_scene(
-    rng: np.random.Generator, nouns: Sequence[str], split: str = "train", singles: float = SINGLES
-) -> Scene:
+def draw_scene(rng: np.random.Generator, nouns: Sequence[str], split: str = "train", singles: float = SINGLES) -> Scene:
     """Draw a scene of at least two ``nouns``: by default 45% single objects, 35% pairs, 20% counts.
 
     Args:

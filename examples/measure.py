@@ -1,8 +1,8 @@
 """How often the bundled model draws what it was asked for: `python examples/measure.py [PROMPTS] [SPLIT] [MODEL]`.
 
-Every picture is judged by `unclip.evaluation.checker`, which compares it with the sprites and knows nothing of the model.
-The prompts are combinations that training never showed (SPLIT held_out) or did show (train). Rates come with the 95%
-interval of Wilson.
+Every picture is judged by `unclip.evaluation.checker`, which compares it with the sprites and knows nothing of the
+model. The prompts are combinations that training never showed (SPLIT held_out) or did show (train). Rates come with the
+95% interval of Wilson.
 """
 
 import math

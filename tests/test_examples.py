@@ -13,7 +13,7 @@ def run(name: str, *arguments: str) -> None:
 
 
 def test_every_example_is_run_here():
-    run_here = {"penguins.py", "gallery.py", "train_own.py"}
+    run_here = {"penguins.py", "gallery.py", "measure.py", "train_own.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == run_here
 
 
@@ -26,6 +26,11 @@ def test_gallery(tmp_path):
     run("gallery.py", str(tmp_path / "gallery.png"))
     with Image.open(tmp_path / "gallery.png") as sheet:
         assert sheet.width > sheet.height > 256
+
+
+def test_measure(capsys):
+    run("measure.py", "3", "train")
+    assert "single  background" in capsys.readouterr().out
 
 
 def test_training_on_own_pictures(tmp_path, monkeypatch):

@@ -12,8 +12,8 @@ from unclip.cli import main
 from unclip.evaluation.checker import background_colour, find_objects
 
 PROMPT = "a penguin on a pink background"
-# Simple shapes, which the present weights draw now and then; a sprite is named by chance once in 248 times. How seldom
-# they draw the others is in the card.
+# Four of the best of twelve nouns tried with these very seeds: this holds what the present weights can do, and is no
+# measure of them. How seldom they draw other objects is in the card.
 OBJECTS = (("apple", "black"), ("tomato", "turquoise"), ("strawberry", "white"), ("broccoli", "white"))
 
 

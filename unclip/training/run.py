@@ -58,24 +58,25 @@ def train(
     start = None if init is None else find_checkpoint(init)
     if start is not None and "clip" not in names and not (out / "model" / "clip").exists():
         save_network(load_network(start / "clip"), out / "model" / "clip")
-    for name in names:
-        table = loaded.stage(name)
-        torch.manual_seed(loaded.seed)  # the initial weights
-        task = new_task(name, loaded, out / "model", where, pictures)
-        if start is not None and name not in resumed:
-            start_from(task, start)
-        fit(
-            task,
-            pictures(task.size),
-            table.fit,
-            out / name,
-            seed=loaded.seed,
-            budget=Budget(table.fit.steps if steps is None else steps, minutes),
-            device=where,
-            resume=name in resumed,
-            quiet=quiet,
-        )
-        export(name, task, loaded, out / "model")
+    with torch.random.fork_rng():  # the seeds below are not the caller's
+        for name in names:
+            table = loaded.stage(name)
+            torch.manual_seed(loaded.seed)  # the initial weights
+            task = new_task(name, loaded, out / "model", where, pictures)
+            if start is not None and name not in resumed:
+                start_from(task, start)
+            fit(
+                task,
+                pictures(task.size),
+                table.fit,
+                out / name,
+                seed=loaded.seed,
+                budget=Budget(table.fit.steps if steps is None else steps, minutes),
+                device=where,
+                resume=name in resumed,
+                quiet=quiet,
+            )
+            export(name, task, loaded, out / "model")
     return out / "model"
 
 

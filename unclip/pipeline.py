@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,26 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from unclip.canvas import check_edit, to_images, to_tensor
 from unclip.checkpoints import Checkpoint, load_checkpoint
 from unclip.device import pick_device, pick_dtype
 from unclip.diffusion.noise import generators
+from unclip.editing import edit
 from unclip.errors import RequestError, UnclipError
 from unclip.models.clip import TextEncoding, Tokenizer
 from unclip.models.upsampler import enlarge
-from unclip.request import Request, Result, size_text
-from unclip.stage import Stage
+from unclip.request import FIELDS_OF, Request, Result, size_text
+from unclip.stage import Known, Stage
 from unclip.words import unknown_words
 
+Picture = str | Path | Image.Image
 Progress = Callable[[str, int, int], None]
 """(stage, done, total): called after each denoising step."""
+
+OWN_FIELDS = {"prompt", "negative", "seed", "id", *(name for names in FIELDS_OF.values() for name in names)} - {
+    "harmonize"
+}
+"""Fields in which the images of one micro-batch may differ."""
 
 
 class Unclip:
@@ -67,30 +76,55 @@ class Unclip:
             negative = self.encode_text([request.negative for request in requests])
         with timed(timings, "prior", self.device):
             embed = self.imagine(text, negative, noise, first, progress)  # b d
+        x = self.paint(embed, text, negative, noise, first, progress, timings)  # b 3 h w
+        return x, self.similarity(x, text.embed), timings
+
+    @torch.inference_mode()
+    def paint(
+        self,
+        embed: Tensor,
+        text: TextEncoding,
+        negative: TextEncoding,
+        noise: Sequence[torch.Generator],
+        request: Request,
+        progress: Progress | None,
+        timings: dict[str, float],
+        known: Known | None = None,
+    ) -> Tensor:
+        """Embeddings `b d` and their texts -> pictures `b 3 h w` in [-1, 1]: the decoder, then the upsamplers.
+
+        known: what is to stay as it is, at the largest size; it is held to in every stage. `timings` gains the seconds
+        of each. Raises UnclipError for a picture that is not finite.
+        """
+        sizes = self.sizes if known is not None else [size for size in self.sizes if size[0] <= request.size[0]]
+        held = [None if known is None else known.resized(height, width) for width, height in sizes]
+        network, codec = self.decoder.network, self.decoder.codec
+        hint = () if known is None else (codec.encode(held[0].hint[0]), codec.encode_mask(held[0].hint[1]))
         with timed(timings, "decoder", self.device):
-            network = self.decoder.network
             x = self.decoder.run(
-                network.condition(embed, text),
-                network.condition(network.projection.null_embed.expand_as(embed), negative),
+                network.condition(embed, text, *hint),
+                network.condition(network.projection.null_embed.expand_as(embed), negative, *hint),
                 noise,
-                steps=first.steps,
-                sampler=first.sampler,
-                guidance=first.guidance,
+                steps=request.steps,
+                sampler=request.sampler,
+                guidance=request.guidance,
+                known=held[0],
+                repeats=request.harmonize or 1,
                 progress=steps_of("decoder", progress),
             )  # b 3 64 64
-        for upsampler, size in zip(self.upsamplers, self.sizes[1:], strict=True):
-            if size[0] <= first.size[0]:
-                with timed(timings, upsampler.name, self.device):
-                    x = upsampler.run(
-                        {"enlarged": upsampler.codec.encode(enlarge(x, size))},
-                        None,
-                        noise,
-                        steps=first.upsampler_steps,
-                        progress=steps_of(upsampler.name, progress),
-                    )  # b 3 256 256
+        for upsampler, size, kept in zip(self.upsamplers, sizes[1:], held[1:], strict=False):
+            with timed(timings, upsampler.name, self.device):
+                x = upsampler.run(
+                    {"enlarged": upsampler.codec.encode(enlarge(x, size))},
+                    None,
+                    noise,
+                    steps=request.upsampler_steps,
+                    known=kept,
+                    progress=steps_of(upsampler.name, progress),
+                )  # b 3 256 256
         if not x.isfinite().all():
             raise UnclipError("the picture is not finite: use a lower guidance, or float32 (--dtype float32)")
-        return x, self.similarity(x, text.embed), timings
+        return x
 
     def imagine(
         self,
@@ -144,6 +178,21 @@ class Unclip:
         """
         return list(self.stream(prompt, batch_size=batch_size, progress=progress, **fields))
 
+    def inpaint(self, image: Picture, mask: Picture | None = None, prompt: str = "", **fields: Any) -> list[Result]:
+        """Repaint what a mask says of an image, of any size; what it keeps stays as it is, byte for byte.
+
+        image, mask: files or PIL images; `fields` are a Request's. Without a mask, what is transparent is repainted;
+        without a prompt, the image's own embedding guides. For several at once, give `generate` Requests.
+        """
+        return self.generate(Request(mode="inpaint", image=image, mask=mask, prompt=prompt, **fields))
+
+    def outpaint(self, image: Picture, prompt: str = "", **fields: Any) -> list[Result]:
+        """Paint on beyond the borders of an image: by `left`, `right`, `top`, `bottom` pixels, or to a `size`.
+
+        `fields` are a Request's. The image itself stays as it is, byte for byte.
+        """
+        return self.generate(Request(mode="outpaint", image=image, prompt=prompt, **fields))
+
     def stream(
         self,
         prompt: str | Request | Iterable[str | Request],
@@ -169,8 +218,12 @@ class Unclip:
     def results(self, batches: Iterable[Sequence[Request]], progress: Progress | None = None) -> Iterator[Result]:
         """Draw batches, each as `draw` takes them, one after another."""
         for batch in batches:
-            pictures, scores, timings = self.draw(batch, progress)
-            for request, image, score in zip(batch, to_images(pictures), scores.tolist(), strict=True):
+            if batch[0].mode == "generate":
+                pictures, scores, timings = self.draw(batch, progress)
+                drawn = [(image, score, ()) for image, score in zip(to_images(pictures), scores.tolist(), strict=True)]
+            else:
+                drawn, timings = edit(self, batch, progress)
+            for request, (image, score, notes) in zip(batch, drawn, strict=True):
                 yield Result(
                     image=image,
                     request=request,
@@ -178,16 +231,22 @@ class Unclip:
                     model=self.name,
                     score=score,
                     timings={stage: seconds / len(batch) for stage, seconds in timings.items()},
-                    notes=tuple(self.notes(request)),
+                    notes=(*self.notes(request), *notes),
                 )
 
     def resolve(self, request: Request) -> Request:
         """Fill a request's open fields with this model's defaults, and draw its seed if it has none.
 
-        Raises RequestError for a size that the model does not make.
+        Raises RequestError for a size that the model does not make, or that a mask has and its image has not; DataError
+        for a picture that cannot be read.
         """
         seed = secrets.randbelow(2**32) if request.seed is None else request.seed
-        request = request.resolved(**self.defaults(), seed=seed)
+        if request.mode != "generate":
+            if any(width != height for width, height in self.sizes):
+                raise RequestError(f"{self.name} does not draw squares, which {request.mode} is made of: use another")
+            check_edit(request)
+            return request.resolved(**self.defaults(), **self.edit_defaults(request), seed=seed)
+        request = request.resolved(**self.defaults(), size=self.sizes[-1], seed=seed)
         if request.size not in self.sizes:
             known = ", ".join(size_text(size) for size in self.sizes)
             raise RequestError(f"{self.name} does not make {size_text(request.size)} pictures; choose from {known}")
@@ -203,8 +262,15 @@ class Unclip:
             "prior_guidance": self.prior.guidance,
             "sampler": self.decoder.sampler,
             "prior_sampler": self.prior.sampler,
-            "size": self.sizes[-1],
             "prior_best_of": 2,
+        }
+
+    def edit_defaults(self, request: Request) -> dict[str, Any]:
+        """What an edit's own fields are when they are left open."""
+        return {
+            # A decoder that was not trained with masks must be brought to heed what is known.
+            "harmonize": 1 if self.decoder.network.knows_masks else 4,
+            "keep_style": 0.0 if request.prompt.strip() else 1.0,
         }
 
     @property
@@ -234,17 +300,22 @@ class Unclip:
             raise RequestError(f"{len(images)} images and {len(prompts)} prompts: give one prompt an image, or one")
         if not images:
             return []
+        return F.cosine_similarity(self.embed_image(images), self.encode_text(prompts).embed).tolist()
+
+    @torch.inference_mode()
+    def embed_image(self, images: Image.Image | Sequence[Image.Image]) -> Tensor:
+        """CLIP's embeddings `b d` of images, each resized to a square."""
+        images = [images] if isinstance(images, Image.Image) else list(images)
         size = (self.clip.config.image_size,) * 2
         small = [image.convert("RGB").resize(size, Image.Resampling.BICUBIC) for image in images]
-        pictures = torch.stack([to_tensor(image) for image in small]).to(self.device)
-        return self.similarity(pictures, self.encode_text(prompts).embed).tolist()
+        return self.clip.encode_image(torch.stack([to_tensor(image) for image in small]).to(self.device))
 
 
 def micro_batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
-    """Cut consecutive requests into batches of at most `size` that are alike in all but prompts, seed and id."""
+    """Cut consecutive requests into batches of at most `size` that are alike in all but `OWN_FIELDS`."""
     batch, shared = [], None
     for request in requests:
-        traits = {k: v for k, v in request.to_dict().items() if k not in ("prompt", "negative", "seed", "id")}
+        traits = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in OWN_FIELDS}
         if batch and (len(batch) == size or traits != shared):
             yield batch
             batch = []
@@ -271,15 +342,3 @@ def timed(timings: dict[str, float], name: str, device: torch.device) -> Iterato
     if device.type == "cuda":  # which answers before it has computed
         torch.cuda.synchronize(device)
     timings[name] = time.perf_counter() - start
-
-
-def to_images(pictures: Tensor) -> list[Image.Image]:
-    """`b 3 h w` in [-1, 1] -> PIL images."""
-    pixels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()  # b h w 3
-    return [Image.fromarray(image) for image in pixels]
-
-
-def to_tensor(image: Image.Image) -> Tensor:
-    """PIL image -> `3 h w` in [-1, 1]."""
-    pixels = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
-    return pixels.view(image.height, image.width, 3).permute(2, 0, 1).float() / 127.5 - 1

@@ -2,25 +2,47 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unclip.diffusion.codec import Codec, Identity
 from unclip.diffusion.denoiser import Denoise, Schedule, denoiser
 from unclip.diffusion.guidance import Conditioning, clamped, guided
-from unclip.diffusion.masking import keep_known
+from unclip.diffusion.masking import continue_error, keep_known, levelled
 from unclip.diffusion.noise import randn
 from unclip.diffusion.samplers import Progress, sample
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is to stay as it is. image: `b 3 H W` in [-1, 1]; mask: `b 1 H W`, 1 = keep, 0 = free."""
+    """What is to stay as it is. image: `b 3 H W` in [-1, 1]; mask: `b 1 H W`, 1 = keep, 0 = free, between: blend."""
 
     image: Tensor
     mask: Tensor
+
+    def resized(self, height: int, width: int) -> "Known":
+        """The same at another size. What was free has no share in the image, and a pixel is as known as its freest part.
+
+        A mean over kept and free pixels would carry what is to be painted over, or the void beyond an edge, into what
+        is kept.
+        """
+        if self.image.shape[-2:] == (height, width):
+            return self
+
+        def resize(values: Tensor) -> Tensor:  # bilinear: its weights are never negative
+            return F.interpolate(values, size=(height, width), mode="bilinear", antialias=True)
+
+        image = resize(self.image * self.mask) / resize(self.mask).clamp(min=1e-6)
+        return Known(image, 1 - F.adaptive_max_pool2d(1 - self.mask, (height, width)))
+
+    @property
+    def hint(self) -> tuple[Tensor, Tensor]:
+        """GLIDE's inpainting inputs: the image and a mask of what is known in full."""
+        return self.image, (self.mask == 1).to(self.mask)
 
 
 @dataclass(frozen=True)
@@ -51,12 +73,14 @@ class Stage:
         sampler: str | None = None,
         guidance: float | None = None,
         known: Known | None = None,
+        repeats: int = 1,
         progress: Progress | None = None,
     ) -> Tensor:
         """Sample one item per generator: `b 3 H W`, or `b d` for an embedding, in float32.
 
         cond, uncond: the network's conditioning with and without the prompt, every tensor with leading b;
-        uncond may be None when the guidance is 1. All is one batch: cutting it up is the caller's business.
+        uncond may be None when the guidance is 1. known: of the size that this stage draws. repeats: RePaint's
+        resampling (see `samplers.visits`). All is one batch: cutting it up is the caller's business.
         Raises RequestError for an unknown sampler or a number of steps out of range.
         """
         steps = self.steps if steps is None else steps
@@ -68,12 +92,20 @@ class Stage:
 
         device, _ = self._placement()
         denoise = guided(self._bind, cond, uncond, guidance)
-        denoise = clamped(denoise, self.schedule.clip)
+        denoise = last = clamped(denoise, self.schedule.clip)
         if known is not None:
-            image = self.codec.encode(known.image.to(device, torch.float32))
-            denoise = keep_known(denoise, image, self.codec.encode_mask(known.mask.to(image)))
+            image, mask = known.image.to(device, torch.float32), known.mask.to(device, torch.float32)
+            latent, kept = self.codec.encode(image), self.codec.encode_mask(mask)
+            last = keep_known(levelled(denoise, partial(self._level, image=image, mask=mask)), latent, kept)
+            denoise = keep_known(denoise, latent, kept)
         x = randn(self.shape, generators, device)
-        return self.codec.decode(sample(denoise, x, self.schedule, sampler, steps, generators, progress))
+        x0 = sample(denoise, x, self.schedule, sampler, steps, generators, progress, repeats=repeats, last=last)
+        return self.codec.decode(x0)
+
+    def _level(self, x0: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+        """Continue the error that x0 makes where the picture is known, over a sixteenth of the picture's width."""
+        picture = continue_error(self.codec.decode(x0), image, mask, reach=image.shape[-1] / 16)
+        return self.codec.encode(picture)
 
     def _bind(self, conditioning: Conditioning) -> Denoise:
         """The network with its conditioning, moved to its device and precision once, not at every step."""

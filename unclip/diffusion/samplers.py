@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unclip.diffusion.denoiser import Denoise, Prediction, Schedule
 from unclip.diffusion.names import check_sampler
+from unclip.diffusion.noise import randn
 from unclip.errors import RequestError
 
 Generators = Sequence[torch.Generator]
@@ -30,24 +31,56 @@ def sample(
     steps: int,
     generators: Generators,
     progress: Progress | None = None,
+    *,
+    repeats: int = 1,
+    last: Denoise | None = None,
 ) -> Tensor:
-    """Denoise x (`b ...`, standard normal) in `steps` calls of `denoise`; return the last x0 in float32.
+    """Denoise x (`b ...`, standard normal) over `steps` timesteps; return the last x0 in float32.
 
-    generators: one per item, for samplers that draw noise. progress(done, total) is called after each step.
-    Raises RequestError for an unknown sampler or a number of steps outside 1..num_train_timesteps.
+    generators: one per item, for samplers that draw noise. progress(done, total) is called after each call of
+    `denoise`. repeats: how often each stretch of the way is gone (RePaint; see `visits`). last: the denoiser of the
+    last step, if it is another. Raises RequestError for an unknown sampler or a number of steps outside
+    1..num_train_timesteps.
     """
     build = SAMPLERS[check_sampler(sampler)]
     if not 1 <= steps <= schedule.num_train_timesteps:
         raise RequestError(f"steps={steps} is out of range: choose 1 to {schedule.num_train_timesteps}")
     timesteps, step = build(schedule, steps)
+    route = visits(steps, repeats)
     x = x.float()
-    for done, t in enumerate(timesteps, start=1):
-        prediction = denoise(x, torch.full((len(x),), t, device=x.device))
-        if done < steps:
-            x = step(prediction, x, t, timesteps[done], generators)
+    for done, (i, following) in enumerate(zip(route, [*route[1:], None], strict=True), start=1):
+        now = denoise if following is not None or last is None else last
+        prediction = now(x, torch.full((len(x),), timesteps[i], device=x.device))
+        if following is not None:
+            x = step(prediction, x, timesteps[i], timesteps[i + 1], generators)
+        if following is not None and following <= i:
+            x = renoise(x, timesteps[i + 1], timesteps[following], schedule, generators)
+            _, step = build(schedule, steps)  # a multistep solver forgets the way it came
         if progress is not None:
-            progress(done, steps)
+            progress(done, len(route))
     return prediction.x0
+
+
+def visits(steps: int, repeats: int) -> list[int]:
+    """The order in which the timesteps 0 .. steps-1 (the noisiest first) are visited.
+
+    RePaint (Lugmayr et al. 2022, arXiv:2201.09865, section 4.2): after every stretch of a tenth of the way the sample
+    is noised again and the stretch gone once more, `repeats` times in all, so that the free part comes to agree with
+    the known one. A stretch ends one timestep before the last at the latest: from the last, x0 itself is the result.
+    """
+    jump = max(1, round(steps / 10))
+    route: list[int] = []
+    for start in range(0, steps - 1, jump):
+        stretch = range(start, min(start + jump, steps - 1))
+        route += [*stretch] * repeats
+    return [*route, steps - 1]
+
+
+def renoise(x: Tensor, t: int, t_up: int, schedule: Schedule, generators: Generators) -> Tensor:
+    """x (`b ...`) at timestep t, noised forward to a noisier one: DDPM (Ho et al. 2020), equation 2, in one jump."""
+    ab = schedule.alphas_cumprod()
+    kept = float(ab[t_up] / ab[t])
+    return kept**0.5 * x + (1 - kept) ** 0.5 * randn(x.shape[1:], generators, x.device)
 
 
 def _unclip(schedule: Schedule, steps: int) -> tuple[list[int], Step]:

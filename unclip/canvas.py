@@ -59,7 +59,7 @@ class Canvas:
         return known.image[0], known.mask[0]
 
     def paste(self, box: Box, picture: Image.Image) -> None:
-        """Put a drawn window where the canvas is free; the window is known from then on. Kept pixels stay as they are."""
+        """Put a drawn window where the canvas is free, and nowhere else. The window is known from then on."""
         drawn = np.asarray(picture.resize((box.side, box.side), Image.Resampling.BICUBIC), dtype=np.float32)
         pixels, known = self.pixels[box.slices], self.known[box.slices]
         free = known < KEEP
@@ -70,7 +70,7 @@ class Canvas:
         known[:] = KEEP
 
     def image(self) -> Image.Image:
-        """The picture as it stands, RGB, or RGBA where the original had transparency that was not asked to be filled."""
+        """The picture as it stands: RGB, or RGBA where the original has transparency that was not to be filled."""
         if self.alpha is None or (self.alpha == 255).all():
             return Image.fromarray(self.pixels)
         return Image.fromarray(np.dstack([self.pixels, self.alpha]))
@@ -93,7 +93,7 @@ class Canvas:
 
 
 def open_canvas(request: Request) -> Canvas:
-    """The canvas of an edit. Raises DataError for a picture that cannot be read, RequestError for a size that is off."""
+    """The canvas of an edit. Raises DataError for a picture that cannot be read, RequestError for a wrong size."""
     image = open_picture(request.image, "image")
     pixels, alpha = split_alpha(image)
     if request.mode == "inpaint":

@@ -25,7 +25,7 @@ class Known:
     mask: Tensor
 
     def resized(self, height: int, width: int) -> "Known":
-        """The same at another size. What was free has no share in the image, and a pixel is as known as its freest part.
+        """The same at another size. What is free has no share in the image; a pixel is as known as its freest part.
 
         A mean over kept and free pixels would carry what is to be painted over, or the void beyond an edge, into what
         is kept.

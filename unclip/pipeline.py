@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,7 @@ Picture = str | Path | Image.Image
 Progress = Callable[[str, int, int], None]
 """(stage, done, total): called after each denoising step."""
 
-OWN_FIELDS = {"prompt", "negative", "seed", "id", *(name for names in FIELDS_OF.values() for name in names)} - {
-    "harmonize"
-}
+OWN_FIELDS = {"prompt", "negative", "seed", "id", *chain.from_iterable(FIELDS_OF.values())} - {"harmonize"}
 """Fields in which the images of one micro-batch may differ."""
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from unclip import __version__
-from unclip.cli import bench, generate, models, show, train
+from unclip.cli import bench, edit, generate, models, show, train
 
 app = typer.Typer(
     name="unclip",
@@ -34,6 +34,8 @@ def _root(
 
 
 app.command("generate")(generate.generate)
+app.command("inpaint")(edit.inpaint)
+app.command("outpaint")(edit.outpaint)
 app.command("train")(train.train)
 app.add_typer(models.app, name="models")
 app.command("show")(show.show)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unclip.errors import InputError
 from unclip.files import check_writable, write_atomic, write_new
-from unclip.request import Result
+from unclip.request import Request, Result
 
 _OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 _SLUG_LENGTH = 60
@@ -25,7 +25,7 @@ class Target:
         data = result.to_png()
         if self.is_file:
             return write_atomic(self.path, data)
-        return write_new(self.path / f"{slug(result.request.prompt)}-{result.seed}.png", data)
+        return write_new(self.path / f"{slug(title(result.request))}-{result.seed}.png", data)
 
 
 def target(out: str, images: int) -> Target:
@@ -47,6 +47,13 @@ def target(out: str, images: int) -> Target:
         raise InputError(f"-o {out!r} is a file; give a folder, or a name that ends in .png")
     check_writable(path)
     return Target(path, is_file=False)
+
+
+def title(request: Request) -> str:
+    """What to name a picture after: its prompt, or in an edit without one the image that was edited."""
+    if request.prompt.strip() or not isinstance(request.image, str):
+        return request.prompt
+    return Path(request.image).stem
 
 
 def slug(prompt: str) -> str:

@@ -1,0 +1,117 @@
+"""What all commands that make images have in common: their options, and the run itself."""
+
+import functools
+import inspect
+import json
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from unclip.cli import options
+from unclip.cli.output import target
+from unclip.cli.progress import Progress, on_terminal
+from unclip.diffusion.names import SAMPLER_NAMES
+from unclip.names import check_device, check_dtype
+from unclip.request import Request, Result, size_text
+
+_SAMPLERS = "|".join(SAMPLER_NAMES)
+_RUN = ("model", "batch_size", "device", "dtype", "out", "as_json", "quiet")  # the others are fields of a Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """The options that every command which makes images has, as typer reads them."""
+
+    model: options.Model = "stickers"
+    n: Annotated[int, typer.Option("-n", help="Images of each prompt.")] = 1
+    seed: Annotated[int | None, typer.Option(help="Image i has SEED + i. Unset: drawn, and printed.")] = None
+    negative: Annotated[str, typer.Option(help="What to steer away from.")] = ""
+    steps: Annotated[int | None, typer.Option(help="Denoising steps of the decoder.")] = None
+    prior_steps: Annotated[int | None, typer.Option(help="Denoising steps of the prior.")] = None
+    upsampler_steps: Annotated[int | None, typer.Option(help="Denoising steps of each upsampler.")] = None
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale of the decoder.")] = None
+    prior_guidance: Annotated[float | None, typer.Option(help="Guidance scale of the prior.")] = None
+    sampler: Annotated[str | None, typer.Option(metavar=_SAMPLERS, help="Sampler of the decoder.")] = None
+    prior_sampler: Annotated[str | None, typer.Option(metavar=_SAMPLERS, help="And of the prior.")] = None
+    prior_best_of: Annotated[
+        int | None, typer.Option(help="Embeddings the prior draws; the one nearest to the text is used.")
+    ] = None
+    batch_size: Annotated[int | None, typer.Option(help="Images computed at a time.")] = None
+    device: options.Device = "auto"
+    dtype: options.Dtype = "auto"
+    out: Annotated[str, typer.Option("-o", "--out", help="A folder, or for one image a file ending in .png.")] = "out"
+    as_json: options.Json = False
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no notes.")] = False
+
+    def request_fields(self) -> dict[str, Any]:
+        """Those that are fields of a Request."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _RUN}
+
+
+def with_drawing(function: Callable[..., None]) -> Callable[..., None]:
+    """`function(its own options, drawing: Drawing)` as a command whose help lists the options of both."""
+    hints = get_type_hints(Drawing, include_extras=True)
+    own = [p for p in inspect.signature(function).parameters.values() if p.name != "drawing"]
+    shared = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+        for f in fields(Drawing)
+    ]
+
+    @functools.wraps(function)
+    def command(**given: Any) -> None:
+        drawing = Drawing(**{parameter.name: given.pop(parameter.name) for parameter in shared})
+        function(**given, drawing=drawing)
+
+    command.__signature__ = inspect.Signature([*own, *shared])
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+    return command
+
+
+def draw(jobs: Sequence[dict[str, Any]], drawing: Drawing) -> None:
+    """Make the images of Requests with the fields of `jobs` and of `drawing`, write them, and tell of each."""
+    shared = drawing.request_fields()
+    if drawing.seed is None:  # one for all prompts, so that the command can be given again with it
+        shared["seed"] = secrets.randbelow(2**32)
+    requests = [Request(**shared, **job) for job in jobs]
+    check_device(drawing.device)
+    check_dtype(drawing.dtype)
+    options.check_at_least_one("--batch-size", drawing.batch_size)
+    place = target(drawing.out, images=drawing.n * len(requests))
+
+    from unclip.pipeline import Unclip  # torch: only once everything that can be known is known to be right
+
+    progress = Progress(on_terminal(drawing.quiet))
+    told: set[str] = set()
+    pipe = Unclip.from_pretrained(drawing.model, device=drawing.device, dtype=drawing.dtype)
+    try:
+        for result in pipe.stream(requests, batch_size=drawing.batch_size, progress=progress):
+            progress.close()
+            path = place.save(result)
+            print(_line(result, path, drawing.as_json), flush=True)
+            for note in result.notes:
+                if note not in told and not drawing.quiet:
+                    print(f"unclip: note: {note}", file=sys.stderr)
+                told.add(note)
+    finally:
+        progress.close()
+
+
+def _line(result: Result, path: Path, as_json: bool) -> str:
+    """What standard output says of an image."""
+    if not as_json:
+        return f"{path}  seed {result.seed}"
+    return json.dumps(
+        {
+            "file": str(path),
+            "seed": result.seed,
+            "prompt": result.request.prompt,
+            "model": result.model,
+            "size": size_text(result.image.size),
+            "score": result.score,
+        }
+    )

@@ -244,8 +244,9 @@ class Unclip:
             if any(width != height for width, height in self.sizes):
                 raise RequestError(f"{self.name} does not draw squares, which {request.mode} is made of: use another")
             check_edit(request)
-            return request.resolved(**self.defaults(), **self.edit_defaults(request), seed=seed)
-        request = request.resolved(**self.defaults(), size=self.sizes[-1], seed=seed)
+            defaults = {name: value for name, value in self.defaults().items() if name != "size"}  # the canvas says
+            return request.resolved(**defaults, **self.edit_defaults(request), seed=seed)
+        request = request.resolved(**self.defaults(), seed=seed)
         if request.size not in self.sizes:
             known = ", ".join(size_text(size) for size in self.sizes)
             raise RequestError(f"{self.name} does not make {size_text(request.size)} pictures; choose from {known}")
@@ -261,6 +262,7 @@ class Unclip:
             "prior_guidance": self.prior.guidance,
             "sampler": self.decoder.sampler,
             "prior_sampler": self.prior.sampler,
+            "size": self.sizes[-1],
             "prior_best_of": 2,
         }
 

@@ -157,6 +157,7 @@ class DecoderTask:
             cross_attention_dim=unet.config.cross_attention_dim,
         )
         self.network = Decoder(TextProjection(projection), unet, shape[0])
+        self._see_all_directions(*examples(self.size, 512))
         self.schedule = Schedule(prediction_type=self.options.prediction, clip=1.0)
         self.shape = shape
         self.examples = examples
@@ -173,6 +174,21 @@ class DecoderTask:
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_error(network(x_t, t, **conditioning), x_t, x0, t, self.schedule), {}
 
+    def _see_all_directions(self, images: Tensor, captions: list[str]) -> None:
+        """Scale the projection's initial weights so that they pass on every direction of what CLIP says alike.
+
+        A contrastive embedding spends nearly all of its length on a few directions (here the dozen that tell the
+        backgrounds apart) and says what is shown in others, ten to a hundred times shorter, which fresh weights would
+        all but hide from the decoder.
+        """
+        projection, parts = self.network.projection, list(zip(images.split(64), range(0, len(images), 64), strict=True))
+        texts = [self.clip.text(captions[i : i + len(part)]) for part, i in parts]
+        embeds = torch.cat([self.clip.image(part) for part, _ in parts])
+        whiten_(projection.clip_image_embeddings_project_to_time_embeddings, embeds, 0.3)
+        whiten_(projection.clip_extra_context_tokens_proj, embeds, 0.3)
+        whiten_(projection.embedding_proj, torch.cat([text.embed for text in texts]), 0.3)
+        whiten_(projection.encoder_hidden_states_proj, torch.cat([text.states[text.mask] for text in texts]), 0.1)
+
     def stage(self) -> Stage:
         sampler, steps, guidance = self.sampling.sampler, self.sampling.steps, self.sampling.guidance
         return Stage("decoder", self.network, self.schedule, self.shape, self.codec, sampler, steps, guidance)
@@ -188,6 +204,19 @@ class DecoderTask:
 
     def networks(self) -> dict[str, nn.Module]:
         return {"decoder": self.network.unet, "text_proj": self.network.projection}
+
+
+@torch.no_grad()
+def whiten_(linear: nn.Linear, inputs: Tensor, floor: float) -> None:
+    """Put before a fresh linear map the one that gives its inputs `n d` equal variance in each direction.
+
+    Directions whose root mean square is below `floor` of the inputs' own are taken for noise, and not raised to it. The
+    outputs come to have unit variance.
+    """
+    variance, directions = torch.linalg.eigh(inputs.T @ inputs / len(inputs))  # d; d d, in columns
+    scale = (variance.clamp(min=0) + floor**2 * inputs.square().mean()).rsqrt()
+    linear.weight.copy_(linear.weight @ (directions * scale @ directions.T))
+    linear.weight.div_(linear(inputs).std())
 
 
 class UpsamplerTask:

@@ -142,9 +142,9 @@ WIDER = {"mode": "outpaint", "image": "photo.png", "prompt": "a cat"}
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"prompt": "a cat", "mask": "mask.png"}, "mask is a field of mode inpaint, not of generate"),
-        ({"prompt": "a cat", "image": "a.png"}, "image is a field of mode inpaint and outpaint, not of generate"),
-        (EDIT | {"left": 3}, "left is a field of mode outpaint"),
+        ({"prompt": "a cat", "mask": "mask.png"}, "mask is a field of inpaint, and this request.s mode is generate"),
+        ({"prompt": "a cat", "image": "a.png"}, "image is a field of inpaint and outpaint, and this request"),
+        (EDIT | {"left": 3}, "left is a field of outpaint"),
         (EDIT | {"image": None}, "image is missing"),
         (EDIT | {"image": 7}, "image must be the path of a picture"),
         (EDIT | {"size": 64}, "size is not for inpainting"),

@@ -25,7 +25,7 @@ from unclip.diffusion.denoiser import Schedule
 from unclip.errors import CheckpointError, RequestError
 from unclip.files import read_json, write_atomic, write_json
 from unclip.models.clip import Clip, ClipConfig
-from unclip.models.decoder import Decoder, TextProjection, TextProjectionConfig
+from unclip.models.decoder import Decoder, TextEncoder, TextEncoderConfig, TextProjection, TextProjectionConfig
 from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler
 from unclip.request import Request, parse_size
@@ -33,7 +33,11 @@ from unclip.stage import Stage
 
 SHARD_INDEX = "model.safetensors.index.json"
 SHARD = "15MB"  # the largest weight file that is written, unless a single tensor is larger
-OWN = {"Clip": (Clip, ClipConfig), "TextProjection": (TextProjection, TextProjectionConfig)}
+OWN = {
+    "Clip": (Clip, ClipConfig),
+    "TextProjection": (TextProjection, TextProjectionConfig),
+    "TextEncoder": (TextEncoder, TextEncoderConfig),
+}
 DIFFUSERS = {cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel)}
 
 
@@ -82,7 +86,9 @@ def load_checkpoint(name: str | Path, device: torch.device, dtype: torch.dtype) 
     prior = stage("prior", Prior(network("prior", PriorTransformer)), shape=(clip.config.embed_dim,))
     unet = network("decoder", UNet2DConditionModel)
     drawn = pictures("decoder", unet)
-    decoder = stage("decoder", Decoder(network("text_proj", TextProjection), unet, drawn["shape"][0]), **drawn)
+    own_text = network("decoder_text", TextEncoder) if "decoder_text" in index else None
+    projection = network("text_proj", TextProjection)
+    decoder = stage("decoder", Decoder(projection, unet, drawn["shape"][0], own_text), **drawn)
     upsamplers = []
     if "upsampler" in stages:
         unet = network("upsampler", UNet2DModel)

@@ -231,7 +231,7 @@ def whiten_(linear: nn.Linear, inputs: Tensor, floor: float) -> None:
     variance, directions = torch.linalg.eigh(inputs.T @ inputs / len(inputs))  # d; d d, in columns
     scale = (variance.clamp(min=0) + floor**2 * inputs.square().mean()).rsqrt()
     linear.weight.copy_(linear.weight @ (directions * scale @ directions.T))
-    linear.weight.div_(linear(inputs).std())
+    linear.weight.div_((inputs @ linear.weight.T).std())
 
 
 class UpsamplerTask:

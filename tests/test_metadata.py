@@ -28,6 +28,7 @@ def test_read_gives_what_was_written(result: Result, tmp_path):
         "request": result.request.to_dict(),
         "score": 0.25,
         "notes": ["unknown word: ペンギン"],
+        "pixels": metadata.pixel_hash(result.image),
     }
     assert found["request"]["prompt"] == "a penguin — ペンギン"
 
@@ -38,7 +39,7 @@ def test_pillow_sees_the_record_too(result: Result, tmp_path):
 
 
 def test_the_same_result_gives_the_same_bytes(result: Result):
-    assert result.to_png() == result.to_png()
+    assert result.to_bytes() == result.to_bytes()
 
 
 def test_a_record_behind_other_chunks_is_found(tmp_path):

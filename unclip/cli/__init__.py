@@ -31,11 +31,11 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _report(error: Exception) -> int:
     """Print an expected error as one line and return its exit code; anything else is a bug: raise it."""
-    from unclip.errors import InputError, UnclipError
+    from unclip.errors import InputError, UnclipError, is_out_of_memory
 
     if type(error).__name__ == "Abort":  # how some versions of typer hand on an interrupt
         return 130
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         message, code = "the device ran out of memory; use a smaller --batch-size", 1
     elif type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message(), file=sys.stderr)
@@ -50,11 +50,3 @@ def _report(error: Exception) -> int:
         raise error
     print(f"unclip: error: {' '.join(message.split())}", file=sys.stderr)
     return code
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether a device, or the machine, had no memory left. Told by name: torch must not be imported to compare."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    told = ("DefaultCPUAllocator", "MPS backend out of memory")  # of these torch says no more than RuntimeError
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in told)

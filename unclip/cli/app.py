@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from unclip import __version__
-from unclip.cli import bench, generate, models, show, train
+from unclip.cli import batch, bench, generate, models, reproduce, show, train
 
 app = typer.Typer(
     name="unclip",
@@ -34,7 +34,9 @@ def _root(
 
 
 app.command("generate")(generate.generate)
+app.command("batch")(batch.batch)
 app.command("train")(train.train)
 app.add_typer(models.app, name="models")
 app.command("show")(show.show)
+app.command("reproduce")(reproduce.reproduce)
 app.command("bench")(bench.bench)

@@ -41,8 +41,11 @@ def generate(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     out: Annotated[
-        str, typer.Option("-o", "--out", help="A folder, or for one image a file that ends in .png.")
+        str, typer.Option("-o", "--out", help="A folder, or for one image a file: .png, .jpg or .webp.")
     ] = "out",
+    image_format: Annotated[
+        str | None, typer.Option("--format", metavar="png|jpg|webp", help="Of files in a folder. Unset: png.")
+    ] = None,
     as_json: options.Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no notes.")] = False,
 ) -> None:
@@ -69,7 +72,7 @@ def generate(
     check_device(device)
     check_dtype(dtype)
     options.check_at_least_one("--batch-size", batch_size)
-    place = target(out, images=n * len(requests))
+    place = target(out, images=n * len(requests), format=image_format)
 
     from unclip.pipeline import Unclip  # torch: only once everything that can be known is known to be right
 

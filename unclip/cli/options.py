@@ -10,6 +10,7 @@ from unclip.names import DEVICES, DTYPES
 Model = Annotated[str, typer.Option(help="A model's name, or a checkpoint folder.")]
 Device = Annotated[str, typer.Option(metavar="|".join(DEVICES), help="Where to compute.")]
 Dtype = Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Precision of the weights.")]
+Format = Annotated[str, typer.Option("--format", metavar="png|jpg|webp", help="Of the files of the pictures.")]
 Json = Annotated[
     bool,
     typer.Option("--json", help="JSON, a line an object, on standard output; all else on standard error."),

@@ -203,7 +203,7 @@ def _run(
     jobs: Iterator[Job] = (
         job for line in _drawable(prompts, plan, pipe) if isinstance(line, Task) for job in line.jobs()
     )
-    progress.start(amount.images - amount.done, amount.done)
+    progress.start(amount.images - amount.done, amount.done, plan.seed)
     try:
         with StopOnInterrupt(progress.stopping) as interrupt:
             totals = run(

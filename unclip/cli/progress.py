@@ -93,11 +93,11 @@ class BatchProgress:
 
     # ---- while it is drawn
 
-    def start(self, images: int, done: int) -> None:
-        """So many images are to be made, so many are there."""
+    def start(self, images: int, done: int, seed: int) -> None:
+        """So many images are to be made, so many are there; the seed of the run."""
         self._total, self._began, self._told = images, time.monotonic(), time.monotonic()
         if self.as_json:
-            self._event("start", {"images": images + done, "to_make": images, "done": done})
+            self._event("start", {"images": images + done, "to_make": images, "done": done, "seed": seed})
         if on_terminal(self._quiet):
             self._start_bar()
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable
 from types import FrameType
 
@@ -14,7 +15,8 @@ class StopOnInterrupt:
 
     def __init__(self, told: Callable[[], None]) -> None:
         self.asked = False
-        self._told = told
+        # A thread, since the interrupt may have come in the middle of what `told` is about to print to.
+        self._teller = threading.Thread(target=told)
         self._before = None
 
     def __enter__(self) -> "StopOnInterrupt":
@@ -23,6 +25,8 @@ class StopOnInterrupt:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.asked:
+            self._teller.join()
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
@@ -30,4 +34,4 @@ class StopOnInterrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        self._told()
+        self._teller.start()

@@ -13,7 +13,7 @@ from unclip.batch.run import Totals
 from unclip.request import Result
 
 EVERY = 10  # seconds between lines where there is no bar
-MAX_NOTES = 8
+MAX_NOTES = 5
 
 
 class Progress:
@@ -153,12 +153,12 @@ class BatchProgress:
         if self.as_json:
             told = {"made": totals.made, "skipped": totals.skipped, "failed": totals.failed, "bad_lines": bad}
             self._event("end", {**told, "stopped": totals.stopped, "seconds": round(seconds, 3)})
-        parts = [f"{totals.made:,} images made"]
+        parts = [f"{_counted(totals.made, 'image')} made"]
         if totals.made and seconds:
             parts[0] += f" in {spoken_time(seconds)}"
         parts += [f"{totals.skipped:,} were there"] if totals.skipped else []
         parts += [f"{totals.failed:,} failed"] if totals.failed else []
-        parts += [f"{bad:,} bad lines"] if bad else []
+        parts += [_counted(bad, "bad line")] if bad else []
         if bad or totals.failed:
             parts[-1] += f" (see {errors})"
         if not self._quiet or bad or totals.failed:
@@ -211,6 +211,10 @@ class BatchProgress:
 
     def _event(self, kind: str, fields: dict[str, Any]) -> None:
         print(json.dumps({"event": kind, **fields}), flush=True)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _shown(prompt: str) -> str:

@@ -17,7 +17,7 @@ LAYERS = [
     {"files", "device", "bundled", "words"},
     {"diffusion", "models", "canvas"},
     {"stage", "request", "metadata"},
-    {"compare"},
+    {"compare", "sheet"},
     {"checkpoints", "pipeline"},
     {"batch"},
     {"training", "evaluation"},
@@ -28,7 +28,8 @@ PAIRS = [{"request", "metadata"}, {"checkpoints", "pipeline"}, {"training", "eva
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 HEAVY = {"torch", "torchvision", "diffusers", "open_clip", "transformers", "accelerate", "numpy"}
-LIGHT = {"__init__", "errors", "names", "files", "bundled", "request", "metadata", "compare", "diffusion.names"}
+LIGHT = {"__init__", "errors", "names", "files", "bundled", "request", "diffusion.names"}
+LIGHT |= {"metadata", "compare", "sheet"}
 
 
 def sources() -> dict[str, Path]:

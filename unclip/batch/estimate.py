@@ -70,6 +70,14 @@ def size_counts(amount: Amount, model: Model) -> dict[str, int]:
     return dict(counts)
 
 
+def largest(amount: Amount, model: Model) -> tuple[int, int] | None:
+    """The smallest (width, height) that every image fits into; None where only the model itself can tell."""
+    sizes = [size or _largest(model) for size in amount.sizes]
+    if not sizes or None in sizes:
+        return None
+    return max(size[0] for size in sizes), max(size[1] for size in sizes)
+
+
 def spoken_time(seconds: float) -> str:
     """90 -> "1 min 30 s"."""
     seconds = round(seconds)

@@ -1,29 +1,24 @@
 """`unclip batch`: a prompt file to images, checked before it starts and resumed where it ended."""
 
 import re
-import shutil
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unclip import metadata
-from unclip.batch.estimate import Amount, measure, size_counts, spoken_bytes
-from unclip.batch.folder import ERRORS, Folder, open_folder, run_seed
-from unclip.batch.model import Model, identify
+from unclip.batch.folder import open_folder, run_seed
+from unclip.batch.model import identify
 from unclip.batch.names import DEFAULT, NameTemplate
-from unclip.batch.plan import Job, Settings, Task, tasks
-from unclip.batch.rows import FIELDS, BadLine, typed
-from unclip.batch.run import Output, Totals, run
-from unclip.batch.source import FORMATS, PromptFile, prompt_file
+from unclip.batch.plan import Settings
+from unclip.batch.rows import FIELDS, typed
+from unclip.batch.run import Output
+from unclip.batch.source import FORMATS, prompt_file
 from unclip.cli import options
-from unclip.cli.interrupt import StopOnInterrupt
 from unclip.cli.progress import BatchProgress
+from unclip.cli.session import GRID, Grid, Session
 from unclip.diffusion.names import SAMPLER_NAMES
-from unclip.errors import InputError, RequestError
+from unclip.errors import InputError
 from unclip.names import check_device, check_dtype
 from unclip.request import Request
 
@@ -31,7 +26,6 @@ if TYPE_CHECKING:
     from unclip.pipeline import Unclip
 
 _SAMPLERS = "|".join(SAMPLER_NAMES)
-_SHOWN = 20  # bad lines; errors.jsonl has all of them
 
 
 def batch(
@@ -73,6 +67,9 @@ def batch(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Take the names of files that no run of this folder made.")
     ] = False,
+    grid: options.Grid = False,
+    labels: options.Labels = False,
+    open_result: options.Open = False,
     batch_size: Annotated[int, typer.Option(help="Images computed at a time.")] = 16,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -95,6 +92,7 @@ def batch(
     check_dtype(dtype)
     options.check_choice("--format", image_format, tuple(metadata.FORMATS))
     options.check_at_least_one("--batch-size", batch_size)
+    options.check_labels(labels, grid)
     template, part = NameTemplate.parse(name), parse_shard(shard)
     identity = identify(model)
 
@@ -114,16 +112,30 @@ def batch(
         progress = BatchProgress(as_json=as_json, quiet=quiet)
         for note in prompts.header_notes():
             progress.note(note)
+        session = Session(
+            prompts=prompts,
+            model=identity,
+            output=Output(prompts.name, template, image_format),
+            progress=progress,
+            strict=strict,
+            grid=Grid(labels) if grid else None,
+        )
         if dry_run:
             plan = settings(run_seed(out, seed, identity, write=False), prompts.folder)
-            raise typer.Exit(_dry_run(prompts, plan, progress, strict, identity, Path(out), image_format))
+            raise typer.Exit(session.dry_run(plan, Path(out)))
         with open_folder(out, overwrite=overwrite) as folder:
             drawn = run_seed(out, seed, identity)
             progress.note(f"seed {drawn}")
-            plan = settings(drawn, prompts.folder)
-            output = Output(prompts.name, template, image_format)
-            code = _run(prompts, plan, folder, output, identity, progress, strict, batch_size, (model, device, dtype))
-        raise typer.Exit(code)
+
+            def load() -> "Unclip":
+                from unclip.pipeline import Unclip  # torch: only once all that can be known is known to be right
+
+                return Unclip.from_pretrained(model, device=device, dtype=dtype)
+
+            code = session.run(settings(drawn, prompts.folder), folder, load, batch_size)
+    if open_result and code != 130:
+        options.show_result(Path(out) / GRID if grid and (Path(out) / GRID).is_file() else Path(out))
+    raise typer.Exit(code)
 
 
 def checked_defaults(given: dict[str, Any], more: list[str]) -> dict[str, Any]:
@@ -148,126 +160,9 @@ def checked_defaults(given: dict[str, Any], more: list[str]) -> dict[str, Any]:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """ "2/8" -> (2, 8). Raises InputError."""
+    """I/N -> (I, N). Raises InputError."""
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
     part = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= part[0] <= part[1]:
         raise InputError(f"--shard {text!r}: write I/N with I from 1 to N, such as 2/8")
     return part
-
-
-def _dry_run(
-    prompts: PromptFile, plan: Settings, progress: BatchProgress, strict: bool, model: Model, out: Path, format: str
-) -> int:
-    amount, bad = _check(prompts, plan, progress, None)
-    seconds, size, source = measure(amount, model, out, format)
-    progress.plan(amount, seconds, size, source, bad, size_counts(amount, model))
-    _check_any(prompts, amount, bad)
-    return (2 if strict else 1) if bad else 0
-
-
-def _run(
-    prompts: PromptFile,
-    plan: Settings,
-    folder: Folder,
-    output: Output,
-    model: Model,
-    progress: BatchProgress,
-    strict: bool,
-    batch_size: int,
-    opened: tuple[str, str, str],
-) -> int:
-    amount, bad = _check(prompts, plan, progress, folder)
-    _check_any(prompts, amount, bad)
-    if bad and strict:
-        raise InputError(f"{bad} bad lines in {prompts.name}, listed in {folder.path / ERRORS}; nothing was made")
-    if amount.images == amount.done:
-        progress.end(Totals(skipped=amount.done), bad, folder.path / ERRORS)
-        return 1 if bad else 0
-    _, needed, _ = measure(amount, model, folder.path, output.format)
-    if needed > (free := shutil.disk_usage(folder.path).free):
-        progress.note(f"the pictures may need {spoken_bytes(needed)}, and {spoken_bytes(free)} are free")
-
-    from unclip.pipeline import Unclip  # torch: only once everything that can be known is known to be right
-
-    name, device, dtype = opened
-    pipe = Unclip.from_pretrained(name, device=device, dtype=dtype)
-    refused = 0
-    for line in _drawable(prompts, plan, pipe):
-        if isinstance(line, BadLine):
-            _report(line, prompts, folder, progress, bad + refused)
-            refused += 1
-    bad += refused
-    if refused and strict:
-        raise InputError(f"{bad} bad lines in {prompts.name}, listed in {folder.path / ERRORS}; nothing was made")
-    jobs: Iterator[Job] = (
-        job for line in _drawable(prompts, plan, pipe) if isinstance(line, Task) for job in line.jobs()
-    )
-    progress.start(amount.images - amount.done, amount.done, plan.seed)
-    try:
-        with StopOnInterrupt(progress.stopping) as interrupt:
-            totals = run(
-                pipe, model, jobs, folder, output, progress, batch_size=batch_size, stop=lambda: interrupt.asked
-            )
-    except KeyboardInterrupt:
-        progress.resumable()
-        raise
-    finally:
-        progress.close()
-    progress.end(totals, bad, folder.path / ERRORS)
-    if totals.stopped:
-        progress.resumable()
-        return 130
-    return 1 if bad or totals.failed else 0
-
-
-def _check(prompts: PromptFile, plan: Settings, progress: BatchProgress, folder: Folder | None) -> tuple[Amount, int]:
-    """Check every line without the model; report the bad ones. -> (what the good ones ask for, number of bad ones)"""
-    amount, bad = Amount(), 0
-    last = time.monotonic()
-    for count, line in enumerate(tasks(prompts.rows(), plan)):
-        if isinstance(line, BadLine):
-            _report(line, prompts, folder, progress, bad)
-            bad += 1
-            continue
-        amount.add(line.request, line.count)
-        if folder is not None and folder.done:
-            amount.done += sum(folder.is_done(job.key) for job in line.jobs())
-        if time.monotonic() - last > 10:
-            progress.note(f"checked {count + 1:,} lines")
-            last = time.monotonic()
-    if bad > _SHOWN and not progress.as_json:
-        where = f"; all are in {folder.path / ERRORS}" if folder else ""
-        print(f"unclip: error: {bad - _SHOWN} more bad lines{where}", file=sys.stderr)
-    return amount, bad
-
-
-def _check_any(prompts: PromptFile, amount: Amount, bad: int) -> None:
-    if not amount.images and not bad:
-        raise InputError(f"{prompts.name} holds no prompts for this run; write one a line")
-
-
-def _drawable(prompts: PromptFile, plan: Settings, pipe: "Unclip") -> Iterator[Task | BadLine]:
-    """The good lines as they are, and those among them that the model refuses as bad ones."""
-    for line in tasks(prompts.rows(), plan):
-        if isinstance(line, BadLine):
-            continue
-        try:
-            pipe.resolve(line.request)
-        except RequestError as error:
-            yield BadLine.of(line.row.line, line.row.index, error)
-        else:
-            yield line
-
-
-def _report(line: BadLine, prompts: PromptFile, folder: Folder | None, progress: BatchProgress, before: int) -> None:
-    fields = {
-        "file": prompts.name,
-        "line": line.line,
-        "index": line.index,
-        "field": line.field,
-        "error": line.problem,
-    }
-    if folder is not None:
-        folder.error(fields)
-    progress.bad_line(fields, shown=before < _SHOWN)

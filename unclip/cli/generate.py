@@ -12,8 +12,11 @@ from unclip.cli import options
 from unclip.cli.output import target
 from unclip.cli.progress import Progress, on_terminal
 from unclip.diffusion.names import SAMPLER_NAMES
+from unclip.errors import InputError
+from unclip.files import write_new
 from unclip.names import check_device, check_dtype
 from unclip.request import Request, Result, size_text
+from unclip.sheet import layout, sheet
 
 _SAMPLERS = "|".join(SAMPLER_NAMES)
 
@@ -46,10 +49,16 @@ def generate(
     image_format: Annotated[
         str | None, typer.Option("--format", metavar="png|jpg|webp", help="Of files in a folder. Unset: png.")
     ] = None,
+    grid: options.Grid = False,
+    labels: options.Labels = False,
+    open_result: options.Open = False,
     as_json: options.Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no notes.")] = False,
 ) -> None:
-    """Make images from one or more prompts."""
+    """Make images from one or more prompts.
+
+    Example: unclip generate "a penguin on a pink background" -n 4 --seed 7 -o out/
+    """
     seed = secrets.randbelow(2**32) if seed is None else seed
     requests = [
         Request(
@@ -72,17 +81,25 @@ def generate(
     check_device(device)
     check_dtype(dtype)
     options.check_at_least_one("--batch-size", batch_size)
+    options.check_labels(labels, grid)
     place = target(out, images=n * len(requests), format=image_format)
+    if grid and place.is_file:
+        raise InputError(f"--grid goes into a folder, and -o {out!r} is a file; leave one out")
 
     from unclip.pipeline import Unclip  # torch: only once everything that can be known is known to be right
 
     progress = Progress(on_terminal(quiet))
     told: set[str] = set()
+    paths: list[tuple[Path, str]] = []
     pipe = Unclip.from_pretrained(model, device=device, dtype=dtype)
+    if grid:
+        cell = pipe.resolve(requests[0]).size
+        layout(n * len(requests), cell, labels)  # too large a sheet is to fail now, not at the end
     try:
         for result in pipe.stream(requests, batch_size=batch_size, progress=progress):
             progress.close()
             path = place.save(result)
+            paths.append((path, f"{result.seed} {result.request.prompt}"))
             print(_line(result, path, as_json), flush=True)
             for note in result.notes:
                 if note not in told and not quiet:
@@ -90,6 +107,12 @@ def generate(
                 told.add(note)
     finally:
         progress.close()
+    shown = paths[0][0] if len(paths) == 1 else place.path
+    if grid:
+        shown = write_new(place.path / "grid.png", sheet(paths, layout(len(paths), cell, labels)))
+        print(f"unclip: the grid is {shown}", file=sys.stderr)
+    if open_result:
+        options.show_result(shown)
 
 
 def _line(result: Result, path: Path, as_json: bool) -> str:

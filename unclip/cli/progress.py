@@ -164,6 +164,13 @@ class BatchProgress:
         if not self._quiet or bad or totals.failed:
             self._line(", ".join(parts))
 
+    def grid(self, path: Path) -> None:
+        """The sheet of all pictures is written."""
+        if self.as_json:
+            self._event("grid", {"file": str(path)})
+        elif not self._quiet:
+            self._line(f"the grid is {path}")
+
     def close(self) -> None:
         """Clear the bar away."""
         if self._bar is not None:

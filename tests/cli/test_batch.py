@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.batch.painter import Painter, stand_in
 from unclip.cli import main
@@ -232,6 +233,35 @@ def test_a_line_now_and_then_where_there_is_no_terminal(call, monkeypatch):
     monkeypatch.setattr("unclip.cli.progress.EVERY", 0)
     _, _, err = call("p.txt", "--batch-size", "1")
     assert "unclip: 2/3 images, " in err and " images/s, " in err
+
+
+def test_a_grid_of_the_files_pictures_in_its_order(call):
+    Path("p.txt").write_text("a -- --size 16\nb\nc -- --size 16\n")
+    assert call("p.txt", "--quiet", "--grid", "--labels")[0] == 0
+    with Image.open("out/grid.png") as grid, Image.open(next(Path("out").glob("00002-c-*"))) as third:
+        assert grid.size == (36, 16 + 14 + 4 + 16 + 14)
+        assert grid.getpixel((8, 42)) == third.getpixel((0, 0))
+    Path("out/grid.png").unlink()
+    code, out, _ = call("p.txt", "--grid", "--json")
+    assert code == 0 and json.loads(out.splitlines()[-1]) == {"event": "grid", "file": "out/grid.png"}
+
+
+def test_too_large_a_grid_is_refused_before_the_first_image(call, painter):
+    Path("p.txt").write_text("a -- -n 100000\n" * 5)
+    for options in ([], ["--dry-run"]):
+        code, out, err = call("p.txt", "--grid", "--quiet", *options)
+        assert (code, out) == (2, "") and "--grid of 500,000 pictures" in err
+    assert painter.opened == [] and not list(Path("out").glob("*.png"))
+    assert call("p.txt", "--labels", "--quiet")[2] == "unclip: error: --labels are those of --grid; give both\n"
+
+
+def test_the_result_is_shown_on_request(call, monkeypatch):
+    shown = []
+    monkeypatch.setattr("typer.launch", lambda path: shown.append(path) or len(shown) - 1)
+    assert call("p.txt", "--open", "--quiet")[0] == 0
+    code, _, err = call("p.txt", "--open", "--quiet", "--grid")
+    assert shown == ["out", "out/grid.png"]
+    assert code == 0 and err == "unclip: note: nothing here can show out/grid.png\n"
 
 
 def test_what_a_terminal_would_obey_is_not_printed(capsys):

@@ -5,12 +5,11 @@ from typing import Annotated
 import typer
 
 from unclip import __version__
-from unclip.cli import batch, bench, generate, models, reproduce, show, train
+from unclip.cli import batch, bench, config, generate, models, reproduce, show, train
 
 app = typer.Typer(
     name="unclip",
     help="Text to image the DALL-E 2 way, with a small model included.",
-    add_completion=False,
     rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -40,3 +39,4 @@ app.add_typer(models.app, name="models")
 app.command("show")(show.show)
 app.command("reproduce")(reproduce.reproduce)
 app.command("bench")(bench.bench)
+app.command("config")(config.config)

@@ -1,8 +1,12 @@
+import tracemalloc
+from pathlib import Path
+
 import pytest
 
 from unclip.batch.names import DEFAULT, NameTemplate
 from unclip.batch.plan import Settings, Task, check, key_of, line_seed, tasks
 from unclip.batch.rows import BadLine, Row
+from unclip.batch.source import prompt_file
 from unclip.request import Request
 
 PLAIN = {"seed": 9, "name": NameTemplate.parse(DEFAULT)}
@@ -68,6 +72,37 @@ def test_a_bad_line_names_its_field(fields, settings, field, says):
     bad = task(fields, **settings)
     assert isinstance(bad, BadLine)
     assert bad.field == field and says in bad.problem and bad.line == 1
+
+
+def test_paths_are_relative_to_the_prompt_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("unclip.batch.plan.PATH_FIELDS", ("negative",))  # a field that any request has
+    (tmp_path / "photo.png").touch()
+    fields = {"prompt": "a cat", "seed": 1, "negative": "photo.png"}
+    [job] = task(fields, folder=tmp_path).jobs()
+    assert job.request.negative == str(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    [here] = task(fields).jobs()
+    assert here.request.negative == "photo.png" and here.key == job.key
+    bad = task({**fields, "negative": "none.png"}, folder=tmp_path)
+    assert bad.problem == "negative 'none.png' is not a file; paths are relative to the prompt file"
+    [from_options] = task({"prompt": "a cat"}, folder=Path("elsewhere"), defaults={"negative": "photo.png"}).jobs()
+    assert from_options.request.negative == "photo.png"  # of the command line: from the working folder
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    lines = 5000
+    (tmp_path / "p.txt").write_text("a {red|blue} cat -- --steps 5\na dog\n" * (lines // 2))
+
+    def peak(keep: bool) -> int:
+        tracemalloc.start()
+        with prompt_file(str(tmp_path / "p.txt")) as file:
+            found = tasks(file.rows(), Settings(**PLAIN))
+            assert sum(line.count for line in (list(found) if keep else found)) == lines
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    assert peak(keep=False) < 600_000 < 2_000_000 < peak(keep=True)  # bytes
 
 
 def test_shards_share_a_file_out():

@@ -60,12 +60,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Task:
-    """A line whose every image can be asked for: its request, with a seed, and the template of its prompt."""
+    """A line whose every image can be asked for: its request, with a seed, and the template of its prompt.
+
+    given: the paths as the file has them; the request has them as seen from the working folder.
+    """
 
     row: Row
     request: Request
     template: wildcards.Template
     all_combinations: bool
+    given: Mapping[str, str]
 
     @property
     def count(self) -> int:
@@ -82,7 +86,7 @@ class Task:
                 one = dataclasses.replace(one, prompt=prompt)
             elif (plain := "".join(self.template.parts)) != one.prompt:  # an escaped brace
                 one = dataclasses.replace(one, prompt=plain)
-            yield Job(one, self.row, image, key_of(self.row.index, image, one))
+            yield Job(one, self.row, image, key_of(self.row.index, image, one, self.given))
 
 
 def check(row: Row, settings: Settings) -> Task | BadLine:
@@ -106,9 +110,12 @@ def line_seed(seed: int, index: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{index}".encode()).digest()[:4])
 
 
-def key_of(index: int, image: int, request: Request) -> int:
-    """64 bits that tell an image from the others: its line, its place there, and all that was asked for."""
-    asked = {name: value for name, value in request.to_dict().items() if value is not None}
+def key_of(index: int, image: int, request: Request, given: Mapping[str, str] | None = None) -> int:
+    """64 bits that tell an image from the others: its line, its place there, and all that was asked for.
+
+    `given` are fields as the file has them: a path is the same from whichever folder it is seen.
+    """
+    asked = {name: value for name, value in request.to_dict().items() if value is not None} | dict(given or {})
     told = json.dumps([index, image, asked], sort_keys=True, default=str)
     return int.from_bytes(hashlib.sha256(told.encode()).digest()[:8])
 
@@ -134,13 +141,18 @@ def _checked(row: Row, settings: Settings) -> Task:
     fields = {**settings.defaults, **row.fields}
     if fields.get("seed") is None:
         fields["seed"] = line_seed(settings.seed, row.index)
-    request = _with_paths(Request.from_dict(fields), settings.folder)
+    given = {name: fields[name] for name in PATH_FIELDS if name in FIELDS and isinstance(row.fields.get(name), str)}
+    for name, path in given.items():
+        if not os.path.isfile(settings.folder / path):
+            raise RequestError(f"{name} {path!r} is not a file; paths are relative to the prompt file")
+        fields[name] = str(settings.folder / path)
+    request = Request.from_dict(fields)
     sizes = settings.sizes
     if sizes and request.size is not None and request.mode == "generate" and request.size not in sizes:
         known = ", ".join(map(size_text, sizes))
         raise RequestError(f"size {size_text(request.size)} is not one that the model makes; choose from {known}")
     template = wildcards.parse(request.prompt) if settings.wildcards else wildcards.Template((request.prompt,))
-    task = Task(row, request, template, settings.all_combinations)
+    task = Task(row, request, template, settings.all_combinations, given)
     if task.all_combinations and template.count() > wildcards.MAX_COMBINATIONS:
         raise RequestError(
             f"prompt has {template.count():,} combinations; at most {wildcards.MAX_COMBINATIONS:,} are drawn of a line"
@@ -151,15 +163,3 @@ def _checked(row: Row, settings: Settings) -> Task:
         if not template.has_choices:
             break
     return task
-
-
-def _with_paths(request: Request, folder: Path) -> Request:
-    """The request with its paths seen from here. Raises RequestError for a file that is not there."""
-    paths = {}
-    for name in PATH_FIELDS:
-        if name in FIELDS and isinstance(given := getattr(request, name), (str, os.PathLike)):
-            path = folder / given
-            if not os.path.isfile(path):
-                raise RequestError(f"{name} {str(given)!r} is not a file; paths are relative to the prompt file")
-            paths[name] = str(path)
-    return dataclasses.replace(request, **paths) if paths else request

@@ -90,7 +90,7 @@ def test_paths_are_relative_to_the_prompt_file(tmp_path, monkeypatch):
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
-    lines = 5000
+    lines = 1500
     (tmp_path / "p.txt").write_text("a {red|blue} cat -- --steps 5\na dog\n" * (lines // 2))
 
     def peak(keep: bool) -> int:
@@ -102,7 +102,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         tracemalloc.stop()
         return size
 
-    assert peak(keep=False) < 600_000 < 2_000_000 < peak(keep=True)  # bytes
+    assert peak(keep=False) < 800_000 < 1_200_000 < peak(keep=True)  # bytes
 
 
 def test_shards_share_a_file_out():

@@ -1,11 +1,14 @@
 """What several tests use."""
 
+import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from unclip.request import Request, Result
+
+os.environ["UNCLIP_CONFIG"] = os.devnull  # the settings of whoever runs the tests are not to change them
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,14 @@
 """The examples run as they are, from any folder."""
 
+import json
 import runpy
 from pathlib import Path
 
+import pytest
 from PIL import Image
+
+from unclip.batch.source import FORMATS
+from unclip.cli import main
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -55,3 +60,22 @@ def test_training_on_own_pictures(tmp_path, monkeypatch):
             assert image.size == (256, 256)
     assert not list((tmp_path / "pictures").iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"pictures", "drawn_pictures", "run", "own.png"}
+
+
+def test_there_is_a_prompt_file_of_each_format_of_text():
+    assert {path.suffix[1:] for path in EXAMPLES.glob("prompts.*")} == set(FORMATS) - {"parquet"}
+
+
+@pytest.mark.parametrize("file", ["prompts.txt", "prompts.jsonl", "prompts.csv", "prompts.tsv"])
+def test_prompt_files_are_right_in_every_line(file, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(["batch", str(EXAMPLES / file), "--dry-run", "--strict", "--all-combinations"]) == 0
+    assert "bad     0 lines" in capsys.readouterr().out
+
+
+def test_a_prompt_file_is_drawn(tmp_path):
+    file, out = str(EXAMPLES / "prompts.tsv"), tmp_path / "out"
+    assert main(["batch", file, "-o", str(out), "--size", "64", "--steps", "2", "--seed", "1", "--quiet"]) == 0
+    entries = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+    assert [entry["columns"]["Category"] for entry in entries] == ["Vehicles", "Illustrations"]
+    assert all((out / entry["file"]).is_file() and entry["notes"] == [] for entry in entries)

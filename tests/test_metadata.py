@@ -1,14 +1,17 @@
+import dataclasses
 import json
 import struct
 import zlib
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from unclip import __version__, metadata
-from unclip.errors import DataError
-from unclip.request import Result
+from unclip.errors import DataError, UnclipError
+from unclip.request import Request, Result
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -28,6 +31,7 @@ def test_read_gives_what_was_written(result: Result, tmp_path):
         "request": result.request.to_dict(),
         "score": 0.25,
         "notes": ["unknown word: ペンギン"],
+        "pixels": metadata.pixel_hash(result.image),
     }
     assert found["request"]["prompt"] == "a penguin — ペンギン"
 
@@ -38,7 +42,7 @@ def test_pillow_sees_the_record_too(result: Result, tmp_path):
 
 
 def test_the_same_result_gives_the_same_bytes(result: Result):
-    assert result.to_png() == result.to_png()
+    assert result.to_bytes() == result.to_bytes()
 
 
 def test_a_record_behind_other_chunks_is_found(tmp_path):
@@ -87,3 +91,58 @@ def test_a_picture_of_another_program(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "other.png", pnginfo=info)
     with pytest.raises(DataError, match="no record"):
         metadata.read(tmp_path / "other.png")
+
+
+@pytest.mark.parametrize("format", ["jpg", "webp"])
+def test_lossy_formats_keep_the_record_in_exif(result: Result, tmp_path, format):
+    path = result.save(tmp_path / f"image.{format}")
+    assert metadata.read(path) == metadata.record(result)
+    with Image.open(path) as image:
+        comment = image.getexif().get_ifd(0x8769)[0x9286]
+    assert comment.removeprefix(b"UNICODE\0").decode("utf-16-be") == metadata.parameters(metadata.record(result))
+
+
+def test_parameters_are_the_lines_that_other_tools_read(result: Result, tmp_path):
+    full = dataclasses.replace(result, request=result.request.resolved(steps=12), seed=8)
+    negative = dataclasses.replace(full, request=dataclasses.replace(full.request, negative="a dog", size=None))
+    ending = f"Seed: 8, Size: 8x8, Model: stickers, Version: unclip {__version__}"
+    with Image.open(full.save(tmp_path / "image.png")) as image:
+        told = image.text["parameters"]
+    assert told == f"a penguin — ペンギン\nSteps: 12, Sampler: ddim, CFG scale: 0.0, {ending}"
+    lines = metadata.parameters(metadata.record(negative)).splitlines()
+    assert lines[1] == "Negative prompt: a dog" and "Size" not in lines[2]
+
+
+def test_a_long_record(result: Result, tmp_path):
+    long = dataclasses.replace(result, request=Request(prompt="x" * 40_000, seed=1, size=8))
+    assert metadata.read(long.save(tmp_path / "image.webp"))["request"]["prompt"] == "x" * 40_000
+    longer = dataclasses.replace(result, request=Request(prompt="x" * 70_000, seed=1, size=8))
+    assert metadata.read(longer.save(tmp_path / "image.png"))["request"]["prompt"] == "x" * 70_000
+    with pytest.raises(UnclipError, match="write PNG"):
+        longer.save(tmp_path / "image.jpg")
+
+
+def test_no_bytes_break_the_reader(result: Result, tmp_path, capsys):
+    whole = {format: result.to_bytes(format) for format in ("png", "jpg", "webp")}
+    path, tried, read = tmp_path / "fuzz", 0, 0
+
+    @settings(max_examples=400, deadline=None, database=None)
+    @given(st.sampled_from(sorted(whole)), st.lists(st.tuples(st.integers(0, 2000), st.binary(max_size=9)), max_size=4))
+    def fuzz(format, changes):
+        nonlocal tried, read
+        data = bytearray(whole[format])
+        for place, new in changes:
+            place %= len(data)
+            data[place : place + max(1, len(new) - 1)] = new  # replaces, inserts or removes
+        path.write_bytes(data)
+        tried += 1
+        try:
+            assert isinstance(metadata.read(path), dict)
+            read += 1
+        except DataError as error:
+            assert "\n" not in str(error)
+
+    fuzz()
+    with capsys.disabled():
+        print(f" [metadata: {tried} inputs tried, {read} read]", end="")
+    assert tried >= 400 and read

@@ -31,3 +31,11 @@ class RecipeError(InputError):
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """The one of `known` that was probably meant by `name`, for a message's "did you mean"; None if none is near."""
     return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), None)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the machine, had no memory left. Told by name: torch must not be imported to compare."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    told = ("DefaultCPUAllocator", "MPS backend out of memory")  # of these torch says no more than RuntimeError
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in told)

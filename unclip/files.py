@@ -11,15 +11,18 @@ from typing import Any
 from unclip.errors import CheckpointError, InputError
 
 
-def write_atomic(path: str | Path, data: bytes, *, overwrite: bool = True) -> Path:
-    """Write `data` to `path` through a temporary file in the same folder, which is created if need be.
+def write_atomic(path: str | Path, data: bytes, *, overwrite: bool = True, scratch: Path | None = None) -> Path:
+    """Write `data` to `path`, whose folder is created if need be, through a temporary file.
+
+    The temporary file lies in the same folder, or in `scratch`, a folder on the same file system: a caller that may
+    be killed at any moment can then find and remove it.
 
     With `overwrite=False` an existing file is left as it is and FileExistsError is raised, also when another
     process creates it at the same moment. Raises OSError where the system refuses.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".unclip-{secrets.token_hex(8)}.tmp")
+    temporary = (scratch or path.parent) / f".unclip-{secrets.token_hex(8)}.tmp"
     # os.open and not tempfile: the file gets the permissions of the user's umask, not 0600.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:

@@ -1,20 +1,24 @@
-"""What made an image, written into its PNG file and read back.
+"""What made an image, written into its file and read back.
 
-The record is one JSON object in the PNG text chunk "unclip": {"version", "model", "seed", "request", "score",
-"notes"}. It holds nothing that differs between two runs of one request (no times, no paths).
+The record is one JSON object: {"version", "model", "seed", "request", "score", "notes", "pixels"}. A PNG has it in the
+text chunk "unclip"; JPEG and WebP have it in the EXIF tag ImageDescription. It holds nothing that differs between two
+runs of one request (no times). "pixels" is a hash of the picture as it was drawn, before a lossy format changed it.
+Beside it, as "parameters" in PNG and as UserComment in EXIF, is the same in the lines that web interfaces read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from unclip import __version__
-from unclip.errors import DataError
+from unclip.errors import DataError, UnclipError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,8 +27,14 @@ if TYPE_CHECKING:
 
 KEY = "unclip"
 MAX_BYTES = 1 << 20  # of the record
+FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
+"""Suffixes of the files that are written, and Pillow's names of their formats."""
+
 _MAX_CHUNKS = 100_000
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_EXIF_IFD, _IMAGE_DESCRIPTION, _USER_COMMENT = 0x8769, 0x010E, 0x9286
+_MAX_EXIF = 65_000  # a JPEG segment holds 65,533 bytes
+_QUALITY = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95, "method": 4}}
 
 
 def record(result: Result) -> dict[str, Any]:
@@ -36,28 +46,68 @@ def record(result: Result) -> dict[str, Any]:
         "request": result.request.to_dict(),
         "score": result.score,
         "notes": list(result.notes),
+        "pixels": pixel_hash(result.image),
     }
 
 
-def png_bytes(image: Image.Image, record: dict[str, Any]) -> bytes:
-    """`image` as a PNG file with `record` in it."""
-    from PIL.PngImagePlugin import PngInfo
+def pixel_hash(image: Image.Image) -> str:
+    """SHA-256 of an image's mode, size and pixels, in hexadecimal digits."""
+    digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height}\n".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
 
-    info = PngInfo()
-    info.add_text(KEY, json.dumps(record, allow_nan=False))  # ASCII, which every reader of text chunks takes
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", pnginfo=info)
+
+def image_bytes(image: Image.Image, record: dict[str, Any], format: str = "png") -> bytes:
+    """`image` as a file of a format of FORMATS with `record` in it.
+
+    Raises UnclipError for a record that is too long for the format.
+    """
+    buffer, kind = io.BytesIO(), FORMATS[format]
+    text = json.dumps(record, allow_nan=False)  # ASCII, which every reader takes
+    if kind == "PNG":
+        from PIL.PngImagePlugin import PngInfo
+
+        info = PngInfo()
+        info.add_text(KEY, text)
+        info.add_text("parameters", parameters(record))  # Pillow writes iTXt where it is not Latin-1
+        image.save(buffer, format=kind, pnginfo=info)
+    else:
+        image.save(buffer, format=kind, exif=_exif(record, text), **_QUALITY[kind])
     return buffer.getvalue()
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """The record in the PNG file at `path`. No pixel is decoded and the file is not trusted.
+def parameters(record: dict[str, Any]) -> str:
+    """The record as the lines that web interfaces for diffusion models write and read."""
+    request = record["request"]
+    settings = {
+        "Steps": request.get("steps"),
+        "Sampler": request.get("sampler"),
+        "CFG scale": request.get("guidance"),
+        "Seed": record["seed"],
+        "Size": request.get("size"),
+        "Model": record["model"],
+        "Version": f"unclip {record['version']}",
+    }
+    lines = [request["prompt"]]
+    if request.get("negative"):
+        lines.append(f"Negative prompt: {request['negative']}")
+    lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None))
+    return "\n".join(lines)
 
-    Raises DataError if the file cannot be read, is no PNG, or holds no record.
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The record in the image file at `path`. No pixel is decoded and the file is not trusted.
+
+    Raises DataError if the file cannot be read, is of another format, or holds no record.
     """
     try:
         with open(path, "rb") as file:
-            text = _text_chunk(file, str(path))
+            start = file.read(12)
+            file.seek(0)
+            if start.startswith(b"\xff\xd8\xff") or (start[:4] == b"RIFF" and start[8:] == b"WEBP"):
+                text = _exif_text(file, str(path))
+            else:
+                text = _text_chunk(file, str(path))
     except (OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
@@ -75,7 +125,7 @@ def read(path: str | Path) -> dict[str, Any]:
 def _text_chunk(file: BinaryIO, name: str) -> str:
     """The text of the first tEXt chunk with our key (PNG specification, 5.3 and 11.3.3)."""
     if file.read(8) != _SIGNATURE:
-        raise DataError(f"{name!r} is not a PNG file; the record of an image is kept in PNG files only")
+        raise DataError(f"{name!r} is not a PNG, JPEG or WebP file; give a picture that unclip made")
     for _ in range(_MAX_CHUNKS):
         head = file.read(8)
         if len(head) < 8:
@@ -94,7 +144,42 @@ def _text_chunk(file: BinaryIO, name: str) -> str:
                 raise DataError(f"{name!r} is damaged: the checksum of its record does not match")
             return body[len(prefix) :].decode("latin-1")
         file.seek(length - len(body) + 4, io.SEEK_CUR)
-    raise DataError(f"{name!r} holds no record of what made it; it was not made by unclip, or was saved again since")
+    raise _no_record(name)
+
+
+def _exif(record: dict[str, Any], text: str) -> bytes:
+    from PIL import Image
+
+    if len(text) > _MAX_EXIF:
+        raise UnclipError(f"the record of the picture has {len(text)} bytes, too long for this format; write PNG")
+    exif = Image.Exif()
+    exif[_IMAGE_DESCRIPTION] = f"{KEY} {text}"
+    lines = parameters(record).encode("utf-16-be", "replace")
+    if len(text) + len(lines) + 100 < _MAX_EXIF:  # of a very long prompt the record alone is kept
+        exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"UNICODE\0" + lines
+    return exif.tobytes()
+
+
+def _exif_text(file: BinaryIO, name: str) -> str:
+    """The record in the EXIF of a JPEG or WebP file."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes and of odd EXIF: no pixel is decoded here
+            with Image.open(file, formats=("JPEG", "WEBP")) as image:
+                text = image.getexif().get(_IMAGE_DESCRIPTION)
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise DataError(f"{name!r} is damaged: its header cannot be read") from error
+    if not isinstance(text, str) or not text.startswith(f"{KEY} "):
+        raise _no_record(name)
+    if len(text) > MAX_BYTES:
+        raise DataError(f"{name!r} holds a record of {len(text)} bytes; at most {MAX_BYTES} are read")
+    return text.removeprefix(f"{KEY} ")
+
+
+def _no_record(name: str) -> DataError:
+    return DataError(f"{name!r} holds no record of what made it; it was not made by unclip, or was saved again since")
 
 
 def _no_constant(name: str) -> NoReturn:

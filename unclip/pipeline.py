@@ -279,6 +279,10 @@ class Unclip:
         """(width, height) of what the decoder and each upsampler draw, smallest first."""
         return [picture_size(stage) for stage in (self.decoder, *self.upsamplers)]
 
+    def picture_size(self, request: Request) -> tuple[int, int]:
+        """(width, height) of what a request makes: of an edit, that of its canvas."""
+        return self.resolve(request).size if request.mode == "generate" else open_canvas(request).size
+
     def notes(self, request: Request) -> Iterator[str]:
         """What the user should know of a request: what was cut off, and words the model has never seen."""
         for field, prompt in (("prompt", request.prompt), ("negative", request.negative)):

@@ -226,17 +226,22 @@ class Result:
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def to_png(self) -> bytes:
-        """The PNG file's bytes, with a record of what made the image (see unclip.metadata)."""
+    def to_bytes(self, format: str = "png") -> bytes:
+        """The bytes of a "png", "jpg" or "webp" file, with a record of what made the image (see unclip.metadata)."""
         from unclip import metadata
 
-        return metadata.png_bytes(self.image, metadata.record(self))
+        return metadata.image_bytes(self.image, metadata.record(self), format)
 
     def save(self, path: str | Path) -> Path:
-        """Write the image and its record to `path` as a PNG, replacing what is there in one step."""
+        """Write the image and its record to `path`, replacing what is there in one step.
+
+        The suffix says the format: .png, .jpg, .jpeg, .webp; anything else is written as PNG.
+        """
+        from unclip import metadata
         from unclip.files import write_atomic
 
-        return write_atomic(path, self.to_png())
+        suffix = Path(path).suffix.lower().removeprefix(".")
+        return write_atomic(path, self.to_bytes(suffix if suffix in metadata.FORMATS else "png"))
 
 
 def parse_size(value: str | int | tuple[int, int] | list[int]) -> tuple[int, int]:

@@ -23,6 +23,9 @@ class Painter:
         self.opened = (name, options)
         return self
 
+    def picture_size(self, request):
+        return 16, 16
+
     def stream(self, requests, batch_size=None, progress=None):
         self.requests = requests
         for count, one in enumerate(image for request in requests for image in request.images()):
@@ -77,6 +80,24 @@ def test_json_lines(painter, capsys):
         "size": "8x4",
         "score": None,
     }
+
+
+def test_formats_and_a_grid(painter, capsys, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("typer.launch", lambda path: shown.append(path) or 0)
+    options = ["--seed", "1", "-n", "4", "--grid", "--open", "--format", "webp", "-o", "o", "--quiet"]
+    for _ in range(2):
+        assert main(["generate", "a cat", *options]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == "o/a-cat-1.webp  seed 1" and err.endswith("unclip: the grid is o/grid-2.png\n")
+    assert shown == ["o/grid.png", "o/grid-2.png"]
+    with Image.open(tmp_path / "o" / "grid.png") as grid:
+        assert grid.size == (36, 36)
+    assert main(["generate", "a cat", "--grid", "-o", "a.png"]) == 2
+    assert "goes into a folder" in capsys.readouterr().err
+    painter.requests = None
+    assert main(["generate", "a cat", "--grid", "-n", "100000", "--size", "1000"]) == 2
+    assert painter.requests is None and "--grid of 100,000" in capsys.readouterr().err
 
 
 def test_a_drawn_seed_is_printed_and_recorded(painter, capsys, tmp_path):

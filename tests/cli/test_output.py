@@ -5,6 +5,7 @@ import sys
 import threading
 
 import pytest
+from PIL import Image
 
 from unclip import metadata
 from unclip.cli.bench import table
@@ -50,7 +51,17 @@ def test_a_folder_may_have_any_name(result: Result, tmp_path):
     (tmp_path / "odd.png").mkdir()
     assert target(str(tmp_path / "odd.png"), images=2).save(result).parent == tmp_path / "odd.png"
     with pytest.raises(InputError, match="PNG"):
-        target(str(tmp_path / "odd.webp"), images=2)
+        target(str(tmp_path / "odd.gif"), images=1)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "webp"])
+def test_a_file_has_the_format_of_its_suffix(result: Result, tmp_path, suffix):
+    path = target(str(tmp_path / f"cat.{suffix}"), images=1).save(result)
+    with Image.open(path) as image:
+        assert image.format == metadata.FORMATS[suffix.lower()]
+    assert metadata.read(path) == metadata.record(result)
+    place = target(str(tmp_path / "folder"), images=2, format="webp")
+    assert place.save(result).suffix == ".webp"
 
 
 def test_writers_at_the_same_moment_keep_all_files(tmp_path):

@@ -5,12 +5,11 @@ from typing import Annotated
 import typer
 
 from unclip import __version__
-from unclip.cli import bench, edit, generate, models, show, train
+from unclip.cli import batch, bench, config, edit, generate, models, reproduce, show, train
 
 app = typer.Typer(
     name="unclip",
     help="Text to image the DALL-E 2 way, with a small model included.",
-    add_completion=False,
     rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -36,7 +35,10 @@ def _root(
 app.command("generate")(generate.generate)
 app.command("inpaint")(edit.inpaint)
 app.command("outpaint")(edit.outpaint)
+app.command("batch")(batch.batch)
 app.command("train")(train.train)
 app.add_typer(models.app, name="models")
 app.command("show")(show.show)
+app.command("reproduce")(reproduce.reproduce)
 app.command("bench")(bench.bench)
+app.command("config")(config.config)

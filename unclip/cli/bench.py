@@ -32,7 +32,10 @@ def bench(
     dtype: options.Dtype = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Measure the time to the first picture, images a second, and peak memory."""
+    """Measure the time to the first picture, images a second, and peak memory.
+
+    Example: unclip bench --batch-size 8
+    """
     options.check_at_least_one("--batch-size", batch_size)
     options.check_at_least_one("--repeat", repeat)
     check_device(device)

@@ -16,11 +16,17 @@ from unclip.cli import options
 from unclip.cli.output import target
 from unclip.cli.progress import Progress, on_terminal
 from unclip.diffusion.names import SAMPLER_NAMES
+from unclip.errors import InputError
+from unclip.files import write_new
 from unclip.names import check_device, check_dtype
 from unclip.request import Request, Result, size_text
+from unclip.sheet import layout, sheet
 
 _SAMPLERS = "|".join(SAMPLER_NAMES)
-_RUN = ("model", "batch_size", "device", "dtype", "out", "as_json", "quiet")  # the others are fields of a Request
+_RUN = (  # the others are fields of a Request
+    *("model", "batch_size", "device", "dtype", "out", "image_format"),
+    *("grid", "labels", "open_result", "as_json", "quiet"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +50,15 @@ class Drawing:
     batch_size: Annotated[int | None, typer.Option(help="Images computed at a time.")] = None
     device: options.Device = "auto"
     dtype: options.Dtype = "auto"
-    out: Annotated[str, typer.Option("-o", "--out", help="A folder, or for one image a file ending in .png.")] = "out"
+    out: Annotated[str, typer.Option("-o", "--out", help="A folder, or for one image a file: .png, .jpg or .webp.")] = (
+        "out"
+    )
+    image_format: Annotated[
+        str | None, typer.Option("--format", metavar="png|jpg|webp", help="Of files in a folder. Unset: png.")
+    ] = None
+    grid: options.Grid = False
+    labels: options.Labels = False
+    open_result: options.Open = False
     as_json: options.Json = False
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no notes.")] = False
 
@@ -81,17 +95,25 @@ def draw(jobs: Sequence[dict[str, Any]], drawing: Drawing) -> None:
     check_device(drawing.device)
     check_dtype(drawing.dtype)
     options.check_at_least_one("--batch-size", drawing.batch_size)
-    place = target(drawing.out, images=drawing.n * len(requests))
+    options.check_labels(drawing.labels, drawing.grid)
+    place = target(drawing.out, images=drawing.n * len(requests), format=drawing.image_format)
+    if drawing.grid and place.is_file:
+        raise InputError(f"--grid goes into a folder, and -o {drawing.out!r} is a file; leave one out")
 
     from unclip.pipeline import Unclip  # torch: only once everything that can be known is known to be right
 
     progress = Progress(on_terminal(drawing.quiet))
     told: set[str] = set()
+    paths: list[tuple[Path, str]] = []
     pipe = Unclip.from_pretrained(drawing.model, device=drawing.device, dtype=drawing.dtype)
+    if drawing.grid:
+        cell = pipe.picture_size(requests[0])
+        layout(drawing.n * len(requests), cell, drawing.labels)  # too large a sheet is to fail now, not at the end
     try:
         for result in pipe.stream(requests, batch_size=drawing.batch_size, progress=progress):
             progress.close()
             path = place.save(result)
+            paths.append((path, f"{result.seed} {result.request.prompt}"))
             print(_line(result, path, drawing.as_json), flush=True)
             for note in result.notes:
                 if note not in told and not drawing.quiet:
@@ -99,6 +121,12 @@ def draw(jobs: Sequence[dict[str, Any]], drawing: Drawing) -> None:
                 told.add(note)
     finally:
         progress.close()
+    shown = paths[0][0] if len(paths) == 1 else place.path
+    if drawing.grid:
+        shown = write_new(place.path / "grid.png", sheet(paths, layout(len(paths), cell, drawing.labels)))
+        print(f"unclip: the grid is {shown}", file=sys.stderr)
+    if drawing.open_result:
+        options.show_result(shown)
 
 
 def _line(result: Result, path: Path, as_json: bool) -> str:

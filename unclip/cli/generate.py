@@ -14,5 +14,8 @@ def generate(
     *,
     drawing: Drawing,
 ) -> None:
-    """Make images from one or more prompts."""
+    """Make images from one or more prompts.
+
+    Example: unclip generate "a penguin on a pink background" -n 4 --seed 7 -o out/
+    """
     draw([{"prompt": prompt, "size": size} for prompt in prompts], drawing)  # a Request turns the size into a pair

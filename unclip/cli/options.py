@@ -1,5 +1,7 @@
 """Options that several commands share, and checks that need no model."""
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +12,10 @@ from unclip.names import DEVICES, DTYPES
 Model = Annotated[str, typer.Option(help="A model's name, or a checkpoint folder.")]
 Device = Annotated[str, typer.Option(metavar="|".join(DEVICES), help="Where to compute.")]
 Dtype = Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Precision of the weights.")]
+Format = Annotated[str, typer.Option("--format", metavar="png|jpg|webp", help="Of the files of the pictures.")]
+Grid = Annotated[bool, typer.Option("--grid", help="Put all pictures on one sheet too, grid.png in the folder.")]
+Labels = Annotated[bool, typer.Option("--labels", help="Prompts and seeds below the pictures of --grid.")]
+Open = Annotated[bool, typer.Option("--open", help="Show the result when it is done.")]
 Json = Annotated[
     bool,
     typer.Option("--json", help="JSON, a line an object, on standard output; all else on standard error."),
@@ -26,3 +32,15 @@ def check_at_least_one(option: str, value: int | None) -> None:
     """Raise InputError if `value` is given and below 1."""
     if value is not None and value < 1:
         raise InputError(f"{option} must be at least 1, not {value}")
+
+
+def check_labels(labels: bool, grid: bool) -> None:
+    """Raise InputError for labels without anything to be on."""
+    if labels and not grid:
+        raise InputError("--labels are those of --grid; give both")
+
+
+def show_result(path: Path) -> None:
+    """Open a file or folder as the desktop does; where there is none, say so."""
+    if typer.launch(str(path)) != 0:
+        print(f"unclip: note: nothing here can show {path}", file=sys.stderr)

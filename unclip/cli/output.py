@@ -1,52 +1,62 @@
 """Where images go: a file, or names in a folder."""
 
-import re
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from unclip.batch.names import slug
 from unclip.errors import InputError
 from unclip.files import check_writable, write_atomic, write_new
+from unclip.metadata import FORMATS
 from unclip.request import Request, Result
 
-_OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
-_SLUG_LENGTH = 60
+__all__ = ["Target", "slug", "target"]
+
+_OTHER_FORMATS = {".gif", ".bmp", ".tif", ".tiff", ".avif"}
 
 
 @dataclass(frozen=True)
 class Target:
-    """A folder that images are added to, never overwriting, or one PNG file that is replaced."""
+    """A folder that images are added to, never overwriting, or one file that is replaced; in a format of FORMATS."""
 
     path: Path
     is_file: bool
+    format: str = "png"
 
     def save(self, result: Result) -> Path:
         """Write a result, whole or not at all, and return its path."""
-        data = result.to_png()
+        data = result.to_bytes(self.format)
         if self.is_file:
             return write_atomic(self.path, data)
-        return write_new(self.path / f"{slug(title(result.request))}-{result.seed}.png", data)
+        return write_new(self.path / f"{slug(title(result.request))}-{result.seed}.{self.format}", data)
 
 
-def target(out: str, images: int) -> Target:
-    """The place that `-o` means, checked for `images` images and for being writable. Raises InputError."""
+def target(out: str, images: int, format: str | None = None) -> Target:
+    """The place that `-o` means, checked for `images` images and for being writable. Raises InputError.
+
+    A file's suffix says its format; `format` is that of the files in a folder, PNG where it is None.
+    """
+    if format is not None and format not in FORMATS:
+        raise InputError(f"--format {format!r} is unknown; choose from {', '.join(FORMATS)}")
     path = Path(out)
     suffix = path.suffix.lower()
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except (OSError, ValueError):  # unreadable, too long, a NUL: check_writable says which
         is_folder = exists = False
-    if suffix == ".png" and not is_folder:
+    told = suffix.removeprefix(".")
+    if told in FORMATS and not is_folder:
         if images > 1:
             raise InputError(f"-o {out!r} is one file, for {images} images; give a folder")
+        if format is not None and FORMATS[format] != FORMATS[told]:
+            raise InputError(f"-o {out!r} and --format {format} disagree; leave one out")
         check_writable(path.parent)
-        return Target(path, is_file=True)
+        return Target(path, is_file=True, format=told)
     if suffix in _OTHER_FORMATS and not is_folder:
-        raise InputError(f"-o {out!r}: images are written as PNG; give a name that ends in .png, or a folder")
+        raise InputError(f"-o {out!r}: images are PNG, JPEG or WebP; give a name that ends in .png, or a folder")
     if exists and not is_folder:
         raise InputError(f"-o {out!r} is a file; give a folder, or a name that ends in .png")
     check_writable(path)
-    return Target(path, is_file=False)
+    return Target(path, is_file=False, format="png" if format is None else format)
 
 
 def title(request: Request) -> str:
@@ -54,9 +64,3 @@ def title(request: Request) -> str:
     if request.prompt.strip() or not isinstance(request.image, str):
         return request.prompt
     return Path(request.image).stem
-
-
-def slug(prompt: str) -> str:
-    """A prompt as a file name: lower-case ASCII letters, digits and single hyphens, at most 60."""
-    text = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")[:_SLUG_LENGTH].rstrip("-") or "image"

@@ -1,13 +1,34 @@
-"""`unclip show`: what made an image."""
+"""`unclip show`: what made images."""
 
 import json
+import sys
 from typing import Annotated
 
 import typer
 
 from unclip import metadata
+from unclip.cli import options
+from unclip.errors import DataError
 
 
-def show(image: Annotated[str, typer.Argument(metavar="IMAGE", help="A PNG file made by unclip.")]) -> None:
-    """Print what made an image, as JSON."""
-    print(json.dumps(metadata.read(image), indent=2))
+def show(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="PNG, JPEG or WebP files made by unclip.")],
+    as_json: options.Json = False,
+) -> None:
+    """Print what made images, as JSON. With --json a line an image, and its "file".
+
+    Example: unclip show out/*.png --json
+    """
+    failed = 0
+    for image in images:
+        try:
+            found = metadata.read(image)
+        except DataError as error:
+            if len(images) == 1:
+                raise
+            print(f"unclip: error: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        print(json.dumps({"file": image, **found}) if as_json else json.dumps(found, indent=2))
+    if failed:
+        raise typer.Exit(2 if failed == len(images) else 1)

@@ -27,7 +27,10 @@ def train(
     steps: Annotated[int | None, typer.Option(help="End each stage after these steps, not the recipe's.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Train a stage of a model, or all of them."""
+    """Train a stage of a model, or all of them.
+
+    Example: unclip train decoder --out runs/mine --minutes 30
+    """
     options.check_choice("stage", stage, CHOICES)
     check_device(device)
     options.check_at_least_one("--steps", steps)

@@ -1,0 +1,94 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unclip.batch.wildcards import MAX_COMBINATIONS, escape, parse
+from unclip.errors import RequestError
+
+QUICK = settings(max_examples=150, deadline=None)
+options = st.text("ab c", max_size=4)
+choices = st.lists(options, min_size=2, max_size=3).map(lambda texts: "{" + "|".join(texts) + "}")
+templates = st.lists(st.one_of(options, choices), max_size=4).map("".join)
+
+
+@pytest.mark.parametrize(
+    ("template", "prompts"),
+    [
+        ("a cat", ["a cat"]),
+        ("a | b $$ c", ["a | b $$ c"]),
+        ("a {red|blue} cat", ["a red cat", "a blue cat"]),
+        ("{a|b}{c|d}", ["ac", "ad", "bc", "bd"]),
+        ("{2$$a|b|c}", ["a, b", "a, c", "b, c"]),
+        ("{1-2$$ and $$a|b}", ["a", "b", "a and b"]),
+        ("{2$${a|b}|c}", ["a, c", "b, c"]),
+        ("a {small |}cat", ["a small cat", "a cat"]),
+        ("{red|{dark|light} blue}", ["red", "dark blue", "light blue"]),
+        (r"\{red|blue\}", ["{red|blue}"]),
+        (r"{a\|b|c\}}", ["a|b", "c}"]),
+        (r"C:\temp", [r"C:\temp"]),
+        (r"{5\$\$|b}", ["5$$", "b"]),
+    ],
+)
+def test_combinations(template, prompts):
+    parsed = parse(template)
+    assert list(parsed.combinations()) == prompts
+    assert parsed.count() == len(prompts)
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("a {red|blue cat", "never closed"),
+        ("a red} cat", "without its {"),
+        ("a {red} cat", "without a choice"),
+        ("a {} cat", "without a choice"),
+        ("{4$$a|b}", "ask for 1 to 2"),
+        ("{0$$a|b}", "ask for 1 to 2"),
+        ("{2-1$$a|b}", "ask for 1 to 2"),
+        ("{x$$a|b}", "no count before the $$"),
+        ("{a|2$$b}", "out of place"),
+        ("{" * 50 + "a|b" + "}" * 50, "deeper than"),
+    ],
+)
+def test_a_mistake_names_the_place_and_the_fix(template, says):
+    with pytest.raises(RequestError, match="^prompt ") as caught:
+        parse(template)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_count_of_combinations_needs_no_listing():
+    assert parse("{a|b|c}" * 40).count() == 3**40 > MAX_COMBINATIONS
+    assert parse("{1-3$$a|b|c|d}").count() == 4 + 6 + 4
+
+
+def test_samples_are_those_of_every_machine():
+    template = parse("{red|blue|green} {2$$cat|dog|owl}")
+    samples = [template.sample(seed) for seed in range(4)]
+    assert samples == ["green cat, owl", "green cat, dog", "green cat, owl", "blue dog, owl"]
+    assert {template.sample(seed) for seed in range(200)} == set(template.combinations())
+
+
+@QUICK
+@given(st.text(max_size=30))
+def test_an_escaped_text_is_itself(text):
+    assert list(parse(escape(text)).combinations()) == [text]
+
+
+@QUICK
+@given(templates, st.integers(0, 2**63))
+def test_a_sample_is_one_of_the_combinations(template, seed):
+    parsed = parse(template)
+    found = list(parsed.combinations())
+    assert len(found) == parsed.count()
+    assert parsed.sample(seed) in found
+
+
+@QUICK
+@given(st.text("{}|$\\ab1-", max_size=25))
+def test_anything_parses_or_is_refused(text):
+    try:
+        parsed = parse(text)
+    except RequestError:
+        return
+    if parsed.count() <= 1000:
+        assert parsed.sample(1) in set(parsed.combinations())

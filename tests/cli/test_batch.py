@@ -1,0 +1,331 @@
+"""`unclip batch`: what it says, how it ends, and that it can be interrupted; what it draws is tested with the batch."""
+
+import gzip
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.batch.painter import Painter, stand_in
+from unclip.cli import main
+from unclip.cli.progress import BatchProgress
+from unclip.errors import InputError
+
+INDEX = {"name": "painter", "stages": {"decoder": {"size": [8, 8]}, "upsampler": {"size": [16, 16]}}}
+
+
+@pytest.fixture
+def painter(tmp_path, monkeypatch) -> Painter:
+    """A painter in the pipeline's place, a model "m" that it pretends to be, and p.txt, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model_index.json").write_text(json.dumps(INDEX))
+    (tmp_path / "p.txt").write_text("a cat\na dog -- -n 2\n")
+    painter, module = Painter(), stand_in()
+    painter.opened = []
+
+    def from_pretrained(name, **options):
+        painter.opened.append((name, options))
+        return painter
+
+    module.Unclip = type("Unclip", (), {"from_pretrained": staticmethod(from_pretrained)})
+    monkeypatch.setitem(sys.modules, "unclip.pipeline", module)
+    return painter
+
+
+@pytest.fixture
+def call(painter, capsys):
+    """call(*arguments) -> (exit code, output, errors) of `unclip batch`, with the model "m"."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(["batch", *arguments, "--model", "m"])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def manifest(out: str = "out") -> list[dict]:
+    return [json.loads(line) for line in Path(out, "manifest.jsonl").read_text().splitlines()]
+
+
+def test_a_run_and_the_same_again(call, painter):
+    code, out, err = call("p.txt", "--seed", "3")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == [f"out/{entry['file']}" for entry in manifest()]
+    assert "3 images made" in err and "unclip: note: seed 3" in err
+    code, out, err = call("p.txt", "--seed", "3")
+    assert (code, out) == (0, "") and "0 images made, 3 were there" in err
+    assert len(painter.opened) == 1  # nothing to do: no model is loaded
+
+
+def test_a_drawn_seed_is_kept_for_the_resume(call):
+    call("p.txt", "--quiet")
+    call("p.txt", "--quiet")
+    assert len(manifest()) == 3
+    call("p.txt", "--quiet", "-o", "other")
+    assert {entry["seed"] for entry in manifest()} != {entry["seed"] for entry in manifest("other")}
+
+
+def test_options_are_defaults_for_the_lines(call, painter):
+    Path("p.jsonl").write_text('{"prompt": "a", "steps": 9}\n{"prompt": "b"}\n')
+    options = [
+        "--steps",
+        "3",
+        "-n",
+        "2",
+        "--guidance",
+        "0",
+        "--negative",
+        "x",
+        "--size",
+        "8",
+        "--set",
+        "prior-best-of=5",
+    ]
+    assert call("p.jsonl", *options, "--device", "cpu", "--dtype", "float32")[0] == 0
+    assert painter.opened == [("m", {"device": "cpu", "dtype": "float32"})]
+    requests = [entry["request"] for entry in manifest()]
+    assert sorted(request["steps"] for request in requests) == [3, 3, 9, 9]
+    assert {(r["guidance"], r["negative"], r["size"], r["prior_best_of"]) for r in requests} == {(0.0, "x", "8x8", 5)}
+
+
+def test_bad_lines_are_skipped_and_told(call):
+    Path("p.csv").write_text("prompt,seed,Kind\na cat,1,x\na dog,minus,y\n{a,2,z\nrefused,3,w\n")
+    code, _, err = call("p.csv")
+    assert code == 1
+    assert "p.csv:3: seed must be a whole number" in err and "p.csv:4: prompt has a { that is never closed" in err
+    assert "p.csv:5: prompt is refused; write another one" in err  # by the model
+    assert "columns carried into the manifest: Kind" in err and "3 bad lines (see out/errors.jsonl)" in err
+    errors = [json.loads(line) for line in Path("out/errors.jsonl").read_text().splitlines()]
+    assert [(e["file"], e["line"], e["field"]) for e in errors] == [
+        ("p.csv", 3, "seed"), ("p.csv", 4, "prompt"), ("p.csv", 5, "prompt")
+    ]  # fmt: skip
+    assert [(entry["line"], entry["columns"]) for entry in manifest()] == [(2, {"Kind": "x"})]
+
+
+def test_strict_draws_nothing_if_a_line_is_bad(call, painter):
+    Path("p.txt").write_text("a cat\n{a\n")
+    code, out, err = call("p.txt", "--strict")
+    assert (code, out) == (2, "") and "p.txt:2: " in err and "nothing was made" in err
+    assert painter.opened == []
+    Path("p.txt").write_text("a cat\nrefused\n")
+    assert call("p.txt", "--strict")[0] == 2 and painter.batches == []
+
+
+def test_many_bad_lines_do_not_flood_the_screen(call):
+    Path("p.txt").write_text("{a\n" * 50)
+    code, _, err = call("p.txt")
+    assert code == 1 and err.count("p.txt:") == 20 and "30 more bad lines; all are in out/errors.jsonl" in err
+    assert len(Path("out/errors.jsonl").read_text().splitlines()) == 50
+
+
+def test_dry_run_says_what_would_be_made_and_leaves_nothing(call, painter):
+    before = sorted(path.name for path in Path().iterdir())
+    Path("p.txt").write_text("a cat -- --size 8\na {red|blue} dog -- -n 2\n")
+    code, out, err = call("p.txt", "--dry-run", "--all-combinations")
+    assert (code, err) == (0, "")
+    assert "images  5\n" in out and "size    8x8: 1\n" in out and "size    16x16: 4\n" in out
+    assert "time    unknown" in out and "disk    about " in out
+    assert sorted(path.name for path in Path().iterdir()) == before and painter.opened == []
+    call("p.txt", "--quiet")
+    code, out, _ = call("p.txt", "--dry-run", "--json")
+    [plan] = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and plan["event"] == "plan" and plan["images"] == 3
+    assert plan["seconds"] == pytest.approx(1.5) and plan["estimate"] == "at the speed of the pictures that are there"
+    Path("p.txt").write_text("{a\n")
+    assert call("p.txt", "--dry-run")[0] == 1
+    assert call("p.txt", "--dry-run", "--strict")[0] == 2
+
+
+def test_the_bundled_model_is_estimated_without_a_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("p.txt").write_text("a cat\n" * 100)
+    assert main(["batch", "p.txt", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "size    256x256: 100\n" in out and "time    about " in out and "on two processor cores" in out
+
+
+def test_json_events(call):
+    Path("p.txt").write_text("a cat -- --id one\nbad\n{a\n")
+    code, out, _ = call("p.txt", "--json", "--seed", "4")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert code == 1
+    assert [event.pop("event") for event in events] == ["bad_line", "start", "image", "failure", "end"]
+    assert events[0]["line"] == 3 and events[1] == {"images": 2, "to_make": 2, "done": 0, "seed": 4}
+    assert events[2]["id"] == "one" and events[2]["file"].startswith("out/00000-a-cat-")
+    assert events[3]["line"] == 2
+    assert events[4].pop("seconds") >= 0
+    assert events[4] == {"made": 1, "skipped": 0, "failed": 1, "bad_lines": 1, "stopped": False}
+
+
+def test_standard_input_and_shards(call, monkeypatch):
+    for part in ("1/2", "2/2"):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(b"prompt\na\nb\nc\n"))))
+        assert call("-", "--input-format", "csv", "--shard", part, "-o", "o" + part[0], "--seed", "1")[0] == 0
+    assert [entry["request"]["prompt"] for entry in manifest("o1") + manifest("o2")] == ["a", "c", "b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["missing.txt"], "cannot read 'missing.txt'"),
+        (["m"], "cannot read 'm'"),
+        (["p.txt", "--name", "../{seed}"], "--name"),
+        (["p.txt", "--name", "same"], "the same for every picture"),
+        (["p.txt", "--format", "gif"], "--format 'gif' is unknown"),
+        (["p.txt", "--shard", "3/2"], "--shard '3/2'"),
+        (["p.txt", "--batch-size", "0"], "--batch-size"),
+        (["p.txt", "--steps", "0"], "steps must be"),
+        (["p.txt", "--seed", "-1"], "seed must be"),
+        (["p.txt", "--set", "prior_best_of"], "write FIELD=VALUE"),
+        (["p.txt", "--set", "prior_best=3"], "did you mean 'prior_best_of'"),
+        (["p.txt", "--set", "seed=3"], "each line has its own"),
+        (["p.txt", "--set", "steps=3", "--steps", "4"], "given twice"),
+        (["p.txt", "--set", "sampler=foo"], "sampler 'foo' is unknown"),
+        (["p.txt", "-o", "p.txt"], "is a file"),
+        (["p.txt", "--device", "gpu"], "choose from auto"),
+        (["p.txt", "--input-format", "xml"], "--input-format 'xml'"),
+        (["empty.txt"], "holds no prompts"),
+    ],
+)
+def test_a_mistake_is_one_line(call, painter, arguments, says):
+    Path("empty.txt").write_text("# nothing\n")
+    code, out, err = call(*arguments, "--quiet")
+    assert (code, out) == (2, "") and says in err and err.count("\n") == 1
+    assert painter.opened == [] and Path("p.txt").read_text() == "a cat\na dog -- -n 2\n"
+
+
+def test_the_first_interrupt_finishes_the_batch_at_hand(call, painter):
+    real = painter.results
+
+    def results(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return real(*arguments)
+
+    painter.results = results
+    code, out, err = call("p.txt", "--batch-size", "1")
+    assert code == 130 and len(out.splitlines()) == 1
+    assert "finishing the images at hand" in err and "the same command again resumes it" in err
+    painter.results = real
+    assert call("p.txt", "--batch-size", "1")[0] == 0 and len(manifest()) == 3
+
+
+def test_the_second_interrupt_stops_at_once(call, painter):
+    def results(*_):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    painter.results = results
+    code, out, err = call("p.txt")
+    assert (code, out) == (130, "") and "resumes it" in err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_line_now_and_then_where_there_is_no_terminal(call, monkeypatch):
+    monkeypatch.setattr("unclip.cli.progress.EVERY", 0)
+    _, _, err = call("p.txt", "--batch-size", "1")
+    assert "unclip: 2/3 images, " in err and " images/s, " in err
+
+
+def test_a_grid_of_the_files_pictures_in_its_order(call):
+    Path("p.txt").write_text("a -- --size 16\nb\nc -- --size 16\n")
+    assert call("p.txt", "--quiet", "--grid", "--labels")[0] == 0
+    with Image.open("out/grid.png") as grid, Image.open(next(Path("out").glob("00002-c-*"))) as third:
+        assert grid.size == (36, 16 + 14 + 4 + 16 + 14)
+        assert grid.getpixel((8, 42)) == third.getpixel((0, 0))
+    Path("out/grid.png").unlink()
+    code, out, _ = call("p.txt", "--grid", "--json")
+    assert code == 0 and json.loads(out.splitlines()[-1]) == {"event": "grid", "file": "out/grid.png"}
+
+
+def test_too_large_a_grid_is_refused_before_the_first_image(call, painter):
+    Path("p.txt").write_text("a -- -n 100000\n" * 5)
+    for options in ([], ["--dry-run"]):
+        code, out, err = call("p.txt", "--grid", "--quiet", *options)
+        assert (code, out) == (2, "") and "--grid of 500,000 pictures" in err
+    assert painter.opened == [] and not list(Path("out").glob("*.png"))
+    assert call("p.txt", "--labels", "--quiet")[2] == "unclip: error: --labels are those of --grid; give both\n"
+
+
+def test_the_result_is_shown_on_request(call, monkeypatch):
+    shown = []
+    monkeypatch.setattr("typer.launch", lambda path: shown.append(path) or len(shown) - 1)
+    assert call("p.txt", "--open", "--quiet")[0] == 0
+    code, _, err = call("p.txt", "--open", "--quiet", "--grid")
+    assert shown == ["out", "out/grid.png"]
+    assert code == 0 and err == "unclip: note: nothing here can show out/grid.png\n"
+
+
+def test_what_a_terminal_would_obey_is_not_printed(capsys):
+    progress = BatchProgress(as_json=False, quiet=False)
+    progress.note("a \x1b[31mred\r\ncat\x07")
+    assert capsys.readouterr().err == "unclip: note: a  [31mred  cat \n"
+
+
+def test_a_default_that_no_request_has_is_refused_at_once():
+    from unclip.cli.batch import checked_defaults
+
+    assert checked_defaults({"steps": None, "n": 2}, ["mode=generate", "guidance=2"]) == {
+        "n": 2, "mode": "generate", "guidance": 2.0
+    }  # fmt: skip
+    with pytest.raises(InputError):
+        checked_defaults({}, ["mode=generate", "stepz=2"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_interrupted_then_killed_then_resumed(tiny_model, tmp_path, capsys):
+    """The program as processes on a real, tiny model: in the end every picture is as an uninterrupted run makes it."""
+    file, out = tmp_path / "p.txt", tmp_path / "out"
+    file.write_text("".join(f"a red cat {i}\n" for i in range(40)))
+    arguments = ["batch", str(file), "--model", str(tiny_model), "--seed", "1", "--size", "16", "--batch-size", "2"]
+    arguments += ["--dtype", "float32", "--device", "cpu"]
+
+    def start() -> subprocess.Popen:
+        before = done()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "unclip", *arguments, "-o", str(out)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+        while done() < before + 3 and process.poll() is None:
+            time.sleep(0.005)
+        return process
+
+    def done() -> int:
+        return len(list(out.glob("*.png")))
+
+    process = start()
+    assert main([*arguments, "-o", str(out)]) == 2  # one run at a time
+    assert f"in use by process {process.pid} on " in capsys.readouterr().err
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130 and "the same command again resumes it" in err and "Traceback" not in err
+    assert 3 <= done() < 40
+    process = start()
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL and done() < 40
+
+    assert main([*arguments, "-o", str(out)]) == 0
+    assert main([*arguments, "-o", str(tmp_path / "whole")]) == 0
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.png")}
+    assert len(whole) == 40 and {path.name: path.read_bytes() for path in out.glob("*.png")} == whole
+    keys = [json.loads(line)["key"] for line in (out / "manifest.jsonl").read_text().splitlines()]
+    assert len(keys) == len(set(keys)) == 40
+
+
+def test_the_program_ends_with_2_for_a_bad_file_and_1_for_a_bad_line(tmp_path):
+    (tmp_path / "p.txt").write_text("{a\n")
+    for file, code, says in (("none.txt", 2, "cannot read 'none.txt'"), ("p.txt", 1, "p.txt:1: prompt has a {")):
+        program = [sys.executable, "-m", "unclip", "batch", file]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert done.returncode == code and says in done.stderr and "Traceback" not in done.stderr
+        assert done.stdout == ""

@@ -1,0 +1,86 @@
+import json
+
+import pytest
+from PIL import Image
+
+from unclip import metadata
+from unclip.cli import main
+from unclip.request import Result
+
+
+@pytest.fixture(scope="module")
+def made(tiny_model, tmp_path_factory):
+    """A folder with cat.png, cat.jpg and cat.webp by the tiny model."""
+    folder = tmp_path_factory.mktemp("made")
+    for suffix in ("png", "jpg", "webp"):
+        options = ["--model", str(tiny_model), "--seed", "3", "--size", "16", "--dtype", "float32", "--quiet"]
+        assert main(["generate", "a red cat", *options, "-o", str(folder / f"cat.{suffix}")]) == 0
+    return folder
+
+
+def reproduce(tiny_model, capsys, *arguments: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = main(["reproduce", *arguments, "--model", str(tiny_model), "--dtype", "float32", "--quiet"])
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_the_same_pixels_again(made, tiny_model, capsys, suffix):
+    file = str(made / f"cat.{suffix}")
+    assert reproduce(tiny_model, capsys, file) == (0, f"{file}: identical pixels\n", "")
+
+
+def test_changed_pixels_are_noticed(made, tiny_model, capsys, tmp_path):
+    record = metadata.read(made / "cat.png")
+    with Image.open(made / "cat.png") as image:
+        image.putpixel((3, 3), tuple((value + 128) % 256 for value in image.getpixel((3, 3))))
+        (tmp_path / "changed.png").write_bytes(metadata.image_bytes(image, record))
+        code, out, _ = reproduce(tiny_model, capsys, str(tmp_path / "changed.png"))
+        assert code == 1 and "differ by up to 128/255" in out
+        record["pixels"] = "0" * 64
+        (tmp_path / "changed.webp").write_bytes(metadata.image_bytes(image, record, "webp"))
+    code, out, _ = reproduce(tiny_model, capsys, str(tmp_path / "changed.webp"))
+    assert code == 1 and "lossy" in out
+
+
+def test_the_new_picture_can_be_kept(made, tiny_model, capsys, tmp_path):
+    new = tmp_path / "again.png"
+    code, out, _ = reproduce(tiny_model, capsys, str(made / "cat.png"), "-o", str(new), "--json")
+    told = json.loads(out)
+    assert code == 0 and told["identical"] and told["difference"] == 0 and told["new_file"] == str(new)
+    assert new.read_bytes() == (made / "cat.png").read_bytes()
+
+
+def test_a_record_is_not_trusted(result: Result, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    good = metadata.record(result)
+
+    def write(**changes) -> str:
+        (tmp_path / "x.png").write_bytes(metadata.image_bytes(result.image, good | changes))
+        return "x.png"
+
+    request = good["request"]
+    for file, says in [
+        (lambda: write(model="/etc"), "give it by --model"),
+        (lambda: write(model=["a"]), "give it by --model"),
+        (lambda: write(request={**request, "n": 100_000}), "not of one image"),
+        (lambda: write(request={**request, "seed": None}), "not of one image"),
+        (lambda: write(request={**request, "steps": 10**9}), "steps must be"),
+        (lambda: write(request={**request, "shell": "rm"}), "'shell' is not a field"),
+    ]:
+        assert main(["reproduce", file()]) == 2
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1
+
+
+def test_show_takes_many_files(result: Result, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for suffix in ("png", "jpg", "webp"):
+        result.save(f"a.{suffix}")
+    (tmp_path / "none.png").write_text("no")
+    assert main(["show", "a.png", "none.png", "a.jpg", "a.webp", "--json"]) == 1
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line.pop("file") for line in lines] == ["a.png", "a.jpg", "a.webp"]
+    assert lines[0] == lines[1] == lines[2] == metadata.record(result)
+    assert err.count("\n") == 1 and "'none.png' is not a PNG" in err

@@ -1,0 +1,56 @@
+"""Whether a picture made again is the one in a file."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from unclip import metadata
+from unclip.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+TOLERANCE = 1  # of 255: what another batch size or machine may change
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """identical: every byte. difference: the largest, of 255; None where the file cannot tell. agrees: near enough."""
+
+    identical: bool
+    difference: int | None
+
+    @property
+    def agrees(self) -> bool:
+        return self.identical or (self.difference is not None and self.difference <= TOLERANCE)
+
+
+def compare(path: str, record: dict[str, Any], image: Image.Image) -> Comparison:
+    """The picture in the file at `path`, which holds `record`, against `image`.
+
+    A lossy file is compared by the hash in its record only. Raises DataError for a file that cannot be decoded.
+    """
+    from PIL import Image, ImageChops
+
+    identical = metadata.pixel_hash(image) == record.get("pixels")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=tuple(set(metadata.FORMATS.values()))) as file:
+                lossy = file.format != "PNG"
+                if not lossy and file.size != image.size:
+                    size, expected = "x".join(map(str, file.size)), "x".join(map(str, image.size))
+                    raise DataError(f"{path!r} is {size} pixels, its record says {expected}; it was changed since")
+                old = None if lossy else file.convert("RGB")
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise DataError(f"{path!r} is damaged: it cannot be decoded") from error
+    if old is None:
+        return Comparison(identical, 0 if identical else None)
+    extrema = ImageChops.difference(old, image.convert("RGB")).getextrema()
+    difference = max(high for _, high in extrema)
+    # The pixels in the file are what counts: somebody may have painted over them and kept the record.
+    return Comparison(difference == 0, difference)

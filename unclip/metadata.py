@@ -1,7 +1,7 @@
 """What made an image, written into its PNG file and read back.
 
-The record is one JSON object in the PNG text chunk "unclip": {"version", "model", "seed", "request", "score",
-"notes"}. It holds nothing that differs between two runs of one request (no times, no paths).
+The record is one JSON object in the PNG text chunk "unclip": {"version", "model", "revision", "seed", "request",
+"score", "notes"}. It holds nothing that differs between two runs of one request (no times, no paths).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def record(result: Result) -> dict[str, Any]:
     return {
         "version": __version__,
         "model": result.model,
+        "revision": result.revision,
         "seed": result.seed,
         "request": result.request.to_dict(),
         "score": result.score,

@@ -11,6 +11,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from einops import rearrange
 from torch import Tensor, nn
 
+from unclip.models.attention import attend_to_text
 from unclip.models.clip import TextEncoding
 
 
@@ -69,7 +70,7 @@ class Decoder(nn.Module):
         """channels: of the latent; what the U-Net takes beyond them are GLIDE's inpainting inputs."""
         super().__init__()
         self.projection = projection
-        self.unet = unet
+        self.unet = attend_to_text(unet)
         self.channels = channels
 
     @property

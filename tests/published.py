@@ -68,23 +68,22 @@ def tokenizer(folder: Path, tokens: int) -> CLIPTokenizer:
     vocabulary = {token: i for token, i in vocabulary.items() if i not in ends}
     vocabulary |= {"<|startoftext|>": ends[0], "<|endoftext|>": ends[1]}
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    merges = gzip.open(default_bpe()).read().decode().split("\n")[1 : 49152 - 256 - 2 + 1]
+    with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
+        merges = file.read().split("\n")[1 : 49152 - 256 - 2 + 1]
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
     return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), pad_token="!", model_max_length=tokens)
 
 
-def unet(cls: type, size: dict, names: tuple[str, str], **more: object) -> nn.Module:
-    levels = len(size["widths"])
+def unet(cls: type, size: dict, attention: bool, **more: object) -> nn.Module:
+    """A U-Net whose levels are convolutions, or attend to the text in all but the finest."""
+    coarser = len(size["widths"]) - 1
+    down, up = "ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"
     return cls(
         block_out_channels=size["widths"],
         layers_per_block=size["layers"],
         norm_num_groups=4,
-        down_block_types=("ResnetDownsampleBlock2D", *[f"{names[0]}DownsampleBlock2D"] * (levels - 1))
-        if not names[1]
-        else ("ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * (levels - 1)),
-        up_block_types=("ResnetUpsampleBlock2D",) * levels
-        if not names[1]
-        else (*["SimpleCrossAttnUpBlock2D"] * (levels - 1), "ResnetUpsampleBlock2D"),
+        down_block_types=(down, *["SimpleCrossAttnDownBlock2D" if attention else down] * coarser),
+        up_block_types=(*["SimpleCrossAttnUpBlock2D" if attention else up] * coarser, up),
         resnet_time_scale_shift="scale_shift",
         **more,
     )
@@ -112,7 +111,7 @@ def published(size: dict, scratch: Path, prediction: str = "epsilon") -> UnCLIPP
     decoder = unet(
         UNet2DConditionModel,
         size,
-        ("", "attention"),
+        attention=True,
         sample_size=size["sides"][0],
         in_channels=3,
         out_channels=6,
@@ -125,7 +124,7 @@ def published(size: dict, scratch: Path, prediction: str = "epsilon") -> UnCLIPP
         unet(
             UNet2DModel,
             size,
-            ("Resnet", ""),
+            attention=False,
             sample_size=size["sides"][1],
             in_channels=6,
             out_channels=3,

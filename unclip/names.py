@@ -1,4 +1,4 @@
-"""The names of devices, precisions and uses of memory, readable without torch: the command line checks them before it loads any."""
+"""The names of devices, precisions and uses of memory, readable without torch: they are checked before it loads."""
 
 import re
 

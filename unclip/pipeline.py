@@ -73,9 +73,9 @@ class Unclip:
         """Resolved requests, one image each and alike in all but prompts and seeds -> pictures, scores, seconds.
 
         The pictures are `b 3 h w` in [-1, 1], the seconds those of each stage. A score is the `similarity` of picture
-        and prompt, or None where the checkpoint has no image tower to tell it. Each picture has a generator of its own, which the stages use one after another. embed: CLIP image embeddings `b d` to
-        draw (see `embed_image`), instead of those that the prior imagines. Raises UnclipError for a picture
-        that is not finite.
+        and prompt, or None where the checkpoint has no image tower to tell it. Each picture has a generator of its own,
+        which the stages use one after another. embed: CLIP image embeddings `b d` (see `embed_image`) to draw, instead
+        of those that the prior imagines. Raises UnclipError for a picture that is not finite.
         """
         first, noise, timings = requests[0], generators([request.seed for request in requests]), {}
         with timed(timings, "text", self.device):

@@ -1,4 +1,4 @@
-"""A name, a folder or a hub id <-> networks: `model_index.json` and one subfolder a component, as diffusers lays it out.
+"""A name, a folder or a hub id <-> networks: `model_index.json` and a subfolder a component, as diffusers has it.
 
 Two layouts are read into one `Checkpoint`: this project's own (`own.py`), and that of the published checkpoints
 (`karlo.py`). Nothing but safetensors is ever read.

@@ -86,7 +86,7 @@ def load_network(folder: Path, device: torch.device | str = "cpu", dtype: torch.
 
 
 def empty_network(folder: Path) -> nn.Module:
-    """The network that a component's config.json describes, its parameters on the meta device. Raises CheckpointError."""
+    """The network of a component's config.json, its parameters on the meta device. Raises CheckpointError."""
     config = read_json(folder / "config.json")
     settings = {key: value for key, value in config.items() if not key.startswith("_")}
     try:

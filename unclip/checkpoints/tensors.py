@@ -22,7 +22,7 @@ def tensor_shapes(folder: Path) -> Shapes:
     shapes: Shapes = {}
     for path in files_of(folder):
         with opened(path) as file:
-            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
     return shapes
 
 
@@ -42,7 +42,7 @@ def read_tensors(
     tensors: dict[str, torch.Tensor] = {}
     for path in files_of(folder):
         with opened(path) as file:
-            wanted = [name for name in file.keys() if names is None or name in names]
+            wanted = [key for key in file.keys() if names is None or key in names]  # noqa: SIM118
             # Not from this mapping, which its views keep: pages of converted tensors would stay with them.
             convert = [name for name in wanted if _differs(file.get_slice(name), dtype, channels_last)]
             as_it_is = set(wanted) - set(convert)
@@ -104,9 +104,8 @@ def _differs(entry: Any, dtype: torch.dtype, channels_last: bool) -> bool:
 def _converted(tensor: torch.Tensor, dtype: torch.dtype, channels_last: bool) -> torch.Tensor:
     layout = torch.channels_last if channels_last and tensor.ndim == 4 else torch.contiguous_format
     new = tensor.to(dtype if tensor.is_floating_point() else None, memory_format=layout)
-    return (
-        new.clone(memory_format=layout) if new.data_ptr() == tensor.data_ptr() and tensor.device.type == "cpu" else new
-    )
+    mapped = tensor.device.type == "cpu" and new.data_ptr() == tensor.data_ptr()
+    return new.clone(memory_format=layout) if mapped else new
 
 
 _NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}

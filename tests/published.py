@@ -38,7 +38,7 @@ SIZES = {
         "dim": 24,
         "heads": 3,
         "text_layers": 2,
-        "tokens": 12,  # and 4 of the embedding: as many as the coarsest level of the decoder has pixels
+        "tokens": 11,
         "prior": (3, 4, 1),
         "cross": 20,
         "widths": (8, 16, 24),

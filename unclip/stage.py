@@ -50,7 +50,8 @@ class Stage:
     """A network, what it was trained to predict, and its default way of sampling.
 
     network(x, t, **conditioning) takes x (`b *shape`) and t (`b`, int64) and returns what `schedule` says.
-    last_network: the network of the last step, where that is another one.
+    last_network: the network of the last step, where that is another one. last_factor: what the last x0 of the sampler
+    "unclip" is multiplied by (see `Schedule.last_factor`).
     shape: one item in the codec's space, without `b`. sampler, steps and guidance are defaults of `run`.
     """
 
@@ -63,6 +64,7 @@ class Stage:
     steps: int = 25
     guidance: float = 1.0
     last_network: nn.Module | None = None
+    last_factor: float = 1.0
 
     @torch.inference_mode()
     def run(
@@ -96,6 +98,8 @@ class Stage:
         denoise = last = self._denoiser(self.network, cond, uncond, guidance)
         if self.last_network is not None:
             last = self._denoiser(self.last_network, cond, uncond, guidance)
+        if sampler == "unclip" and steps > 1:  # a single step does not end at timestep 0
+            last = levelled(last, lambda x0: x0 * self.last_factor)
         if known is not None:
             image, mask = known.image.to(device, torch.float32), known.mask.to(device, torch.float32)
             latent, kept = self.codec.encode(image), self.codec.encode_mask(mask)

@@ -1,6 +1,7 @@
 """The published layout: what diffusers' own pipeline makes of a checkpoint, this project makes of it."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from unclip import Unclip
 from unclip.diffusion.noise import generators
 from unclip.errors import RequestError
 from unclip.models.clip import TextEncoding
+from unclip.models.upsampler import enlarge
 from unclip.request import Request
 
 PROMPTS = ["a red cat!", "two dogs & a   HOUSE", "!!", ""]
@@ -78,7 +80,7 @@ def theirs_of(pipe: UnCLIPPipeline, requests: list[Request]) -> tuple[np.ndarray
         (["a cat"], {"prior_guidance": 1.0}),
         (["a cat", "a dog"], {"guidance": 1.0}),
         (["a cat"], {"guidance": 1.0, "prior_guidance": 1.0, "steps": 5}),
-        (["a cat", "a dog"], {"prior_steps": 7, "steps": 2, "upsampler_steps": 2}),
+        (["a cat", "a dog"], {"prior_steps": 7, "steps": 6, "upsampler_steps": 5}),
     ],
 )
 def test_pictures_are_those_of_diffusers(both, prompts: list[str], fields: dict) -> None:
@@ -93,12 +95,14 @@ def test_pictures_are_those_of_diffusers(both, prompts: list[str], fields: dict)
     assert np.abs(found - expected).max() < 2 / 255
     assert scores == [None] * len(prompts)
     inside = (expected > 0.02) & (expected < 0.98)
-    assert inside.mean() > 0.05 and expected.std() > 0.05  # not all of it cut off at black and white
+    assert inside.mean() > 0.2 and expected.std() > 0.05  # not all of it cut off at black and white
 
     # Where they part, if they do: in the prior, in the decoder, or in the upsampler.
     texts = ours.encode_text(prompts), ours.encode_text([""] * len(prompts))
     embed = ours.imagine(*texts, generators([r.seed for r in requests]), requests[0])
-    torch.testing.assert_close(embed, seen["embed"], rtol=0, atol=1e-3)
+    torch.testing.assert_close(embed, seen["embed"], rtol=1e-4, atol=1e-4)
+    small = ours.draw([replace(request, size=ours.sizes[0]) for request in requests])[0]
+    torch.testing.assert_close(enlarge(small, ours.sizes[1]), seen["enlarged"], rtol=0, atol=2 / 255)
 
 
 def test_the_defaults_are_the_published_ones(both) -> None:

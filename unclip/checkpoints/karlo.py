@@ -11,6 +11,7 @@ from torch import nn
 from unclip.bundled import INDEX, components
 from unclip.checkpoints.parts import Checkpoint, Loader
 from unclip.checkpoints.towers import load_towers
+from unclip.diffusion.denoiser import Schedule
 from unclip.errors import CheckpointError
 from unclip.models.decoder import Decoder, TextProjection
 from unclip.models.prior import Prior
@@ -56,7 +57,7 @@ def load_karlo(index: Mapping[str, Any], loader: Loader, name: str, revision: st
         transformer = loader.network("prior", PriorTransformer)
         of_prior = {"embedding_dim": dim, "num_embeddings": clip.config.context_length}
         check_config(loader, "prior", transformer, {**of_prior, "additional_embeddings": 4})
-        prior = Stage("prior", Prior(transformer), loader.schedule("prior"), (dim,), **PRIOR)
+        prior = stage("prior", Prior(transformer), loader.schedule("prior"), (dim,), **PRIOR)
 
     projection = loader.network("text_proj", TextProjection, small=True)
     unet = loader.network("decoder", UNet2DConditionModel)
@@ -66,7 +67,7 @@ def load_karlo(index: Mapping[str, Any], loader: Loader, name: str, revision: st
     check_config(loader, "decoder", unet, of_unet)
     schedule = loader.schedule("decoder")
     outputs(loader, "decoder", unet, 6 if schedule.variance_type == "learned_range" else 3)
-    decoder = Stage("decoder", Decoder(projection, unet), schedule, picture(loader, "decoder", unet), **DECODER)
+    decoder = stage("decoder", Decoder(projection, unet), schedule, picture(loader, "decoder", unet), **DECODER)
 
     schedule = loader.schedule("super_res")
     unets = [loader.network(part, UNet2DModel) for part in ("super_res_first", "super_res_last")]
@@ -75,9 +76,14 @@ def load_karlo(index: Mapping[str, Any], loader: Loader, name: str, revision: st
         outputs(loader, part, unet, 6 if schedule.variance_type == "learned_range" else 3)
     first, last = map(Upsampler, unets)
     shape = picture(loader, "super_res_first", unets[0])
-    upsampler = Stage("upsampler", first, schedule, shape, **UPSAMPLER, last_network=last)
+    upsampler = stage("upsampler", first, schedule, shape, **UPSAMPLER, last_network=last)
     # One embedding, as these checkpoints are run everywhere: the same seed gives the same picture.
     return Checkpoint(name, clip, prior, decoder, (upsampler,), None, prior_best_of=1, revision=revision)
+
+
+def stage(name: str, network: nn.Module, schedule: Schedule, shape: tuple[int, ...], **more: Any) -> Stage:
+    """A stage that ends on the very numbers of diffusers."""
+    return Stage(name, network, schedule, shape, **more, last_factor=schedule.last_factor())
 
 
 def check_config(loader: Loader, part: str, network: nn.Module, wanted: Mapping[str, Any]) -> None:

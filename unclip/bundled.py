@@ -73,8 +73,8 @@ def components(index: dict) -> dict[str, str]:
     found = {}
     for name, value in index.items():
         if isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value):
-            if not name.isidentifier():  # "..", "/tmp", "a/b"
-                raise CheckpointError(f"{INDEX} lists {name!r}, which is not a folder in it; get the checkpoint anew")
+            if not all(part.isidentifier() for part in (name, *value)):  # "..", "/tmp", "a/b"
+                raise CheckpointError(f"{INDEX} leads out of its folder, by {name!r}: {value}; get the checkpoint anew")
             found[name] = value[1]
     return found
 

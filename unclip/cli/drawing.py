@@ -16,11 +16,20 @@ from unclip.cli import options
 from unclip.cli.output import target
 from unclip.cli.progress import Progress, on_terminal
 from unclip.diffusion.names import SAMPLER_NAMES
-from unclip.names import check_device, check_dtype
+from unclip.names import check_device, check_dtype, check_memory
 from unclip.request import Request, Result, size_text
 
 _SAMPLERS = "|".join(SAMPLER_NAMES)
-_RUN = ("model", "batch_size", "device", "dtype", "out", "as_json", "quiet")  # the others are fields of a Request
+_RUN = (
+    "model",
+    "batch_size",
+    "device",
+    "dtype",
+    "memory",
+    "out",
+    "as_json",
+    "quiet",
+)  # the others are fields of a Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +53,7 @@ class Drawing:
     batch_size: Annotated[int | None, typer.Option(help="Images computed at a time.")] = None
     device: options.Device = "auto"
     dtype: options.Dtype = "auto"
+    memory: options.Memory = "auto"
     out: Annotated[str, typer.Option("-o", "--out", help="A folder, or for one image a file ending in .png.")] = "out"
     as_json: options.Json = False
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no notes.")] = False
@@ -80,6 +90,7 @@ def draw(jobs: Sequence[dict[str, Any]], drawing: Drawing) -> None:
     requests = [Request(**shared, **job) for job in jobs]
     check_device(drawing.device)
     check_dtype(drawing.dtype)
+    check_memory(drawing.memory)
     options.check_at_least_one("--batch-size", drawing.batch_size)
     place = target(drawing.out, images=drawing.n * len(requests))
 
@@ -87,7 +98,7 @@ def draw(jobs: Sequence[dict[str, Any]], drawing: Drawing) -> None:
 
     progress = Progress(on_terminal(drawing.quiet))
     told: set[str] = set()
-    pipe = Unclip.from_pretrained(drawing.model, device=drawing.device, dtype=drawing.dtype)
+    pipe = Unclip.from_pretrained(drawing.model, device=drawing.device, dtype=drawing.dtype, memory=drawing.memory)
     try:
         for result in pipe.stream(requests, batch_size=drawing.batch_size, progress=progress):
             progress.close()

@@ -5,11 +5,14 @@ from typing import Annotated
 import typer
 
 from unclip.errors import InputError
-from unclip.names import DEVICES, DTYPES
+from unclip.names import DEVICES, DTYPES, MEMORY
 
-Model = Annotated[str, typer.Option(help="A model's name, or a checkpoint folder.")]
+Model = Annotated[str, typer.Option(help="A model's name, a checkpoint folder, or a hub id.")]
 Device = Annotated[str, typer.Option(metavar="|".join(DEVICES), help="Where to compute.")]
 Dtype = Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Precision of the weights.")]
+Memory = Annotated[
+    str, typer.Option(metavar="|".join(MEMORY), help="low: one network at a time; auto: by the free memory.")
+]
 Json = Annotated[
     bool,
     typer.Option("--json", help="JSON, a line an object, on standard output; all else on standard error."),

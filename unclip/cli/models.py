@@ -12,7 +12,7 @@ import typer
 
 from unclip import hub
 from unclip.bundled import INDEX, bundled_models, find_checkpoint, missing_parts, weight_files
-from unclip.errors import CheckpointError, UnclipError
+from unclip.errors import CheckpointError
 from unclip.files import read_json
 
 CARD_LINES = 12
@@ -107,7 +107,7 @@ def download_model(
         raise CheckpointError(f"{name!r} is no hub id; give owner/name, such as kakaobrain/karlo-v1-alpha")
     folder = hub.download(name)
     if gone := missing_parts(folder):
-        raise UnclipError(f"{name} on the hub is no checkpoint in safetensors: it has no {gone[0]}")
+        raise CheckpointError(f"{name} on the hub is no checkpoint in safetensors: it has no {gone[0]}")
     print(f"{folder}  revision {folder.name}")
 
 

@@ -48,7 +48,7 @@ def check_part(folder: Path) -> str:
         schedule = Schedule.from_config(read_json(folder / "scheduler_config.json"))
         return f"{schedule.prediction_type}, {schedule.variance_type}"
     if (folder / "tokenizer_config.json").is_file():
-        check_tokenizer(folder, 77)
+        check_tokenizer(folder)
         return "the tokenizer of CLIP"
     if (folder / "preprocessor_config.json").is_file():
         read_json(folder / "preprocessor_config.json")

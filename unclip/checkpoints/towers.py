@@ -13,7 +13,7 @@ from unclip.checkpoints.networks import Read, shapes_of
 from unclip.checkpoints.tensors import Shapes, check_fit, read_tensors, tensor_shapes
 from unclip.errors import CheckpointError
 from unclip.files import read_json
-from unclip.models.clip import Clip, ClipConfig, Tokenizer
+from unclip.models.clip import Clip, ClipConfig, is_clip_vocabulary
 
 # What a config leaves out has transformers' defaults.
 TEXT = {
@@ -57,7 +57,6 @@ def load_towers(folder: Path, device: torch.device, images: bool) -> tuple[Clip,
     except Exception as error:  # open_clip objects in many ways
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(f"{folder}: the configs of CLIP do not fit together: {reason}") from None
-    check_tokenizer(folder / "tokenizer", config.context_length)
     sources = sources_of(clip)
     shapes = shapes_of(clip)
     for part in ("text_encoder", *(("image_encoder",) if images else ())):
@@ -67,6 +66,7 @@ def load_towers(folder: Path, device: torch.device, images: bool) -> tuple[Clip,
                 wanted |= dict.fromkeys(parts, shape_there(name, shapes[name], len(parts)))
         found = {key: s for key, s in tensor_shapes(folder / part).items() if not key.endswith(".position_ids")}
         check_fit(folder / part, wanted, found)
+    check_tokenizer(folder / "tokenizer")
     return clip, partial(read_towers, folder, device, sources)
 
 
@@ -131,7 +131,7 @@ def pixel_config(path: Path, size: int) -> dict[str, Any]:
     return {"pixel_mean": tuple(mean), "pixel_std": tuple(std), "center_crop": True}
 
 
-def check_tokenizer(folder: Path, context_length: int) -> None:
+def check_tokenizer(folder: Path) -> None:
     """Raise CheckpointError unless a tokenizer is CLIP's own, and pads with "!" as the published checkpoints do."""
     config = read_json(folder / "tokenizer_config.json")
     special = folder / "special_tokens_map.json"
@@ -144,7 +144,7 @@ def check_tokenizer(folder: Path, context_length: int) -> None:
     else:
         model = read_json(folder / "tokenizer.json").get("model")
         vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if not isinstance(vocabulary, dict) or not Tokenizer(context_length).has_vocabulary(vocabulary):
+    if not isinstance(vocabulary, dict) or not is_clip_vocabulary(vocabulary):
         raise CheckpointError(f"{folder} has another vocabulary than CLIP's; get the checkpoint anew")
 
 

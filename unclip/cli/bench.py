@@ -68,10 +68,10 @@ def bench(
         "batch_size": batch_size,
         # Processes of their own, and first: this one is to stay without torch until they are timed.
         "first_picture_s": statistics.median(_first_picture(model, device, dtype, memory) for _ in range(repeat)),
-        "first_picture_peak_mib": _peak_mib(children=True),
+        "first_picture_peak_mib": speed.peak_resident(children=True),
     }
     report["images_per_s"] = _throughput(model, device, dtype, memory, batch_size, repeat)
-    report["peak_mib"] = _peak_mib(children=False)
+    report["peak_mib"] = speed.peak_resident()
     print(json.dumps(report) if as_json else table(report))
 
 
@@ -139,11 +139,6 @@ def _throughput(model: str, device: str, dtype: str, memory: str, batch_size: in
         rates[size_text(size)] = batch_size / statistics.median(seconds)
     progress.close()
     return rates
-
-
-def _peak_mib(children: bool) -> float | None:
-    """Largest resident set so far, in MiB, of this process or of those it waited for; None where unknown."""
-    return speed.peak_resident(children)
 
 
 def _mib(value: float | None) -> str:

@@ -110,13 +110,27 @@ def ours(run: Run) -> Side:
 def theirs(run: Run) -> Side:
     """diffusers' pipeline for the published layout, as its user gets it."""
     import torch
-    from diffusers import UnCLIPPipeline
+    from diffusers import PriorTransformer, UnCLIPPipeline, UnCLIPScheduler, UNet2DConditionModel, UNet2DModel
+    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
     from unclip.device import pick_device
 
     device = pick_device(run.device)
     dtype = torch.float32 if run.dtype == "auto" else getattr(torch, run.dtype)
-    pipe = UnCLIPPipeline.from_pretrained(run.folder, torch_dtype=dtype).to(device)
+    classes = {
+        "prior": PriorTransformer,
+        "decoder": UNet2DConditionModel,
+        "text_encoder": CLIPTextModelWithProjection,
+        "tokenizer": CLIPTokenizer,
+        "text_proj": sys.modules[UnCLIPPipeline.__module__].UnCLIPTextProjModel,
+        "super_res_first": UNet2DModel,
+        "super_res_last": UNet2DModel,
+        **{f"{stage}_scheduler": UnCLIPScheduler for stage in ("prior", "decoder", "super_res")},
+    }
+    # Part by part: not every release of diffusers finds the class of text_proj by what an index calls its home.
+    parts = {part: cls.from_pretrained(run.folder, subfolder=part) for part, cls in classes.items()}
+    pipe = UnCLIPPipeline(**parts)
+    pipe = pipe.to(device) if run.dtype == "auto" else pipe.to(device, dtype)
     pipe.set_progress_bar_config(disable=True)
     networks = {
         "text": pipe.text_encoder,

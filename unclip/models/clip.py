@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -148,18 +149,24 @@ class Tokenizer:
         """The end of `prompt` that does not fit, or an empty string."""
         return self._bpe.decode(self._encode(prompt)[self.context_length - 2 :]).strip()
 
-    def has_vocabulary(self, vocabulary: Mapping[str, int]) -> bool:
-        """Whether a tokenizer's vocabulary (token -> id) is CLIP's, but for how the ends of a text are called."""
-        ends = (self._bpe.sot_token_id, self._bpe.eot_token_id)
-        own = {token: i for token, i in self._bpe.encoder.items() if i not in ends}
-        return own == {token: i for token, i in vocabulary.items() if i not in ends}
-
     def _encode(self, prompt: str) -> list[int]:
         """Token ids without the two ends."""
         if self._ids is None:
             return self._bpe.encode(prompt)
         parts = re.split("(" + "|".join(map(re.escape, self._ids)) + ")", prompt)
         return [i for part in parts for i in ([self._ids[part]] if part in self._ids else self._bpe.encode(part))]
+
+
+def is_clip_vocabulary(vocabulary: Mapping[str, int]) -> bool:
+    """Whether a tokenizer's vocabulary (token -> id) is CLIP's, but for how the two ends of a text are called."""
+    own = _vocabulary()
+    ends = sorted(own.values())[-2:]
+    return {t: i for t, i in own.items() if i not in ends} == {t: i for t, i in vocabulary.items() if i not in ends}
+
+
+@cache
+def _vocabulary() -> Mapping[str, int]:
+    return SimpleTokenizer().encoder
 
 
 def _plain_text(text: str) -> str:

@@ -84,7 +84,7 @@ def unet(cls: type, size: dict, attention: bool, **more: object) -> nn.Module:
         norm_num_groups=4,
         down_block_types=(down, *["SimpleCrossAttnDownBlock2D" if attention else down] * coarser),
         up_block_types=(*["SimpleCrossAttnUpBlock2D" if attention else up] * coarser, up),
-        resnet_time_scale_shift="scale_shift",
+        resnet_time_scale_shift="scale_shift" if attention else "default",
         **more,
     )
 

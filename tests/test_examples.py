@@ -5,6 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from unclip.cli import main
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -13,7 +15,7 @@ def run(name: str, *arguments: str) -> None:
 
 
 def test_every_example_is_run_here():
-    run_here = {"penguins.py", "gallery.py", "measure.py", "train_own.py"}
+    run_here = {"penguins.py", "gallery.py", "measure.py", "train_own.py", "full_size.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == run_here
 
 
@@ -31,6 +33,17 @@ def test_gallery(tmp_path):
 def test_measure(capsys):
     run("measure.py", "3", "train")
     assert "single  background" in capsys.readouterr().out
+
+
+def test_a_checkpoint_to_measure_with(tmp_path, capsys):
+    run("full_size.py", str(tmp_path / "full"), "--tiny")
+    assert capsys.readouterr().out.endswith(f"M parameters in {tmp_path / 'full'}\n")
+    assert main(["models", "check", str(tmp_path / "full")]) == 0
+    capsys.readouterr()
+    arguments = ["--model", str(tmp_path / "full"), "--steps", "2", "--prior-steps", "2", "--upsampler-steps", "2"]
+    assert main(["generate", "a cat", *arguments, "--memory", "low", "-o", str(tmp_path / "cat.png")]) == 0
+    with Image.open(tmp_path / "cat.png") as image:
+        assert image.size == (16, 16)
 
 
 def test_training_on_own_pictures(tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ def test_a_model_is_fetched_once_checked_and_then_needs_no_hub(run, hub: Hub, tm
         "print(cli.main(['models', 'check', 'someone/tiny']))"
     )
     lines = run(program=program).stdout.splitlines()
-    assert lines[0] == f"tiny {COMMIT}"  # the name that its index gives
+    assert lines[0] == f"someone/tiny {COMMIT}"
     assert "ok     hashes              those that the hub gave" in lines
     assert lines[-1] == "0"
     assert run("models", "show", f"someone/tiny@{COMMIT}", HF_HUB_OFFLINE="1").returncode == 0

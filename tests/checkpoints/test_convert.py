@@ -156,7 +156,7 @@ def test_positions_that_old_transformers_wrote_are_no_weights(model: Path) -> No
         ("model_index.json", lambda v: v.update(prior=["diffusers", "Other"]), "the prior is a Other, not a Prior"),
         ("model_index.json", lambda v: v.pop("decoder"), "lists no decoder"),
         ("model_index.json", lambda v: v.pop("prior"), "lists neither a prior nor an image_encoder"),
-        ("model_index.json", lambda v: v.pop("super_res_last"), "lists no prior: train it"),
+        ("model_index.json", lambda v: v.pop("super_res_last"), "lists no super_res_last"),
         ("decoder/config.json", lambda v: v.update(_class_name="Evil"), "unknown network class 'Evil'"),
         ("super_res_last/config.json", lambda v: v.update(_class_name="PriorTransformer"), "does not fit Prior"),
         ("decoder/config.json", lambda v: v.update(sample_size="x"), "sample_size is 'x'"),

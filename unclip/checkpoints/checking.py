@@ -57,7 +57,7 @@ def check_part(folder: Path) -> str:
     shapes = tensor_shapes(folder)
     if "_class_name" in config:  # what is left are transformers' networks, which are looked at together
         check_fit(folder, shapes_of(empty_network(folder)), shapes)
-    elif not config.get("model_type", "").startswith("clip"):
+    elif not str(config.get("model_type")).startswith("clip"):
         raise CheckpointError(f"{folder / 'config.json'} says of no class what it is; get the checkpoint anew")
     values = sum(torch.Size(shape).numel() for shape in shapes.values())
     return f"{values / 1e6:.1f} M parameters in {len(files_of(folder))} file{'s' * (len(files_of(folder)) > 1)}"

@@ -36,7 +36,7 @@ UPSAMPLER = {"steps": 7}
 
 def is_karlo(index: Mapping[str, Any]) -> bool:
     """Whether a model_index.json is of this layout."""
-    return "stages" not in index and {"super_res_first", "super_res_last"} <= index.keys()
+    return "stages" not in index and bool({"text_encoder", "super_res_first", "super_res_last"} & index.keys())
 
 
 def load_karlo(index: Mapping[str, Any], loader: Loader, name: str, revision: str | None) -> Checkpoint:

@@ -31,10 +31,10 @@ def load_checkpoint(name: str | Path, device: torch.device, dtype: torch.dtype, 
     if mode == "auto":
         mode = "high" if weight_bytes(folder, parts, dtype) * HEADROOM < free_memory(device) else "low"
     loader = Loader(folder, device, dtype, Shelf() if mode == "low" else None)
-    known = hub.identity(folder)
-    origin, revision = (folder.name, None) if known is None else known
+    # From the hub, the name by which it is found there again.
+    origin, revision = hub.identity(folder) or (str(index.get("name", folder.name)), None)
     load = load_karlo if is_karlo(index) else load_own
-    return load(index, loader, name=str(index.get("name", origin)), revision=revision)
+    return load(index, loader, name=origin, revision=revision)
 
 
 def weight_bytes(folder: Path, parts: dict[str, str], dtype: torch.dtype) -> int:

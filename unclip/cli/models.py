@@ -16,6 +16,7 @@ from unclip.errors import CheckpointError
 from unclip.files import read_json
 
 CARD_LINES = 12
+CLASSES = ("Unclip", "UnCLIPPipeline", "UnCLIPImageVariationPipeline")  # what can be run
 _MAX_JSON = 100 << 20  # bytes; safetensors itself allows headers up to this
 
 app = typer.Typer(
@@ -27,7 +28,9 @@ app = typer.Typer(
 def list_models() -> None:
     """List the models that came with the package, and those that were fetched from the hub."""
     here = [(name, find_checkpoint(name)) for name in bundled_models()]
-    here += [(f"{name}@{folder.name[:8]}", folder) for name, folder in hub.cached_models()]
+    for name, folder in hub.cached_models():
+        if read_json(folder / INDEX).get("_class_name") in CLASSES:  # other software keeps its models there too
+            here.append((f"{name}@{folder.name[:8]}", folder))
     if not here:
         raise CheckpointError("no model came with this installation; reinstall unclip, or use a full checkout")
     for name, folder in here:

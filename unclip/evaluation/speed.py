@@ -89,6 +89,7 @@ def ours(run: Run) -> Side:
     from unclip.request import Request
 
     pipe = Unclip.from_pretrained(run.folder, run.device, run.dtype, run.memory)
+    pipe.check_prior()
     own = pipe.defaults()
     networks = {"text": pipe.clip.text, "prior": pipe.prior.network.transformer, "decoder": pipe.decoder.network.unet}
     steps = {"text": 1, "prior": own["prior_steps"], "decoder": own["steps"]}

@@ -5,19 +5,13 @@ model. The prompts are combinations that training never showed (SPLIT held_out) 
 95% interval of Wilson.
 """
 
-import math
 import sys
 from collections import defaultdict
 
 from unclip import Unclip
 from unclip.evaluation.checker import check
 from unclip.evaluation.prompts import prompts
-
-
-def interval(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval of a rate."""
-    centre, spread = right + z * z / 2, z * math.sqrt(right * (n - right) / n + z * z / 4)
-    return (centre - spread) / (n + z * z), (centre + spread) / (n + z * z)
+from unclip.evaluation.rates import row
 
 
 def main(count: str = "120", split: str = "held_out", model: str = "stickers", size: str = "64") -> None:
@@ -32,9 +26,7 @@ def main(count: str = "120", split: str = "held_out", model: str = "stickers", s
                 verdicts[scene.kind, what].append(getattr(verdict, what))
     print(f"{pipe.name}, {count} {split} prompts at {size} px")
     for (kind, what), outcomes in sorted(verdicts.items()):
-        low, high = interval(sum(outcomes), len(outcomes))
-        rate = sum(outcomes) / len(outcomes)
-        print(f"{kind:<7} {what:<11} {rate:6.1%}  ({low:.1%} to {high:.1%}, n = {len(outcomes)})")
+        print(row(f"{kind:<7} {what}", outcomes, 19))
 
 
 if __name__ == "__main__":

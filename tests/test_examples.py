@@ -15,7 +15,15 @@ def run(name: str, *arguments: str) -> None:
 
 
 def test_every_example_is_run_here():
-    run_here = {"penguins.py", "gallery.py", "measure.py", "train_own.py", "full_size.py"}
+    run_here = {
+        "penguins.py",
+        "gallery.py",
+        "measure.py",
+        "train_own.py",
+        "edit.py",
+        "measure_edits.py",
+        "full_size.py",
+    }
     assert {path.name for path in EXAMPLES.glob("*.py")} == run_here
 
 
@@ -44,6 +52,18 @@ def test_a_checkpoint_to_measure_with(tmp_path, capsys):
     assert main(["generate", "a cat", *arguments, "--memory", "low", "-o", str(tmp_path / "cat.png")]) == 0
     with Image.open(tmp_path / "cat.png") as image:
         assert image.size == (16, 16)
+
+
+def test_edit(tmp_path):
+    run("edit.py", str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"inpainted.png", "outpainted.png", "before_after.png"}
+    with Image.open(tmp_path / "outpainted.png") as wide:
+        assert wide.size == (512, 256)
+
+
+def test_measure_edits(capsys):
+    run("measure_edits.py", "1")
+    assert "the other half is untouched                100.0%" in capsys.readouterr().out
 
 
 def test_training_on_own_pictures(tmp_path, monkeypatch):

@@ -15,15 +15,16 @@ LAYERS = [
     {"errors"},
     {"names", "files", "hub"},
     {"device", "bundled", "words"},
-    {"diffusion", "models", "canvas"},
+    {"diffusion", "models", "embeddings"},
     {"stage", "request", "metadata"},
-    {"checkpoints", "pipeline"},
+    {"canvas"},
+    {"checkpoints", "pipeline", "editing"},
     {"batch"},
     {"training", "evaluation"},
     {"cli"},
     {"__main__"},
 ]
-PAIRS = [{"request", "metadata"}, {"checkpoints", "pipeline"}, {"training", "evaluation"}]
+PAIRS = [{"request", "metadata"}, {"checkpoints", "pipeline"}, {"editing", "pipeline"}, {"training", "evaluation"}]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 HEAVY = {"torch", "torchvision", "diffusers", "open_clip", "transformers", "accelerate", "numpy", "huggingface_hub"}

@@ -124,13 +124,57 @@ def test_json_round_trip():
     [
         ({"prompt": "a cat", "guidence": 3}, "did you mean 'guidance'"),
         ({"prompt": "a cat", "zzzzzz": 3}, "known are prompt"),
-        ({"n": 3}, "prompt is missing"),
+        ({"n": 3}, "prompt is empty"),
         (["a cat"], "object"),
     ],
 )
 def test_from_dict_names_the_mistake(fields, says):
     with pytest.raises(RequestError, match=says):
         Request.from_dict(fields)
+
+
+# ---- edits
+
+EDIT = {"mode": "inpaint", "image": "photo.png", "mask": "mask.png", "prompt": "a cat"}
+WIDER = {"mode": "outpaint", "image": "photo.png", "prompt": "a cat"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"prompt": "a cat", "mask": "mask.png"}, "mask is a field of inpaint, and this request.s mode is generate"),
+        ({"prompt": "a cat", "image": "a.png"}, "image is a field of inpaint and outpaint, and this request"),
+        (EDIT | {"left": 3}, "left is a field of outpaint"),
+        (EDIT | {"image": None}, "image is missing"),
+        (EDIT | {"image": 7}, "image must be the path of a picture"),
+        (EDIT | {"size": 64}, "size is not for inpainting"),
+        (EDIT | {"mask_mode": "red"}, "mask_mode 'red' is unknown; choose from white, black, alpha"),
+        (EDIT | {"keep_style": 1.5}, "keep_style must be a number from 0 to 1"),
+        (EDIT | {"harmonize": 0}, "harmonize must be a whole number from 1"),
+        (EDIT | {"feather": -1}, "feather must be a whole number from 0"),
+        (WIDER, "say how far"),
+        (WIDER | {"left": 0}, "say how far"),
+        (WIDER | {"left": 8, "size": 64}, "say how far"),
+        (WIDER | {"left": 8, "anchor": "top"}, "anchor goes with a size"),
+        (WIDER | {"size": 64, "anchor": "middle"}, "anchor 'middle' is unknown"),
+        (WIDER | {"left": 8, "left_prompt": 3}, "left_prompt must be text"),
+    ],
+)
+def test_what_an_edit_cannot_be(fields, says):
+    with pytest.raises(RequestError, match=says):
+        Request(**fields)
+
+
+@pytest.mark.parametrize("fields", [EDIT, EDIT | {"prompt": "", "feather": 4}, WIDER | {"size": (90, 70)}])
+def test_an_edit_goes_through_json_too(fields):
+    request = Request(**fields)
+    assert Request.from_dict(json.loads(json.dumps(request.to_dict()))) == request
+
+
+def test_only_the_fields_of_its_mode_are_written():
+    assert "mask" not in Request(prompt="a cat").to_dict()
+    assert "left" not in Request(**EDIT).to_dict()
+    assert Request(**EDIT | {"mask": Image.new("L", (3, 2))}).to_dict()["mask"] == "<a picture of 3x2>"
 
 
 def test_a_request_is_frozen_and_keyword_only():

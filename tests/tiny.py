@@ -32,6 +32,7 @@ PRIOR = {
     "num_embeddings": TOKENS,
 }
 TEXT_PROJ = {"clip_embeddings_dim": DIM, "time_embed_dim": 64, "cross_attention_dim": 24}
+DECODER_TEXT = {"width": DIM, "layers": 1, "heads": 2, "context_length": TOKENS}
 DECODER = {
     "sample_size": 4,
     "in_channels": 48 + 48 + 16,  # the picture, and GLIDE's inpainting inputs
@@ -91,12 +92,13 @@ def write_tiny_model(folder: Path) -> Path:
         "prior": ("PriorTransformer", PRIOR),
         "text_proj": ("TextProjection", TEXT_PROJ),
         "decoder": ("UNet2DConditionModel", DECODER),
+        "decoder_text": ("TextEncoder", DECODER_TEXT),
         "upsampler": ("UNet2DModel", UPSAMPLER),
     }
     index: dict = {"_class_name": "Unclip", "name": "tiny", "stages": STAGES}
     for seed, (component, (kind, config)) in enumerate(components.items()):
         save_network(tiny_network(kind, config, seed), folder / component)
-        index[component] = ["unclip" if config in (CLIP, TEXT_PROJ) else "diffusers", kind]
+        index[component] = ["unclip" if config in (CLIP, TEXT_PROJ, DECODER_TEXT) else "diffusers", kind]
     for stage, schedule in SCHEDULES.items():
         write_json(folder / f"{stage}_scheduler" / "scheduler_config.json", schedule.to_config())
         index[f"{stage}_scheduler"] = ["diffusers", schedule.to_config()["_class_name"]]

@@ -3,6 +3,7 @@
 What people call a mask (white repaints, or transparency does) becomes `known` here and nowhere else: 255 = keep.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,15 +118,6 @@ def open_canvas(request: Request) -> Canvas:
     return canvas
 
 
-def check_edit(request: Request) -> None:
-    """Raise what `open_canvas` would raise for the files of a request, or their sizes, without decoding a pixel."""
-    size = picture_size(request.image, "image")
-    if request.mode == "outpaint":
-        outpainting(request, size)
-    elif request.mask is not None:
-        check_mask_size(size, picture_size(request.mask, "mask"))
-
-
 def outpainting(request: Request, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """(left, top) of the original on the canvas and the canvas's (width, height), for an original of `size`."""
     if request.size is None:
@@ -159,7 +151,9 @@ def read_known(request: Request, image: Image.Image, alpha: np.ndarray | None) -
         known = alpha
     else:
         mask = open_picture(request.mask, "mask")
-        check_mask_size(image.size, mask.size)
+        if image.size != mask.size:
+            sizes = size_text(mask.size), size_text(image.size)
+            raise RequestError("the mask is {} and the image {}: give a mask of that size".format(*sizes))
         pixels, transparency = split_alpha(mask)
         if request.mask_mode == "alpha":
             if transparency is None:
@@ -236,40 +230,17 @@ def _starts(length: int, side: int) -> list[int]:
 
 def open_picture(source: Any, name: str) -> Image.Image:
     """A file or a PIL image -> an upright PIL image in full. Raises DataError, which names the field and the file."""
-    if isinstance(source, Image.Image):
-        return ImageOps.exif_transpose(source)
+    is_open = isinstance(source, Image.Image)
     try:
-        with Image.open(source, formats=FORMATS) as image:
-            check_side(image.size, name)
+        with contextlib.nullcontext(source) if is_open else Image.open(source, formats=FORMATS) as image:
+            if max(image.size) > MAX_SIDE:
+                found = size_text(image.size)
+                raise DataError(f"the {name} is {found}; sides of at most {MAX_SIDE} pixels are edited: shrink it")
             return ImageOps.exif_transpose(image)  # which decodes it
-    except (RequestError, DataError):
+    except DataError:
         raise
     except Exception as error:  # decoders fail in many ways
         raise unreadable(source, name, error) from None
-
-
-def picture_size(source: Any, name: str) -> tuple[int, int]:
-    """(width, height) of a picture as it will stand upright, from its header."""
-    if isinstance(source, Image.Image):
-        turned, size = source.getexif().get(0x0112, 1) >= 5, source.size
-    else:
-        try:
-            with Image.open(source, formats=FORMATS) as image:
-                turned, size = image.getexif().get(0x0112, 1) >= 5, image.size
-        except Exception as error:
-            raise unreadable(source, name, error) from None
-    check_side(size, name)
-    return (size[1], size[0]) if turned else size
-
-
-def check_side(size: tuple[int, int], name: str) -> None:
-    if max(size) > MAX_SIDE:
-        raise DataError(f"{name} is {size_text(size)}; sides of at most {MAX_SIDE} pixels are edited: shrink it")
-
-
-def check_mask_size(image: tuple[int, int], mask: tuple[int, int]) -> None:
-    if image != mask:
-        raise RequestError(f"the mask is {size_text(mask)} and the image {size_text(image)}: give a mask of that size")
 
 
 def unreadable(source: str | Path, name: str, error: Exception) -> DataError:

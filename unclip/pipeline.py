@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from unclip.canvas import check_edit, to_images, to_tensor
+from unclip.canvas import open_canvas, to_images, to_tensor
 from unclip.checkpoints import Checkpoint, load_checkpoint
 from unclip.device import pick_device, pick_dtype
 from unclip.diffusion.noise import generators
@@ -260,9 +260,10 @@ class Unclip:
         if request.mode != "generate":
             if any(width != height for width, height in self.sizes):
                 raise RequestError(f"{self.name} does not draw squares, which {request.mode} is made of: use another")
-            check_edit(request)
-            return request.resolved(**self.defaults(), **self.edit_defaults(request), seed=seed)
-        request = request.resolved(**self.defaults(), size=self.sizes[-1], seed=seed)
+            open_canvas(request)  # what is wrong with its pictures is to be said before any work is done
+            defaults = {name: value for name, value in self.defaults().items() if name != "size"}  # the canvas says
+            return request.resolved(**defaults, **self.edit_defaults(request), seed=seed)
+        request = request.resolved(**self.defaults(), seed=seed)
         if request.size not in self.sizes:
             known = ", ".join(size_text(size) for size in self.sizes)
             raise RequestError(f"{self.name} does not make {size_text(request.size)} pictures; choose from {known}")
@@ -296,6 +297,7 @@ class Unclip:
             "prior_guidance": None if self.prior is None else self.prior.guidance,
             "sampler": self.decoder.sampler,
             "prior_sampler": None if self.prior is None else self.prior.sampler,
+            "size": self.sizes[-1],
             "prior_best_of": self.prior_best_of,
         }
 

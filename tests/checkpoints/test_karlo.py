@@ -117,6 +117,7 @@ def test_the_defaults_are_the_published_ones(both) -> None:
         "prior_guidance": 4.0,
         "sampler": "unclip",
         "prior_sampler": "unclip",
+        "size": (large, large),
         "prior_best_of": 1,
     }
 
@@ -156,7 +157,9 @@ def test_the_text_tower(both) -> None:
     ours, theirs = both
     embed, states, mask = theirs._encode_prompt(PROMPTS, torch.device("cpu"), 1, True)
     none, text = ours.encode_text([""] * len(PROMPTS)), ours.encode_text(PROMPTS)
-    for found, expected in zip(map(torch.cat, zip(none, text, strict=True)), (embed, states, mask), strict=True):
+    for found, expected in zip(
+        map(torch.cat, zip(none[:3], text[:3], strict=True)), (embed, states, mask), strict=True
+    ):
         torch.testing.assert_close(found, expected)
 
 

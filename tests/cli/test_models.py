@@ -83,4 +83,4 @@ def test_models_of_other_software_in_the_cache_are_not_listed(tmp_path, monkeypa
     assert main(["models", "list"]) == 0
     out = capsys.readouterr().out
     assert "someone/other" not in out
-    assert "someone/karlo@00000000  incomplete: it lacks prior/config.json; `unclip models download someone/karlo`" in out
+    assert "someone/karlo@00000000  incomplete: it lacks prior/config.json; `unclip models download" in out

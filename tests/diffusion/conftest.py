@@ -36,6 +36,30 @@ class Ideal:
 
         return denoise
 
+    def correlated(self, mean: Tensor, covariance: Tensor) -> Denoise:
+        """Clean samples `d n` are n draws of N(mean, covariance) in d dimensions."""
+        mean, covariance = mean.double()[:, None], covariance.double()
+
+        def denoise(x: Tensor, t: Tensor) -> Prediction:
+            a, s = self.signal(t)[0], self.noise(t)[0]
+            gain = a * covariance @ torch.linalg.inv(a**2 * covariance + s**2 * torch.eye(len(mean)).double())
+            return Prediction((mean + gain @ (x.double() - a * mean)).float())
+
+        return denoise
+
+    def clusters(self, means: Tensor, std: float) -> Denoise:
+        """Clean samples `d n` are n draws from equal parts of N(mean, std^2), one for each of means (`k d`)."""
+        means = means.double()[:, :, None]  # k d 1
+
+        def denoise(x: Tensor, t: Tensor) -> Prediction:
+            a, s = self.signal(t)[0], self.noise(t)[0]
+            off = x.double()[:, None] - a * means  # b k d n
+            spread = a**2 * std**2 + s**2
+            share = torch.softmax(-off.square().sum(2) / (2 * spread), dim=1)  # b k n
+            return Prediction((share[:, :, None] * (means + a * std**2 / spread * off)).sum(1).float())
+
+        return denoise
+
     def flow(self, x: Tensor, mean: float, std: float) -> Tensor:
         """Where the probability-flow ODE of that Gaussian carries x from the last timestep: its quantile."""
         last = torch.tensor([self.schedule.num_train_timesteps - 1])

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from unclip.diffusion.denoiser import Prediction, Schedule
-from unclip.diffusion.masking import keep_known
+from unclip.diffusion.masking import continue_error, keep_known, levelled
 from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.diffusion.noise import generators, randn
 from unclip.diffusion.samplers import sample
@@ -62,3 +62,67 @@ def test_a_soft_mask_blends() -> None:
     free = restless(True)(x, torch.zeros(N, dtype=torch.int64)).x0
     torch.testing.assert_close(out.x0, 0.25 * IMAGE + 0.75 * free)
     assert torch.equal(out.variance, torch.full_like(x, 0.5))
+
+
+# ---- resampling: what is free comes to agree with what is known
+
+
+def given_first(ideal_denoise, value: float, sampler: str, repeats: int, pairs: int = 600) -> Tensor:
+    """Draws of the second of two numbers, the first of which is known to be `value`."""
+    g, schedule = generators(range(4)), Schedule()
+    known = torch.tensor([1.0, 0.0]).view(1, 2, 1)
+    denoise = keep_known(ideal_denoise, torch.full((4, 2, pairs), value), known)
+    return sample(denoise, randn((2, pairs), g), schedule, sampler, 60, g, repeats=repeats)[:, 1]
+
+
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_resampling_brings_a_gaussian_to_its_conditional(ideal, sampler: str) -> None:
+    mean, covariance = torch.tensor([0.2, -0.1]), 0.25 * torch.tensor([[1.0, 0.8], [0.8, 1.0]])
+    denoise = ideal.correlated(mean, covariance)
+    expected, spread = -0.1 + 0.8 * (0.9 - 0.2), 0.5 * (1 - 0.8**2) ** 0.5  # 0.46 and 0.30
+    once, often = (given_first(denoise, 0.9, sampler, repeats) for repeats in (1, 16))
+    assert abs(once.mean() - expected) > 0.15  # held to one image alone, the free part hears of it too late
+    assert abs(often.mean() - expected) < 0.06
+    assert abs(often.std() - spread) < 0.05
+
+
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_resampling_chooses_the_part_of_a_mixture_that_the_known_belongs_to(ideal, sampler: str) -> None:
+    denoise = ideal.clusters(torch.tensor([[0.5, 0.6], [-0.5, -0.6]]), 0.15)
+    # given 0.5, the second is N(0.6, 0.15^2): the other part has a chance of 2e-10
+    once, often = (given_first(denoise, 0.5, sampler, repeats) for repeats in (1, 16))
+    assert (once > 0).float().mean() < 0.9
+    assert (often > 0).float().mean() > 0.98
+    right = often[often > 0]
+    assert abs(right.mean() - 0.6) < 0.02
+    assert abs(right.std() - 0.15) < 0.035
+
+
+# ---- levelling
+
+
+def test_an_error_on_the_known_side_is_continued_into_the_free_one_and_fades() -> None:
+    image = torch.rand(1, 3, 32, 64, generator=torch.Generator().manual_seed(0)) - 0.5
+    known = torch.zeros(1, 1, 32, 64)
+    known[..., :32] = 1
+    off = torch.tensor([0.1, -0.05, 0.02]).view(1, 3, 1, 1)
+    levelled_picture = continue_error(image - off, image, known, reach=8)
+    at_edge = levelled_picture[..., 32] - image[..., 32]
+    assert at_edge.abs().max() < 0.1 * 0.1  # a tenth of the largest error is left
+    torch.testing.assert_close(levelled_picture[..., 48:], (image - off)[..., 48:], rtol=0, atol=1e-3)
+
+
+def test_where_nothing_is_wrong_or_nothing_known_levelling_changes_nothing() -> None:
+    image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    known = torch.zeros(2, 1, 16, 16)
+    other = torch.zeros_like(image)
+    assert torch.equal(continue_error(image, other, known, reach=4), image)
+    known[..., :7] = 1
+    assert torch.equal(continue_error(image, image, known, reach=4), image)
+
+
+def test_levelled_corrects_x0_and_leaves_the_variance() -> None:
+    denoise = levelled(restless(True), lambda x0: x0 + 1)
+    x, t = torch.zeros(N, *SHAPE), torch.zeros(N, dtype=torch.int64)
+    torch.testing.assert_close(denoise(x, t).x0, restless(True)(x, t).x0 + 1)
+    assert torch.equal(denoise(x, t).variance, torch.ones_like(x))

@@ -15,7 +15,7 @@ from unclip.diffusion.denoiser import Prediction, Schedule, denoiser
 from unclip.diffusion.guidance import clamped
 from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.diffusion.noise import generators, randn
-from unclip.diffusion.samplers import SAMPLERS, sample
+from unclip.diffusion.samplers import SAMPLERS, sample, visits
 from unclip.errors import RequestError
 
 SHAPE = (3, 4, 4)
@@ -228,3 +228,57 @@ def test_progress_and_integer_timesteps() -> None:
     sample(denoise, randn(SHAPE, g), Schedule(), "unipc", 3, g, lambda done, total: calls.append((done, total)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
     assert dtypes == {torch.int64}
+
+
+# ---- RePaint's resampling, and a last step of its own
+
+
+def test_every_stretch_is_visited_as_often_as_asked() -> None:
+    assert visits(1, 5) == [0]
+    assert visits(4, 1) == [0, 1, 2, 3]
+    assert visits(4, 3) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
+    assert visits(20, 2) == [i for start in range(0, 18, 2) for i in [start, start + 1] * 2] + [18, 18, 19]
+    assert visits(250, 10)[:251] == [*range(25)] * 10 + [25]
+
+
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_resampling_keeps_a_gaussian_what_it_is_at_every_step(ideal, sampler: str) -> None:
+    """Going up by noising and down by an exact denoiser, the sample keeps the spread of each timestep."""
+    seen: list[tuple[int, float]] = []
+    exact = ideal.gaussian(0.0, 0.5)
+
+    def watched(x: Tensor, t: Tensor) -> Prediction:
+        seen.append((int(t[0]), float(x.std())))
+        return exact(x, t)
+
+    g, schedule = generators(range(4)), Schedule()
+    sample(watched, randn((5000,), g), schedule, sampler, 100, g, repeats=3)
+    assert len(seen) == len(visits(100, 3))
+    for t, spread in seen:
+        ab = float(schedule.alphas_cumprod()[t])
+        assert abs(spread / (ab * 0.25 + 1 - ab) ** 0.5 - 1) < 0.06, t
+
+
+def test_one_repeat_is_no_resampling() -> None:
+    def run(**options) -> Tensor:
+        g = generators(SEEDS)
+        return sample(denoiser(network, Schedule()), randn(SHAPE, g), Schedule(), "unipc", 9, g, **options)
+
+    assert torch.equal(run(), run(repeats=1))
+    assert not torch.allclose(run(), run(repeats=2))
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_the_last_step_can_have_a_denoiser_of_its_own(repeats: int) -> None:
+    calls: list[int] = []
+
+    def counted(x: Tensor, t: Tensor) -> Prediction:
+        calls.append(int(t[0]))
+        return Prediction(torch.zeros_like(x))
+
+    g = generators(SEEDS)
+    out = sample(
+        counted, randn(SHAPE, g), Schedule(), "ddim", 5, g, repeats=repeats, last=lambda x, t: Prediction(x * 0 + 7)
+    )
+    assert torch.equal(out, torch.full_like(out, 7))
+    assert len(calls) == len(visits(5, repeats)) - 1

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from diffusers import UnCLIPPipeline
 from torch import Tensor
 
-from tests.tiny import CODEC, DECODER, DIM, TEXT_PROJ, TOKENS, tiny_network
+from tests.tiny import CODEC, DECODER, DECODER_TEXT, DIM, TEXT_PROJ, TOKENS, tiny_network
 from unclip.diffusion.codec import Identity, PixelUnshuffle
 from unclip.models.clip import TextEncoding
 from unclip.models.decoder import Decoder
@@ -25,7 +25,23 @@ def decoder(channels: int = 48, **changes) -> Decoder:
 def texts(b: int, seed: int = 1) -> TextEncoding:
     g = torch.Generator().manual_seed(seed)
     mask = torch.arange(TOKENS) < torch.arange(3, 3 + b)[:, None]  # b n
-    return TextEncoding(torch.randn(b, DIM, generator=g), torch.randn(b, TOKENS, DIM, generator=g), mask)
+    embed, states = torch.randn(b, DIM, generator=g), torch.randn(b, TOKENS, DIM, generator=g)
+    return TextEncoding(embed, states, mask, torch.randint(0, 49408, (b, TOKENS), generator=g))
+
+
+def test_a_text_encoder_of_its_own_speaks_in_the_place_of_clips() -> None:
+    unet, projection = (
+        tiny_network(*part) for part in (("UNet2DConditionModel", DECODER), ("TextProjection", TEXT_PROJ))
+    )
+    own = tiny_network("TextEncoder", DECODER_TEXT)
+    network, text, embed = Decoder(projection, unet, 48, own), texts(3), torch.randn(3, DIM)
+    ours = network.condition(embed, text)
+    pooled, states = own.transformer(text.tokens)
+    expected = Decoder(projection, unet, 48).condition(embed, TextEncoding(pooled, states, text.mask, text.tokens))
+    for key, value in expected.items():
+        torch.testing.assert_close(ours[key], value)
+    other = text._replace(embed=text.embed + 1, states=text.states + 1)  # of CLIP: not looked at
+    torch.testing.assert_close(network.condition(embed, other)["tokens"], ours["tokens"])
 
 
 def both_halves(network: Decoder, embed: Tensor) -> tuple[TextEncoding, TextEncoding, dict[str, Tensor]]:

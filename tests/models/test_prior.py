@@ -8,7 +8,8 @@ from unclip.models.prior import Prior
 def texts(b: int, seed: int = 1) -> TextEncoding:
     g = torch.Generator().manual_seed(seed)
     mask = torch.arange(TOKENS) < torch.arange(3, 3 + b)[:, None]  # b n
-    return TextEncoding(torch.randn(b, DIM, generator=g), torch.randn(b, TOKENS, DIM, generator=g), mask)
+    embed, states = torch.randn(b, DIM, generator=g), torch.randn(b, TOKENS, DIM, generator=g)
+    return TextEncoding(embed, states, mask, torch.randint(0, 49408, (b, TOKENS), generator=g))
 
 
 def test_it_is_the_transformer_called_as_diffusers_does() -> None:

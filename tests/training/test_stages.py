@@ -15,7 +15,7 @@ from unclip.errors import RecipeError
 from unclip.training.draws import draw_noise, random_known, to_picture, velocity_error
 from unclip.training.options import PREDICTIONS, check_sizes
 from unclip.training.recipe import Recipe, load_recipe
-from unclip.training.stages import ClipTask, DecoderTask, FrozenClip, PriorTask, UpsamplerTask
+from unclip.training.stages import ClipTask, DecoderTask, FrozenClip, PriorTask, UpsamplerTask, whiten_
 
 CAPTIONS = ["a red cat", "a dog", "two blue apples on a pink background", "a tree"]
 
@@ -168,6 +168,31 @@ def test_embeddings_are_dropped(recipe: Recipe, clip: FrozenClip, monkeypatch, s
     task.loss(task.network, images, captions, seeded())
     null = task.network.projection.null_embed.expand(4, -1)
     assert torch.equal(embeds[0], null if share else clip.image(images))
+
+
+def test_the_decoders_own_text_encoder_starts_as_clips(recipe: Recipe, clip: FrozenClip):
+    task = make("decoder", recipe, clip)
+    text = clip.text(CAPTIONS)
+    own = task.network.text_encoder(text)
+    torch.testing.assert_close(own.states, text.states)
+    assert set(task.networks()) == {"decoder", "text_proj", "decoder_text"}
+    assert set(make("decoder", recipe, clip, own_text=False).networks()) == {"decoder", "text_proj"}
+
+
+def test_a_fresh_projection_passes_on_each_direction_alike():
+    """Two loud directions and six quiet ones come out as loud as each other; what is far quieter stays so."""
+    g = seeded()
+    loudness = torch.tensor([5.0, 5.0, *[0.5] * 6, 1e-3])
+    turned = torch.linalg.qr(torch.randn(9, 9, generator=g)).Q
+    inputs = torch.randn(4000, 9, generator=g) * loudness @ turned
+    torch.manual_seed(0)
+    linear = nn.Linear(9, 64)
+    plain = linear.weight.detach() @ turned.T
+    whiten_(linear, inputs, floor=0.1)
+    gain = (linear.weight @ turned.T / plain).mean(0) * loudness  # of each direction, times how loud it is
+    assert gain[:8].max() / gain[:8].min() < 1.3
+    assert gain[8] < 0.02 * gain[0]
+    torch.testing.assert_close((inputs @ linear.weight.T).std(), torch.tensor(1.0))
 
 
 def test_the_decoder_sees_what_is_known_and_nothing_else(recipe: Recipe, clip: FrozenClip):

@@ -18,11 +18,15 @@ from unclip.checkpoints.tensors import Shapes, check_fit, read_tensors, tensor_s
 from unclip.errors import CheckpointError
 from unclip.files import read_json, write_atomic, write_json
 from unclip.models.clip import Clip, ClipConfig
-from unclip.models.decoder import TextProjection, TextProjectionConfig
+from unclip.models.decoder import TextEncoder, TextEncoderConfig, TextProjection, TextProjectionConfig
 
 SHARD_INDEX = "model.safetensors.index.json"
 SHARD = "15MB"  # the largest weight file that is written, unless a single tensor is larger
-OWN = {"Clip": (Clip, ClipConfig), "TextProjection": (TextProjection, TextProjectionConfig)}
+OWN = {
+    "Clip": (Clip, ClipConfig),
+    "TextProjection": (TextProjection, TextProjectionConfig),
+    "TextEncoder": (TextEncoder, TextEncoderConfig),
+}
 DIFFUSERS = {cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel)}
 ALIASES = {"UnCLIPTextProjModel": "TextProjection"}  # in the published checkpoints
 

@@ -19,7 +19,7 @@ from unclip.diffusion.codec import codec
 from unclip.errors import CheckpointError, RequestError
 from unclip.files import read_json
 from unclip.models.clip import Clip
-from unclip.models.decoder import Decoder, TextProjection
+from unclip.models.decoder import Decoder, TextEncoder, TextProjection
 from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler
 from unclip.request import Request, parse_size
@@ -49,7 +49,8 @@ def load_own(index: Mapping[str, Any], loader: Loader, name: str, revision: str 
     unet = loader.network("decoder", UNet2DConditionModel)
     drawn = pictures("decoder", unet)
     projection = loader.network("text_proj", TextProjection, small=True)
-    decoder = stage("decoder", Decoder(projection, unet, drawn["shape"][0]), **drawn)
+    own_text = loader.network("decoder_text", TextEncoder, small=True) if "decoder_text" in index else None
+    decoder = stage("decoder", Decoder(projection, unet, drawn["shape"][0], own_text), **drawn)
     upsamplers = []
     if "upsampler" in stages:
         unet = loader.network("upsampler", UNet2DModel)

@@ -58,6 +58,7 @@ class TextEncoding(NamedTuple):
     embed: Tensor  # b d
     states: Tensor  # b n d, the last hidden states
     mask: Tensor  # b n bool, True for the prompt's own tokens
+    tokens: Tensor  # b n int64, the ids that the tokenizer gave
 
 
 class Clip(nn.Module):
@@ -97,7 +98,7 @@ class Clip(nn.Module):
         embed, states = self.text(tokens)
         last = tokens.flip(-1).argmax(dim=-1, keepdim=True)  # b 1, from the right: a prompt may spell the token out
         mask = torch.arange(tokens.shape[1], device=tokens.device) < tokens.shape[1] - last  # b n
-        return TextEncoding(self._scaled(embed), states, mask)
+        return TextEncoding(self._scaled(embed), states, mask, tokens)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Images `b 3 h w` in [-1, 1] -> embedding `b d`; any size, resized to the tower's own."""

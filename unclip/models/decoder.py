@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from einops import rearrange
+from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from unclip.models.attention import attend_to_text
@@ -63,15 +64,64 @@ class TextProjection(nn.Module):
         return {"tokens": torch.cat([extra, states], dim=1), "token_mask": mask, "time_condition": time}
 
 
+@dataclass(frozen=True)
+class TextEncoderConfig:
+    """Sizes of a decoder's own text encoder. It speaks in as many dimensions as CLIP, in whose place it steps."""
+
+    width: int = 160
+    layers: int = 4
+    heads: int = 5
+    context_length: int = 32
+    vocab_size: int = 49408
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+class TextEncoder(nn.Module):
+    """A text encoder that is trained along with the decoder, as GLIDE's is: what tells two objects apart matters to it.
+
+    CLIP's has learned to tell captions apart, for which a few directions of its states do.
+    """
+
+    def __init__(self, config: TextEncoderConfig):
+        super().__init__()
+        self.config = config
+        self.transformer = TextTransformer(
+            context_length=config.context_length,
+            vocab_size=config.vocab_size,
+            width=config.width,
+            layers=config.layers,
+            heads=config.heads,
+            output_dim=None,
+            output_tokens=True,
+        )
+
+    def forward(self, text: TextEncoding) -> TextEncoding:
+        """The same text with this encoder's embedding and states in the place of CLIP's."""
+        embed, states = self.transformer(text.tokens)
+        return text._replace(embed=embed, states=states)
+
+
 class Decoder(nn.Module):
     """The projection and the U-Net. `condition` runs once an image, `forward` once a step."""
 
-    def __init__(self, projection: TextProjection, unet: UNet2DConditionModel, channels: int = 3):
-        """channels: of the latent; what the U-Net takes beyond them are GLIDE's inpainting inputs."""
+    def __init__(
+        self,
+        projection: TextProjection,
+        unet: UNet2DConditionModel,
+        channels: int = 3,
+        text_encoder: TextEncoder | None = None,
+    ):
+        """channels: of the latent; what the U-Net takes beyond them are GLIDE's inpainting inputs.
+
+        text_encoder: of its own, or None for a decoder that reads CLIP's states, as the published ones do.
+        """
         super().__init__()
         self.projection = projection
         self.unet = attend_to_text(unet)
         self.channels = channels
+        self.text_encoder = text_encoder
 
     @property
     def knows_masks(self) -> bool:
@@ -90,6 +140,8 @@ class Decoder(nn.Module):
         image, known: the clean latent `b c h w` and its mask (1 = known), or None where nothing is known. They become
         GLIDE's inpainting inputs (Nichol et al. 2021, arXiv:2112.10741, section 4.2) where the U-Net knows masks.
         """
+        if self.text_encoder is not None:
+            text = self.text_encoder(text)
         conditioning = self.projection(image_embed, text)
         if self.knows_masks:
             extra = self.unet.config.in_channels - self.channels  # those of the latent, and one mask a pixel

@@ -20,7 +20,8 @@ class PriorOptions:
 @dataclass(frozen=True)
 class DecoderOptions:
     """What is left out in training: the embedding and the text (10% and 50% in the paper, section 2.1), and how many
-    of the samples show a part of the picture as known (GLIDE, section 4.2); the codec's patch, in pixels."""
+    of the samples show a part of the picture as known (GLIDE, section 4.2); the codec's patch, in pixels.
+    own_text: the decoder has a text encoder of its own, which starts as CLIP's and is trained along, as GLIDE's is."""
 
     prediction: str = one_of("sample", PREDICTIONS)
     noise_shift: float = within(1.0, -5, 5)
@@ -28,6 +29,7 @@ class DecoderOptions:
     embed_drop: float = within(0.1, 0, 1)
     text_drop: float = within(0.5, 0, 1)
     known: float = within(0.2, 0, 1)
+    own_text: bool = True
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from unclip.diffusion.denoiser import Schedule, add_noise
 from unclip.diffusion.noise import generators
 from unclip.errors import CheckpointError, RecipeError
 from unclip.models.clip import Clip, ClipConfig, TextEncoding, Tokenizer, contrastive_loss
-from unclip.models.decoder import Decoder, TextProjection, TextProjectionConfig
+from unclip.models.decoder import Decoder, TextEncoder, TextEncoderConfig, TextProjection, TextProjectionConfig
 from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler, enlarge
 from unclip.stage import Stage
@@ -156,7 +156,9 @@ class DecoderTask:
             time_embed_dim=4 * unet.config.block_out_channels[0],
             cross_attention_dim=unet.config.cross_attention_dim,
         )
-        self.network = Decoder(TextProjection(projection), unet, shape[0])
+        own_text = own_text_encoder(clip.clip) if self.options.own_text else None
+        self.network = Decoder(TextProjection(projection), unet, shape[0], own_text).to(clip.device)
+        self._see_all_directions(*examples(self.size, 512))
         self.schedule = Schedule(prediction_type=self.options.prediction, clip=1.0)
         self.shape = shape
         self.examples = examples
@@ -173,6 +175,24 @@ class DecoderTask:
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_error(network(x_t, t, **conditioning), x_t, x0, t, self.schedule), {}
 
+    def _see_all_directions(self, images: Tensor, captions: list[str]) -> None:
+        """Scale the projection's initial weights so that they pass on every direction of what CLIP says alike.
+
+        A contrastive embedding spends nearly all of its length on a few directions (here the dozen that tell the
+        backgrounds apart) and says what is shown in others, ten to a hundred times shorter, which fresh weights would
+        all but hide from the decoder.
+        """
+        projection, parts = self.network.projection, list(zip(images.split(64), range(0, len(images), 64), strict=True))
+        texts = [self.clip.text(captions[i : i + len(part)]) for part, i in parts]
+        if self.network.text_encoder is not None:
+            with torch.no_grad():
+                texts = [self.network.text_encoder(text) for text in texts]
+        embeds = torch.cat([self.clip.image(part) for part, _ in parts])
+        whiten_(projection.clip_image_embeddings_project_to_time_embeddings, embeds, 0.3)
+        whiten_(projection.clip_extra_context_tokens_proj, embeds, 0.3)
+        whiten_(projection.embedding_proj, torch.cat([text.embed for text in texts]), 0.3)
+        whiten_(projection.encoder_hidden_states_proj, torch.cat([text.states[text.mask] for text in texts]), 0.1)
+
     def stage(self) -> Stage:
         sampler, steps, guidance = self.sampling.sampler, self.sampling.steps, self.sampling.guidance
         return Stage("decoder", self.network, self.schedule, self.shape, self.codec, sampler, steps, guidance)
@@ -187,7 +207,31 @@ class DecoderTask:
         return to_picture(torch.cat([images[:8], drawn[:8], images[8:], drawn[8:]]), 8)
 
     def networks(self) -> dict[str, nn.Module]:
-        return {"decoder": self.network.unet, "text_proj": self.network.projection}
+        own = {} if self.network.text_encoder is None else {"decoder_text": self.network.text_encoder}
+        return {"decoder": self.network.unet, "text_proj": self.network.projection, **own}
+
+
+def own_text_encoder(clip: Clip) -> TextEncoder:
+    """A text encoder for a decoder of its own, which starts with CLIP's weights."""
+    config = clip.config
+    sizes = {"layers": config.text_layers, "heads": config.text_heads, "context_length": config.context_length}
+    encoder = TextEncoder(TextEncoderConfig(width=config.text_width, vocab_size=config.vocab_size, **sizes))
+    weights = {name: value for name, value in clip.text.state_dict().items() if name != "text_projection"}
+    encoder.transformer.load_state_dict(weights)
+    return encoder
+
+
+@torch.no_grad()
+def whiten_(linear: nn.Linear, inputs: Tensor, floor: float) -> None:
+    """Put before a fresh linear map the one that gives its inputs `n d` equal variance in each direction.
+
+    Directions whose root mean square is below `floor` of the inputs' own are taken for noise, and not raised to it. The
+    outputs come to have unit variance.
+    """
+    variance, directions = torch.linalg.eigh(inputs.T @ inputs / len(inputs))  # d; d d, in columns
+    scale = (variance.clamp(min=0) + floor**2 * inputs.square().mean()).rsqrt()
+    linear.weight.copy_(linear.weight @ (directions * scale @ directions.T))
+    linear.weight.div_((inputs @ linear.weight.T).std())
 
 
 class UpsamplerTask:

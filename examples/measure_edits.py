@@ -1,0 +1,83 @@
+"""How well the bundled model edits: `python examples/measure_edits.py [CASES] [MODEL]`.
+
+Inpainting: the left object of a held-out scene of two is replaced by another. Right, if the checker of
+`unclip.evaluation`, which knows nothing of the model, finds the new one there and the other beside it. Outpainting: a
+held-out scene of one object is widened to twice its width. Right, if the background goes on (its mean differs by less
+than 4 of 255) and the step in colour across the border is below 4 too.
+"""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from unclip import Unclip
+from unclip.evaluation.checker import check
+from unclip.evaluation.prompts import prompts
+from unclip.evaluation.rates import row
+from unclip.request import Request
+from unclip.training.captions import canonical_caption
+from unclip.training.scenes import BACKGROUNDS, Scene, render
+from unclip.training.sprites import load_nouns
+
+SIDE, STEP = 256, 4.0
+
+
+def picture(scene: Scene) -> Image.Image:
+    return Image.fromarray(render(scene, SIDE))
+
+
+def replacement(scene: Scene, noun: str, seed: int) -> tuple[Request, Scene]:
+    """The edit that puts `noun` in the place of a pair's left object, and the scene that it should give."""
+    left, right = sorted(scene.objects, key=lambda placed: placed.x)
+    new = replace(scene, objects=(replace(left, name=noun), right), relation="left of")
+    free = np.zeros((SIDE, SIDE), np.uint8)
+    free[:, : SIDE // 2] = 255
+    request = Request(
+        mode="inpaint",
+        prompt=canonical_caption(new, load_nouns()),
+        image=picture(scene),
+        mask=Image.fromarray(free),
+        seed=seed,
+    )
+    return request, new
+
+
+def main(cases: str = "40", model: str = "stickers") -> None:
+    pipe, count = Unclip.from_pretrained(model), int(cases)
+    nouns = list(load_nouns())
+    pairs = [
+        scene
+        for _, scene in prompts(8 * count + 8, seed=1, kinds=("pair",))
+        if scene.relation in ("left of", "right of")
+    ][:count]
+    found, untouched = [], []
+    for i, scene in enumerate(pairs):
+        request, wanted = replacement(scene, nouns[37 * i % len(nouns)], seed=i)
+        [result] = pipe.generate(request)
+        verdict = check(result.image, wanted)
+        found.append(bool(verdict.objects and verdict.relation))
+        half = (slice(None), slice(SIDE // 2, None))
+        untouched.append(np.array_equal(np.asarray(result.image)[half], np.asarray(request.image)[half]))
+    goes_on, steps = [], []
+    for i, (prompt, scene) in enumerate(prompts(count, seed=2, kinds=("single",))):
+        [result] = pipe.outpaint(picture(scene), prompt, right=SIDE, seed=i)
+        pixels = np.asarray(result.image).astype(float)
+        colour = np.array(BACKGROUNDS[scene.background], float)
+        beyond = np.median(pixels[:, SIDE:], axis=(0, 1))  # an object may stand there too
+        goes_on.append(np.abs(beyond - colour).mean() < STEP)
+        steps.append(np.abs(pixels[:, SIDE] - pixels[:, SIDE - 1]).mean())
+    rows = {
+        "inpaint: the new object is there, beside the other": found,
+        "inpaint: the other half is untouched": untouched,
+        "outpaint: the background goes on": goes_on,
+        f"outpaint: step at the border below {STEP:g}": [step < STEP for step in steps],
+    }
+    for name, outcomes in rows.items():
+        print(row(name, outcomes, 52))
+    print(f"step in colour across the border, of 255: median {np.median(steps):.2f}, largest {np.max(steps):.2f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

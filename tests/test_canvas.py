@@ -1,0 +1,272 @@
+"""Pictures people give, and what becomes of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unclip.canvas import KEEP, Box, Canvas, open_canvas, windows
+from unclip.errors import DataError, RequestError
+from unclip.request import ANCHORS, Request
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+PICTURE = Image.fromarray(PIXELS)
+
+
+def mask(box: tuple[int, int, int, int] = (10, 5, 30, 25), size: tuple[int, int] = (60, 40)) -> Image.Image:
+    """White in `box` (left, top, right, bottom), black elsewhere."""
+    image = Image.new("L", size, 0)
+    image.paste(255, box)
+    return image
+
+
+FREE = np.asarray(mask()) == 255
+
+
+def inpainting(image=PICTURE, given=None, **fields) -> Canvas:
+    return open_canvas(Request(mode="inpaint", prompt="x", image=image, mask=given, **fields))
+
+
+def outpainting(**fields) -> Canvas:
+    return open_canvas(Request(mode="outpaint", prompt="x", image=PICTURE, **fields))
+
+
+# ---- masks
+
+
+def test_white_repaints() -> None:
+    canvas = inpainting(given=mask())
+    assert np.array_equal(canvas.known == 0, FREE)
+    assert np.array_equal(canvas.known == KEEP, ~FREE)
+    assert np.array_equal(canvas.pixels, PIXELS)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "P", "I;16", "LA"])
+def test_a_mask_of_any_mode(mode: str) -> None:
+    deep = Image.fromarray(np.where(FREE, 65535, 0).astype(np.uint16))
+    given = deep if mode == "I;16" else mask().convert(mode)
+    assert np.array_equal(inpainting(given=given).known == 0, FREE)
+
+
+def test_black_repaints_when_asked() -> None:
+    assert np.array_equal(inpainting(given=mask(), mask_mode="black").known == KEEP, FREE)
+
+
+def test_transparent_repaints_when_asked() -> None:
+    given = PICTURE.copy()
+    given.putalpha(Image.fromarray(np.where(FREE, 0, 255).astype(np.uint8)))
+    assert np.array_equal(inpainting(given=given, mask_mode="alpha").known == 0, FREE)
+    with pytest.raises(RequestError, match="no transparency"):
+        inpainting(given=mask(), mask_mode="alpha")
+
+
+def test_the_images_own_transparency_is_the_mask_where_none_is_given() -> None:
+    clear = PICTURE.copy()
+    clear.putalpha(Image.fromarray(np.where(FREE, 0, 255).astype(np.uint8)))
+    canvas = inpainting(clear)
+    assert np.array_equal(canvas.known == 0, FREE)
+    assert canvas.image().mode == "RGB"  # what was clear is to be filled
+    for fields in ({}, {"mask_mode": "white"}):
+        with pytest.raises(RequestError, match="mask is missing"):
+            inpainting(**fields)
+
+
+def test_transparency_beside_a_mask_stays_where_it_is_kept() -> None:
+    clear = PICTURE.copy()
+    alpha = np.full((40, 60), 255, np.uint8)
+    alpha[:, 20:50] = 90
+    clear.putalpha(Image.fromarray(alpha))
+    canvas = inpainting(clear, mask())
+    canvas.paste(Box(0, 0, 40), Image.new("RGB", (8, 8), "red"))
+    result = np.asarray(canvas.image())
+    assert np.array_equal(result[~FREE], np.dstack([PIXELS, alpha])[~FREE])
+    assert (result[FREE] == (255, 0, 0, 255)).all()
+
+
+def test_grey_is_a_share() -> None:
+    soft = mask().point(lambda v: v // 2)
+    canvas = inpainting(given=soft)
+    assert set(np.unique(canvas.known)) == {255 - 127, 255}
+    canvas.paste(Box(0, 0, 40), Image.new("RGB", (40, 40), "black"))
+    expected = (PIXELS[FREE] * (128 / 255)).round()
+    assert np.abs(canvas.pixels[FREE].astype(int) - expected).max() <= 1
+
+
+def test_feathering_is_on_the_repainted_side_alone_and_falls_with_the_distance() -> None:
+    half = mask((30, 0, 60, 40))
+    known = inpainting(given=half, feather=8).known
+    assert (known[:, :30] == KEEP).all()
+    row = known[20, 30:]
+    assert (np.diff(row.astype(int)) <= 0).all()
+    assert row[0] > 200
+    assert row[4] > 20
+    assert row[10] < 10
+    assert row[20] == 0
+
+
+def test_a_mask_of_another_size_is_told_with_both_sizes() -> None:
+    with pytest.raises(RequestError, match="the mask is 30x40 and the image 60x40"):
+        inpainting(given=mask(size=(30, 40)))
+
+
+# ---- images
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK"])
+def test_an_image_of_any_mode_is_edited_in_its_colours(mode: str) -> None:
+    image = PICTURE.convert(mode)
+    assert np.array_equal(inpainting(image, mask()).pixels, np.asarray(image.convert("RGB")))
+
+
+def test_16_bits_are_scaled_not_clipped() -> None:
+    values = np.linspace(0, 65535, 40 * 60).reshape(40, 60).astype(np.uint16)
+    pixels = inpainting(Image.fromarray(values), mask()).pixels
+    assert np.array_equal(pixels[..., 0], (values / 257).round())
+
+
+def test_a_photo_stands_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    PICTURE.save(tmp_path / "turned.png", exif=exif)
+    canvas = inpainting(tmp_path / "turned.png", mask((0, 0, 9, 9), (40, 60)))
+    assert np.array_equal(canvas.pixels, np.rot90(PIXELS, -1))
+
+
+def test_files_that_are_no_pictures(tmp_path: Path) -> None:
+    (tmp_path / "no.png").write_text("hello")
+    (tmp_path / "cut.png").write_bytes(png(PICTURE)[:300])
+    for name, said in (
+        ("no.png", "no picture"),
+        ("none.png", "No such file"),
+        ("cut.png", "cannot read"),
+        (".", "image"),
+    ):
+        with pytest.raises(DataError, match=said):
+            inpainting(tmp_path / name, mask())
+    with pytest.raises(DataError, match="mask"):
+        inpainting(PICTURE, tmp_path / "no.png")
+
+
+def png(image: Image.Image) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def test_sizes_that_cannot_be() -> None:
+    with pytest.raises(RequestError, match="smaller than the image"):
+        outpainting(size=(50, 50))
+    with pytest.raises(RequestError, match="leaves something"):
+        outpainting(size=(60, 40))
+    with pytest.raises(RequestError, match="at most 8192"):
+        outpainting(left=8190)
+    with pytest.raises(DataError, match="the image is 8193x1;"):
+        inpainting(Image.new("RGB", (8193, 1)), mask())
+
+
+# ---- the outpainting canvas
+
+
+def test_margins_make_the_canvas() -> None:
+    canvas = outpainting(left=3, right=50, bottom=7)
+    assert (canvas.size, canvas.origin) == ((113, 47), (3, 0, 63, 40))
+    assert np.array_equal(canvas.pixels[:40, 3:63], PIXELS)
+    assert (canvas.known == KEEP).sum() == 40 * 60
+
+
+@pytest.mark.parametrize("anchor", ANCHORS)
+def test_an_anchor_says_where_the_image_goes(anchor: str) -> None:
+    left, top, _, _ = outpainting(size=(101, 81), anchor=anchor).origin
+    assert left == (0 if "left" in anchor else 41 if "right" in anchor else 20)
+    assert top == (0 if "top" in anchor else 41 if "bottom" in anchor else 20)
+
+
+def test_which_side_a_window_is_beyond() -> None:
+    canvas = outpainting(left=60, right=60, top=60, bottom=60)
+    assert canvas.side_of(Box(0, 60, 40)) == "left"
+    assert canvas.side_of(Box(140, 60, 40)) == "right"
+    assert canvas.side_of(Box(70, 0, 40)) == "top"
+    assert canvas.side_of(Box(70, 120, 40)) == "bottom"
+    assert canvas.side_of(Box(70, 60, 40)) is None
+
+
+# ---- windows
+
+
+def cover(canvas: Canvas, size: int) -> list[Box]:
+    """The windows, after a look at whether they do what windows must."""
+    plan, free = windows(canvas, size), canvas.known < KEEP
+    width, height = canvas.size
+    for box in plan:
+        assert 0 <= box.left <= width - box.side
+        assert 0 <= box.top <= height - box.side
+        assert free[box.slices].any()  # none is drawn for nothing
+        free[box.slices] = False
+    assert not free.any()
+    return plan
+
+
+def test_a_small_region_is_seen_with_its_surroundings_in_one_window() -> None:
+    big = Image.new("RGB", (1000, 700))
+    [box] = cover(inpainting(big, mask((500, 300, 540, 330), big.size)), 256)
+    assert box == Box(520 - 128, 315 - 128, 256)  # the model's size, around the region
+    [box] = cover(inpainting(big, mask((0, 300, 300, 500), big.size)), 256)
+    assert box.side == 450  # half as much again as the region; shrunk to the model's size
+    assert box.left == 0
+
+
+def test_a_region_larger_than_that_is_cut_into_overlapping_windows_from_its_edge_inwards() -> None:
+    big = Image.new("RGB", (1000, 900))
+    canvas = inpainting(big, mask((100, 100, 900, 800), big.size))
+    plan = cover(canvas, 256)
+    assert {box.side for box in plan} == {256}
+    known = canvas.known.copy()
+    for box in plan:
+        assert (known[box.slices] == KEEP).mean() >= 0.2  # each sees what is already there
+        known[box.slices] = KEEP
+
+
+@pytest.mark.parametrize("margins", [{"right": 256}, {"left": 100, "top": 30}, {"bottom": 1000}, {"right": 1}])
+def test_outpainting_moves_outwards_in_windows_of_the_models_size(margins: dict[str, int]) -> None:
+    image = Image.new("RGB", (256, 256))
+    canvas = open_canvas(Request(mode="outpaint", prompt="x", image=image, **margins))
+    plan = cover(canvas, 256)
+    assert {box.side for box in plan} == {256}
+    known = canvas.known.copy()
+    for box in plan:
+        assert (known[box.slices] == KEEP).mean() >= 0.2
+        known[box.slices] = KEEP
+    if margins == {"right": 256}:
+        assert plan == [Box(128, 0, 256), Box(256, 0, 256)]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (50, 3), (17, 31)])
+def test_odd_canvases_are_covered_too(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size)
+    cover(inpainting(image, Image.new("L", size, 255)), 32)
+    cover(open_canvas(Request(mode="outpaint", prompt="x", image=image, left=5, bottom=70)), 32)
+
+
+def test_a_mask_that_keeps_everything_leaves_no_window() -> None:
+    assert windows(inpainting(given=Image.new("L", (60, 40), 0)), 32) == []
+
+
+def test_pasting_touches_only_what_is_free() -> None:
+    canvas = inpainting(given=mask())
+    canvas.paste(Box(5, 0, 30), Image.new("RGB", (64, 64), (1, 2, 3)))
+    assert np.array_equal(canvas.pixels[~FREE], PIXELS[~FREE])
+    assert (canvas.pixels[FREE] == (1, 2, 3)).all()
+    assert (canvas.known == KEEP).all()
+
+
+def test_a_crop_is_what_the_model_sees() -> None:
+    canvas = inpainting(given=mask())
+    image, known = canvas.crop(Box(0, 0, 40), 40)
+    assert np.array_equal(((image.permute(1, 2, 0).numpy() + 1) * 127.5).round(), PIXELS[:, :40])
+    assert np.array_equal(known[0].numpy() == 0, FREE[:, :40])
+    image, known = canvas.crop(Box(0, 0, 40), 16)
+    assert (image.shape, known.shape) == ((3, 16, 16), (1, 16, 16))

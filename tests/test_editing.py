@@ -1,0 +1,188 @@
+"""Inpainting and outpainting through the public names, on a tiny model with random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unclip.diffusion.names import SAMPLER_NAMES
+from unclip.errors import RequestError
+from unclip.pipeline import Unclip
+from unclip.request import Request, Result
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_model: Path) -> Unclip:
+    """Draws 16 and 32 px."""
+    return Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
+
+
+def picture(width: int, height: int) -> Image.Image:
+    return Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+    image = Image.new("L", size, 0)
+    image.paste(255, box)
+    return image
+
+
+def pixels(image: Image.Image | Result) -> np.ndarray:
+    return np.asarray(image.image if isinstance(image, Result) else image).astype(int)  # h w 3
+
+
+def kept(result: Result, image: Image.Image, given: Image.Image) -> bool:
+    """Whether what the mask keeps is as it was, and what it repaints is not."""
+    free = np.asarray(given) > 0
+    same = (pixels(result) == pixels(image)).all(-1)
+    return bool(same[~free].all() and same[free].mean() < 0.1)
+
+
+# ---- what is kept
+
+
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+@pytest.mark.parametrize("size", [(32, 32), (60, 40), (11, 17)])
+def test_kept_pixels_are_the_same_bytes_in_the_file(pipe: Unclip, sampler: str, size, tmp_path: Path) -> None:
+    image, given = picture(*size), mask(size, (3, 2, 9, 8))
+    [result] = pipe.inpaint(image, given, "a cat", seed=1, sampler=sampler, prior_sampler=sampler)
+    assert result.image.size == size
+    with Image.open(result.save(tmp_path / "edited.png")) as written:
+        assert kept(result, image, given)
+        assert np.array_equal(pixels(written), pixels(result))
+
+
+def test_twenty_edits_of_other_places_leave_the_rest_alone(pipe: Unclip) -> None:
+    image = original = picture(100, 64)
+    touched = np.zeros((64, 100), bool)
+    for i in range(20):
+        left, top = 20 * (i % 5), 16 * (i // 5)
+        given = mask(image.size, (left, top, left + 9, top + 7))
+        touched |= np.asarray(given) > 0
+        [result] = pipe.inpaint(image, given, "a dog", seed=i, steps=2, prior_steps=1, upsampler_steps=1)
+        image = result.image
+    assert np.array_equal(pixels(image)[~touched], pixels(original)[~touched])
+    assert (pixels(image)[touched] != pixels(original)[touched]).any(-1).mean() > 0.9
+
+
+def test_a_mask_that_keeps_all_gives_the_image_back_and_says_so(pipe: Unclip) -> None:
+    image = picture(50, 40)
+    [result] = pipe.inpaint(image, Image.new("L", (50, 40), 0), "a cat", seed=1)
+    assert np.array_equal(pixels(result), pixels(image))
+    assert any("keeps every pixel" in note for note in result.notes)
+
+
+def test_a_mask_that_repaints_all_is_text_to_image(pipe: Unclip) -> None:
+    [edited] = pipe.inpaint(picture(32, 32), Image.new("L", (32, 32), 255), "a cat", seed=5)
+    [drawn] = pipe.generate("a cat", seed=5)
+    assert np.abs(pixels(edited) - pixels(drawn)).max() <= 1
+    assert edited.score == pytest.approx(drawn.score, abs=1e-2)
+
+
+def test_a_wide_region_is_repainted_in_several_windows(pipe: Unclip) -> None:
+    image, told = picture(200, 70), []
+    given = mask(image.size, (10, 5, 190, 60))
+    request = Request(mode="inpaint", image=image, mask=given, prompt="a cat", seed=1)
+    [result] = pipe.generate(request, progress=lambda stage, done, total: told.append(stage))
+    assert kept(result, image, given)
+    names = {name.partition(",")[0] for name in told if name.startswith("window")}
+    assert len(names) > 5
+    assert f"window 1 of {len(names)}" in names
+
+
+# ---- outpainting
+
+
+@pytest.mark.parametrize(
+    "margins", [{"right": 32}, {"left": 5, "top": 40}, {"size": (90, 50), "anchor": "bottom-right"}]
+)
+def test_outpainting_keeps_the_image_and_paints_all_around_it(pipe: Unclip, margins) -> None:
+    image = picture(32, 32)
+    [result] = pipe.outpaint(image, "a cat", seed=2, **margins)
+    left = margins.get("left", 58 if "size" in margins else 0)
+    top = margins.get("top", 18 if "size" in margins else 0)
+    drawn = pixels(result)
+    assert np.array_equal(drawn[top : top + 32, left : left + 32], pixels(image))
+    beyond = np.ones(drawn.shape[:2], bool)
+    beyond[top : top + 32, left : left + 32] = False
+    assert (drawn[beyond] == 0).all(-1).mean() < 0.05  # nothing of the empty canvas is left
+
+
+def test_a_side_has_its_own_prompt(pipe: Unclip) -> None:
+    image = picture(32, 32)
+
+    def run(**prompts: str) -> np.ndarray:
+        return pixels(pipe.outpaint(image, "a cat", seed=2, left=32, right=32, **prompts)[0])
+
+    plain, other = run(), run(right_prompt="a blue dog")
+    assert not np.array_equal(plain[:, 64:], other[:, 64:])
+    assert np.array_equal(run(top_prompt="a blue dog"), plain)  # nothing is added there
+
+
+# ---- what guides
+
+
+def test_the_images_own_style_the_prompts_and_between(pipe: Unclip) -> None:
+    image, given = picture(32, 32), mask((32, 32), (4, 4, 28, 28))
+
+    def run(prompt: str, **fields) -> Result:
+        return pipe.inpaint(image, given, prompt, seed=3, **fields)[0]
+
+    results = [run("a cat", keep_style=share) for share in (0.0, 0.5, 1.0)]
+    for a, b in ((0, 1), (1, 2), (0, 2)):
+        assert not np.array_equal(pixels(results[a]), pixels(results[b]))
+    assert np.array_equal(pixels(run("a cat")), pixels(results[0]))  # the default
+    unsaid = run("")
+    assert unsaid.request.keep_style == 1
+    assert unsaid.score is None
+    other = pipe.inpaint(picture(32, 32), given, "", seed=3)[0]
+    free = np.asarray(given) > 0
+    assert not np.array_equal(pixels(unsaid)[free], pixels(other)[free])
+
+
+def test_harmonizing_goes_the_way_more_often(pipe: Unclip) -> None:
+    image, given, steps = picture(32, 32), mask((32, 32), (4, 4, 28, 28)), []
+    for harmonize in (1, 3):
+        count = []
+        request = Request(mode="inpaint", image=image, mask=given, prompt="a cat", seed=1, harmonize=harmonize)
+        pipe.generate(request, progress=lambda stage, done, total, c=count: c.append(total) if "dec" in stage else None)
+        steps.append(count[-1])
+    assert steps == [4, 10]  # 3 stretches of one step, thrice, and the last step
+
+
+# ---- batches
+
+
+def test_a_batch_of_other_images_masks_prompts_and_seeds(pipe: Unclip) -> None:
+    """Each comes out as it does alone; their sizes and numbers of windows differ."""
+    sizes = [(32, 32), (90, 40), (32, 50), (20, 20)]
+    requests = [
+        Request(
+            mode="inpaint",
+            image=picture(*size),
+            mask=mask(size, (2, 2, size[0] - 4, 15)),
+            prompt=prompt,
+            seed=10 + i,
+            keep_style=style,
+        )
+        for i, (size, prompt, style) in enumerate(
+            zip(sizes, ["a cat", "a red dog", "", "a cat"], [0.0, 0.3, None, 1.0], strict=True)
+        )
+    ]
+    together = pipe.generate(requests)
+    backwards = pipe.generate(requests[::-1])[::-1]
+    for request, one, other in zip(requests, together, backwards, strict=True):
+        [alone] = pipe.generate(request)
+        for result in (one, other):
+            assert np.abs(pixels(alone) - pixels(result)).max() <= 1
+        assert kept(alone, request.image, request.mask)
+
+
+def test_what_is_wrong_with_a_picture_is_said_before_any_is_drawn(pipe: Unclip) -> None:
+    good = Request(mode="inpaint", image=picture(32, 32), mask=mask((32, 32), (0, 0, 9, 9)), prompt="a cat")
+    bad = Request(mode="inpaint", image=picture(32, 32), mask=mask((9, 9), (0, 0, 9, 9)), prompt="a cat")
+    with pytest.raises(RequestError, match="the mask is 9x9"):
+        pipe.stream([good, bad])  # not asked for a result yet

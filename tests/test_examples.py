@@ -18,7 +18,15 @@ def run(name: str, *arguments: str) -> None:
 
 
 def test_every_example_is_run_here():
-    run_here = {"penguins.py", "gallery.py", "measure.py", "train_own.py", "edit.py", "measure_edits.py"}
+    run_here = {
+        "penguins.py",
+        "gallery.py",
+        "measure.py",
+        "train_own.py",
+        "edit.py",
+        "measure_edits.py",
+        "full_size.py",
+    }
     assert {path.name for path in EXAMPLES.glob("*.py")} == run_here
 
 
@@ -36,6 +44,17 @@ def test_gallery(tmp_path):
 def test_measure(capsys):
     run("measure.py", "3", "train")
     assert "single  background" in capsys.readouterr().out
+
+
+def test_a_checkpoint_to_measure_with(tmp_path, capsys):
+    run("full_size.py", str(tmp_path / "full"), "--tiny")
+    assert capsys.readouterr().out.endswith(f"M parameters in {tmp_path / 'full'}\n")
+    assert main(["models", "check", str(tmp_path / "full")]) == 0
+    capsys.readouterr()
+    arguments = ["--model", str(tmp_path / "full"), "--steps", "2", "--prior-steps", "2", "--upsampler-steps", "2"]
+    assert main(["generate", "a cat", *arguments, "--memory", "low", "-o", str(tmp_path / "cat.png")]) == 0
+    with Image.open(tmp_path / "cat.png") as image:
+        assert image.size == (16, 16)
 
 
 def test_edit(tmp_path):

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "unclip"
 # A module imports from lower layers only, and nothing across a layer except in these pairs.
 LAYERS = [
     {"errors"},
-    {"names"},
-    {"files", "device", "bundled", "words"},
+    {"names", "files", "hub"},
+    {"device", "bundled", "words"},
     {"diffusion", "models", "embeddings"},
     {"stage", "request", "metadata"},
     {"canvas", "compare", "sheet"},
@@ -27,8 +27,8 @@ LAYERS = [
 PAIRS = [{"request", "metadata"}, {"checkpoints", "pipeline"}, {"editing", "pipeline"}, {"training", "evaluation"}]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
-HEAVY = {"torch", "torchvision", "diffusers", "open_clip", "transformers", "accelerate", "numpy"}
-LIGHT = {"__init__", "errors", "names", "files", "bundled", "request", "diffusion.names"}
+HEAVY = {"torch", "torchvision", "diffusers", "open_clip", "transformers", "accelerate", "numpy", "huggingface_hub"}
+LIGHT = {"__init__", "errors", "names", "files", "hub", "bundled", "request", "diffusion.names"}
 LIGHT |= {"metadata", "compare", "sheet"}
 
 

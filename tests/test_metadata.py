@@ -27,6 +27,7 @@ def test_read_gives_what_was_written(result: Result, tmp_path):
     assert found == {
         "version": __version__,
         "model": "stickers",
+        "revision": None,
         "seed": 7,
         "request": result.request.to_dict(),
         "score": 0.25,

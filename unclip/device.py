@@ -1,5 +1,8 @@
-"""Which device to run on, and in which precision: the answers to "auto"."""
+"""Which device to run on, in which precision, and in how much memory: the answers to "auto"."""
 
+from pathlib import Path
+
+import psutil
 import torch
 
 from unclip.errors import InputError
@@ -33,3 +36,16 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if check_dtype(name) == "auto":
         return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
     return getattr(torch, name)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had on `device`: of the GPU, or of the machine within the limit set for this process."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")  # version 2; a container sees its own limit there
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # none, or "max": no limit
+        return free
+    return max(0, min(free, limit - used))

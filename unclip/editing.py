@@ -65,7 +65,8 @@ def edit(
     edited = []
     for request, canvas, plan in zip(requests, canvases, plans, strict=True):
         image = canvas.image()
-        score = pipe.score(image, request.prompt)[0] if request.prompt.strip() else None
+        told = request.prompt.strip() and pipe.clip.visual is not None
+        score = pipe.score(image, request.prompt)[0] if told else None
         edited.append((image, score, () if plan else ("the mask keeps every pixel: the image is unchanged",)))
     return edited, timings
 

@@ -1,8 +1,8 @@
 """What made an image, written into its file and read back.
 
-The record is one JSON object: {"version", "model", "seed", "request", "score", "notes", "pixels"}. A PNG has it in the
-text chunk "unclip"; JPEG and WebP have it in the EXIF tag ImageDescription. It holds nothing that differs between two
-runs of one request (no times). "pixels" is a hash of the picture as it was drawn, before a lossy format changed it.
+The record is one JSON object: {"version", "model", "revision", "seed", "request", "score", "notes", "pixels"}. A PNG
+has it in the text chunk "unclip"; JPEG and WebP have it in the EXIF tag ImageDescription. It holds nothing that differs
+between two runs of one request (no times). "pixels" is a hash of the picture as it was drawn, before a lossy format changed it.
 Beside it, as "parameters" in PNG and as UserComment in EXIF, is the same in the lines that web interfaces read.
 """
 
@@ -42,6 +42,7 @@ def record(result: Result) -> dict[str, Any]:
     return {
         "version": __version__,
         "model": result.model,
+        "revision": result.revision,
         "seed": result.seed,
         "request": result.request.to_dict(),
         "score": result.score,

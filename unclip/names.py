@@ -1,4 +1,4 @@
-"""The names of devices and precisions, readable without torch: the command line checks them before it loads any."""
+"""The names of devices, precisions and uses of memory, readable without torch: they are checked before it loads."""
 
 import re
 
@@ -6,6 +6,7 @@ from unclip.errors import InputError
 
 DEVICES = ("auto", "cpu", "mps", "cuda", "cuda:N")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+MEMORY = ("auto", "low", "high")
 
 
 def check_device(name: str) -> str:
@@ -19,4 +20,11 @@ def check_dtype(name: str) -> str:
     """Return `name` if it is a precision's. Raises InputError."""
     if name not in DTYPES:
         raise InputError(f"unknown dtype {name!r}; choose from {', '.join(DTYPES)}")
+    return name
+
+
+def check_memory(name: str) -> str:
+    """Return `name` if it is a way to use memory. Raises InputError."""
+    if name not in MEMORY:
+        raise InputError(f"unknown memory {name!r}; choose from {', '.join(MEMORY)}")
     return name

@@ -39,44 +39,54 @@ class Unclip:
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device):
         self.name = checkpoint.name
+        self.revision = checkpoint.revision
         self.device = device
         self.clip = checkpoint.clip
         self.prior = checkpoint.prior
         self.decoder = checkpoint.decoder
         self.upsamplers = checkpoint.upsamplers
         self.vocabulary = checkpoint.vocabulary
-        self.tokenizer = Tokenizer(self.clip.config.context_length)
+        self.prior_best_of = checkpoint.prior_best_of
+        self.tokenizer = Tokenizer(self.clip.config.context_length, self.clip.config.transformers_tokens)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, device: str = "auto", dtype: str = "auto") -> "Unclip":
-        """A bundled model's name, or a checkpoint folder -> a pipeline.
+    def from_pretrained(
+        cls, name: str | Path, device: str = "auto", dtype: str = "auto", memory: str = "auto"
+    ) -> "Unclip":
+        """A bundled model's name, a checkpoint folder, or a hub id ("owner/name", "owner/name@commit") -> a pipeline.
+
+        A hub id is fetched if it is not in the cache; one that is needs no network.
 
         device: "auto", "cpu", "cuda", "mps". dtype: of the denoisers; "auto" is bfloat16 where the device computes it
-        natively, float32 elsewhere. Raises CheckpointError for an unknown name or a damaged file.
+        natively, float32 elsewhere. memory: "high" keeps all networks on the device, "low" one at a time; "auto" does
+        what the free memory allows. Raises CheckpointError for an unknown name or a damaged file.
         """
         where = pick_device(device)
-        return cls(load_checkpoint(name, where, pick_dtype(dtype, where)), where)
+        return cls(load_checkpoint(name, where, pick_dtype(dtype, where), memory), where)
 
     # ---- text -> embedding -> pixels
 
     @torch.inference_mode()
     def draw(
-        self, requests: Sequence[Request], progress: Progress | None = None
-    ) -> tuple[Tensor, Tensor, dict[str, float]]:
+        self, requests: Sequence[Request], progress: Progress | None = None, *, embed: Tensor | None = None
+    ) -> tuple[Tensor, list[float | None], dict[str, float]]:
         """Resolved requests, one image each and alike in all but prompts and seeds -> pictures, scores, seconds.
 
-        The pictures are `b 3 h w` in [-1, 1], the scores `b` (see `similarity`), the seconds those of each stage. Each
-        picture has a generator of its own, which the stages use one after another. Raises UnclipError for a picture
-        that is not finite.
+        The pictures are `b 3 h w` in [-1, 1], the seconds those of each stage. A score is the `similarity` of picture
+        and prompt, or None where the checkpoint has no image tower to tell it. Each picture has a generator of its own,
+        which the stages use one after another. embed: CLIP image embeddings `b d` (see `embed_image`) to draw, instead
+        of those that the prior imagines. Raises UnclipError for a picture that is not finite.
         """
         first, noise, timings = requests[0], generators([request.seed for request in requests]), {}
         with timed(timings, "text", self.device):
             text = self.encode_text([request.prompt for request in requests])  # b d, b n d
             negative = self.encode_text([request.negative for request in requests])
-        with timed(timings, "prior", self.device):
-            embed = self.imagine(text, negative, noise, first, progress)  # b d
+        if embed is None:
+            with timed(timings, "prior", self.device):
+                embed = self.imagine(text, negative, noise, first, progress)  # b d
         x = self.paint(embed, text, negative, noise, first, progress, timings)  # b 3 h w
-        return x, self.similarity(x, text.embed), timings
+        scores = [None] * len(x) if self.clip.visual is None else self.similarity(x, text.embed).tolist()
+        return x, scores, timings
 
     @torch.inference_mode()
     def paint(
@@ -136,8 +146,9 @@ class Unclip:
         """The prior: CLIP image embeddings `b d` for a text.
 
         Of `prior_best_of` samples, the one most similar to the text embedding is taken (unCLIP, section 2.2, which
-        draws two).
+        draws two). Raises RequestError for a model that has no prior.
         """
+        self.check_prior()
         k = request.prior_best_of
         text, negative = (TextEncoding(*(part.repeat_interleave(k, 0) for part in t)) for t in (text, negative))
         network = self.prior.network
@@ -157,8 +168,11 @@ class Unclip:
 
     @torch.inference_mode()
     def encode_text(self, prompts: Sequence[str]) -> TextEncoding:
-        """Prompts -> embedding `b d`, states `b n d`, mask `b n`."""
-        return self.clip.encode_tokens(self.tokenizer(prompts).to(self.device))
+        """Prompts -> embedding `b d`, states `b n d`, mask `b n`. A prompt that is there twice is encoded once."""
+        each = list(dict.fromkeys(prompts))
+        encoding = self.clip.encode_tokens(self.tokenizer(each).to(self.device))
+        rows = [each.index(prompt) for prompt in prompts]
+        return TextEncoding(*(part[rows] for part in encoding))
 
     # ---- requests -> results
 
@@ -206,6 +220,8 @@ class Unclip:
         """
         given = [prompt] if isinstance(prompt, (str, Request)) else list(prompt)
         requests = [self.resolve(r if isinstance(r, Request) else Request(prompt=r, **fields)) for r in given]
+        for request in requests:
+            self.check_towers(request)
         if fields and any(isinstance(r, Request) for r in given):
             raise RequestError(f"{', '.join(fields)} cannot be given beside a Request: set them in the Request")
         batch_size = 16 if batch_size is None else batch_size
@@ -219,7 +235,7 @@ class Unclip:
         for batch in batches:
             if batch[0].mode == "generate":
                 pictures, scores, timings = self.draw(batch, progress)
-                drawn = [(image, score, ()) for image, score in zip(to_images(pictures), scores.tolist(), strict=True)]
+                drawn = [(image, score, ()) for image, score in zip(to_images(pictures), scores, strict=True)]
             else:
                 drawn, timings = edit(self, batch, progress)
             for request, (image, score, notes) in zip(batch, drawn, strict=True):
@@ -228,6 +244,7 @@ class Unclip:
                     request=request,
                     seed=request.seed,
                     model=self.name,
+                    revision=self.revision,
                     score=score,
                     timings={stage: seconds / len(batch) for stage, seconds in timings.items()},
                     notes=(*self.notes(request), *notes),
@@ -252,18 +269,36 @@ class Unclip:
             raise RequestError(f"{self.name} does not make {size_text(request.size)} pictures; choose from {known}")
         return request
 
+    def check_prior(self) -> None:
+        """Raise RequestError if this model has no prior, and so no way from a text to an embedding."""
+        if self.prior is None:
+            raise RequestError(
+                f"{self.name} has no prior, so that no prompt can guide it: "
+                "give it a picture (Unclip.embed_image, then draw with embed=...), or use another model"
+            )
+
+    def check_towers(self, request: Request) -> None:
+        """Raise RequestError for a resolved request that needs what this model has not: a prior, an image tower."""
+        share = 0.0 if request.mode == "generate" else request.keep_style
+        if share < 1:
+            self.check_prior()
+        if share > 0 and self.clip.visual is None:
+            raise RequestError(
+                f"{self.name} has no image tower to tell what a picture shows: give a prompt, and keep_style 0"
+            )
+
     def defaults(self) -> dict[str, Any]:
         """What a request's fields are when they are left open."""
         return {
             "steps": self.decoder.steps,
-            "prior_steps": self.prior.steps,
+            "prior_steps": None if self.prior is None else self.prior.steps,
             "upsampler_steps": self.upsamplers[-1].steps if self.upsamplers else 1,
             "guidance": self.decoder.guidance,
-            "prior_guidance": self.prior.guidance,
+            "prior_guidance": None if self.prior is None else self.prior.guidance,
             "sampler": self.decoder.sampler,
-            "prior_sampler": self.prior.sampler,
+            "prior_sampler": None if self.prior is None else self.prior.sampler,
             "size": self.sizes[-1],
-            "prior_best_of": 2,
+            "prior_best_of": self.prior_best_of,
         }
 
     def edit_defaults(self, request: Request) -> dict[str, Any]:
@@ -309,10 +344,17 @@ class Unclip:
 
     @torch.inference_mode()
     def embed_image(self, images: Image.Image | Sequence[Image.Image]) -> Tensor:
-        """CLIP's embeddings `b d` of images, each resized to a square."""
+        """CLIP's embeddings `b d` of images, each made a square as its tower was trained on them.
+
+        Raises RequestError for a model without an image tower.
+        """
+        if self.clip.visual is None:
+            raise RequestError(
+                f"{self.name} has no image tower: it cannot tell what a picture shows; use another model"
+            )
         images = [images] if isinstance(images, Image.Image) else list(images)
-        size = (self.clip.config.image_size,) * 2
-        small = [image.convert("RGB").resize(size, Image.Resampling.BICUBIC) for image in images]
+        side, crop = self.clip.config.image_size, self.clip.config.center_crop
+        small = [to_square(image.convert("RGB"), side, crop) for image in images]
         return self.clip.encode_image(torch.stack([to_tensor(image) for image in small]).to(self.device))
 
 
@@ -328,6 +370,17 @@ def micro_batches(requests: Iterable[Request], size: int) -> Iterator[list[Reque
         shared = traits
     if batch:
         yield batch
+
+
+def to_square(image: Image.Image, side: int, crop: bool) -> Image.Image:
+    """An image as a square: squeezed, or the middle of it."""
+    width, height = image.size
+    if not crop:
+        return image.resize((side, side), Image.Resampling.BICUBIC)
+    short = min(width, height)
+    wide, high = (side * length // short for length in (width, height))
+    left, top = (wide - side) // 2, (high - side) // 2
+    return image.resize((wide, high), Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))
 
 
 def picture_size(stage: Stage) -> tuple[int, int]:

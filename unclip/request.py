@@ -213,6 +213,7 @@ class Result:
     request   the request of this image alone: n = 1, its own seed, every default filled in
     seed      the seed of this image
     model     name of the model
+    revision  the commit of a model from the hub, or None
     score     CLIP similarity of image and prompt, or None where it was not measured
     timings   seconds by stage
     notes     what the user should know, e.g. that the prompt was cut
@@ -222,6 +223,7 @@ class Result:
     request: Request
     seed: int
     model: str
+    revision: str | None = None
     score: float | None = None
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -50,6 +50,8 @@ class Stage:
     """A network, what it was trained to predict, and its default way of sampling.
 
     network(x, t, **conditioning) takes x (`b *shape`) and t (`b`, int64) and returns what `schedule` says.
+    last_network: the network of the last step, where that is another one. last_factor: what the last x0 of the sampler
+    "unclip" is multiplied by (see `Schedule.last_factor`).
     shape: one item in the codec's space, without `b`. sampler, steps and guidance are defaults of `run`.
     """
 
@@ -61,6 +63,8 @@ class Stage:
     sampler: str = "unclip"
     steps: int = 25
     guidance: float = 1.0
+    last_network: nn.Module | None = None
+    last_factor: float = 1.0
 
     @torch.inference_mode()
     def run(
@@ -91,12 +95,15 @@ class Stage:
             assert len(value) == len(generators), f"{self.name}: {key} is not one per generator"
 
         device, _ = self._placement()
-        denoise = guided(self._bind, cond, uncond, guidance)
-        denoise = last = clamped(denoise, self.schedule.clip)
+        denoise = last = self._denoiser(self.network, cond, uncond, guidance)
+        if self.last_network is not None:
+            last = self._denoiser(self.last_network, cond, uncond, guidance)
+        if sampler == "unclip" and steps > 1:  # a single step does not end at timestep 0
+            last = levelled(last, lambda x0: x0 * self.last_factor)
         if known is not None:
             image, mask = known.image.to(device, torch.float32), known.mask.to(device, torch.float32)
             latent, kept = self.codec.encode(image), self.codec.encode_mask(mask)
-            last = keep_known(levelled(denoise, partial(self._level, image=image, mask=mask)), latent, kept)
+            last = keep_known(levelled(last, partial(self._level, image=image, mask=mask)), latent, kept)
             denoise = keep_known(denoise, latent, kept)
         x = randn(self.shape, generators, device)
         x0 = sample(denoise, x, self.schedule, sampler, steps, generators, progress, repeats=repeats, last=last)
@@ -107,14 +114,21 @@ class Stage:
         picture = continue_error(self.codec.decode(x0), image, mask, reach=image.shape[-1] / 16)
         return self.codec.encode(picture)
 
-    def _bind(self, conditioning: Conditioning) -> Denoise:
-        """The network with its conditioning, moved to its device and precision once, not at every step."""
+    def _denoiser(
+        self, network: nn.Module, cond: Conditioning, uncond: Conditioning | None, guidance: float
+    ) -> Denoise:
+        denoise = guided(partial(self._bind, network), cond, uncond, guidance)
+        return clamped(denoise, self.schedule.clip)
+
+    def _bind(self, network: nn.Module, conditioning: Conditioning) -> Denoise:
+        """A network with its conditioning, moved to its device and precision once, not at every step."""
         device, dtype = self._placement()
         bound = {k: v.to(device, dtype if v.is_floating_point() else None) for k, v in conditioning.items()}
-        return denoiser(lambda x, t: self.network(x.to(dtype), t, **bound), self.schedule)
+        return denoiser(lambda x, t: network(x.to(dtype), t, **bound), self.schedule)
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:
         """Where the network lives and in which precision; without weights, float32 on the CPU."""
         weights = chain(self.network.parameters(), self.network.buffers())
-        first = next((w for w in weights if w.is_floating_point()), torch.empty(0))
+        # Those on the meta device are not in memory now; they will come to where the others are.
+        first = next((w for w in weights if w.is_floating_point() and not w.is_meta), torch.empty(0))
         return first.device, first.dtype

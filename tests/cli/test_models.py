@@ -72,3 +72,15 @@ def test_vocabulary(checkpoint, capsys):
     (checkpoint / "vocabulary.json").write_text('{"words": ["cat", "dog"]}')
     assert main(["models", "show", str(checkpoint), "--vocabulary"]) == 0
     assert capsys.readouterr().out == "cat\ndog\n"
+
+
+def test_models_of_other_software_in_the_cache_are_not_listed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for name, kind in (("other", "StableDiffusionPipeline"), ("karlo", "UnCLIPPipeline")):
+        folder = tmp_path / f"models--someone--{name}" / "snapshots" / ("0" * 40)
+        folder.mkdir(parents=True)
+        (folder / "model_index.json").write_text(json.dumps({"_class_name": kind, "prior": ["diffusers", "X"]}))
+    assert main(["models", "list"]) == 0
+    out = capsys.readouterr().out
+    assert "someone/other" not in out
+    assert "someone/karlo@00000000  incomplete: it lacks prior/config.json; `unclip models download" in out

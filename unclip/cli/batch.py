@@ -19,7 +19,7 @@ from unclip.cli.progress import BatchProgress
 from unclip.cli.session import GRID, Grid, Session
 from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.errors import InputError
-from unclip.names import check_device, check_dtype
+from unclip.names import check_device, check_dtype, check_memory
 from unclip.request import Request
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def batch(
     batch_size: Annotated[int, typer.Option(help="Images computed at a time.")] = 16,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    memory: options.Memory = "auto",
     as_json: options.Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")] = False,
 ) -> None:
@@ -90,6 +91,7 @@ def batch(
         Request(prompt="x", seed=seed)
     check_device(device)
     check_dtype(dtype)
+    check_memory(memory)
     options.check_choice("--format", image_format, tuple(metadata.FORMATS))
     options.check_at_least_one("--batch-size", batch_size)
     options.check_labels(labels, grid)
@@ -130,7 +132,7 @@ def batch(
             def load() -> "Unclip":
                 from unclip.pipeline import Unclip  # torch: only once all that can be known is known to be right
 
-                return Unclip.from_pretrained(model, device=device, dtype=dtype)
+                return Unclip.from_pretrained(model, device=device, dtype=dtype, memory=memory)
 
             code = session.run(settings(drawn, prompts.folder), folder, load, batch_size)
     if open_result and code != 130:

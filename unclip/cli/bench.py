@@ -9,16 +9,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from unclip.bundled import find_checkpoint
+from unclip.bundled import INDEX, find_checkpoint
 from unclip.cli import options
 from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import UnclipError
-from unclip.names import check_device, check_dtype
+from unclip.evaluation import speed
+from unclip.files import read_json
+from unclip.names import check_device, check_dtype, check_memory
 from unclip.request import Request, size_text
 
 PROMPT = "a penguin on a pink background"
@@ -30,9 +33,16 @@ def bench(
     repeat: Annotated[int, typer.Option(help="Runs of each measure; the median counts.")] = 3,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    memory: options.Memory = "auto",
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Only two steps of each stage: for models that take minutes a picture.")
+    ] = False,
+    against: Annotated[
+        str | None, typer.Option(metavar="diffusers", help="The same by diffusers, as it comes; as --stages.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure the time to the first picture, images a second, and peak memory.
+    """Measure seconds a step of every stage, images a minute, peak memory, and the time to the first picture.
 
     Example: unclip bench --batch-size 8
     """
@@ -40,7 +50,19 @@ def bench(
     options.check_at_least_one("--repeat", repeat)
     check_device(device)
     check_dtype(dtype)
-    find_checkpoint(model)  # a mistake here is not to look like a failed measurement
+    check_memory(memory)
+    folder = find_checkpoint(model, download=True)  # a mistake here is not to look like a failed measurement
+    if against is not None:
+        speed.check_against(against, read_json(folder / INDEX))
+    if stages or against is not None:
+        run = speed.Run("unclip", str(folder), batch_size, device=device, dtype=dtype, memory=memory)
+        found = [speed.in_process(run)]
+        if against is not None:  # in its own default precision, unless one is asked for
+            found.append(speed.in_process(replace(run, side=against)))
+        report = {"machine": machine(), "model": model, "batch_size": batch_size, "sides": found}
+        text = "\n".join([f"{report['machine']}; {model}, batch {batch_size}", *map(speed.table, found)])
+        print(json.dumps(report) if as_json else text)
+        return
     report: dict[str, Any] = {
         "machine": machine(),
         "model": model,
@@ -48,11 +70,11 @@ def bench(
         "dtype": dtype,
         "batch_size": batch_size,
         # Processes of their own, and first: this one is to stay without torch until they are timed.
-        "first_picture_s": statistics.median(_first_picture(model, device, dtype) for _ in range(repeat)),
-        "first_picture_peak_mib": _peak_mib(children=True),
+        "first_picture_s": statistics.median(_first_picture(model, device, dtype, memory) for _ in range(repeat)),
+        "first_picture_peak_mib": speed.peak_resident(children=True),
     }
-    report["images_per_s"] = _throughput(model, device, dtype, batch_size, repeat)
-    report["peak_mib"] = _peak_mib(children=False)
+    report["images_per_s"] = _throughput(model, device, dtype, memory, batch_size, repeat)
+    report["peak_mib"] = speed.peak_resident()
     print(json.dumps(report) if as_json else table(report))
 
 
@@ -86,11 +108,11 @@ def machine() -> str:
     return f"{name}, {cores} cores, {platform.system()}, torch {importlib.metadata.version('torch')}"
 
 
-def _first_picture(model: str, device: str, dtype: str) -> float:
+def _first_picture(model: str, device: str, dtype: str, memory: str) -> float:
     """Seconds from starting the program to its end with one picture on disk."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["generate", PROMPT, "--model", model, "--seed", "0", "--quiet"]
-        arguments += ["--device", device, "--dtype", dtype, "-o", str(Path(folder) / "first.png")]
+        arguments += ["--device", device, "--dtype", dtype, "--memory", memory, "-o", str(Path(folder) / "first.png")]
         start = time.perf_counter()
         done = subprocess.run([sys.executable, "-m", "unclip", *arguments], capture_output=True, text=True)
         seconds = time.perf_counter() - start
@@ -100,11 +122,11 @@ def _first_picture(model: str, device: str, dtype: str) -> float:
     return seconds
 
 
-def _throughput(model: str, device: str, dtype: str, batch_size: int, repeat: int) -> dict[str, float]:
+def _throughput(model: str, device: str, dtype: str, memory: str, batch_size: int, repeat: int) -> dict[str, float]:
     """Images a second of one full batch, at the model's smallest and largest size."""
     from unclip.pipeline import Unclip
 
-    pipe = Unclip.from_pretrained(model, device=device, dtype=dtype)
+    pipe = Unclip.from_pretrained(model, device=device, dtype=dtype, memory=memory)
     by_area = sorted(pipe.sizes, key=lambda size: size[0] * size[1])
     progress = Progress(on_terminal(quiet=False))
     rates: dict[str, float] = {}
@@ -120,16 +142,6 @@ def _throughput(model: str, device: str, dtype: str, batch_size: int, repeat: in
         rates[size_text(size)] = batch_size / statistics.median(seconds)
     progress.close()
     return rates
-
-
-def _peak_mib(children: bool) -> float | None:
-    """Largest resident set so far, in MiB, of this process or of those it waited for; None where unknown."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # macOS counts bytes, Linux KiB
 
 
 def _mib(value: float | None) -> str:

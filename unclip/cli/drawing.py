@@ -18,13 +18,13 @@ from unclip.cli.progress import Progress, on_terminal
 from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.errors import InputError
 from unclip.files import write_new
-from unclip.names import check_device, check_dtype
+from unclip.names import check_device, check_dtype, check_memory
 from unclip.request import Request, Result, size_text
 from unclip.sheet import layout, sheet
 
 _SAMPLERS = "|".join(SAMPLER_NAMES)
 _RUN = (  # the others are fields of a Request
-    *("model", "batch_size", "device", "dtype", "out", "image_format"),
+    *("model", "batch_size", "device", "dtype", "memory", "out", "image_format"),
     *("grid", "labels", "open_result", "as_json", "quiet"),
 )
 
@@ -50,6 +50,7 @@ class Drawing:
     batch_size: Annotated[int | None, typer.Option(help="Images computed at a time.")] = None
     device: options.Device = "auto"
     dtype: options.Dtype = "auto"
+    memory: options.Memory = "auto"
     out: Annotated[str, typer.Option("-o", "--out", help="A folder, or for one image a file: .png, .jpg or .webp.")] = (
         "out"
     )
@@ -94,6 +95,7 @@ def draw(jobs: Sequence[dict[str, Any]], drawing: Drawing) -> None:
     requests = [Request(**shared, **job) for job in jobs]
     check_device(drawing.device)
     check_dtype(drawing.dtype)
+    check_memory(drawing.memory)
     options.check_at_least_one("--batch-size", drawing.batch_size)
     options.check_labels(drawing.labels, drawing.grid)
     place = target(drawing.out, images=drawing.n * len(requests), format=drawing.image_format)
@@ -105,7 +107,7 @@ def draw(jobs: Sequence[dict[str, Any]], drawing: Drawing) -> None:
     progress = Progress(on_terminal(drawing.quiet))
     told: set[str] = set()
     paths: list[tuple[Path, str]] = []
-    pipe = Unclip.from_pretrained(drawing.model, device=drawing.device, dtype=drawing.dtype)
+    pipe = Unclip.from_pretrained(drawing.model, device=drawing.device, dtype=drawing.dtype, memory=drawing.memory)
     if drawing.grid:
         cell = pipe.picture_size(requests[0])
         layout(drawing.n * len(requests), cell, drawing.labels)  # too large a sheet is to fail now, not at the end

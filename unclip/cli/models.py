@@ -1,7 +1,8 @@
-"""`unclip models`: the models that came along, and what is in one. Reads their files; loads no weights."""
+"""`unclip models`: the models that are here, what is in one, and getting others. Loads no weights."""
 
 import json
 import math
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,23 +10,33 @@ from typing import Annotated, Any
 
 import typer
 
-from unclip.bundled import INDEX, bundled_models, find_checkpoint
+from unclip import hub
+from unclip.bundled import INDEX, bundled_models, find_checkpoint, missing_parts, weight_files
 from unclip.errors import CheckpointError
 from unclip.files import read_json
 
 CARD_LINES = 12
+CLASSES = ("Unclip", "UnCLIPPipeline", "UnCLIPImageVariationPipeline")  # what can be run
 _MAX_JSON = 100 << 20  # bytes; safetensors itself allows headers up to this
 
-app = typer.Typer(help="The models that came along, and what is in one.", rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(
+    help="The models that are here, what is in one, and getting others.", rich_markup_mode=None, no_args_is_help=True
+)
 
 
 @app.command("list")
 def list_models() -> None:
-    """List the models that came with the package."""
-    if not bundled_models():
+    """List the models that came with the package, and those that were fetched from the hub."""
+    here = [(name, find_checkpoint(name)) for name in bundled_models()]
+    for name, folder in hub.cached_models():
+        if read_json(folder / INDEX).get("_class_name") in CLASSES:  # other software keeps its models there too
+            here.append((f"{name}@{folder.name[:8]}", folder))
+    if not here:
         raise CheckpointError("no model came with this installation; reinstall unclip, or use a full checkout")
-    for name in bundled_models():
-        folder = find_checkpoint(name)
+    for name, folder in here:
+        if gone := missing_parts(folder):
+            print(f"{name}  incomplete: it lacks {gone[0]}; `unclip models download {name.partition('@')[0]}` goes on")
+            continue
         index = read_json(folder / INDEX)
         total = sum(count for _, count in components(folder, index))
         print(f"{name}  {', '.join(sizes(folder, index))}  {_millions(total)} parameters")
@@ -33,7 +44,7 @@ def list_models() -> None:
 
 @app.command("show")
 def show_model(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A model's name, or a checkpoint folder.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model's name, a checkpoint folder, or a hub id.")],
     vocabulary: Annotated[bool, typer.Option("--vocabulary", help="List the words the model was trained on.")] = False,
 ) -> None:
     """Show what a model is made of."""
@@ -45,16 +56,68 @@ def show_model(
     for line in _card(folder):
         print(line)
     print(f"folder      {folder}")
+    if known := hub.identity(folder):
+        print(f"revision    {known[1]}")
+    print(f"licence     {_licence(folder) or 'unknown'}")
     print(f"sizes       {', '.join(sizes(folder, index)) or 'unknown'}")
     for component, count in components(folder, index):
         print(f"{component:<12}{_millions(count)} parameters")
+    for line in _schedules(folder):
+        print(line)
     print(json.dumps(index, indent=2))
+
+
+@app.command("check")
+def check_model(
+    name: Annotated[str, typer.Argument(metavar="PATH", help="A checkpoint folder, a model's name, or a hub id.")],
+) -> None:
+    """Compare every file of a model with its config and its hash, without running it."""
+    folder = find_checkpoint(name)
+
+    from unclip.checkpoints.checking import check  # torch: only once there is something to check
+
+    wrong = 0
+    for component, found, right in check(folder):
+        wrong += not right
+        print(f"{'ok   ' if right else 'WRONG'}  {component:<20}{found}")
+    if wrong:
+        raise CheckpointError(f"{wrong} of the components of {name} cannot be used; get the checkpoint anew")
+
+
+@app.command("convert")
+def convert_model(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A checkpoint folder with .bin, .pt or .ckpt files.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FOLDER", help="A new folder. Unset: beside the pickles.")
+    ] = None,
+) -> None:
+    """Turn weights in pickles into safetensors, with a reader that runs no code they may hold."""
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a folder; give the folder of a checkpoint")
+
+    from unclip.checkpoints.convert import convert
+
+    for line in convert(path, out):
+        print(line, flush=True)
+
+
+@app.command("download")
+def download_model(
+    name: Annotated[str, typer.Argument(metavar="ID", help="owner/name, or owner/name@revision.")],
+) -> None:
+    """Fetch a model from the hub into its cache; what is there already is not fetched again."""
+    if not hub.is_id(name):
+        raise CheckpointError(f"{name!r} is no hub id; give owner/name, such as kakaobrain/karlo-v1-alpha")
+    folder = hub.download(name)
+    if gone := missing_parts(folder):
+        raise CheckpointError(f"{name} on the hub is no checkpoint in safetensors: it has no {gone[0]}")
+    print(f"{folder}  revision {folder.name}")
 
 
 def components(folder: Path, index: dict[str, Any]) -> Iterator[tuple[str, int]]:
     """(component, number of parameters), counted in the headers of the weight files."""
     for component, value in index.items():
-        files = sorted((folder / component).glob("*.safetensors")) if isinstance(value, list) else []
+        files = weight_files(folder / component) if isinstance(value, list) else []
         if files:
             yield component, sum(_parameters(file) for file in files)
 
@@ -84,6 +147,24 @@ def _parameters(file: Path) -> int:
         return sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
         raise CheckpointError(f"{file} is damaged: it has no safetensors header; copy it anew") from error
+
+
+def _schedules(folder: Path) -> Iterator[str]:
+    """A line on each schedule of a model."""
+    for path in sorted(folder.glob("*_scheduler/scheduler_config.json")):
+        config = read_json(path)
+        told = [str(config[key]) for key in ("prediction_type", "variance_type", "beta_schedule") if config.get(key)]
+        stage = path.parent.name.removesuffix("_scheduler")
+        yield f"{stage:<12}predicts {', '.join(told) or 'what is usual'}"
+
+
+def _licence(folder: Path) -> str | None:
+    """The licence that the front matter of a model card names."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    front = text.split("---")[1] if text.startswith("---") else ""
+    found = re.search(r"^license:[ \t]*(\S.*)$", front, re.MULTILINE)
+    return found[1].strip() if found else None
 
 
 def _card(folder: Path) -> list[str]:

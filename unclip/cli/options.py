@@ -7,15 +7,18 @@ from typing import Annotated
 import typer
 
 from unclip.errors import InputError
-from unclip.names import DEVICES, DTYPES
+from unclip.names import DEVICES, DTYPES, MEMORY
 
-Model = Annotated[str, typer.Option(help="A model's name, or a checkpoint folder.")]
+Model = Annotated[str, typer.Option(help="A model's name, a checkpoint folder, or a hub id.")]
 Device = Annotated[str, typer.Option(metavar="|".join(DEVICES), help="Where to compute.")]
 Dtype = Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Precision of the weights.")]
 Format = Annotated[str, typer.Option("--format", metavar="png|jpg|webp", help="Of the files of the pictures.")]
 Grid = Annotated[bool, typer.Option("--grid", help="Put all pictures on one sheet too, grid.png in the folder.")]
 Labels = Annotated[bool, typer.Option("--labels", help="Prompts and seeds below the pictures of --grid.")]
 Open = Annotated[bool, typer.Option("--open", help="Show the result when it is done.")]
+Memory = Annotated[
+    str, typer.Option(metavar="|".join(MEMORY), help="low: one network at a time; auto: by the free memory.")
+]
 Json = Annotated[
     bool,
     typer.Option("--json", help="JSON, a line an object, on standard output; all else on standard error."),

@@ -63,6 +63,15 @@ class Schedule:
         """Alpha bar at every timestep, float32 on the CPU, the numbers of diffusers. Not to be written to."""
         return _alphas_cumprod(self.num_train_timesteps)
 
+    def last_factor(self) -> float:
+        """What UnCLIPScheduler multiplies x0 by in its last step, where it should be 1: its betas are rounded.
+
+        It is 1.0005 for 1000 timesteps. A picture that is to be the very one of diffusers' pipeline must have it, for
+        what is small in the prior is large in the first step of the decoder, which divides by sqrt(alpha bar) = 5e-5.
+        """
+        scheduler = UnCLIPScheduler(num_train_timesteps=self.num_train_timesteps)
+        return float(scheduler.betas[0] / (1 - scheduler.alphas_cumprod[0]))
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Schedule":
         """Read a scheduler_config.json of diffusers. A key left out has the default of UnCLIPScheduler."""

@@ -3,8 +3,11 @@
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision" (arXiv:2103.00020).
 """
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -16,13 +19,16 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Sizes of the two towers. The text width equals the embedding's, as the prior's layout asks (768 in Karlo)."""
+    """Sizes of the two towers. The text width equals the embedding's, as the prior's layout asks (768 in Karlo).
+
+    Published checkpoints differ in more than size: what they need is in the fields from `normalize` on.
+    """
 
     embed_dim: int = 160
     image_size: int = 64
     patch_size: int = 8
     vision_width: int = 192
-    vision_layers: int = 6
+    vision_layers: int = 6  # 0: a text tower alone
     vision_heads: int = 6
     context_length: int = 32
     vocab_size: int = 49408
@@ -31,6 +37,16 @@ class ClipConfig:
     text_heads: int = 5
     quick_gelu: bool = False
     normalize: bool = True  # embeddings of length sqrt(embed_dim); the published checkpoints leave them as they are
+    text_mlp_ratio: float = 4.0
+    vision_mlp_ratio: float = 4.0
+    pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pixels in [0, 1], taken off before the image tower
+    pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    center_crop: bool = False  # of pictures that are not square: the middle, instead of squeezing them
+    transformers_tokens: bool = False  # "!" is the pad token, and text is cleaned as transformers' tokenizer does it
+
+    def __post_init__(self) -> None:
+        for name in ("pixel_mean", "pixel_std"):  # lists, where they come from JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -52,22 +68,25 @@ class Clip(nn.Module):
         super().__init__()
         self.config = config
         act_layer = QuickGELU if config.quick_gelu else nn.GELU
-        self.visual = VisionTransformer(
-            image_size=config.image_size,
-            patch_size=config.patch_size,
-            width=config.vision_width,
-            layers=config.vision_layers,
-            heads=config.vision_heads,
-            mlp_ratio=4.0,
-            output_dim=config.embed_dim,
-            act_layer=act_layer,
-        )
+        self.visual = None
+        if config.vision_layers:
+            self.visual = VisionTransformer(
+                image_size=config.image_size,
+                patch_size=config.patch_size,
+                width=config.vision_width,
+                layers=config.vision_layers,
+                heads=config.vision_heads,
+                mlp_ratio=config.vision_mlp_ratio,
+                output_dim=config.embed_dim,
+                act_layer=act_layer,
+            )
         self.text = TextTransformer(
             context_length=config.context_length,
             vocab_size=config.vocab_size,
             width=config.text_width,
             layers=config.text_layers,
             heads=config.text_heads,
+            mlp_ratio=config.text_mlp_ratio,
             output_dim=config.embed_dim,
             output_tokens=True,
             act_layer=act_layer,
@@ -77,8 +96,8 @@ class Clip(nn.Module):
     def encode_tokens(self, tokens: Tensor) -> TextEncoding:
         """Tokens `b n` -> embedding `b d`, states `b n d`, mask `b n` (up to the end-of-text token, the largest id)."""
         embed, states = self.text(tokens)
-        end = tokens.argmax(dim=-1, keepdim=True)  # b 1
-        mask = torch.arange(tokens.shape[1], device=tokens.device) <= end  # b n
+        last = tokens.flip(-1).argmax(dim=-1, keepdim=True)  # b 1, from the right: a prompt may spell the token out
+        mask = torch.arange(tokens.shape[1], device=tokens.device) < tokens.shape[1] - last  # b n
         return TextEncoding(self._scaled(embed), states, mask, tokens)
 
     def encode_image(self, images: Tensor) -> Tensor:
@@ -86,6 +105,9 @@ class Clip(nn.Module):
         size = self.config.image_size
         if images.shape[-2:] != (size, size):
             images = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True)
+        if (self.config.pixel_mean, self.config.pixel_std) != (ClipConfig.pixel_mean, ClipConfig.pixel_std):
+            mean, std = (images.new_tensor(v)[:, None, None] for v in (self.config.pixel_mean, self.config.pixel_std))
+            images = ((images + 1) / 2 - mean) / std
         return self._scaled(self.visual(images.to(self.visual.conv1.weight.dtype)))
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,19 +120,59 @@ class Clip(nn.Module):
 
 
 class Tokenizer:
-    """CLIP's own byte-pair tokenizer, with what it had to cut off said instead of dropped silently."""
+    """CLIP's own byte-pair tokenizer, with what it had to cut off said instead of dropped silently.
 
-    def __init__(self, context_length: int):
+    transformers_tokens: as transformers' tokenizer does it for the published checkpoints. A "!" becomes the pad token
+    wherever it stands, the two ends of a text may be spelled out in a prompt, and broken encodings are not repaired.
+    """
+
+    _SPECIAL = ("!", "<|startoftext|>", "<|endoftext|>")  # the pad token, and the two ends
+
+    def __init__(self, context_length: int, transformers_tokens: bool = False):
         self.context_length = context_length
         self._bpe = SimpleTokenizer(context_length=context_length)
+        self._ids = None
+        if transformers_tokens:
+            self._ids = dict(zip(self._SPECIAL, (0, self._bpe.sot_token_id, self._bpe.eot_token_id), strict=True))
+            self._bpe.clean_fn = _plain_text
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Prompts -> token ids `b n`, between start and end of text, padded with 0."""
-        return self._bpe(list(prompts))  # b n
+        if self._ids is None:
+            return self._bpe(list(prompts))  # b n
+        tokens = torch.zeros(len(prompts), self.context_length, dtype=torch.long)  # b n
+        for row, prompt in zip(tokens, prompts, strict=True):
+            ids = [self._bpe.sot_token_id, *self._encode(prompt)[: self.context_length - 2], self._bpe.eot_token_id]
+            row[: len(ids)] = torch.tensor(ids)
+        return tokens
 
     def cut(self, prompt: str) -> str:
         """The end of `prompt` that does not fit, or an empty string."""
-        return self._bpe.decode(self._bpe.encode(prompt)[self.context_length - 2 :]).strip()
+        return self._bpe.decode(self._encode(prompt)[self.context_length - 2 :]).strip()
+
+    def _encode(self, prompt: str) -> list[int]:
+        """Token ids without the two ends."""
+        if self._ids is None:
+            return self._bpe.encode(prompt)
+        parts = re.split("(" + "|".join(map(re.escape, self._ids)) + ")", prompt)
+        return [i for part in parts for i in ([self._ids[part]] if part in self._ids else self._bpe.encode(part))]
+
+
+def is_clip_vocabulary(vocabulary: Mapping[str, int]) -> bool:
+    """Whether a tokenizer's vocabulary (token -> id) is CLIP's, but for how the two ends of a text are called."""
+    own = _vocabulary()
+    ends = sorted(own.values())[-2:]
+    return {t: i for t, i in own.items() if i not in ends} == {t: i for t, i in vocabulary.items() if i not in ends}
+
+
+@cache
+def _vocabulary() -> Mapping[str, int]:
+    return SimpleTokenizer().encoder
+
+
+def _plain_text(text: str) -> str:
+    """A text as transformers' CLIP tokenizer normalises it: composed, lower case, single spaces."""
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).lower()
 
 
 def contrastive_loss(image_embed: Tensor, text_embed: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from einops import rearrange
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
+from unclip.models.attention import attend_to_text
 from unclip.models.clip import TextEncoding
 
 
@@ -118,7 +119,7 @@ class Decoder(nn.Module):
         """
         super().__init__()
         self.projection = projection
-        self.unet = unet
+        self.unet = attend_to_text(unet)
         self.channels = channels
         self.text_encoder = text_encoder
 

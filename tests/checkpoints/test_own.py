@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.tiny import CLIP, DECODER, PRIOR, TEXT_PROJ, UPSAMPLER, tiny_network
-from unclip import checkpoints
 from unclip.checkpoints import (
     load_checkpoint,
     load_network,
     network_config,
+    networks,
     new_network,
     read_json,
     save_network,
@@ -62,7 +62,7 @@ def folder(network: nn.Module, tmp_path: Path) -> Path:
 @pytest.fixture
 def shards(network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A component with its weights in several files."""
-    monkeypatch.setattr(checkpoints, "SHARD", "4KB")
+    monkeypatch.setattr(networks, "SHARD", "4KB")
     save_network(network, tmp_path / "text_proj")
     return tmp_path / "text_proj"
 
@@ -131,13 +131,13 @@ def test_large_weights_go_into_several_files_as_others_read_them(shards: Path, n
 
 
 def test_files_of_an_earlier_save_are_removed(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "SHARD", "15MB")
+    monkeypatch.setattr(networks, "SHARD", "15MB")
     network = tiny_network("TextProjection", TEXT_PROJ, seed=1)
     save_network(network, shards)
     assert sorted(path.name for path in shards.iterdir()) == ["config.json", "model.safetensors"]
     loaded = load_network(shards)
     assert torch.equal(loaded.embedding_proj.weight, network.embedding_proj.weight.half().float())
-    monkeypatch.setattr(checkpoints, "SHARD", "4KB")
+    monkeypatch.setattr(networks, "SHARD", "4KB")
     save_network(network, shards)
     assert not (shards / "model.safetensors").exists()
     load_network(shards)
@@ -301,7 +301,10 @@ def test_no_pickle_is_read_whatever_its_name(folder: Path, tmp_path: Path) -> No
     (folder / "model.safetensors").unlink()
     for name in ("pytorch_model.bin", "diffusion_pytorch_model.bin", "model.pt", "model.ckpt"):
         (folder / name).write_bytes(pickle.dumps(Bomb(trace)))
-    assert failure(load_network, folder).startswith("no .safetensors file in")
+    assert failure(load_network, folder) == (
+        f"{folder} has its weights in diffusion_pytorch_model.bin, and a pickle can run any code as it is read: "
+        f"convert it with `unclip models convert {folder}`"
+    )
     for garbage in (pickle.dumps(Bomb(trace)), b"GIF89a" * 100):
         (folder / "model.safetensors").write_bytes(garbage)
         assert "is missing or damaged" in failure(load_network, folder)

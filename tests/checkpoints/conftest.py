@@ -1,0 +1,35 @@
+"""Published checkpoints with random weights, each made once."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.published import SIZES, add_image_tower, published
+
+
+@pytest.fixture(scope="package")
+def karlo(tmp_path_factory: pytest.TempPathFactory):
+    """Folder and pipeline of diffusers, by the name of its sizes; neither is to be changed."""
+    made: dict[str, tuple[Path, object]] = {}
+
+    def make(name: str) -> tuple[Path, object]:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            pipe = published(SIZES[name], folder)
+            pipe.save_pretrained(folder / "karlo")
+            made[name] = folder / "karlo", pipe
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="package")
+def variations(karlo, tmp_path_factory: pytest.TempPathFactory):
+    """The folder of a repository for variations, its image tower, and the pipeline it was made from."""
+    import shutil
+
+    folder, pipe = karlo("one")
+    copy = Path(shutil.copytree(folder, tmp_path_factory.mktemp("models") / "variations"))
+    tower = add_image_tower(copy, SIZES["one"])
+    shutil.rmtree(copy / "prior")
+    return copy, tower, pipe

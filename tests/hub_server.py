@@ -1,0 +1,123 @@
+"""A server on the loopback that speaks as much of the hub's protocol as fetching a model takes."""
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Hub:
+    """One repository. `requests` holds what was asked; `broken` and `forged` name files to go wrong with."""
+
+    name: str
+    folder: Path
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, Range
+    broken: dict[str, int] = field(default_factory=dict)  # the first answer with them ends after so many bytes
+    forged: set[str] = field(default_factory=set)  # they have another content than was announced
+    url: str = ""
+
+    def files(self) -> list[str]:
+        paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        return [path.relative_to(self.folder).as_posix() for path in paths]
+
+    def etag(self, file: str) -> str:
+        """The SHA-256 of a large file, which here are the weights, and git's hash of another."""
+        data = (self.folder / file).read_bytes()
+        if file.endswith(".safetensors"):
+            return hashlib.sha256(data).hexdigest()
+        return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+    def asked(self, method: str, ending: str) -> list[str | None]:
+        """The Range headers of the requests for a file."""
+        return [r for kind, path, r in self.requests if kind == method and path.endswith(ending)]
+
+
+@contextmanager
+def serve(hub: Hub) -> Iterator[Hub]:
+    """Serve a hub until the block ends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, body: bool) -> None:
+            path = self.path.partition("?")[0]
+            hub.requests.append((self.command, path, self.headers.get("Range")))
+            if path == f"/api/models/{hub.name}/revision/main" or path == f"/api/models/{hub.name}":
+                siblings = [{"rfilename": file} for file in hub.files()]
+                return self.send_json({"_id": "1", "id": hub.name, "sha": COMMIT, "siblings": siblings, "tags": []})
+            if path == f"/api/models/{hub.name}/tree/{COMMIT}":
+                return self.send_json([self.entry(file) for file in hub.files()])
+            found = re.fullmatch(f"/{hub.name}/resolve/(?:{COMMIT}|main)/(.+)", path)
+            if found is None:
+                return self.send_json({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+            if found[1] not in hub.files():
+                return self.send_json({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
+            self.send_file(found[1], body)
+
+        def entry(self, file: str) -> dict:
+            size = (hub.folder / file).stat().st_size
+            entry = {"type": "file", "path": file, "size": size, "oid": hub.etag(file)}
+            if file.endswith(".safetensors"):
+                entry |= {"oid": "1" * 40, "lfs": {"oid": hub.etag(file), "size": size, "pointerSize": 100}}
+            return entry
+
+        def send_file(self, file: str, body: bool) -> None:
+            data = (hub.folder / file).read_bytes()
+            if file in hub.forged:
+                data = data[:-1] + bytes([data[-1] ^ 1])
+            start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+            part = data[start:]
+            self.send_response(206 if start else 200)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            self.send_header("Content-Length", str(len(part)))
+            self.send_header("ETag", f'"{hub.etag(file)}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            if file.endswith(".safetensors"):
+                self.send_header("X-Linked-Etag", f'"{hub.etag(file)}"')
+                self.send_header("X-Linked-Size", str(len(data)))
+            self.end_headers()
+            if body and file in hub.broken and not start:
+                self.wfile.write(part[: hub.broken.pop(file)])
+                self.close_connection = True
+            elif body:
+                self.wfile.write(part)
+
+        def send_json(self, value: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
+            data = json.dumps(value).encode()
+            self.send_response(status)
+            for key, text in {"Content-Type": "application/json", **(headers or {})}.items():
+                self.send_header(key, text)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

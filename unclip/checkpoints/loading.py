@@ -1,0 +1,47 @@
+"""A name, a folder or a hub id -> a Checkpoint."""
+
+from pathlib import Path
+
+import torch
+
+from unclip import hub
+from unclip.bundled import INDEX, components, find_checkpoint
+from unclip.checkpoints.karlo import is_karlo, load_karlo
+from unclip.checkpoints.memory import Shelf
+from unclip.checkpoints.own import load_own
+from unclip.checkpoints.parts import Checkpoint, Loader
+from unclip.checkpoints.tensors import tensor_shapes
+from unclip.device import free_memory
+from unclip.files import read_json
+from unclip.names import check_memory
+
+HEADROOM = 1.3  # of memory over the weights: for activations, and for what else the machine does
+
+
+def load_checkpoint(name: str | Path, device: torch.device, dtype: torch.dtype, memory: str = "high") -> Checkpoint:
+    """Read a whole checkpoint onto `device`, its denoisers in `dtype`, CLIP in float32. A hub id is fetched.
+
+    memory: "high" keeps all networks there; "low" one at a time, read anew when it is used; "auto" does what the free
+    memory allows. Raises CheckpointError.
+    """
+    folder = find_checkpoint(name, download=True)
+    index = read_json(folder / INDEX)
+    parts = components(index)
+    mode = check_memory(memory)
+    if mode == "auto":
+        mode = "high" if weight_bytes(folder, parts, dtype) * HEADROOM < free_memory(device) else "low"
+    loader = Loader(folder, device, dtype, Shelf() if mode == "low" else None)
+    # From the hub, the name by which it is found there again.
+    origin, revision = hub.identity(folder) or (str(index.get("name", folder.name)), None)
+    load = load_karlo if is_karlo(index) else load_own
+    return load(index, loader, name=origin, revision=revision)
+
+
+def weight_bytes(folder: Path, parts: dict[str, str], dtype: torch.dtype) -> int:
+    """What a checkpoint's weights take in memory: CLIP is kept in float32, everything else in `dtype`."""
+    total = 0
+    for part in parts:
+        if (folder / part / "config.json").is_file():
+            values = sum(torch.Size(shape).numel() for shape in tensor_shapes(folder / part).values())
+            total += values * (4 if part in ("clip", "text_encoder", "image_encoder") else dtype.itemsize)
+    return total

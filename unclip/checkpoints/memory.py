@@ -1,0 +1,62 @@
+"""Networks that are not in memory together: for machines that hold one of them, but not all."""
+
+import ctypes
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from unclip.checkpoints.networks import Read
+
+SMALL = 1 << 16  # values; what has no more (norms, biases) stays, costs little and tells where its network lives
+
+
+class Shelf:
+    """Holds the weights of one network at a time. Calling a network reads its weights and frees those of the last."""
+
+    def __init__(self) -> None:
+        self._large: dict[nn.Module, dict[str, torch.Tensor]] = {}  # what is freed, as tensors without storage
+        self._read: dict[nn.Module, Read] = {}
+        self._held: nn.Module | None = None
+
+    def put(self, network: nn.Module, read: Read, device: torch.device | str) -> nn.Module:
+        """Add an empty network; only what is small of it is read now. Returns it."""
+        tensors = network.state_dict()
+        self._large[network] = {name: t.to("meta") for name, t in tensors.items() if t.numel() > SMALL}
+        self._read[network] = read
+        small = tensors.keys() - self._large[network].keys()
+        network.load_state_dict(read(small), strict=False, assign=True)
+        for module in network.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                if not buffer.is_meta:
+                    module._buffers[name] = buffer.to(device)
+        network.register_forward_pre_hook(lambda module, _: self.hold(module))
+        return network.eval().requires_grad_(False)
+
+    def hold(self, network: nn.Module) -> None:
+        """Have the weights of `network` in memory, and of no other."""
+        if network is self._held:
+            return
+        self.free()
+        with torch.inference_mode(False):  # or what is read now could not be used outside of it
+            network.load_state_dict(self._read[network](self._large[network].keys()), strict=False, assign=True)
+        self._held = network
+
+    def free(self) -> None:
+        """Let go of the weights that are held, if any are."""
+        if self._held is not None:
+            self._held.load_state_dict(self._large[self._held], strict=False, assign=True)
+            self._held = None
+            give_back()
+
+
+def give_back() -> None:
+    """Hand memory that was freed back to the system, where the allocators would keep it."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    trim: Callable[[int], int] | None = None
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl has not
+    if trim is not None:
+        trim(0)

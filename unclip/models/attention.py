@@ -1,0 +1,64 @@
+"""The attention of the decoder's U-Net, over the pixels of a level and the text's tokens together."""
+
+import weakref
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention, AttnAddedKVProcessor, AttnAddedKVProcessor2_0
+from einops import rearrange
+from torch import Tensor, nn
+
+PROCESSORS = (AttnAddedKVProcessor, AttnAddedKVProcessor2_0)
+
+
+def attend_to_text(unet: nn.Module) -> nn.Module:
+    """Give every attention over added tokens in `unet` a `TextAttention` of its own; returns `unet`."""
+    for module in unet.modules():
+        if isinstance(module, Attention) and isinstance(module.processor, PROCESSORS) and not module.norm_cross:
+            module.set_processor(TextAttention())
+    return unet
+
+
+class TextAttention:
+    """What diffusers' processor for added keys and values computes, with two differences.
+
+    The text's keys and values are the same at every step of a picture, so they are projected once. And a level with as
+    many pixels as there are tokens works: diffusers takes the tokens' mask for one of all keys there, and fails.
+    """
+
+    def __init__(self) -> None:
+        self._text: weakref.ref[Tensor] | None = None  # of which `_projected` is the projection
+        self._projected: tuple[Tensor, Tensor] | None = None
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """`b c h w`, text tokens `b n e`, and a bias of the tokens `b 1 n` (0, or -10,000 for padding) -> `b c h w`."""
+        pixels = attn.group_norm(hidden_states.flatten(2)).transpose(1, 2)  # b hw c
+        keys, values = self._of_text(attn, encoder_hidden_states)
+        if not attn.only_cross_attention:
+            if attention_mask is not None:
+                attention_mask = F.pad(attention_mask, (0, pixels.shape[1]))  # no pixel is hidden
+            keys = torch.cat([keys, _heads(attn.to_k(pixels), attn)], dim=2)
+            values = torch.cat([values, _heads(attn.to_v(pixels), attn)], dim=2)
+        bias = None if attention_mask is None else attention_mask[:, None].to(pixels.dtype)  # b 1 1 keys
+        out = F.scaled_dot_product_attention(_heads(attn.to_q(pixels), attn), keys, values, attn_mask=bias)
+        out = attn.to_out[1](attn.to_out[0](rearrange(out, "b h n c -> b n (h c)")))
+        return hidden_states + out.transpose(1, 2).reshape(hidden_states.shape)
+
+    def _of_text(self, attn: Attention, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the text, each `b h n c`."""
+        if self._text is not None and self._text() is text:
+            return self._projected
+        projected = _heads(attn.add_k_proj(text), attn), _heads(attn.add_v_proj(text), attn)
+        if torch.is_inference_mode_enabled():  # in training each step has another text, and gradients
+            self._text, self._projected = weakref.ref(text), projected
+        return projected
+
+
+def _heads(x: Tensor, attn: Attention) -> Tensor:
+    return rearrange(x, "b n (h c) -> b h n c", h=attn.heads)

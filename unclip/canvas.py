@@ -273,3 +273,14 @@ def to_tensor(image: Image.Image) -> Tensor:
     """PIL image -> `3 h w` in [-1, 1]."""
     pixels = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
     return pixels.view(image.height, image.width, 3).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def to_square(image: Image.Image, side: int, crop: bool) -> Image.Image:
+    """An image as a square: squeezed, or the middle of it."""
+    width, height = image.size
+    if not crop:
+        return image.resize((side, side), Image.Resampling.BICUBIC)
+    short = min(width, height)
+    wide, high = (side * length // short for length in (width, height))
+    left, top = (wide - side) // 2, (high - side) // 2
+    return image.resize((wide, high), Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))

@@ -2,8 +2,9 @@
 
 The record is one JSON object: {"version", "model", "revision", "seed", "request", "score", "notes", "pixels"}. A PNG
 has it in the text chunk "unclip"; JPEG and WebP have it in the EXIF tag ImageDescription. It holds nothing that differs
-between two runs of one request (no times). "pixels" is a hash of the picture as it was drawn, before a lossy format changed it.
-Beside it, as "parameters" in PNG and as UserComment in EXIF, is the same in the lines that web interfaces read.
+between two runs of one request (no times). "pixels" is a hash of the picture as it was drawn, before a lossy format
+changed it. Beside it, as "parameters" in PNG and as UserComment in EXIF, is the same in the lines that web interfaces
+read.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from unclip.canvas import open_canvas, to_images, to_tensor
+from unclip.canvas import open_canvas, to_images, to_square, to_tensor
 from unclip.checkpoints import Checkpoint, load_checkpoint
 from unclip.device import pick_device, pick_dtype
 from unclip.diffusion.noise import generators
@@ -370,17 +370,6 @@ def micro_batches(requests: Iterable[Request], size: int) -> Iterator[list[Reque
         shared = traits
     if batch:
         yield batch
-
-
-def to_square(image: Image.Image, side: int, crop: bool) -> Image.Image:
-    """An image as a square: squeezed, or the middle of it."""
-    width, height = image.size
-    if not crop:
-        return image.resize((side, side), Image.Resampling.BICUBIC)
-    short = min(width, height)
-    wide, high = (side * length // short for length in (width, height))
-    left, top = (wide - side) // 2, (high - side) // 2
-    return image.resize((wide, high), Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))
 
 
 def picture_size(stage: Stage) -> tuple[int, int]:

@@ -145,3 +145,11 @@ def test_a_unet_without_mask_inputs_gets_no_hint() -> None:
     network = decoder(3, **PIXELS)
     image, known = torch.rand(2, 3, 8, 8), torch.ones(2, 1, 8, 8)
     assert "hint" not in network.condition(torch.randn(2, DIM), texts(2), image, known)
+
+
+def test_it_compiles_to_one_graph() -> None:
+    """Training compiles it; pieces would run at the speed of no compilation at all."""
+    network, embed, t = decoder(), torch.randn(2, DIM), torch.tensor([300, 700])
+    x, conditioning = torch.randn(2, 48, 4, 4), network.condition(embed, texts(2))
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, t, **conditioning), network(x, t, **conditioning))

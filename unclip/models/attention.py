@@ -52,10 +52,12 @@ class TextAttention:
 
     def _of_text(self, attn: Attention, text: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the text, each `b h n c`."""
-        if self._text is not None and self._text() is text:
+        # In training each step has another text, and gradients; and a reference would cut a compiled network to pieces.
+        keep = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
+        if keep and self._text is not None and self._text() is text:
             return self._projected
         projected = _heads(attn.add_k_proj(text), attn), _heads(attn.add_v_proj(text), attn)
-        if torch.is_inference_mode_enabled():  # in training each step has another text, and gradients
+        if keep:
             self._text, self._projected = weakref.ref(text), projected
         return projected
 

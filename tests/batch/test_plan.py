@@ -57,7 +57,7 @@ def test_braces_can_be_text():
 @pytest.mark.parametrize(
     ("fields", "settings", "field", "says"),
     [
-        ({}, {}, "prompt", "prompt is missing"),
+        ({}, {}, "prompt", "prompt is empty"),
         ({"prompt": " "}, {}, "prompt", "empty"),
         ({"prompt": "a {cat"}, {}, "prompt", "never closed"),
         ({"prompt": "{|a}{|b}"}, {"all_combinations": True}, "prompt", "empty"),

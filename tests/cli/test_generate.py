@@ -24,7 +24,7 @@ class Painter:
         return self
 
     def picture_size(self, request):
-        return 16, 16
+        return request.size or (16, 16)
 
     def stream(self, requests, batch_size=None, progress=None):
         self.requests = requests
@@ -51,7 +51,7 @@ def test_lines_and_files(painter, capsys, tmp_path):
     assert out.splitlines() == [f"new/out/{name}.png  seed {name[-1]}" for name in names]
     assert err == "unclip: note: it is plain\n"
     assert sorted(path.stem for path in (tmp_path / "new/out").iterdir()) == names
-    assert painter.opened == ("stickers", {"device": "auto", "dtype": "auto"})
+    assert painter.opened == ("stickers", {"device": "auto", "dtype": "auto", "memory": "auto"})
 
 
 def test_every_option_reaches_the_request(painter):
@@ -66,7 +66,7 @@ def test_every_option_reaches_the_request(painter):
         "prior_sampler": "unipc", "size": "64x32", "prior_best_of": 2, "id": None,
     }  # fmt: skip
     assert request.to_dict() == expected
-    assert painter.opened == ("here", {"device": "cpu", "dtype": "float32"})
+    assert painter.opened == ("here", {"device": "cpu", "dtype": "float32", "memory": "auto"})
 
 
 def test_json_lines(painter, capsys):

@@ -8,7 +8,7 @@ import torch
 from accelerate import init_empty_weights
 
 from unclip.errors import DataError, RecipeError
-from unclip.models.clip import ClipConfig
+from unclip.models.clip import Clip, ClipConfig, Tokenizer
 from unclip.training.recipe import STAGES, Fit, Sampling, build, load_recipe, presets
 from unclip.training.run import dataset
 from unclip.training.stages import ClipTask, DecoderTask, PriorTask, UpsamplerTask
@@ -94,22 +94,30 @@ def test_a_table_of_options_is_typed():
         build(ClipConfig, {"embed_dims": 8}, "x")
 
 
-def clip_of(config: ClipConfig) -> SimpleNamespace:
-    """What the other tasks need to know of a trained CLIP."""
+def clip_of(clip: Clip) -> SimpleNamespace:
+    """What the other tasks need of a trained CLIP."""
+    tokenizer = Tokenizer(clip.config.context_length)
     return SimpleNamespace(
-        clip=SimpleNamespace(config=config), image=lambda images: torch.randn(len(images), config.embed_dim)
+        clip=clip,
+        device=torch.device("cpu"),
+        image=lambda images: torch.randn(len(images), clip.config.embed_dim),
+        text=torch.no_grad()(lambda captions: clip.encode_tokens(tokenizer(captions))),
     )
+
+
+def examples(size: int, count: int = 16) -> tuple[torch.Tensor, list[str]]:
+    return torch.zeros(count, 3, size, size), ["a cat", "a dog"] * (count // 2)
 
 
 @pytest.mark.parametrize("name", presets())
 def test_the_presets_make_networks(name: str):
     recipe = load_recipe(name)
     assert set(recipe.stages) == set(STAGES)
+    clip = ClipTask(recipe.stage("clip"))
+    frozen = clip_of(clip.network)
+    prior = PriorTask(recipe.stage("prior"), frozen, examples)
+    decoder = DecoderTask(recipe.stage("decoder"), frozen, examples)
     with init_empty_weights():
-        clip = ClipTask(recipe.stage("clip"))
-        frozen = clip_of(clip.network.config)
-        prior = PriorTask(recipe.stage("prior"), frozen, lambda size, count: (torch.zeros(2, 3, size, size), []))
-        decoder = DecoderTask(recipe.stage("decoder"), frozen, None)
         upsampler = UpsamplerTask(recipe.stage("upsampler"), None)
     assert prior.network.transformer.config.embedding_dim == clip.network.config.embed_dim
     # What the bundled model promises: 64 px, then 256 px.

@@ -72,6 +72,26 @@ def theirs_of(pipe: UnCLIPPipeline, requests: list[Request]) -> tuple[np.ndarray
 # ---- whole pictures
 
 
+def steady(ours: Unclip, prompts: list[str], fields: dict) -> list[Request]:
+    """Requests with the first seeds whose pictures rounding does not decide.
+
+    Random networks that predict noise are ill-conditioned: the first step divides by sqrt(alpha bar) = 5e-5 and cuts at
+    1, so that where x and the noise all but cancel, the last bit of either decides a pixel. Such seeds are told by
+    what a millionth more of the decoder's and the prior's first layer does.
+    """
+    layers = ours.decoder.network.unet.conv_in, ours.prior.network.transformer.proj_in
+    for first in range(7, 27):
+        requests = [ours.resolve(Request(prompt=p, seed=first + 5 * i, **fields)) for i, p in enumerate(prompts)]
+        picture = ours.draw(requests)[0]
+        hooks = [layer.register_forward_hook(lambda _, given, out: out * (1 + 1e-6)) for layer in layers]
+        other = ours.draw(requests)[0]
+        for hook in hooks:
+            hook.remove()
+        if (picture - other).abs().max() < 1 / 255:
+            return requests
+    raise AssertionError("no seed gives a steady picture")
+
+
 @pytest.mark.parametrize(
     ("prompts", "fields"),
     [
@@ -86,7 +106,7 @@ def theirs_of(pipe: UnCLIPPipeline, requests: list[Request]) -> tuple[np.ndarray
 def test_pictures_are_those_of_diffusers(both, prompts: list[str], fields: dict) -> None:
     ours, theirs = both
     steps = {"prior_steps": 3, "steps": 4, "upsampler_steps": 3}
-    requests = [ours.resolve(Request(prompt=p, seed=7 + 5 * i, **steps | fields)) for i, p in enumerate(prompts)]
+    requests = steady(ours, prompts, steps | fields)
     assert (requests[0].prior_best_of, requests[0].sampler, requests[0].prior_sampler) == (1, "unclip", "unclip")
     expected, seen = theirs_of(theirs, requests)
     pictures, scores, _ = ours.draw(requests)

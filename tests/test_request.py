@@ -150,6 +150,7 @@ WIDER = {"mode": "outpaint", "image": "photo.png", "prompt": "a cat"}
         (EDIT | {"size": 64}, "size is not for inpainting"),
         (EDIT | {"mask_mode": "red"}, "mask_mode 'red' is unknown; choose from white, black, alpha"),
         (EDIT | {"keep_style": 1.5}, "keep_style must be a number from 0 to 1"),
+        (EDIT | {"prompt": "", "keep_style": 0.5}, "keep_style below 1 mixes"),
         (EDIT | {"harmonize": 0}, "harmonize must be a whole number from 1"),
         (EDIT | {"feather": -1}, "feather must be a whole number from 0"),
         (WIDER, "say how far"),

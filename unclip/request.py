@@ -157,6 +157,11 @@ class Request:
             self._normalise("keep_style", _number("keep_style", self.keep_style, 1))
         if self.mode != "generate" and self.image is None:
             raise RequestError(f"image is missing; name the picture to {self.mode}")
+        said = any((getattr(self, name) or "").strip() for name in ("prompt", *SIDE_PROMPTS))
+        if self.keep_style is not None and self.keep_style < 1 and not said:
+            raise RequestError(
+                "keep_style below 1 mixes the image's style with a prompt's: give a prompt, or leave it out"
+            )
         if self.mode == "inpaint" and self.size is not None:
             raise RequestError("size is not for inpainting, whose result is as large as the image: leave it out")
         if self.mode == "outpaint":

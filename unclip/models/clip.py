@@ -61,6 +61,18 @@ class TextEncoding(NamedTuple):
     tokens: Tensor  # b n int64, the ids that the tokenizer gave
 
 
+def unread(tokens: Tensor) -> TextEncoding:
+    """Tokens `b n` without what CLIP says of them, for a decoder that reads with a text encoder of its own."""
+    nothing = torch.empty(len(tokens), 0, device=tokens.device)
+    return TextEncoding(nothing, nothing, own_tokens(tokens), tokens)
+
+
+def own_tokens(tokens: Tensor) -> Tensor:
+    """Tokens `b n` -> mask `b n`, True up to the end-of-text token, which has the largest id."""
+    last = tokens.flip(-1).argmax(dim=-1, keepdim=True)  # b 1, from the right: a prompt may spell the token out
+    return torch.arange(tokens.shape[1], device=tokens.device) < tokens.shape[1] - last
+
+
 class Clip(nn.Module):
     """An open_clip model: its parameters carry the names of `open_clip.CustomTextCLIP`."""
 
@@ -96,9 +108,7 @@ class Clip(nn.Module):
     def encode_tokens(self, tokens: Tensor) -> TextEncoding:
         """Tokens `b n` -> embedding `b d`, states `b n d`, mask `b n` (up to the end-of-text token, the largest id)."""
         embed, states = self.text(tokens)
-        last = tokens.flip(-1).argmax(dim=-1, keepdim=True)  # b 1, from the right: a prompt may spell the token out
-        mask = torch.arange(tokens.shape[1], device=tokens.device) < tokens.shape[1] - last  # b n
-        return TextEncoding(self._scaled(embed), states, mask, tokens)
+        return TextEncoding(self._scaled(embed), states, own_tokens(tokens), tokens)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Images `b 3 h w` in [-1, 1] -> embedding `b d`; any size, resized to the tower's own."""

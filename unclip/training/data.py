@@ -26,27 +26,31 @@ from unclip.training.stored import Folder, Shards
 class Scenes(Dataset[Sample]):
     """Scenes composed without end: no epochs, as no index repeats. Raises DataError for an unknown split."""
 
-    def __init__(self, size: int, seed: int, split: str = "train", singles: float = scenes.SINGLES):
+    def __init__(self, size: int, seed: int, split: str = "train", singles: float = scenes.SINGLES, alike: int = 1):
         if split not in scenes.SPLITS:
             raise DataError(f"scenes have no split {split!r}; {_nearest(split, scenes.SPLITS)}")
-        self.size, self.seed, self.split, self.singles = size, seed, split, singles
+        self.size, self.seed, self.split, self.singles, self.alike = size, seed, split, singles, alike
 
     def __getitem__(self, index: int) -> Sample:
-        scene, caption = scenes.scene_at(self.seed, index, self.split, self.singles)
+        scene, caption = scenes.scene_at(self.seed, index, self.split, self.singles, self.alike)
         pixels = torch.from_numpy(scenes.render(scene, self.size))  # h w 3
         return pixels.permute(2, 0, 1).contiguous(), caption  # 3 h w
 
 
 # The keys of each kind of data: is the key required?
-KINDS = {"scenes": {"split": False, "singles": False}, "folder": {"path": True}, "webdataset": {"shards": True}}
+KINDS = {
+    "scenes": {"split": False, "singles": False, "alike": False},
+    "folder": {"path": True},
+    "webdataset": {"shards": True},
+}
 
 
 def open_dataset(config: Mapping[str, Any], size: int, seed: int) -> Dataset[Sample]:
     """The dataset a recipe's table asks for.
 
-    One of {kind = "scenes", split = "train", singles = 0.45}, {kind = "folder", path = "..."}, {kind = "webdataset",
-    shards = "..." or a list}. Raises DataError, naming the nearest known name, for a kind or key that is not one
-    of these.
+    One of {kind = "scenes", split = "train", singles = 0.45, alike = 1}, {kind = "folder", path = "..."},
+    {kind = "webdataset", shards = "..." or a list}. Raises DataError, naming the nearest known name, for a kind or key
+    that is not one of these.
     """
     kind = config.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
@@ -63,11 +67,15 @@ def open_dataset(config: Mapping[str, Any], size: int, seed: int) -> Dataset[Sam
         if key == "singles":
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
                 raise DataError(f"data key 'singles' is {value!r}; it must be a share from 0 to 1")
+        elif key == "alike":
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise DataError(f"data key 'alike' is {value!r}; it must be a whole number from 1 up")
         elif not all(isinstance(part, str | Path) and str(part) for part in parts):
             kinds = "a path or a list of paths" if key == "shards" else "a string"
             raise DataError(f"data key {key!r} is {value!r}; it must be {kinds}")
     if kind == "scenes":
-        return Scenes(size, seed, config.get("split", "train"), config.get("singles", scenes.SINGLES))
+        given = {key: value for key, value in config.items() if key != "kind"}
+        return Scenes(size, seed, **given)
     if kind == "folder":
         return Folder(config["path"], size, seed)
     return Shards(config["shards"], size, seed)

@@ -1,8 +1,9 @@
 """A recipe: one TOML file that says what each stage is, on what it is trained, and for how long.
 
 `[data]` names the pictures (unclip.training.data); `[clip]`, `[prior]`, `[decoder]` and `[upsampler]` hold one stage
-each, with a table `model` (the sizes of its network), `task` (what is drawn and dropped in training), `fit` (the
-optimisation) and `sampling` (the defaults of the finished model).
+each, with a table `data` (what this stage is shown otherwise than `[data]` says), `model` (the sizes of its network),
+`task` (what is drawn and dropped in training), `fit` (the optimisation) and `sampling` (the defaults of the finished
+model).
 """
 
 import tomllib
@@ -61,6 +62,7 @@ class StageRecipe:
     """One stage: the sizes of its network, its task's options, its optimisation, its defaults when it is used."""
 
     source: str = "recipe"  # the file, for messages
+    data: Mapping[str, Any] = field(default_factory=dict)  # what this stage is shown otherwise than the recipe says
     model: Mapping[str, Any] = field(default_factory=dict)
     sampling: Sampling = field(default_factory=Sampling)
     task: Mapping[str, Any] = field(default_factory=dict)
@@ -120,10 +122,12 @@ def load_recipe(source: str | Path) -> Recipe:
 def stage_recipe(table: Mapping[str, Any], name: str, source: str) -> StageRecipe:
     """The table of the stage `name` -> StageRecipe."""
     where = f"{source} [{name}]"
-    check_keys(table, ("model", "fit") if name == "clip" else ("model", "task", "fit", "sampling"), where)
+    tables = ("data", "model", "fit") if name == "clip" else ("data", "model", "task", "fit", "sampling")
+    check_keys(table, tables, where)
     parts = {key: subtable(table, key, where) for key in table}
     return StageRecipe(
         source=source,
+        data=parts.get("data", {}),
         model=parts.get("model", {}),
         task=parts.get("task", {}),
         fit=build(Fit, parts.get("fit", {}), f"{source} [{name}.fit]"),

@@ -54,13 +54,14 @@ def train(
     resumed = stages_to_resume(names, out) if resume else []
     if not resume and (there := [out / name for name in names if has_state(out / name)]):
         raise InputError(f"{there[0]} holds a run already: add --resume to go on, or choose another --out")
-    pictures = cache(partial(dataset, loaded))  # to list a folder or walk through shards may take minutes
+    opened = cache(partial(dataset, loaded))  # to list a folder or walk through shards may take minutes
     start = None if init is None else find_checkpoint(init)
     if start is not None and "clip" not in names and not (out / "model" / "clip").exists():
         save_network(load_network(start / "clip"), out / "model" / "clip")
     with torch.random.fork_rng():  # the seeds below are not the caller's
         for name in names:
             table = loaded.stage(name)
+            pictures = partial(opened, stage=name if table.data else None)
             torch.manual_seed(loaded.seed)  # the initial weights
             task = new_task(name, loaded, out / "model", where, pictures)
             if start is not None and name not in resumed:
@@ -100,12 +101,13 @@ def stages_to_resume(names: list[str], out: Path) -> list[str]:
     return found
 
 
-def dataset(recipe: Recipe, size: int) -> Dataset[Sample]:
-    """The pictures that the recipe names, as squares of `size` pixels."""
+def dataset(recipe: Recipe, size: int, stage: str | None = None) -> Dataset[Sample]:
+    """The pictures that the recipe names, as squares of `size` pixels; with a stage, as its own table has them."""
     try:
-        return open_dataset(recipe.data, size, recipe.seed)
+        return open_dataset({**recipe.data, **(recipe.stage(stage).data if stage else {})}, size, recipe.seed)
     except DataError as error:
-        raise DataError(f"{recipe.source} [data]: {error}") from None
+        where = f"[data] and [{stage}.data]" if stage else "[data]"
+        raise DataError(f"{recipe.source} {where}: {error}") from None
 
 
 def new_task(name: str, recipe: Recipe, model: Path, device: torch.device, pictures: Pictures) -> Task:

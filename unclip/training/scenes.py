@@ -77,24 +77,38 @@ class Scene:
     size_word: str | None = None
 
 
-def scene_at(seed: int, index: int, split: str = "train", singles: float = SINGLES) -> tuple[Scene, str]:
+def scene_at(
+    seed: int, index: int, split: str = "train", singles: float = SINGLES, alike: int = 1
+) -> tuple[Scene, str]:
     """Scene and caption number ``index`` of the stream ``seed``: the same on every machine, in any order.
+
+    Args:
+        alike: So many scenes in a row share their background, and have to be told apart by what else they show.
 
     Raises:
         DataError: an unknown split.
     """
     # Philox is counter based: any (seed, index) is reached at once, and streams do not overlap.
     rng = np.random.Generator(np.random.Philox(key=[seed, index]))
-    scene = draw_scene(rng, tuple(load_nouns()), split, singles)
+    of_the_row = np.random.Generator(np.random.Philox(key=[seed + 2**32, index // alike]))  # no stream has such a seed
+    background = _pick(of_the_row, _COLOURS) if alike > 1 else None
+    scene = draw_scene(rng, tuple(load_nouns()), split, singles, background)
     return scene, caption(scene, rng)
 
 
-def draw_scene(rng: np.random.Generator, nouns: Sequence[str], split: str = "train", singles: float = SINGLES) -> Scene:
+def draw_scene(
+    rng: np.random.Generator,
+    nouns: Sequence[str],
+    split: str = "train",
+    singles: float = SINGLES,
+    background: str | None = None,
+) -> Scene:
     """Draw a scene of at least two ``nouns``: by default 45% single objects, 35% pairs, 20% counts.
 
     Args:
         split: "train", or "held_out" for the combinations that training never shows (see ``is_held_out``).
         singles: The share of single objects; pairs are to counts as seven to four in the rest.
+        background: One of BACKGROUNDS, or None for any.
 
     Raises:
         DataError: an unknown split, or fewer than two nouns.
@@ -110,19 +124,19 @@ def draw_scene(rng: np.random.Generator, nouns: Sequence[str], split: str = "tra
     count = _pick(rng, COUNTS) if kind == "count" else None
     # Only what decides the split is drawn again, so that both splits have the same shares of everything else.
     for _ in range(10_000):
-        background = _pick(rng, _COLOURS)
+        colour = background or _pick(rng, _COLOURS)
         names = (_pick(rng, nouns), _pick(rng, nouns)) if kind == "pair" else (_pick(rng, nouns),)
         distinct = kind != "pair" or names[0] != names[1]
-        if distinct and _held_out(_combination(names, background, count)) == wanted:
+        if distinct and _held_out(_combination(names, colour, count)) == wanted:
             break
     else:
         raise DataError(f"these {len(nouns)} nouns have no {kind} scene in the split {split!r}: give more nouns")
     if kind == "single":
         placed, size_word = _single(rng, names[0])
-        return Scene((placed,), background, kind, size_word=size_word)
+        return Scene((placed,), colour, kind, size_word=size_word)
     if kind == "pair":
-        return Scene(_pair(rng, names, relation), background, kind, relation=relation)
-    return Scene(_group(rng, names[0], count), background, kind, count=count)
+        return Scene(_pair(rng, names, relation), colour, kind, relation=relation)
+    return Scene(_group(rng, names[0], count), colour, kind, count=count)
 
 
 def is_held_out(scene: Scene) -> bool:

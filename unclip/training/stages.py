@@ -16,7 +16,7 @@ from unclip.diffusion.codec import PixelUnshuffle
 from unclip.diffusion.denoiser import Schedule, add_noise
 from unclip.diffusion.noise import generators
 from unclip.errors import CheckpointError, RecipeError
-from unclip.models.clip import Clip, ClipConfig, TextEncoding, Tokenizer, contrastive_loss
+from unclip.models.clip import Clip, ClipConfig, TextEncoding, Tokenizer, contrastive_loss, unread
 from unclip.models.decoder import Decoder, TextEncoder, TextEncoderConfig, TextProjection, TextProjectionConfig
 from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler, enlarge
@@ -76,15 +76,19 @@ class FrozenClip:
         with torch.autocast(self.device.type, enabled=False):
             return self.clip.encode_tokens(self.tokenizer(captions).to(self.device))
 
-    @torch.no_grad()
-    def text_or_nothing(self, captions: list[str], drop: Tensor) -> TextEncoding:
-        """The captions' encoding, and that of the empty text where `drop` (`b` bool) says so."""
-        return self.text(["" if gone else caption for caption, gone in zip(captions, drop.tolist(), strict=True)])
+    def tokens(self, captions: list[str]) -> TextEncoding:
+        """The captions, not read by CLIP: for a decoder with a text encoder of its own."""
+        return unread(self.tokenizer(captions).to(self.device))
 
     @torch.no_grad()
     def image(self, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):
             return self.clip.encode_image(images.float())
+
+
+def leave_out(captions: list[str], drop: Tensor) -> list[str]:
+    """The captions, empty where `drop` (`b` bool) says so."""
+    return ["" if gone else caption for caption, gone in zip(captions, drop.tolist(), strict=True)]
 
 
 class PriorTask:
@@ -109,7 +113,7 @@ class PriorTask:
     def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
         x0 = self.network.whiten(self.clip.image(images))  # b d
         drop = torch.rand(len(x0), generator=generator) < self.options.text_drop
-        text = self.clip.text_or_nothing(captions, drop)
+        text = self.clip.text(leave_out(captions, drop))
         t, noise = draw_noise(x0, self.schedule, generator)
         x0_hat = network(add_noise(x0, noise, t, self.schedule), t, **self.network.condition(text))
         cosine = F.cosine_similarity(self.network.unwhiten(x0_hat.float()), self.network.unwhiten(x0)).mean()
@@ -165,7 +169,8 @@ class DecoderTask:
 
     def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
         drop_embed, drop_text = torch.rand(2, len(images), generator=generator)
-        text = self.clip.text_or_nothing(captions, drop_text < self.options.text_drop)
+        read = self.clip.text if self.network.text_encoder is None else self.clip.tokens
+        text = read(leave_out(captions, drop_text < self.options.text_drop))
         gone = (drop_embed < self.options.embed_drop)[:, None].to(images.device)
         embed = torch.where(gone, self.network.projection.null_embed, self.clip.image(images))
         known = random_known(len(images), self.size, self.options.known, generator).to(images.device)

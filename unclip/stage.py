@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unclip.diffusion.codec import Codec, Identity
 from unclip.diffusion.denoiser import Denoise, Schedule, denoiser
 from unclip.diffusion.guidance import Conditioning, clamped, guided
-from unclip.diffusion.masking import continue_error, keep_known, levelled
+from unclip.diffusion.masking import keep_known, levelled
 from unclip.diffusion.noise import randn
 from unclip.diffusion.samplers import Progress, sample
 
@@ -103,16 +103,10 @@ class Stage:
         if known is not None:
             image, mask = known.image.to(device, torch.float32), known.mask.to(device, torch.float32)
             latent, kept = self.codec.encode(image), self.codec.encode_mask(mask)
-            last = keep_known(levelled(last, partial(self._level, image=image, mask=mask)), latent, kept)
-            denoise = keep_known(denoise, latent, kept)
+            denoise, last = (keep_known(each, latent, kept) for each in (denoise, last))
         x = randn(self.shape, generators, device)
         x0 = sample(denoise, x, self.schedule, sampler, steps, generators, progress, repeats=repeats, last=last)
         return self.codec.decode(x0)
-
-    def _level(self, x0: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-        """Continue the error that x0 makes where the picture is known, over a sixteenth of the picture's width."""
-        picture = continue_error(self.codec.decode(x0), image, mask, reach=image.shape[-1] / 16)
-        return self.codec.encode(picture)
 
     def _denoiser(
         self, network: nn.Module, cond: Conditioning, uncond: Conditioning | None, guidance: float

@@ -179,6 +179,13 @@ def test_margins_make_the_canvas() -> None:
     assert (canvas.known == KEEP).sum() == 40 * 60
 
 
+def test_a_prompt_for_a_side_where_nothing_is_added_is_refused() -> None:
+    outpainting(left=9, left_prompt="a cat")
+    for fields in ({"left": 9}, {"size": (80, 40), "anchor": "right"}):
+        with pytest.raises(RequestError, match="right_prompt is given, and nothing is added on that side"):
+            outpainting(**fields, right_prompt="a cat")
+
+
 @pytest.mark.parametrize("anchor", ANCHORS)
 def test_an_anchor_says_where_the_image_goes(anchor: str) -> None:
     left, top, _, _ = outpainting(size=(101, 81), anchor=anchor).origin

@@ -140,6 +140,10 @@ def outpainting(request: Request, size: tuple[int, int]) -> tuple[int, int, int,
         raise RequestError(
             f"the canvas would be {size_text((width, height))}, with sides of at most {MAX_SIDE}: add less"
         )
+    added = dict(zip(SIDES, (left, width - size[0] - left, top, height - size[1] - top), strict=True))
+    for side, pixels in added.items():
+        if getattr(request, f"{side}_prompt") is not None and not pixels:
+            raise RequestError(f"{side}_prompt is given, and nothing is added on that side: add some, or leave it out")
     return left, top, width, height
 
 

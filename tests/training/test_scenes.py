@@ -15,8 +15,12 @@ from unclip.training.captions import canonical_caption, caption, vocabulary
 from unclip.training.scenes import (
     BACKGROUNDS,
     COUNTS,
+    GRID,
+    LARGE,
+    MEDIUM,
     RELATIONS,
     SIZE_WORDS,
+    SMALL,
     Placed,
     Scene,
     draw_scene,
@@ -144,8 +148,7 @@ def test_counts_and_sizes_are_as_named(drawn):
             assert len({placed.name for placed in scene.objects}) == 1
         elif scene.kind == "single":
             (placed,) = scene.objects
-            low, high = {"small": (0.28, 0.38), "large": (0.75, 0.92), None: (0.5, 0.72)}[scene.size_word]
-            assert low <= placed.size <= high
+            assert placed.size == {"small": SMALL, "large": LARGE, None: MEDIUM}[scene.size_word]
 
 
 @pytest.mark.parametrize("pixels", [64, 256])
@@ -261,6 +264,14 @@ def test_errors_name_the_fix(tmp_path):
 def test_import_is_light():
     code = "import sys, unclip.training.scenes; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_every_object_stands_on_the_grid_in_one_of_three_sizes(drawn):
+    placed = [each for scene, _ in drawn for each in scene.objects]
+    assert {each.size for each in placed} == {SMALL, MEDIUM, LARGE}
+    for each in placed:
+        for centre in (each.x, each.y):
+            assert ((centre - each.size / 2) / GRID).is_integer(), each
 
 
 def test_the_share_of_single_objects_can_be_set():

@@ -11,7 +11,7 @@ import pytest
 
 from unclip.bundled import bundled
 from unclip.errors import DataError
-from unclip.training.captions import canonical_caption, caption, vocabulary
+from unclip.training.captions import canonical_caption, caption, nouns_in, vocabulary
 from unclip.training.scenes import (
     BACKGROUNDS,
     COUNTS,
@@ -290,3 +290,13 @@ def test_rows_of_scenes_share_a_background_when_asked():
     assert len({scene.objects[0].name for row in rows for scene in row}) > 100
     assert not any(is_held_out(scene) for row in rows for scene in row)
     assert len({scene_at(3, i, alike=1)[0].background for i in range(8)}) > 1
+
+
+def test_only_the_nouns_that_are_named_are_drawn_and_their_words_tell_which():
+    nouns = ("cat", "hot dog", "chick")
+    drawn = [scene_at(3, i, nouns=nouns) for i in range(200)]
+    assert {placed.name for scene, _ in drawn for placed in scene.objects} == set(nouns)
+    words = vocabulary(nouns).words
+    assert all(unknown_words(text, words) == [] for _, text in drawn)
+    assert nouns_in(words) == tuple(noun for noun in load_nouns() if noun in nouns)  # no dog, no chicken
+    assert nouns_in(vocabulary().words) == tuple(load_nouns())

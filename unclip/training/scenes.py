@@ -83,12 +83,18 @@ class Scene:
 
 
 def scene_at(
-    seed: int, index: int, split: str = "train", singles: float = SINGLES, alike: int = 1
+    seed: int,
+    index: int,
+    split: str = "train",
+    singles: float = SINGLES,
+    alike: int = 1,
+    nouns: Sequence[str] = (),
 ) -> tuple[Scene, str]:
     """Scene and caption number ``index`` of the stream ``seed``: the same on every machine, in any order.
 
     Args:
         alike: So many scenes in a row share their background, and have to be told apart by what else they show.
+        nouns: What is drawn; all that there are, if none are named.
 
     Raises:
         DataError: an unknown split.
@@ -97,7 +103,7 @@ def scene_at(
     rng = np.random.Generator(np.random.Philox(key=[seed, index]))
     of_the_row = np.random.Generator(np.random.Philox(key=[seed + 2**32, index // alike]))  # no stream has such a seed
     background = _pick(of_the_row, _COLOURS) if alike > 1 else None
-    scene = draw_scene(rng, tuple(load_nouns()), split, singles, background)
+    scene = draw_scene(rng, nouns or tuple(load_nouns()), split, singles, background)
     return scene, caption(scene, rng)
 
 

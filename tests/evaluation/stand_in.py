@@ -53,6 +53,9 @@ class StandIn:
         embed = self.embed_image([Image.fromarray(render(self.scenes[prompt], 64)) for prompt in prompts])
         return TextEncoding(embed, nothing, nothing, nothing)
 
+    def defaults(self) -> dict[str, Any]:
+        return {"sampler": "ddim", "steps": 7}
+
     def resolve(self, request: Request) -> Request:
         return request
 

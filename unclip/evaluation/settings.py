@@ -17,22 +17,27 @@ def steps(suite: Suite) -> dict[str, Any]:
 
     The choice: of each sampler, and of all, the fewest steps that come within 1% of the most.
     """
-    right: dict[str, dict[int, Estimate]] = {}
-    rows = []
-    for sampler in suite.samplers:
-        for count in suite.steps:
 
-            def measure(sampler: str = sampler, count: int = count) -> dict[str, Any]:
-                requests = suite.requests(suite.mixed, size=suite.pipe.sizes[0], sampler=sampler, steps=count)
-                drawn = list(suite.draw(f"{sampler}, {count} steps", requests))
-                return {"right": rate(_right(drawn, [scene for _, scene in suite.mixed])), "CLIP score": _score(drawn)}
+    def cell(sampler: str, count: int) -> dict[str, Any]:
+        def measure() -> dict[str, Any]:
+            requests = suite.requests(suite.mixed, size=suite.pipe.sizes[0], sampler=sampler, steps=count)
+            drawn = list(suite.draw(f"{sampler}, {count} steps", requests))
+            return {"right": rate(_right(drawn, [scene for _, scene in suite.mixed])), "CLIP score": _score(drawn)}
 
-            cell = suite.report.once(f"steps/{sampler}/{count}", measure)
-            right.setdefault(sampler, {})[count] = cell["right"]
-            rows.append({"": f"{sampler}, {count} steps", **cell})
-    chosen = choice({s: {count: cell["rate"] for count, cell in cells.items()} for s, cells in right.items()})
-    notes = [f"fewest within 1% of {suite.steps[-1]} steps: " + _told(chosen)]
-    widest = max((high - low) / 2 for cells in right.values() for low, high in (c["interval"] for c in cells.values()))
+        return suite.report.once(f"steps/{sampler}/{count}", measure)
+
+    cells = {sampler: {count: cell(sampler, count) for count in suite.steps} for sampler in suite.samplers}
+    rows = [{"": f"{sampler}, {n} steps", **found} for sampler, of_it in cells.items() for n, found in of_it.items()]
+    rates = {sampler: {n: found["right"]["rate"] for n, found in of_it.items()} for sampler, of_it in cells.items()}
+    chosen, most = choice(rates), max(found[suite.steps[-1]] for found in rates.values())
+    own = suite.pipe.defaults()
+    default = cell(own["sampler"], own["steps"])
+    rows.append({"": f"the defaults: {own['sampler']}, {own['steps']} steps", **default})
+    notes = [
+        f"fewest within 1% of {suite.steps[-1]} steps: {_told(chosen)}",
+        f"the defaults: {default['right']['rate']:.1%}; the best sampler in {suite.steps[-1]} steps: {most:.1%}",
+    ]
+    widest = max((high - low) / 2 for low, high in (row["right"]["interval"] for row in rows))
     if widest > 1 - WITHIN:
         notes.append(
             f"with n = {len(suite.mixed)} a rate is known to {widest:.1%} only: a larger --n makes the choice firm"

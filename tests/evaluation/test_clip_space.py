@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from tests.evaluation.stand_in import StandIn, asked, features, renderer, suite
-from unclip.evaluation.clip_space import clip, distinct, imagined, nouns_alone, prior, prior_steps, rank_1
+from unclip.evaluation.clip_space import clip, distinct, imagined, nouns_alone, prior, rank_1
 from unclip.pipeline import Unclip
 from unclip.training.sprites import load_nouns
 
@@ -63,16 +63,10 @@ def test_a_perfect_prior(tmp_path: Path) -> None:
     assert [row["nearest is the true one"]["rate"] for row in rows] == [1] * 4
 
 
-def test_the_prior_of_a_model(tmp_path: Path, tiny_model: Path) -> None:
+def test_the_prior_draws_a_prompt_alike_in_any_batch(tmp_path: Path, tiny_model: Path) -> None:
     pipe = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
-    examined = suite(tmp_path, pipe, n=3, steps=(1, 2), samplers=("ddim", "unclip"))
+    examined = suite(tmp_path, pipe, n=3)
     together = imagined(examined, examined.mixed, prior_steps=2)
     assert together.shape == (3, 16)
     one_by_one = suite(tmp_path, pipe, n=3, batch_size=1)
     assert torch.allclose(imagined(one_by_one, one_by_one.mixed, prior_steps=2), together, atol=1e-5)
-    rows = {row[""]: row["cosine to the true embedding"] for row in prior_steps(examined)["rows"]}
-    assert list(rows) == ["ddim, 1 steps", "ddim, 2 steps", "unclip, 1 steps", "unclip, 2 steps"]
-    true = examined.embed("", examined.real(examined.mixed, 16))
-    drawn = imagined(examined, examined.mixed, prior_steps=2, prior_sampler="ddim", prior_best_of=1)
-    wanted = torch.cosine_similarity(drawn, true)
-    assert rows["ddim, 2 steps"]["mean"] == pytest.approx(wanted.mean().item(), abs=1e-5)

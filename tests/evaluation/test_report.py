@@ -26,9 +26,18 @@ def test_what_was_measured_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_report_of_something_else_is_not_added_to(tmp_path: Path) -> None:
-    Report(tmp_path, {"n": 2, "seed": 0}).once("a", lambda: 1)
+    Report(tmp_path, {"n": 2, "seed": 0})
     with pytest.raises(InputError, match=r"is a report with seed 0, not 1: choose another folder"):
         Report(tmp_path, {"n": 2, "seed": 1})
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(InputError, match=r"report.json is no report: choose another folder"):
+        Report(tmp_path, {"n": 2, "seed": 0})
+
+
+def test_pictures_of_nobody_knows_what_are_not_judged(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(InputError, match="^.*pictures is of a report that is gone: choose another folder"):
+        Report(tmp_path, {"n": 2})
 
 
 def test_a_table_has_a_column_for_every_name() -> None:

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from tests.evaluation.stand_in import StandIn, asked, blank, suite
-from unclip.evaluation.settings import best, choice, steps
+from unclip.evaluation.settings import best, choice, prior_steps, steps
 from unclip.request import Request
 from unclip.training.scenes import render
 
@@ -51,6 +52,23 @@ def test_steps_are_chosen_by_the_pictures(tmp_path: Path) -> None:
     assert model.drawn == 7
     again = suite(tmp_path, clear_from(1), n=1, steps=(5, 10, 20), samplers=("ddpm", "ddim"))
     assert steps(again) == found and again.pipe.drawn == 0  # each cell was kept
+
+
+def test_steps_of_the_prior_are_chosen_by_their_cosine(tmp_path: Path) -> None:
+    class Prior(StandIn):
+        def imagine(self, text, negative, noise, request: Request):
+            error = torch.ones_like(text.embed) / request.prior_steps * (1 + (request.prior_sampler == "ddpm"))
+            return text.embed + error
+
+    scenes = asked()
+    examined = suite(tmp_path, Prior(blank, scenes), steps=(1, 8, 64), samplers=("ddpm", "ddim"))
+    found = prior_steps(examined)
+    true = examined.embed_text(list(scenes)[:2])
+    wanted = [
+        torch.cosine_similarity(true + error, true).mean().item() for error in (2, 1 / 4, 1 / 32, 1, 1 / 8, 1 / 64)
+    ]
+    assert [row["cosine to the true embedding"]["mean"] for row in found["rows"]] == pytest.approx(wanted, abs=1e-6)
+    assert wanted[1] < 0.99 < wanted[4] and found["choice"]["of_all"] == 8 and found["choice"]["sampler"] == "ddim"
 
 
 def test_the_best_of_several_by_its_score(tmp_path: Path) -> None:

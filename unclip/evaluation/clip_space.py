@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unclip.diffusion.noise import generators
 from unclip.evaluation.prompts import prompts
-from unclip.evaluation.rates import Estimate, mean, rate
+from unclip.evaluation.rates import mean, rate
 from unclip.evaluation.suite import BATCH, BEST_OF, Suite
 from unclip.request import Request
 from unclip.training.captions import canonical_caption
@@ -82,22 +82,6 @@ def prior(suite: Suite) -> dict[str, Any]:
         for name, found in {"text embedding": text, **sampled}.items()
         for hits in [rank_1(found, true)]
     ]
-    return {"rows": rows}
-
-
-def prior_steps(suite: Suite) -> dict[str, Any]:
-    """Cosine of the prior's embedding to the true one, for so many steps of each sampler."""
-    true = suite.embed("features, real", suite.real(suite.mixed, suite.small))
-    rows = []
-    for sampler in suite.samplers:
-        for steps in suite.steps:
-
-            def measure(sampler: str = sampler, steps: int = steps) -> Estimate | None:
-                found = imagined(suite, suite.mixed, prior_sampler=sampler, prior_steps=steps, prior_best_of=1)
-                return mean(cosines(found, true))
-
-            cell = suite.report.once(f"prior-steps/{sampler}/{steps}", measure)
-            rows.append({"": f"{sampler}, {steps} steps", "cosine to the true embedding": cell})
     return {"rows": rows}
 
 

@@ -92,8 +92,8 @@ def checker_error(suite: Suite) -> dict[str, Any]:
     accepted: dict[tuple[str, str], list[bool]] = {}
     rng = np.random.Generator(np.random.Philox(key=[suite.seed, 0]))
     pictures = suite.real(suite.asked, suite.large)
-    for (_, scene), picture in suite.counted("checker", list(zip(suite.asked, pictures, strict=True))):
-        seen = see(picture)
+    for i in suite.counted("checker", range(len(suite.asked))):
+        scene, seen = suite.asked[i][1], see(pictures[i])
         for category in categories(scene):
             for side, request in (("right", scene), ("wrong", category.spoiled(scene, rng))):
                 outcome = bool(category.passed(judge(seen, request)))
@@ -111,14 +111,16 @@ def checker_error(suite: Suite) -> dict[str, Any]:
 
 def objects(suite: Suite) -> dict[str, Any]:
     """How often the model draws what it is asked for, at its defaults; and what was seen on each picture."""
-    judged = []
-    for (prompt, scene), picture in suite.counted("objects", list(zip(suite.asked, suite.drawn, strict=True))):
-        seen = see(picture)
+    judged, pictures = [], suite.drawn
+    for i in suite.counted("objects", range(len(suite.asked))):
+        (prompt, scene), seen = suite.asked[i], see(pictures[i])
         verdict = judge(seen, scene)
         outcomes = {category.name: bool(category.passed(verdict)) for category in categories(scene)}
         judged.append({"prompt": prompt, "right": verdict.all, "outcomes": outcomes, "seen": _in_words(seen)})
     by_name = {name: [one["outcomes"][name] for one in judged if name in one["outcomes"]] for name in ORDER}
-    return {"rows": [{"": name, "right": rate(by_name[name])} for name in ORDER], "pictures": judged}
+    rows = [{"": name, "right": rate(by_name[name])} for name in ORDER]
+    note = f"{len(judged)} pictures, {len(dict(suite.asked))} different prompts; an object too many is wrong too"
+    return {"rows": rows, "notes": [note], "pictures": judged}
 
 
 def _in_words(seen: Seen) -> str:

@@ -31,7 +31,7 @@ figure { margin: 0; font-size: 12px } img { width: 128px; height: 128px; display
 def write_page(suite: Suite, titles: Mapping[str, str]) -> Path:
     """Write what the report holds so far, in the order of `titles`, which are those of its parts."""
     results = {name: suite.report.results[name] for name in titles if name in suite.report.results}
-    setup = "; ".join(f"{name} {value}" for name, value in suite.report.setup.items())
+    setup = "; ".join(f"{name} {_plainly(value)}" for name, value in suite.report.setup.items())
     parts = [f"<h2>{escape(titles[name])}</h2>{_body(result)}" for name, result in results.items()]
     if "objects" in results:
         parts.append(_grids(suite, results["objects"]["pictures"]))
@@ -47,6 +47,10 @@ def at_random(places: Sequence[int], count: int, seed: int) -> list[int]:
     """At most `count` of them, drawn by the seed alone, in their own order."""
     rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
     return sorted(rng.permutation(np.array(places, dtype=int))[:count].tolist())
+
+
+def _plainly(value: Any) -> str:
+    return ", ".join(f"{name} {part}" for name, part in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _body(result: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ MEASURES = {
     "prior": Part("The prior", clip_space.prior, ("image tower",)),
     "best": Part("Choosing the best, at the decoder's size", settings.best, ("image tower",)),
     "upsampler": Part("Upsampling", upsampling.upsampler, ("upsampler",)),
-    "prior-steps": Part("Steps of the prior", clip_space.prior_steps, ("image tower",)),
+    "prior-steps": Part("Steps of the prior", settings.prior_steps, ("image tower",)),
     "steps": Part("Steps of the decoder, at its own size", settings.steps),
 }
 assert tuple(MEASURES) == PARTS

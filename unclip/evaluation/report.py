@@ -11,6 +11,7 @@ from unclip.evaluation.rates import text
 from unclip.files import read_json, write_json
 
 FILE = "report.json"
+PICTURES = "pictures"
 
 
 class Report:
@@ -24,22 +25,36 @@ class Report:
         self.setup = json.loads(json.dumps(dict(setup)))  # as it will be read back
         self.results: dict[str, Any] = {}
         if self.path.is_file():
-            held = read_json(self.path)
-            other = [name for name, value in self.setup.items() if held.get("setup", {}).get(name) != value]
-            if other:
-                was = held.get("setup", {}).get(other[0])
-                raise InputError(
-                    f"{self.path} is a report with {other[0]} {was!r}, not {self.setup[other[0]]!r}: "
-                    "choose another folder with -o, or move it away"
-                )
-            self.results = held["results"]
+            self.results = self._held()
+        elif (folder / PICTURES).exists():
+            raise InputError(
+                f"{folder / PICTURES} is of a report that is gone: choose another folder with -o, or remove it"
+            )
+        else:
+            self._write()  # before any picture, so that none is taken for one of another setup
 
     def once(self, key: str, measure: Callable[[], Any]) -> Any:
         """The result of that key: the file's, or else what `measure` returns, which the file then has too."""
         if key not in self.results:
             self.results[key] = _plain(measure())
-            write_json(self.path, {"setup": self.setup, "results": self.results})
+            self._write()
         return self.results[key]
+
+    def _held(self) -> dict[str, Any]:
+        held = read_json(self.path)
+        setup, results = held.get("setup"), held.get("results")
+        if not isinstance(setup, dict) or not isinstance(results, dict):
+            raise InputError(f"{self.path} is no report: choose another folder with -o, or move it away")
+        for name, value in self.setup.items():
+            if setup.get(name) != value:
+                raise InputError(
+                    f"{self.path} is a report with {name} {setup.get(name)!r}, not {value!r}: "
+                    "choose another folder with -o, or move it away"
+                )
+        return results
+
+    def _write(self) -> None:
+        write_json(self.path, {"setup": self.setup, "results": self.results})
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

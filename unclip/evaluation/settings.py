@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unclip.evaluation.checker import check
+from unclip.evaluation.clip_space import cosines, imagined
 from unclip.evaluation.rates import Estimate, mean, rate
 from unclip.evaluation.suite import BEST_OF, Suite
 from unclip.request import Request, Result
@@ -45,10 +46,31 @@ def steps(suite: Suite) -> dict[str, Any]:
     return {"rows": rows, "choice": chosen, "notes": notes}
 
 
-def choice(rates: Mapping[str, Mapping[int, float]]) -> dict[str, Any]:
-    """Sampler -> steps -> rate: the fewest steps that come within 1% of the rate at the most.
+def prior_steps(suite: Suite) -> dict[str, Any]:
+    """The same of the prior, by the cosine of its embeddings, of which none is chosen, to those of the true pictures."""
+    true = suite.embed("features, real", suite.real(suite.mixed, suite.small))
 
-    Of each sampler measured by its own ("steps", None where nothing is right), and of all by the best one's ("sampler",
+    def cell(sampler: str, count: int) -> Estimate:
+        def measure() -> Estimate | None:
+            found = imagined(suite, suite.mixed, prior_sampler=sampler, prior_steps=count, prior_best_of=1)
+            return mean(cosines(found, true))
+
+        return suite.report.once(f"prior-steps/{sampler}/{count}", measure)
+
+    cells = {sampler: {count: cell(sampler, count) for count in suite.steps} for sampler in suite.samplers}
+    column = "cosine to the true embedding"
+    rows = [
+        {"": f"{sampler}, {n} steps", column: found} for sampler, of_it in cells.items() for n, found in of_it.items()
+    ]
+    chosen = choice({sampler: {n: found["mean"] for n, found in of_it.items()} for sampler, of_it in cells.items()})
+    notes = [f"fewest within 1% of {suite.steps[-1]} steps: {_told(chosen)}"]
+    return {"rows": rows, "choice": chosen, "notes": notes}
+
+
+def choice(rates: Mapping[str, Mapping[int, float]]) -> dict[str, Any]:
+    """Sampler -> steps -> rate, or another quality: the fewest steps that come within 1% of that at the most.
+
+    Of each sampler measured by its own ("steps", None where that is nothing), and of all by the best one's ("sampler",
     "of_all"): among equal steps the higher rate is taken, then the sampler named first.
     """
     most = max(count for cells in rates.values() for count in cells)
@@ -90,7 +112,7 @@ def _fewest(cells: Mapping[int, float], most: float) -> int | None:
 def _told(chosen: Mapping[str, Any]) -> str:
     each = ", ".join(f"{sampler} {'none' if n is None else n}" for sampler, n in chosen["steps"].items())
     if chosen["sampler"] is None:
-        return f"{each}; no sampler drew anything right"
+        return f"{each}; no sampler comes to anything"
     return f"{each}; of all samplers: {chosen['sampler']}, {chosen['of_all']} steps"
 
 

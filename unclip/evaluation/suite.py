@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.evaluation.prompts import KINDS, prompts
-from unclip.evaluation.report import Report
+from unclip.evaluation.report import PICTURES, Report
 from unclip.request import Request, Result
 from unclip.training.scenes import Scene, render
 
@@ -25,6 +25,23 @@ BATCH = 16  # pictures at a time, where nothing else is said
 
 Progress = Callable[[str, int, int], None]
 """(what is done, how many of it are done, of how many)"""
+
+
+class Pictures(Sequence):
+    """So many pictures, each made or read when it is asked for, and not kept: thousands of them take no memory."""
+
+    def __init__(self, get: Callable[[int], Image.Image], count: int):
+        self._get, self._count = get, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, place):
+        if isinstance(place, slice):
+            return [self._get(i) for i in range(*place.indices(self._count))]
+        if not 0 <= place < self._count:
+            raise IndexError(place)
+        return self._get(place)
 
 
 @dataclass(frozen=True)
@@ -67,9 +84,9 @@ class Suite:
         """Width, in pixels, of the pictures that the model draws by default."""
         return self.pipe.sizes[-1][0]
 
-    def real(self, asked: Iterable[tuple[str, Scene]], side: int) -> list[Image.Image]:
+    def real(self, asked: Sequence[tuple[str, Scene]], side: int) -> Pictures:
         """Renderings of scenes, `side` pixels wide."""
-        return [Image.fromarray(render(scene, side)) for _, scene in asked]
+        return Pictures(lambda i: Image.fromarray(render(asked[i][1], side)), len(asked))
 
     def counted(self, label: str, items: Sequence) -> Iterator:
         """The items, with the progress told of each that is done with."""
@@ -88,8 +105,8 @@ class Suite:
     def embed(self, label: str, pictures: Sequence[Image.Image]) -> Tensor:
         """CLIP's embeddings of pictures, `n d`, float32 on the CPU."""
         size = self.batch_size or BATCH
-        parts = [pictures[start : start + size] for start in range(0, len(pictures), size)]
-        return torch.cat([self.pipe.embed_image(part).float().cpu() for part in self.counted(label, parts)])
+        starts = self.counted(label, range(0, len(pictures), size))
+        return torch.cat([self.pipe.embed_image(pictures[start : start + size]).float().cpu() for start in starts])
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """CLIP's embeddings of prompts, `n d`, float32 on the CPU."""
@@ -106,17 +123,17 @@ class Suite:
 
     def picture(self, i: int) -> Path:
         """Where the picture of asked[i] lies."""
-        return self.folder / "pictures" / f"{i:05d}.png"
+        return self.folder / PICTURES / f"{i:05d}.png"
 
     @cached_property
-    def drawn(self) -> list[Image.Image]:
+    def drawn(self) -> Pictures:
         """The pictures of all that is asked, at the model's defaults. They are kept, and not drawn twice."""
         missing = [i for i in range(len(self.asked)) if not self.picture(i).is_file()]
         requests = self.requests(self.asked)
         wanted = [replace(requests[i], id=str(i)) for i in missing]
         for result in self.draw("pictures", wanted):
             result.save(self.picture(int(result.request.id)))
-        return [_read(self.picture(i)) for i in range(len(self.asked))]
+        return Pictures(lambda i: _read(self.picture(i)), len(self.asked))
 
 
 def _read(path: Path) -> Image.Image:

@@ -47,7 +47,7 @@ def steps(suite: Suite) -> dict[str, Any]:
 
 
 def prior_steps(suite: Suite) -> dict[str, Any]:
-    """The same of the prior, by the cosine of its embeddings, of which none is chosen, to those of the true pictures."""
+    """The same of the prior, by the cosine of its embeddings, a single one each, to those of the true pictures."""
     true = suite.embed("features, real", suite.real(suite.mixed, suite.small))
 
     def cell(sampler: str, count: int) -> Estimate:

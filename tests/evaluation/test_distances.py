@@ -9,6 +9,7 @@ from tests.evaluation.stand_in import StandIn, asked, features, noise, renderer,
 from unclip.errors import InputError
 from unclip.evaluation import distances
 from unclip.evaluation.distances import distance, frechet, kernel
+from unclip.evaluation.parts import chosen
 
 
 def gaussian(n: int, mean: torch.Tensor, deviation: torch.Tensor, seed: int) -> torch.Tensor:
@@ -58,8 +59,10 @@ def test_a_perfect_model_is_at_the_floor_and_noise_is_not(tmp_path: Path) -> Non
     assert same_floor == floor and drawn["Frechet"] > 2 * floor["Frechet"] and drawn["kernel"] > floor["kernel"]
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    distances.check_installed()
+def test_what_is_missing_is_named_before_anything_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = renderer(asked(1))
+    assert "distance" in chosen(model, None)
     monkeypatch.setattr(distances, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"^the part 'distance' needs torchmetrics: pip install 'unclip\[evaluate\]'"):
-        distances.check_installed()
+        chosen(model, None)
+    assert chosen(model, ["clip"]) == ["clip"] and model.drawn == 0

@@ -63,6 +63,9 @@ def evaluate(
 
     pipe = Unclip.from_pretrained(model, device=device, dtype=dtype, memory=memory)
     parts = chosen(pipe, names)
+    left_out = [name for name in PARTS if name not in parts]
+    if names is None and left_out and not quiet:
+        print(f"unclip: note: {pipe.name} lacks what is measured by {', '.join(left_out)}", file=sys.stderr)
     setup = {
         "suite": suite,
         "model": model,

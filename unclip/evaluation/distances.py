@@ -35,7 +35,7 @@ def check_installed() -> None:
     """Raise InputError where torchmetrics is not installed."""
     if find_spec(EXTRA) is None:
         raise InputError(
-            f"the part 'distance' needs {EXTRA}: pip install 'unclip[evaluate]', or leave it out of --only"
+            f"the part 'distance' needs {EXTRA}: pip install 'unclip[evaluate]', or name other parts with --only"
         )
 
 

@@ -21,7 +21,6 @@ def test_every_example_is_run_here():
     run_here = {
         "penguins.py",
         "gallery.py",
-        "measure.py",
         "train_own.py",
         "edit.py",
         "measure_edits.py",
@@ -39,11 +38,6 @@ def test_gallery(tmp_path):
     run("gallery.py", str(tmp_path / "gallery.png"))
     with Image.open(tmp_path / "gallery.png") as sheet:
         assert sheet.width > sheet.height > 256
-
-
-def test_measure(capsys):
-    run("measure.py", "3", "train")
-    assert "single  background" in capsys.readouterr().out
 
 
 def test_a_checkpoint_to_measure_with(tmp_path, capsys):

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from unclip import __version__
-from unclip.cli import batch, bench, config, edit, generate, models, reproduce, show, train
+from unclip.cli import batch, bench, config, edit, evaluate, generate, models, reproduce, show, train
 
 app = typer.Typer(
     name="unclip",
@@ -40,5 +40,6 @@ app.command("train")(train.train)
 app.add_typer(models.app, name="models")
 app.command("show")(show.show)
 app.command("reproduce")(reproduce.reproduce)
+app.command("evaluate")(evaluate.evaluate)
 app.command("bench")(bench.bench)
 app.command("config")(config.config)

@@ -64,6 +64,14 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """All that is told of a picture before anything is asked of it: its background, and its objects."""
+
+    background: Background
+    found: tuple[Found, ...]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What of a request a picture shows; None where nothing was asked.
 
@@ -113,9 +121,19 @@ def check(image: Image.Image | np.ndarray, scene: Scene) -> Verdict:
         image: As for ``find_objects``.
         scene: The request. Of its objects only the names count, and where one is said to be of the other.
     """
+    return judge(see(image), scene)
+
+
+def see(image: Image.Image | np.ndarray) -> Seen:
+    """The background and the objects of a picture, which takes the time; argument as for ``find_objects``."""
     pixels = _pixels(image)
     background = _background(pixels)
-    found = tuple(_find(pixels, background, k_max=6))
+    return Seen(background, tuple(_find(pixels, background, k_max=6)))
+
+
+def judge(seen: Seen, scene: Scene) -> Verdict:
+    """Compare what a picture shows with what was asked for; ``scene`` as for ``check``."""
+    background, found = seen.background, seen.found
     named = background.name == scene.background and background.distance <= FAR_BACKGROUND
     name = scene.objects[0].name
     count = relation = size = None

@@ -1,7 +1,11 @@
-"""A rate, and how far it can be trusted."""
+"""A rate or a mean, and how far it can be trusted: as values of a report, and as text."""
 
 import math
 from collections.abc import Sequence
+from typing import Any
+
+Estimate = dict[str, Any]
+""""rate" or "mean", its 95% "interval" (low, high), and "n", of how many."""
 
 
 def interval(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -10,7 +14,38 @@ def interval(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return (centre - spread) / (n + z * z), (centre + spread) / (n + z * z)
 
 
+def rate(outcomes: Sequence[bool]) -> Estimate | None:
+    """The share of what came out right, with Wilson's interval; None of nothing."""
+    if not outcomes:
+        return None
+    right, n = sum(map(bool, outcomes)), len(outcomes)
+    return {"rate": right / n, "interval": list(interval(right, n)), "n": n}
+
+
+def mean(values: Sequence[float]) -> Estimate | None:
+    """The mean, with the normal interval of its standard error (of one value, none is known); None of nothing."""
+    if not values:
+        return None
+    n, centre = len(values), math.fsum(values) / len(values)
+    if n == 1:
+        return {"mean": centre, "interval": None, "n": 1}
+    spread = 1.96 * math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1) / n)
+    return {"mean": centre, "interval": [centre - spread, centre + spread], "n": n}
+
+
+def text(value: Any) -> str:
+    """A value of a report as a cell of a table: an estimate with its interval, a number, or words."""
+    if value is None:
+        return "-"
+    if isinstance(value, dict) and "rate" in value:
+        low, high = value["interval"]
+        return f"{value['rate']:6.1%}  ({low:.1%} to {high:.1%}, n = {value['n']})"
+    if isinstance(value, dict):
+        told = "" if value["interval"] is None else f" ± {value['interval'][1] - value['mean']:.2g}"
+        return f"{value['mean']:.4g}{told}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def row(name: str, outcomes: Sequence[bool], width: int) -> str:
     """A line of a table: the rate of what came out right, its interval, and of how many."""
-    low, high = interval(sum(outcomes), len(outcomes))
-    return f"{name:<{width}} {sum(outcomes) / len(outcomes):6.1%}  ({low:.1%} to {high:.1%}, n = {len(outcomes)})"
+    return f"{name:<{width}} {text(rate(outcomes))}"

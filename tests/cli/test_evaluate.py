@@ -1,0 +1,73 @@
+"""`unclip evaluate`: from its arguments to its report."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from unclip.cli import main
+
+PARTS = "distance,clip,prior,upsampler"  # quick for a model that draws noise
+
+
+def evaluate(tiny_model: Path, out: Path, *more: str) -> int:
+    arguments = ["--model", str(tiny_model), "--n", "1", "--only", PARTS, "--device", "cpu", "--dtype", "float32"]
+    return main(["evaluate", *arguments, "-o", str(out), *more])
+
+
+def test_the_same_seeds_give_the_same_report(tiny_model: Path, tmp_path: Path, capsys) -> None:
+    assert evaluate(tiny_model, tmp_path / "a") == 0
+    out, err = capsys.readouterr()
+    assert [line for line in out.splitlines() if line and line[0] != " "] == [
+        "Distance of sets of pictures",
+        "CLIP",
+        "The prior",
+        "Upsampling",
+    ]
+    assert "retrieval among 100: rank 1, text to image" in out and err.endswith("report.html\n")
+    assert evaluate(tiny_model, tmp_path / "b", "--json", "--quiet") == 0
+    out, err = capsys.readouterr()
+    assert err == "" and json.loads(out) == json.loads((tmp_path / "b" / "report.json").read_text())
+    assert (tmp_path / "a" / "report.json").read_bytes() == (tmp_path / "b" / "report.json").read_bytes()
+    assert (tmp_path / "a" / "report.html").read_bytes() == (tmp_path / "b" / "report.html").read_bytes()
+    # Chance, of a model that knows nothing.
+    rows = {row[""]: row["value"] for row in json.loads(out)["results"]["clip"]["rows"]}
+    assert rows["retrieval among 100: rank 1, text to image"]["rate"] < 0.1
+
+
+def test_a_report_is_gone_on_with_and_never_mixed(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    assert evaluate(tiny_model, tmp_path, "--only", "prior") == 0
+    monkeypatch.setattr("unclip.evaluation.clip_space.imagined", lambda *_, **__: pytest.fail("measured again"))
+    assert evaluate(tiny_model, tmp_path, "--only", "prior,upsampler", "--json") == 0
+    assert list(json.loads(capsys.readouterr().out.splitlines()[-1])["results"]) == ["prior", "upsampler"]
+    assert evaluate(tiny_model, tmp_path, "--seed", "1") == 2
+    assert "is a report with seed 0, not 1: choose another folder" in capsys.readouterr().err
+
+
+def test_an_interrupt_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("unclip.evaluation.upsampling.psnr", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert evaluate(tiny_model, tmp_path, "--only", "prior,upsampler") == 130
+    assert "the same command again goes on where this one stopped" in capsys.readouterr().err
+    assert list(json.loads((tmp_path / "report.json").read_text())["results"]) == ["prior"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--suite", "photos"], "--suite 'photos' is unknown; choose from stickers"),
+        (["--only", "steps,clipp"], "--only 'clipp' is unknown: did you mean 'clip'? choose from checker, objects"),
+        (["--only", ","], "--only names nothing; choose from"),
+        (["--n", "0"], "--n must be at least 1, not 0"),
+        (["--seed", "-1"], "--seed must be from 0 to"),
+        (["--split", "test"], "--split 'test' is unknown; choose from held_out, train"),
+        (["--model", "sticker"], "did you mean 'stickers'?"),
+        (["-o", "/dev/null/x"], "cannot write into"),
+    ],
+)
+def test_mistakes(arguments: list[str], says: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("unclip: error: ") and says in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())

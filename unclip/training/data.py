@@ -35,23 +35,26 @@ class Scenes(Dataset[Sample]):
         singles: float = scenes.SINGLES,
         alike: int = 1,
         nouns: Sequence[str] = (),
+        spread: int = scenes.SPREAD,
     ):
         if split not in scenes.SPLITS:
             raise DataError(f"scenes have no split {split!r}; {_nearest(split, scenes.SPLITS)}")
         if unknown := [noun for noun in nouns if noun not in load_nouns()]:
             raise DataError(f"scenes have no noun {unknown[0]!r}; {_nearest(unknown[0], load_nouns())}")
         self.size, self.seed, self.split, self.singles = size, seed, split, singles
-        self.alike, self.nouns = alike, tuple(nouns)
+        self.alike, self.nouns, self.spread = alike, tuple(nouns), spread
 
     def __getitem__(self, index: int) -> Sample:
-        scene, caption = scenes.scene_at(self.seed, index, self.split, self.singles, self.alike, self.nouns)
+        scene, caption = scenes.scene_at(
+            self.seed, index, self.split, self.singles, self.alike, self.nouns, self.spread
+        )
         pixels = torch.from_numpy(scenes.render(scene, self.size))  # h w 3
         return pixels.permute(2, 0, 1).contiguous(), caption  # 3 h w
 
 
 # The keys of each kind of data: is the key required?
 KINDS = {
-    "scenes": {"split": False, "singles": False, "alike": False, "nouns": False},
+    "scenes": {"split": False, "singles": False, "alike": False, "nouns": False, "spread": False},
     "folder": {"path": True},
     "webdataset": {"shards": True},
 }
@@ -79,9 +82,10 @@ def open_dataset(config: Mapping[str, Any], size: int, seed: int) -> Dataset[Sam
         if key == "singles":
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
                 raise DataError(f"data key 'singles' is {value!r}; it must be a share from 0 to 1")
-        elif key == "alike":
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise DataError(f"data key 'alike' is {value!r}; it must be a whole number from 1 up")
+        elif key in ("alike", "spread"):
+            least = 1 if key == "alike" else 0
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise DataError(f"data key {key!r} is {value!r}; it must be a whole number from {least} up")
         elif key == "nouns" and (isinstance(value, str) or len(set(parts)) < 2):
             raise DataError(f"data key 'nouns' is {value!r}; it must be a list of two nouns or more")
         elif not all(isinstance(part, str | Path) and str(part) for part in parts):

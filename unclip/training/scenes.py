@@ -45,6 +45,7 @@ _COLOURS = tuple(BACKGROUNDS)
 # A network learns a sprite again at each size, and at each offset from the patches that it draws: so there are three
 # sizes (24, 40 and 52 px of 64), and every object's square stands on a grid of 4 px. Small networks learn that.
 GRID = 1 / 16
+SPREAD = 2
 SMALL, MEDIUM, LARGE = 0.375, 0.625, 0.8125
 _MARGIN = 0.012  # kept free at the edges of a cell, as a fraction of the canvas: 0.8 px at 64 px
 
@@ -89,12 +90,14 @@ def scene_at(
     singles: float = SINGLES,
     alike: int = 1,
     nouns: Sequence[str] = (),
+    spread: int = SPREAD,
 ) -> tuple[Scene, str]:
     """Scene and caption number ``index`` of the stream ``seed``: the same on every machine, in any order.
 
     Args:
         alike: So many scenes in a row share their background, and have to be told apart by what else they show.
         nouns: What is drawn; all that there are, if none are named.
+        spread: How many steps of the grid an object may stand off the middle of its place.
 
     Raises:
         DataError: an unknown split.
@@ -103,7 +106,7 @@ def scene_at(
     rng = np.random.Generator(np.random.Philox(key=[seed, index]))
     of_the_row = np.random.Generator(np.random.Philox(key=[seed + 2**32, index // alike]))  # no stream has such a seed
     background = _pick(of_the_row, _COLOURS) if alike > 1 else None
-    scene = draw_scene(rng, nouns or tuple(load_nouns()), split, singles, background)
+    scene = draw_scene(rng, nouns or tuple(load_nouns()), split, singles, background, spread)
     return scene, caption(scene, rng)
 
 
@@ -113,6 +116,7 @@ def draw_scene(
     split: str = "train",
     singles: float = SINGLES,
     background: str | None = None,
+    spread: int = SPREAD,
 ) -> Scene:
     """Draw a scene of at least two ``nouns``: by default 45% single objects, 35% pairs, 20% counts.
 
@@ -120,6 +124,7 @@ def draw_scene(
         split: "train", or "held_out" for the combinations that training never shows (see ``is_held_out``).
         singles: The share of single objects; pairs are to counts as seven to four in the rest.
         background: One of BACKGROUNDS, or None for any.
+        spread: How many steps of the grid an object may stand off the middle of its place.
 
     Raises:
         DataError: an unknown split, or fewer than two nouns.
@@ -143,11 +148,11 @@ def draw_scene(
     else:
         raise DataError(f"these {len(nouns)} nouns have no {kind} scene in the split {split!r}: give more nouns")
     if kind == "single":
-        placed, size_word = _single(rng, names[0])
+        placed, size_word = _single(rng, names[0], spread)
         return Scene((placed,), colour, kind, size_word=size_word)
     if kind == "pair":
-        return Scene(_pair(rng, names, relation), colour, kind, relation=relation)
-    return Scene(_group(rng, names[0], count), colour, kind, count=count)
+        return Scene(_pair(rng, names, relation, spread), colour, kind, relation=relation)
+    return Scene(_group(rng, names[0], count, spread), colour, kind, count=count)
 
 
 def is_held_out(scene: Scene) -> bool:
@@ -179,40 +184,42 @@ def render(scene: Scene, pixels: int, sprites: Sprites | None = None) -> np.ndar
     return np.array(canvas)
 
 
-def _single(rng: np.random.Generator, name: str) -> tuple[Placed, str | None]:
+def _single(rng: np.random.Generator, name: str, spread: int) -> tuple[Placed, str | None]:
     whole = (0.0, 0.0, 1.0, 1.0)
     share = rng.random()
     if share < 0.125:
-        return _place(rng, name, whole, SMALL), "small"
+        return _place(rng, name, whole, SMALL, spread), "small"
     if share < 0.25:
-        return _place(rng, name, whole, LARGE), "large"
-    return _place(rng, name, whole, MEDIUM), None
+        return _place(rng, name, whole, LARGE, spread), "large"
+    return _place(rng, name, whole, MEDIUM, spread), None
 
 
-def _pair(rng: np.random.Generator, names: tuple[str, str], relation: str) -> tuple[Placed, ...]:
+def _pair(rng: np.random.Generator, names: tuple[str, str], relation: str, spread: int) -> tuple[Placed, ...]:
     first, second = (0.0, 0.2, 0.5, 0.8), (0.5, 0.2, 1.0, 0.8)
     if relation in ("above", "below"):
         first, second = _transposed(first), _transposed(second)
     if relation in ("right of", "below") or (relation == "next to" and rng.random() < 0.5):
         first, second = second, first
-    return _place(rng, names[0], first, SMALL), _place(rng, names[1], second, SMALL)
+    return _place(rng, names[0], first, SMALL, spread), _place(rng, names[1], second, SMALL, spread)
 
 
-def _group(rng: np.random.Generator, name: str, count: int) -> tuple[Placed, ...]:
+def _group(rng: np.random.Generator, name: str, count: int, spread: int) -> tuple[Placed, ...]:
     cells = _pick(rng, _LAYOUTS[count])
     if rng.random() < 0.5:
         cells = tuple((1 - right, 1 - bottom, 1 - left, 1 - top) for left, top, right, bottom in cells)
-    return tuple(_place(rng, name, cell, SMALL) for cell in cells)
+    return tuple(_place(rng, name, cell, SMALL, spread) for cell in cells)
 
 
-def _place(rng: np.random.Generator, name: str, cell: Cell, size: float) -> Placed:
-    """Put an object's square anywhere on the grid in a cell that holds it whole."""
+def _place(rng: np.random.Generator, name: str, cell: Cell, size: float, spread: int) -> Placed:
+    """Put an object's square on the grid in a cell that holds it whole, at most `spread` steps off its middle."""
     left, top, right, bottom = cell
-    return Placed(name, _centre(rng, left, right, size), _centre(rng, top, bottom, size), size)
+    return Placed(name, _centre(rng, left, right, size, spread), _centre(rng, top, bottom, size, spread), size)
 
 
-def _centre(rng: np.random.Generator, low: float, high: float, size: float) -> float:
+def _centre(rng: np.random.Generator, low: float, high: float, size: float, spread: int) -> float:
     first, last = math.ceil((low + _MARGIN) / GRID), math.floor((high - _MARGIN - size) / GRID)
+    middle = math.floor((low + high - size) / 2 / GRID)
+    first, last = max(first, middle - spread), min(last, middle + spread)
     return (first + int(rng.random() * (last + 1 - first))) * GRID + size / 2
 
 

@@ -1,5 +1,6 @@
 """A name, a folder or a hub id -> a Checkpoint."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ def load_checkpoint(name: str | Path, device: torch.device, dtype: torch.dtype, 
     # From the hub, the name by which it is found there again.
     origin, revision = hub.identity(folder) or (str(index.get("name", folder.name)), None)
     load = load_karlo if is_karlo(index) else load_own
-    return load(index, loader, name=origin, revision=revision)
+    return replace(load(index, loader, name=origin, revision=revision), folder=folder)
 
 
 def weight_bytes(folder: Path, parts: dict[str, str], dtype: torch.dtype) -> int:

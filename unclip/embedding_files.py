@@ -1,8 +1,8 @@
 """Embeddings that people keep, and a checkpoint's principal components: safetensors files.
 
-An embedding file holds "image_embed" (`d`, what a decoder draws), "text_embed" (`d`) if a prompt made it, and "probe",
-the embedding of a fixed text: two CLIPs that agree on it are the same one, on whatever device and in whichever folder.
-Its metadata says in words which model made it, and from what.
+An embedding file holds "image_embed" (`d`, what a decoder draws) and "probe", the embedding of a fixed text: two CLIPs
+that agree on it are the same one, on whatever device and in whichever folder. Its metadata says in words which model
+made it, and from what.
 """
 
 from pathlib import Path
@@ -22,9 +22,9 @@ COMPONENTS = "components.safetensors"
 _AGREE = 0.9999  # cosine of two probes
 
 
-def write_embedding(path: str | Path, tensors: dict[str, Tensor], probe: Tensor, model: str, source: str) -> Path:
-    """Write an embedding file. tensors: "image_embed" and perhaps "text_embed", `d`; probe: `d`."""
-    held = {name: tensor.detach().float().cpu().contiguous() for name, tensor in {**tensors, "probe": probe}.items()}
+def write_embedding(path: str | Path, embed: Tensor, probe: Tensor, model: str, source: str) -> Path:
+    """Write an embedding `d` of a source, with the probe `d` of the model's CLIP."""
+    held = {name: tensor.float().cpu().contiguous() for name, tensor in (("image_embed", embed), ("probe", probe))}
     return write_atomic(path, save(held, metadata={"clip": model, "source": source}))
 
 

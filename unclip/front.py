@@ -27,8 +27,8 @@ SHARED = {"harmonize", "strength", *PRIOR_FIELDS}
 OWN_FIELDS = {"prompt", "negative", "seed", "id", "rank", *chain.from_iterable(FIELDS_OF.values())} - SHARED
 """Fields in which the images of one micro-batch may differ."""
 BATCH = 16
-INVERSION_STEPS = 50
-"""Denoising steps where a picture's own noise is found, unless a request says other: reconstructions need more."""
+INVERSION_STEPS = 25
+"""Denoising steps where a picture's own noise is found, unless a request says other."""
 
 
 class Front:

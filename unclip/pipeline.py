@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from unclip.canvas import to_images, to_square, to_tensor
+from unclip.canvas import squared, to_images, to_square, to_tensor
 from unclip.checkpoints import Checkpoint, load_checkpoint
 from unclip.device import pick_device, pick_dtype
 from unclip.diffusion.noise import generators
-from unclip.embedding_files import PROBE, read_components, read_embedding
+from unclip.embedding_files import PROBE, read_components, read_embedding, write_embedding
 from unclip.embeddings import Components
 from unclip.errors import RequestError, UnclipError
+from unclip.fields import source_kind
 from unclip.front import Front, Picture, Progress, micro_batches
 from unclip.models.clip import TextEncoding, Tokenizer
 from unclip.models.upsampler import enlarge
@@ -44,7 +45,12 @@ class Unclip(Front):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, device: str = "auto", dtype: str = "auto", memory: str = "auto"
+        cls,
+        name: str | Path,
+        device: str = "auto",
+        dtype: str = "auto",
+        memory: str = "auto",
+        image_encoder: str | Path | None = None,
     ) -> "Unclip":
         """A bundled model's name, a checkpoint folder, or a hub id ("owner/name", "owner/name@commit") -> a pipeline.
 
@@ -52,10 +58,11 @@ class Unclip(Front):
 
         device: "auto", "cpu", "cuda", "mps". dtype: of the denoisers; "auto" is bfloat16 where the device computes it
         natively, float32 elsewhere. memory: "high" keeps all networks on the device, "low" one at a time; "auto" does
-        what the free memory allows. Raises CheckpointError for an unknown name or a damaged file.
+        what the free memory allows. image_encoder: a name as above, of a checkpoint whose CLIP image tower is used
+        where this one has none. Raises CheckpointError for an unknown name or a damaged file.
         """
         where = pick_device(device)
-        return cls(load_checkpoint(name, where, pick_dtype(dtype, where), memory), where)
+        return cls(load_checkpoint(name, where, pick_dtype(dtype, where), memory, image_encoder), where)
 
     # ---- text -> embedding -> pixels
 
@@ -259,9 +266,22 @@ class Unclip(Front):
 
     # ---- what is kept in files
 
+    @torch.inference_mode()
     def read_embedding(self, path: str | Path) -> Tensor:
         """The image embedding `d` in a file of `save_embedding`. Raises DataError for that of another CLIP."""
         return read_embedding(path, self.encode_text([PROBE]).embed[0], self.name).to(self.device)
+
+    def save_embedding(self, path: str | Path, source: str | Image.Image, seed: int = 0) -> Path:
+        """Write the embedding of a picture, or of what the prior imagines for a prompt, for `Request.embedding`."""
+        if source_kind(source) == "picture":
+            embed = self.embed_image(squared(source, "crop")[0])
+        else:
+            self.check_prior()
+            request = self.resolve(Request(prompt=source, seed=seed))
+            text, negative = self.encode_text([source]), self.encode_text([""])
+            embed = self.imagine(text, negative, generators([seed]), request)
+        told = source if isinstance(source, str) else "a picture"
+        return write_embedding(path, embed[0], self.encode_text([PROBE]).embed[0], self.name, told)
 
     def components(self) -> Components:
         """The principal components of this model's embeddings. Raises RequestError if it has none yet."""

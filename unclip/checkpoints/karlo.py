@@ -1,6 +1,7 @@
 """The layout of the published checkpoints, kakaobrain/karlo-v1-alpha and its repository for variations of pictures."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from diffusers.models.transformers.prior_transformer import PriorTransformer
@@ -39,8 +40,13 @@ def is_karlo(index: Mapping[str, Any]) -> bool:
     return "stages" not in index and bool({"text_encoder", "super_res_first", "super_res_last"} & index.keys())
 
 
-def load_karlo(index: Mapping[str, Any], loader: Loader, name: str, revision: str | None) -> Checkpoint:
-    """Read a checkpoint of this layout. Raises CheckpointError for what is missing, damaged or does not fit."""
+def load_karlo(
+    index: Mapping[str, Any], loader: Loader, name: str, revision: str | None, images: Path | None = None
+) -> Checkpoint:
+    """Read a checkpoint of this layout. Raises CheckpointError for what is missing, damaged or does not fit.
+
+    images: the folder of a checkpoint whose image tower is used, where this one has none.
+    """
     where = loader.folder / INDEX
     parts = components(index)
     for part, cls in CLASSES.items():
@@ -51,7 +57,9 @@ def load_karlo(index: Mapping[str, Any], loader: Loader, name: str, revision: st
     if not set(OPTIONAL) & parts.keys():
         raise CheckpointError(f"{where} lists neither a prior nor an image_encoder; get the checkpoint anew")
 
-    clip = loader.clip(*load_towers(loader.folder, loader.device, images="image_encoder" in parts))
+    if "image_encoder" in parts:
+        images = loader.folder
+    clip = loader.clip(*load_towers(loader.folder, loader.device, images))
     dim, prior = clip.config.embed_dim, None
     if "prior" in parts:
         transformer = loader.network("prior", PriorTransformer)

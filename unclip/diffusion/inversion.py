@@ -42,10 +42,14 @@ def invert(
 
 
 def first(denoise: Denoise, x0: Tensor, t: int, schedule: Schedule, rounds: int) -> Tensor:
-    """The x (`b ...`) at the cleanest timestep t in which the denoiser sees x0: what it misses of x0 is added."""
+    """The x (`b ...`) at the cleanest timestep t in which the denoiser sees x0: what it misses of x0 is added.
+
+    It is the picture's noise at that level: DDIM's first step. Once is best for a network, of which more rounds would
+    take for noise also what it will never draw.
+    """
     signal = float(schedule.alphas_cumprod()[t]) ** 0.5
     x, times = signal * x0, torch.full((len(x0),), t, device=x0.device)
-    for _ in range(1 + rounds):
+    for _ in range(max(1, rounds)):
         x = x + signal * (x0 - denoise(x, times).x0)
     return x
 

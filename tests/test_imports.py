@@ -22,12 +22,12 @@ LAYERS = [
     {"front"},
     {"checkpoints", "pipeline"},
     {"batch"},
-    {"training", "evaluation"},
+    {"training", "evaluation", "principal"},
     {"cli"},
     {"__main__"},
 ]
 PAIRS = [{"request", "metadata"}, {"request", "checks"}, {"checkpoints", "pipeline"}, {"training", "evaluation"}]
-PAIRS += [{"editing", "pipeline"}, {"latents", "pipeline"}, {"latents", "editing"}]
+PAIRS += [{"editing", "pipeline"}, {"latents", "pipeline"}, {"latents", "editing"}, {"training", "principal"}]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 HEAVY = {"torch", "torchvision", "diffusers", "open_clip", "transformers", "accelerate", "numpy", "huggingface_hub"}

@@ -205,7 +205,7 @@ class Front:
         if imagines:
             self.check_prior()
         if looks or request.best_of is not None:
-            self.check_image_tower()
+            self.check_image_tower("give a prompt, and keep_style 0, or " if request.keep_style else "")
 
     def defaults(self, request: Request | None = None) -> dict[str, Any]:
         """What a request's fields are when they are left open; without one, those of plain generation."""

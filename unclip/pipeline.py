@@ -256,12 +256,12 @@ class Unclip(Front):
         small = [to_square(image.convert("RGB"), side, crop) for image in images]
         return self.clip.encode_image(torch.stack([to_tensor(image) for image in small]).to(self.device))
 
-    def check_image_tower(self) -> None:
-        """Raise RequestError for a model that cannot look at pictures."""
+    def check_image_tower(self, instead: str = "") -> None:
+        """Raise RequestError for a model that cannot look at pictures; instead: what can be done without."""
         if self.clip.visual is None:
             raise RequestError(
-                f"{self.name} has no image tower to tell what a picture shows: add that of the model's repository for "
-                "variations by --image-encoder, such as kakaobrain/karlo-v1-alpha-image-variations"
+                f"{self.name} has no image tower to tell what a picture shows: {instead}add that of the model's "
+                "repository for variations by --image-encoder, such as kakaobrain/karlo-v1-alpha-image-variations"
             )
 
     # ---- what is kept in files

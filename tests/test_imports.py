@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "unclip"
 LAYERS = [
     {"errors"},
     {"names", "files", "hub", "fields"},
-    {"device", "bundled", "words"},
+    {"device", "bundled", "words", "seams"},
     {"diffusion", "models", "embeddings"},
     {"stage", "request", "metadata", "checks", "embedding_files"},
     {"canvas", "compare", "sheet"},

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unclip.errors import DataError, RequestError
 from unclip.request import MAX_SIDE, SIDES, Request, size_text
+from unclip.seams import match_edges
 from unclip.stage import Known
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -60,10 +61,11 @@ class Canvas:
         return known.image[0], known.mask[0]
 
     def paste(self, box: Box, picture: Image.Image) -> None:
-        """Put a drawn window where the canvas is free, and nowhere else. The window is known from then on."""
+        """Put a drawn window where the canvas is free, without a seam. The window is known from then on."""
         drawn = np.asarray(picture.resize((box.side, box.side), Image.Resampling.BICUBIC), dtype=np.float32)
         pixels, known = self.pixels[box.slices], self.known[box.slices]
         free = known < KEEP
+        drawn = match_edges(drawn, pixels, known)
         share = (known[free] / np.float32(KEEP))[:, None]
         pixels[free] = (share * pixels[free] + (1 - share) * drawn[free]).round().clip(0, 255).astype(np.uint8)
         if self.alpha is not None:
@@ -138,6 +140,10 @@ def outpainting(request: Request, size: tuple[int, int]) -> tuple[int, int, int,
         raise RequestError(
             f"the canvas would be {size_text((width, height))}, with sides of at most {MAX_SIDE}: add less"
         )
+    added = dict(zip(SIDES, (left, width - size[0] - left, top, height - size[1] - top), strict=True))
+    for side, pixels in added.items():
+        if getattr(request, f"{side}_prompt") is not None and not pixels:
+            raise RequestError(f"{side}_prompt is given, and nothing is added on that side: add some, or leave it out")
     return left, top, width, height
 
 

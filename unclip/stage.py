@@ -13,7 +13,7 @@ from unclip.diffusion.codec import Codec, Identity
 from unclip.diffusion.denoiser import Denoise, Schedule, denoiser
 from unclip.diffusion.guidance import Conditioning, clamped, guided
 from unclip.diffusion.inversion import SKIP, invert
-from unclip.diffusion.masking import continue_error, keep_known, levelled
+from unclip.diffusion.masking import keep_known, levelled
 from unclip.diffusion.noise import randn
 from unclip.diffusion.samplers import Progress, sample
 
@@ -109,8 +109,7 @@ class Stage:
         if known is not None:
             image, mask = known.image.to(device, torch.float32), known.mask.to(device, torch.float32)
             latent, kept = self.codec.encode(image), self.codec.encode_mask(mask)
-            last = keep_known(levelled(last, partial(self._level, image=image, mask=mask)), latent, kept)
-            denoise = keep_known(denoise, latent, kept)
+            denoise, last = (keep_known(each, latent, kept) for each in (denoise, last))
         x = randn(self.shape, generators, device) if start is None else start.to(device)
         way = {"repeats": repeats, "last": last, "skip": 0 if start is None else SKIP, "eta": eta}
         return self.codec.decode(sample(denoise, x, self.schedule, sampler, steps, generators, progress, **way))
@@ -128,11 +127,6 @@ class Stage:
         denoise = self._denoiser(self.network, cond, None, guidance=1)
         steps = self.steps if steps is None else steps
         return invert(denoise, self.codec.encode(pictures.to(device)), self.schedule, steps, progress)
-
-    def _level(self, x0: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-        """Continue the error that x0 makes where the picture is known, over a sixteenth of the picture's width."""
-        picture = continue_error(self.codec.decode(x0), image, mask, reach=image.shape[-1] / 16)
-        return self.codec.encode(picture)
 
     def _denoiser(
         self, network: nn.Module, cond: Conditioning, uncond: Conditioning | None, guidance: float

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from unclip.diffusion.denoiser import Prediction, Schedule
-from unclip.diffusion.masking import continue_error, keep_known, levelled
+from unclip.diffusion.masking import keep_known, levelled
 from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.diffusion.noise import generators, randn
 from unclip.diffusion.samplers import sample
@@ -99,26 +99,6 @@ def test_resampling_chooses_the_part_of_a_mixture_that_the_known_belongs_to(idea
 
 
 # ---- levelling
-
-
-def test_an_error_on_the_known_side_is_continued_into_the_free_one_and_fades() -> None:
-    image = torch.rand(1, 3, 32, 64, generator=torch.Generator().manual_seed(0)) - 0.5
-    known = torch.zeros(1, 1, 32, 64)
-    known[..., :32] = 1
-    off = torch.tensor([0.1, -0.05, 0.02]).view(1, 3, 1, 1)
-    levelled_picture = continue_error(image - off, image, known, reach=8)
-    at_edge = levelled_picture[..., 32] - image[..., 32]
-    assert at_edge.abs().max() < 0.1 * 0.1  # a tenth of the largest error is left
-    torch.testing.assert_close(levelled_picture[..., 48:], (image - off)[..., 48:], rtol=0, atol=1e-3)
-
-
-def test_where_nothing_is_wrong_or_nothing_known_levelling_changes_nothing() -> None:
-    image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    known = torch.zeros(2, 1, 16, 16)
-    other = torch.zeros_like(image)
-    assert torch.equal(continue_error(image, other, known, reach=4), image)
-    known[..., :7] = 1
-    assert torch.equal(continue_error(image, image, known, reach=4), image)
 
 
 def test_levelled_corrects_x0_and_leaves_the_variance() -> None:

@@ -217,12 +217,14 @@ class DecoderTask:
 
 
 def own_text_encoder(clip: Clip) -> TextEncoder:
-    """A text encoder for a decoder of its own, which starts with CLIP's weights."""
+    """A text encoder for a decoder of its own, which starts with CLIP's weights and keeps CLIP's vectors for tokens."""
     config = clip.config
     sizes = {"layers": config.text_layers, "heads": config.text_heads, "context_length": config.context_length}
     encoder = TextEncoder(TextEncoderConfig(width=config.text_width, vocab_size=config.vocab_size, **sizes))
     weights = {name: value for name, value in clip.text.state_dict().items() if name != "text_projection"}
     encoder.transformer.load_state_dict(weights)
+    # Any vectors that differ will do, and a dense gradient for 49,408 tokens, of which few occur, slows down each step.
+    encoder.transformer.token_embedding.requires_grad_(False)
     return encoder
 
 

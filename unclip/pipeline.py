@@ -59,7 +59,8 @@ class Unclip(Front):
         device: "auto", "cpu", "cuda", "mps". dtype: of the denoisers; "auto" is bfloat16 where the device computes it
         natively, float32 elsewhere. memory: "high" keeps all networks on the device, "low" one at a time; "auto" does
         what the free memory allows. image_encoder: a name as above, of a checkpoint whose CLIP image tower is used
-        where this one has none. Raises CheckpointError for an unknown name or a damaged file.
+        where this one has none, or an open_clip name ("ViT-L-14/openai"). Raises CheckpointError for an unknown name or
+        a damaged file.
         """
         where = pick_device(device)
         return cls(load_checkpoint(name, where, pick_dtype(dtype, where), memory, image_encoder), where)
@@ -260,8 +261,8 @@ class Unclip(Front):
         """Raise RequestError for a model that cannot look at pictures; instead: what can be done without."""
         if self.clip.visual is None:
             raise RequestError(
-                f"{self.name} has no image tower to tell what a picture shows: {instead}add that of the model's "
-                "repository for variations by --image-encoder, such as kakaobrain/karlo-v1-alpha-image-variations"
+                f"{self.name} has no image tower to tell what a picture shows: {instead}add one by --image-encoder, "
+                "such as kakaobrain/karlo-v1-alpha-image-variations for karlo-v1-alpha, or a name of open_clip"
             )
 
     # ---- what is kept in files

@@ -10,6 +10,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from unclip.bundled import INDEX, components
+from unclip.checkpoints.open_clip_tower import OpenClipTower
 from unclip.checkpoints.parts import Checkpoint, Loader
 from unclip.checkpoints.towers import load_towers
 from unclip.diffusion.denoiser import Schedule
@@ -41,11 +42,15 @@ def is_karlo(index: Mapping[str, Any]) -> bool:
 
 
 def load_karlo(
-    index: Mapping[str, Any], loader: Loader, name: str, revision: str | None, images: Path | None = None
+    index: Mapping[str, Any],
+    loader: Loader,
+    name: str,
+    revision: str | None,
+    images: Path | OpenClipTower | None = None,
 ) -> Checkpoint:
     """Read a checkpoint of this layout. Raises CheckpointError for what is missing, damaged or does not fit.
 
-    images: the folder of a checkpoint whose image tower is used, where this one has none.
+    images: the folder of a checkpoint whose image tower is used, or one of open_clip, where this one has none.
     """
     where = loader.folder / INDEX
     parts = components(index)

@@ -9,6 +9,7 @@ from unclip import hub
 from unclip.bundled import INDEX, components, find_checkpoint
 from unclip.checkpoints.karlo import is_karlo, load_karlo
 from unclip.checkpoints.memory import Shelf
+from unclip.checkpoints.open_clip_tower import OpenClipTower, is_open_clip_name, open_clip_tower
 from unclip.checkpoints.own import load_own
 from unclip.checkpoints.parts import Checkpoint, Loader
 from unclip.checkpoints.tensors import tensor_shapes
@@ -29,7 +30,8 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Read a whole checkpoint onto `device`, its denoisers in `dtype`, CLIP in float32. A hub id is fetched.
 
-    image_encoder: what `name` can be too, a checkpoint whose CLIP image tower is used where the other has none.
+    image_encoder: what `name` can be too, a checkpoint whose CLIP image tower is used where the other has none; or a
+    model of open_clip and its weights, "ViT-L-14/openai".
     memory: "high" keeps all networks there; "low" one at a time, read anew when it is used; "auto" does what the free
     memory allows. Raises CheckpointError.
     """
@@ -47,13 +49,15 @@ def load_checkpoint(
             raise CheckpointError(f"{origin} has an image tower of its own: leave the image encoder out")
         found = load_own(index, loader, name=origin, revision=revision)
     else:
-        images = None if image_encoder is None else tower_folder(image_encoder)
+        images = None if image_encoder is None else image_tower(image_encoder)
         found = load_karlo(index, loader, name=origin, revision=revision, images=images)
     return replace(found, folder=folder)
 
 
-def tower_folder(name: str | Path) -> Path:
-    """The folder of a checkpoint that has an image tower. Raises CheckpointError."""
+def image_tower(name: str | Path) -> Path | OpenClipTower:
+    """The folder of a checkpoint that has an image tower, or a tower of open_clip. Raises CheckpointError."""
+    if is_open_clip_name(str(name)):
+        return open_clip_tower(str(name))
     folder = find_checkpoint(name, download=True)
     if not (folder / "image_encoder" / "config.json").is_file():
         raise CheckpointError(f"{name} has no image_encoder; give the repository for variations of the same model")

@@ -10,6 +10,7 @@ from accelerate import init_empty_weights
 from torch import Tensor
 
 from unclip.checkpoints.networks import Read, shapes_of
+from unclip.checkpoints.open_clip_tower import OpenClipTower
 from unclip.checkpoints.tensors import Shapes, check_fit, read_tensors, tensor_shapes
 from unclip.errors import CheckpointError
 from unclip.files import read_json
@@ -45,11 +46,11 @@ BLOCK = {
 TRANSPOSED = ("text.text_projection", "visual.proj")  # open_clip multiplies from the other side
 
 
-def load_towers(folder: Path, device: torch.device, images: Path | None) -> tuple[Clip, Read]:
+def load_towers(folder: Path, device: torch.device, images: Path | OpenClipTower | None) -> tuple[Clip, Read]:
     """An empty CLIP, and what reads its weights, in float32: the text tower, and that for images if there is one.
 
-    images: the folder of a checkpoint that has one, which may be another than that of the text tower, or None. Raises
-    CheckpointError for a config, a tokenizer or tensors that are not those of a CLIP.
+    images: the folder of a checkpoint that has one, which may be another than that of the text tower, a tower of
+    open_clip, or None. Raises CheckpointError for a config, a tokenizer or tensors that are not those of a CLIP.
     """
     config = clip_config(folder, images)
     try:
@@ -60,7 +61,7 @@ def load_towers(folder: Path, device: torch.device, images: Path | None) -> tupl
         raise CheckpointError(f"{folder}: the configs of CLIP do not fit together: {reason}") from None
     sources = sources_of(clip)
     shapes = shapes_of(clip)
-    homes = {"text_encoder": folder, **({"image_encoder": images} if images else {})}
+    homes = {"text_encoder": folder, **({"image_encoder": images} if isinstance(images, Path) else {})}
     for part, home in homes.items():
         wanted: Shapes = {}
         for name, (component, parts) in sources.items():
@@ -69,10 +70,20 @@ def load_towers(folder: Path, device: torch.device, images: Path | None) -> tupl
         found = {key: s for key, s in tensor_shapes(home / part).items() if not key.endswith(".position_ids")}
         check_fit(home / part, wanted, found)
     check_tokenizer(folder / "tokenizer")
-    return clip, partial(read_towers, homes, device, sources)
+    if not isinstance(images, OpenClipTower):
+        return clip, partial(read_towers, homes, device, sources)
+    theirs = {name for name, (component, _) in sources.items() if component == "image_encoder"}
+    check_fit(images.file, {name: shapes[name] for name in theirs}, images.shapes())
+    own = {name: source for name, source in sources.items() if name not in theirs}
+
+    def read(names: Collection[str] | None = None) -> dict[str, Tensor]:
+        seen = images.read(device, theirs if names is None else theirs & set(names))
+        return {**read_towers(homes, device, own, names), **seen}
+
+    return clip, read
 
 
-def clip_config(folder: Path, images: Path | None) -> ClipConfig:
+def clip_config(folder: Path, images: Path | OpenClipTower | None) -> ClipConfig:
     """The sizes of both towers, from the configs of transformers. Raises CheckpointError for what open_clip has not."""
     text = tower_config(folder / "text_encoder", TEXT)
     fields = {
@@ -88,7 +99,13 @@ def clip_config(folder: Path, images: Path | None) -> ClipConfig:
         "normalize": False,
         "transformers_tokens": True,
     }
-    if images:
+    if isinstance(images, OpenClipTower):
+        found = {"embed_dim": images.embed_dim, "quick_gelu": images.quick_gelu}
+        for key, value in found.items():
+            if value != fields[key]:
+                raise CheckpointError(f"{images.name}: {key} is {value}, the text's is {fields[key]}; give another")
+        fields |= images.fields
+    elif images:
         image = tower_config(images / "image_encoder", IMAGE)
         for key, wanted in (("projection_dim", text["projection_dim"]), ("hidden_act", text["hidden_act"])):
             if image[key] != wanted:

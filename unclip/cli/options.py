@@ -12,7 +12,9 @@ from unclip.names import DEVICES, DTYPES, MEMORY
 Model = Annotated[str, typer.Option(help="A model's name, a checkpoint folder, or a hub id.")]
 ImageEncoder = Annotated[
     str | None,
-    typer.Option(metavar="MODEL", help="A folder or hub id whose CLIP image tower is used, where MODEL has none."),
+    typer.Option(
+        metavar="MODEL", help="Whose CLIP image tower is used if there is none: as --model, or open_clip's name."
+    ),
 ]
 Embedding = Annotated[
     str | None, typer.Option(metavar="FILE", help="An embedding of `unclip embed` that guides in the prior's place.")

@@ -121,6 +121,13 @@ def test_prompts_are_joined_by_one_noise_and_meet_what_they_draw(pipe: Unclip) -
     assert difference(results[0], to_images(x[None])[0]) <= 1
 
 
+def test_words_that_the_model_does_not_know_are_told_of_all_prompts(pipe: Unclip, cat: Image.Image) -> None:
+    [result] = pipe.interpolate("a red wizard", "a blue dog", frames=None, seed=5, size=16)
+    assert result.notes == ("tiny does not know 'wizard': see `unclip models show tiny`",)
+    [result] = pipe.edit(cat, "a dog", from_prompt="a unicorn", seed=5, **FEW)
+    assert any("does not know 'unicorn'" in note for note in result.notes)
+
+
 def test_one_noise_for_pictures_too(pipe: Unclip, cat, dog) -> None:
     first, last = pipe.interpolate(cat, dog, frames=2, seed=5, same_noise=True, size=16)
     for picture, result in ((cat, first), (dog, last)):

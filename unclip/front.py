@@ -244,10 +244,17 @@ class Front:
 
     def notes(self, request: Request) -> Iterator[str]:
         """What the user should know of a request: what was cut off, and words the model has never seen."""
-        for field, prompt in (("prompt", request.prompt), ("negative", request.negative)):
+        others = [source for source in request.sources or () if source_kind(source) == "prompt"]
+        shown = [
+            ("prompt", request.prompt),
+            ("from_prompt", request.from_prompt or ""),
+            *(("source", s) for s in others),
+        ]
+        for field, prompt in (*shown, ("negative", request.negative)):
             if cut := self.tokenizer.cut(prompt):
                 yield f"the {field} is longer than {self.tokenizer.context_length - 2} tokens; cut off: {cut!r}"
-        unknown = unknown_words(request.prompt, self.vocabulary) if self.vocabulary else []
+        said = " ".join(prompt for _, prompt in shown)
+        unknown = unknown_words(said, self.vocabulary) if self.vocabulary else []
         if unknown:
             yield f"{self.name} does not know {', '.join(map(repr, unknown))}: see `unclip models show {self.name}`"
 

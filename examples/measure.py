@@ -12,11 +12,12 @@ from unclip import Unclip
 from unclip.evaluation.checker import check
 from unclip.evaluation.prompts import prompts
 from unclip.evaluation.rates import row
+from unclip.training.captions import nouns_in
 
 
 def main(count: str = "120", split: str = "held_out", model: str = "stickers", size: str = "64") -> None:
     pipe = Unclip.from_pretrained(model)
-    asked = prompts(int(count), seed=0, split=split)
+    asked = prompts(int(count), seed=0, split=split, nouns=nouns_in(pipe.vocabulary))
     verdicts = defaultdict(list)
     for i, (prompt, scene) in enumerate(asked):
         [result] = pipe.generate(prompt, seed=i, size=size)

@@ -17,7 +17,7 @@ from unclip.evaluation.checker import check
 from unclip.evaluation.prompts import prompts
 from unclip.evaluation.rates import row
 from unclip.request import Request
-from unclip.training.captions import canonical_caption
+from unclip.training.captions import canonical_caption, nouns_in
 from unclip.training.scenes import BACKGROUNDS, Scene, render
 from unclip.training.sprites import load_nouns
 
@@ -46,10 +46,10 @@ def replacement(scene: Scene, noun: str, seed: int) -> tuple[Request, Scene]:
 
 def main(cases: str = "40", model: str = "stickers") -> None:
     pipe, count = Unclip.from_pretrained(model), int(cases)
-    nouns = list(load_nouns())
+    nouns = nouns_in(pipe.vocabulary)
     pairs = [
         scene
-        for _, scene in prompts(8 * count + 8, seed=1, kinds=("pair",))
+        for _, scene in prompts(8 * count + 8, seed=1, kinds=("pair",), nouns=nouns)
         if scene.relation in ("left of", "right of")
     ][:count]
     found, untouched = [], []
@@ -61,7 +61,7 @@ def main(cases: str = "40", model: str = "stickers") -> None:
         half = (slice(None), slice(SIDE // 2, None))
         untouched.append(np.array_equal(np.asarray(result.image)[half], np.asarray(request.image)[half]))
     goes_on, steps = [], []
-    for i, (prompt, scene) in enumerate(prompts(count, seed=2, kinds=("single",))):
+    for i, (prompt, scene) in enumerate(prompts(count, seed=2, kinds=("single",), nouns=nouns)):
         [result] = pipe.outpaint(picture(scene), prompt, right=SIDE, seed=i)
         pixels = np.asarray(result.image).astype(float)
         colour = np.array(BACKGROUNDS[scene.background], float)

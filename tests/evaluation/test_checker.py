@@ -184,6 +184,11 @@ def test_prompts_are_repeatable_and_of_the_split(asked):
     assert all(scene.kind == "pair" and not is_held_out(scene) for _, scene in trained)
 
 
+def test_prompts_of_some_nouns_only():
+    asked = prompts(30, seed=0, split="train", nouns=("cat", "dog", "fox"))
+    assert {placed.name for _, scene in asked for placed in scene.objects} == {"cat", "dog", "fox"}
+
+
 def test_prompts_of_no_such_kind():
     with pytest.raises(DataError, match="triple"):
         prompts(1, seed=0, kinds=("triple",))

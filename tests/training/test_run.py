@@ -1,6 +1,7 @@
 """From a recipe to a checkpoint: each stage can be cut and goes on, the chain ends in a model that draws."""
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -207,10 +208,12 @@ def test_a_stage_is_shown_what_its_own_table_says(tiny_recipe: Path, tmp_path: P
     text = re.sub(
         r"\[data\]\n(.*\n)*?\n", '[data]\nkind = "scenes"\n\n', tiny_recipe.read_text(encoding="utf-8"), count=1
     )
-    recipe.write_text(text + "\n[clip.data]\nalike = 4\n", encoding="utf-8")
+    recipe.write_text(text + "\n[clip.data]\nalike = 4\nnouns = ['cat', 'dog']\n", encoding="utf-8")
     train("clip", recipe, tmp_path / "run", steps=1, device="cpu", quiet=True)
     train("upsampler", recipe, tmp_path / "run", steps=1, device="cpu", quiet=True)
-    assert opened == [{"kind": "scenes", "alike": 4}, {"kind": "scenes"}]
+    assert opened == [{"kind": "scenes", "alike": 4, "nouns": ("cat", "dog")}, {"kind": "scenes"}]
+    words = set(json.loads((tmp_path / "run" / "model" / "vocabulary.json").read_text(encoding="utf-8"))["words"])
+    assert {"cat", "kitten", "pink"} <= words and not words & {"penguin", "apple"}  # what all stages were shown
     recipe.write_text(text + "\n[clip.data]\nalyke = 4\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"own.toml \[data\] and \[clip.data\]: .* did you mean 'alike'"):
         train("clip", recipe, tmp_path / "other", device="cpu", quiet=True)

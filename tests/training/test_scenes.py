@@ -11,12 +11,16 @@ import pytest
 
 from unclip.bundled import bundled
 from unclip.errors import DataError
-from unclip.training.captions import canonical_caption, caption, vocabulary
+from unclip.training.captions import canonical_caption, caption, nouns_in, vocabulary
 from unclip.training.scenes import (
     BACKGROUNDS,
     COUNTS,
+    GRID,
+    LARGE,
+    MEDIUM,
     RELATIONS,
     SIZE_WORDS,
+    SMALL,
     Placed,
     Scene,
     draw_scene,
@@ -144,8 +148,7 @@ def test_counts_and_sizes_are_as_named(drawn):
             assert len({placed.name for placed in scene.objects}) == 1
         elif scene.kind == "single":
             (placed,) = scene.objects
-            low, high = {"small": (0.28, 0.38), "large": (0.75, 0.92), None: (0.5, 0.72)}[scene.size_word]
-            assert low <= placed.size <= high
+            assert placed.size == {"small": SMALL, "large": LARGE, None: MEDIUM}[scene.size_word]
 
 
 @pytest.mark.parametrize("pixels", [64, 256])
@@ -263,6 +266,14 @@ def test_import_is_light():
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
+def test_every_object_stands_on_the_grid_in_one_of_three_sizes(drawn):
+    placed = [each for scene, _ in drawn for each in scene.objects]
+    assert {each.size for each in placed} == {SMALL, MEDIUM, LARGE}
+    for each in placed:
+        for centre in (each.x, each.y):
+            assert ((centre - each.size / 2) / GRID).is_integer(), each
+
+
 def test_the_share_of_single_objects_can_be_set():
     for singles in (0.0, 0.75, 1.0):
         kinds = [scene_at(3, i, singles=singles)[0].kind for i in range(600)]
@@ -279,3 +290,13 @@ def test_rows_of_scenes_share_a_background_when_asked():
     assert len({scene.objects[0].name for row in rows for scene in row}) > 100
     assert not any(is_held_out(scene) for row in rows for scene in row)
     assert len({scene_at(3, i, alike=1)[0].background for i in range(8)}) > 1
+
+
+def test_only_the_nouns_that_are_named_are_drawn_and_their_words_tell_which():
+    nouns = ("cat", "hot dog", "chick")
+    drawn = [scene_at(3, i, nouns=nouns) for i in range(200)]
+    assert {placed.name for scene, _ in drawn for placed in scene.objects} == set(nouns)
+    words = vocabulary(nouns).words
+    assert all(unknown_words(text, words) == [] for _, text in drawn)
+    assert nouns_in(words) == tuple(noun for noun in load_nouns() if noun in nouns)  # no dog, no chicken
+    assert nouns_in(vocabulary().words) == tuple(load_nouns())

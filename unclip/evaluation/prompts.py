@@ -14,12 +14,15 @@ from ..training.sprites import load_nouns
 KINDS = ("single", "pair", "count")
 
 
-def prompts(n: int, seed: int, kinds: Sequence[str] = KINDS, split: str = "held_out") -> list[tuple[str, Scene]]:
+def prompts(
+    n: int, seed: int, kinds: Sequence[str] = KINDS, split: str = "held_out", nouns: Sequence[str] = ()
+) -> list[tuple[str, Scene]]:
     """``n`` requests, as many of each kind as of the others: the same on every machine.
 
     Args:
         kinds: Of "single", "pair" and "count".
         split: "held_out" for combinations that training never showed, "train" for those it did.
+        nouns: What is asked for, such as ``captions.nouns_in`` a model's vocabulary; all, if none are named.
 
     Returns:
         (prompt, scene) each; ``checker.check`` compares a picture with the scene.
@@ -30,7 +33,7 @@ def prompts(n: int, seed: int, kinds: Sequence[str] = KINDS, split: str = "held_
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
         raise DataError(f"there is no kind of scene {', '.join(unknown) or '(none given)'}: use {', '.join(KINDS)}")
-    nouns = tuple(load_nouns())
+    nouns = nouns or tuple(load_nouns())
     drawn = []
     index = 0
     while len(drawn) < n:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -154,9 +154,9 @@ def with_article(phrase: str) -> str:
 
 
 @functools.cache
-def vocabulary() -> Vocabulary:
-    """What the grammar can say."""
-    nouns = load_nouns()
+def vocabulary(names: tuple[str, ...] = ()) -> Vocabulary:
+    """What the grammar can say, of some nouns or of all."""
+    nouns = {name: noun for name, noun in load_nouns().items() if not names or name in names}
     sizes = {word: tuple(dict.fromkeys(synonyms)) for word, synonyms in SIZE_SYNONYMS.items()}
     relations = {relation: tuple(dict.fromkeys(phrases)) for relation, phrases in RELATION_PHRASES.items()}
     phrases = ["a an", *FRAMES, *FRAMES_WITHOUT_BACKGROUND, *MEDIA, *MEDIA_OF_SEVERAL]
@@ -173,6 +173,11 @@ def vocabulary() -> Vocabulary:
         size_words=MappingProxyType(sizes),
         words=frozenset(words),
     )
+
+
+def nouns_in(words: Collection[str]) -> tuple[str, ...]:
+    """The nouns of which a set of words has every name: those that a model with this vocabulary was trained on."""
+    return tuple(name for name in load_nouns() if vocabulary((name,)).words <= words)
 
 
 def _subject(scene: Scene, rng: np.random.Generator, nouns: Mapping[str, Noun]) -> str:

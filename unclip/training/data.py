@@ -10,7 +10,7 @@ Scenes draws its images (`unclip.training.scenes`), Folder reads a folder, Shard
 
 import itertools
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +20,38 @@ from torch.utils.data import DataLoader, Dataset
 from unclip.errors import DataError, nearest
 from unclip.training import scenes
 from unclip.training.images import Sample
+from unclip.training.sprites import load_nouns
 from unclip.training.stored import Folder, Shards
 
 
 class Scenes(Dataset[Sample]):
-    """Scenes composed without end: no epochs, as no index repeats. Raises DataError for an unknown split."""
+    """Scenes composed without end: no epochs, as no index repeats. Raises DataError for an unknown split or noun."""
 
-    def __init__(self, size: int, seed: int, split: str = "train", singles: float = scenes.SINGLES, alike: int = 1):
+    def __init__(
+        self,
+        size: int,
+        seed: int,
+        split: str = "train",
+        singles: float = scenes.SINGLES,
+        alike: int = 1,
+        nouns: Sequence[str] = (),
+    ):
         if split not in scenes.SPLITS:
             raise DataError(f"scenes have no split {split!r}; {_nearest(split, scenes.SPLITS)}")
-        self.size, self.seed, self.split, self.singles, self.alike = size, seed, split, singles, alike
+        if unknown := [noun for noun in nouns if noun not in load_nouns()]:
+            raise DataError(f"scenes have no noun {unknown[0]!r}; {_nearest(unknown[0], load_nouns())}")
+        self.size, self.seed, self.split, self.singles = size, seed, split, singles
+        self.alike, self.nouns = alike, tuple(nouns)
 
     def __getitem__(self, index: int) -> Sample:
-        scene, caption = scenes.scene_at(self.seed, index, self.split, self.singles, self.alike)
+        scene, caption = scenes.scene_at(self.seed, index, self.split, self.singles, self.alike, self.nouns)
         pixels = torch.from_numpy(scenes.render(scene, self.size))  # h w 3
         return pixels.permute(2, 0, 1).contiguous(), caption  # 3 h w
 
 
 # The keys of each kind of data: is the key required?
 KINDS = {
-    "scenes": {"split": False, "singles": False, "alike": False},
+    "scenes": {"split": False, "singles": False, "alike": False, "nouns": False},
     "folder": {"path": True},
     "webdataset": {"shards": True},
 }
@@ -48,9 +60,9 @@ KINDS = {
 def open_dataset(config: Mapping[str, Any], size: int, seed: int) -> Dataset[Sample]:
     """The dataset a recipe's table asks for.
 
-    One of {kind = "scenes", split = "train", singles = 0.45, alike = 1}, {kind = "folder", path = "..."},
-    {kind = "webdataset", shards = "..." or a list}. Raises DataError, naming the nearest known name, for a kind or key
-    that is not one of these.
+    One of {kind = "scenes", split = "train", singles = 0.45, alike = 1, nouns = ["cat", "dog"]},
+    {kind = "folder", path = "..."}, {kind = "webdataset", shards = "..." or a list}. Raises DataError, naming the
+    nearest known name, for a kind or key that is not one of these.
     """
     kind = config.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
@@ -63,13 +75,15 @@ def open_dataset(config: Mapping[str, Any], size: int, seed: int) -> Dataset[Sam
         raise DataError(f"data of kind {kind!r} needs the key {missing[0]!r}")
     for key in keys.keys() & config.keys():
         value = config[key]
-        parts = value if key == "shards" and isinstance(value, list | tuple) and value else [value]
+        parts = value if key in ("shards", "nouns") and isinstance(value, list | tuple) and value else [value]
         if key == "singles":
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
                 raise DataError(f"data key 'singles' is {value!r}; it must be a share from 0 to 1")
         elif key == "alike":
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise DataError(f"data key 'alike' is {value!r}; it must be a whole number from 1 up")
+        elif key == "nouns" and (isinstance(value, str) or len(set(parts)) < 2):
+            raise DataError(f"data key 'nouns' is {value!r}; it must be a list of two nouns or more")
         elif not all(isinstance(part, str | Path) and str(part) for part in parts):
             kinds = "a path or a list of paths" if key == "shards" else "a string"
             raise DataError(f"data key {key!r} is {value!r}; it must be {kinds}")

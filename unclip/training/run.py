@@ -22,6 +22,7 @@ from unclip.training.loop import Task, fit
 from unclip.training.options import check_sizes
 from unclip.training.progress import Budget
 from unclip.training.recipe import Recipe, load_recipe
+from unclip.training.sprites import load_nouns
 from unclip.training.stages import ClipTask, DecoderTask, FrozenClip, PriorTask, UpsamplerTask
 from unclip.training.state import PORTABLE, has_state
 
@@ -150,5 +151,14 @@ def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:
         index["stages"] = {**index["stages"], name: sampling}
     if recipe.data.get("kind") == "scenes":
         # The words that the training captions are made of: a prompt with others is told so.
-        write_json(model / "vocabulary.json", {"words": sorted(vocabulary().words)})
+        write_json(model / "vocabulary.json", {"words": sorted(vocabulary(shared_nouns(recipe)).words)})
     write_json(model / INDEX, index)
+
+
+def shared_nouns(recipe: Recipe) -> tuple[str, ...]:
+    """The nouns that all stages of a recipe of scenes are shown: what the finished model can be asked."""
+    nouns = tuple(load_nouns())
+    for stage in recipe.stages.values():
+        shown = {**recipe.data, **stage.data}.get("nouns", nouns)
+        nouns = tuple(noun for noun in nouns if noun in shown)
+    return nouns

@@ -19,6 +19,7 @@ from unclip import Request, RequestError, Unclip
 from unclip.evaluation.checker import check
 from unclip.evaluation.prompts import prompts
 from unclip.evaluation.rates import interval, row
+from unclip.training.captions import nouns_in
 from unclip.training.scenes import render
 
 COMPONENTS = (5, 10, 20, 40, 80, 160)
@@ -27,9 +28,10 @@ CANDIDATES = (1, 2, 4, 8)
 CELL, GAP = 128, 4
 
 
-def scenes(count: int, side: int, kinds: Sequence[str] = ("single",)) -> list[tuple[str, Image.Image]]:
-    """Captions and pictures, the same on every machine."""
-    return [(text, Image.fromarray(render(scene, side))) for text, scene in prompts(count, seed=7, kinds=kinds)]
+def scenes(pipe: Unclip, count: int, side: int, kinds: Sequence[str] = ("single",)) -> list[tuple[str, Image.Image]]:
+    """Captions and pictures of what the model was trained on, the same on every machine."""
+    asked = prompts(count, seed=7, kinds=kinds, nouns=nouns_in(pipe.vocabulary))
+    return [(text, Image.fromarray(render(scene, side))) for text, scene in asked]
 
 
 def sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
@@ -44,7 +46,7 @@ def sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
 def figures(folder: str = "out", model: str = "stickers") -> None:
     pipe, out = Unclip.from_pretrained(model), Path(folder)
     out.mkdir(parents=True, exist_ok=True)
-    (first, one), (second, other), *_ = scenes(4, 256)
+    (first, one), (second, other), *_ = scenes(pipe, 4, 256)
 
     def images(results) -> list[Image.Image]:
         return [result.image for result in results]
@@ -64,7 +66,7 @@ def figures(folder: str = "out", model: str = "stickers") -> None:
 def psnr(count: str = "32", model: str = "stickers", *steps: str) -> None:
     pipe = Unclip.from_pretrained(model)
     side = pipe.sizes[0][0]
-    pictures = [picture for _, picture in scenes(int(count), max(side, 64), ("single", "pair", "count"))]
+    pictures = [picture for _, picture in scenes(pipe, int(count), max(side, 64), ("single", "pair", "count"))]
     pictures = [picture.resize((side, side), Image.Resampling.BOX) for picture in pictures]
     print(f"{pipe.name}: PSNR of reconstructions at {side} px, dB, of {count} held-out scenes")
     print("steps    mean     min   of the mean error")
@@ -84,7 +86,7 @@ def best_of(count: str = "120", folder: str = "out", model: str = "stickers") ->
     pipe = Unclip.from_pretrained(model)
     size, most = pipe.sizes[0], max(CANDIDATES)
     right: dict[int, list[bool]] = {k: [] for k in CANDIDATES}
-    for i, (prompt, scene) in enumerate(prompts(int(count), seed=0)):
+    for i, (prompt, scene) in enumerate(prompts(int(count), seed=0, nouns=nouns_in(pipe.vocabulary))):
         drawn = pipe.generate(prompt, n=most, seed=most * i, size=size)
         outcomes = [check(result.image.resize((64, 64)), scene).all for result in drawn]
         for k in CANDIDATES:  # what best_of=k would have chosen

@@ -19,7 +19,7 @@ def model(tiny_model: Path, tmp_path: Path) -> Path:
 
 def test_they_are_those_of_the_pictures_and_are_used_from_then_on(model: Path) -> None:
     pipe = Unclip.from_pretrained(model, "cpu", "float32")
-    pictures = list(drawn_pictures(70, 16))  # more than a batch
+    pictures = list(drawn_pictures(70, 16, pipe.vocabulary))  # more than a batch
     assert make_components(pipe, pictures) == model / COMPONENTS
     embeds = pipe.embed_image(pictures)
     found = read_components(model, 16)

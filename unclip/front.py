@@ -244,12 +244,8 @@ class Front:
 
     def notes(self, request: Request) -> Iterator[str]:
         """What the user should know of a request: what was cut off, and words the model has never seen."""
-        others = [source for source in request.sources or () if source_kind(source) == "prompt"]
-        shown = [
-            ("prompt", request.prompt),
-            ("from_prompt", request.from_prompt or ""),
-            *(("source", s) for s in others),
-        ]
+        ends = [("source", source) for source in request.sources or () if source_kind(source) == "prompt"]
+        shown = [("prompt", request.prompt), ("from_prompt", request.from_prompt or ""), *ends]
         for field, prompt in (*shown, ("negative", request.negative)):
             if cut := self.tokenizer.cut(prompt):
                 yield f"the {field} is longer than {self.tokenizer.context_length - 2} tokens; cut off: {cut!r}"

@@ -1,6 +1,6 @@
 """The principal components of a checkpoint's embeddings, from pictures like those it was trained on."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from unclip.embeddings import principal_components
 from unclip.errors import DataError
 from unclip.fields import PICTURE_SUFFIXES
 from unclip.training import scenes
+from unclip.training.captions import nouns_in
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
@@ -36,9 +37,10 @@ def make_components(pipe: "Unclip", pictures: Iterable[Image.Image]) -> Path:
     return write_components(pipe.folder, principal_components(embeds))
 
 
-def drawn_pictures(count: int, side: int) -> Iterator[Image.Image]:
-    """Scenes of the bundled model's domain, `side` pixels wide."""
-    return (Image.fromarray(scenes.render(scenes.scene_at(SEED, i)[0], side)) for i in range(count))
+def drawn_pictures(count: int, side: int, vocabulary: Collection[str]) -> Iterator[Image.Image]:
+    """Scenes of the bundled model's domain, `side` pixels wide, of the nouns that a model was trained on."""
+    nouns = nouns_in(vocabulary)
+    return (Image.fromarray(scenes.render(scenes.scene_at(SEED, i, nouns=nouns)[0], side)) for i in range(count))
 
 
 def pictures_below(folder: Path, count: int) -> Iterator[Image.Image]:

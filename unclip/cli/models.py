@@ -124,8 +124,10 @@ def make_components(
     from unclip.pipeline import Unclip
 
     pipe = Unclip.from_pretrained(folder, device=device)
-    side = pipe.clip.config.image_size
-    found = principal.drawn_pictures(count, side) if pictures is None else principal.pictures_below(pictures, count)
+    if pictures is None:
+        found = principal.drawn_pictures(count, pipe.clip.config.image_size, pipe.vocabulary)
+    else:
+        found = principal.pictures_below(pictures, count)
     print(principal.make_components(pipe, found))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ def test_every_example_is_run_here():
         "edit.py",
         "measure_edits.py",
         "full_size.py",
+        "embeddings.py",
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == run_here
 
@@ -56,6 +58,25 @@ def test_edit(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"inpainted.png", "outpainted.png", "before_after.png"}
     with Image.open(tmp_path / "outpainted.png") as wide:
         assert wide.size == (512, 256)
+
+
+def test_what_the_model_does_with_embeddings(tiny_model, tmp_path):
+    out = tmp_path / "out"
+    assert main(["models", "components", str(shutil.copytree(tiny_model, tmp_path / "model")), "--count", "20"]) == 0
+    run("embeddings.py", "figures", str(out), str(tmp_path / "model"))
+    assert {path.stem for path in out.iterdir()} == {"variations", "interpolation", "text_diff", "components"}
+    with Image.open(out / "components.png") as ladder:
+        assert ladder.size == (7 * 132 - 4, 128)
+
+
+def test_measures_of_embeddings(tiny_model, tmp_path, capsys):
+    run("embeddings.py", "best-of", "1", str(tmp_path), str(tiny_model))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[1:5]] == [f"best of {k}" for k in (1, 2, 4, 8)]
+    with Image.open(tmp_path / "best_of.png") as image:
+        assert image.size == (420, 260)
+    run("embeddings.py", "psnr", "1", str(tiny_model), "2", "5")
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == ["2", "5"]
 
 
 def test_measure_edits(capsys):

@@ -13,23 +13,26 @@ PACKAGE = Path(__file__).parents[1] / "unclip"
 # A module imports from lower layers only, and nothing across a layer except in these pairs.
 LAYERS = [
     {"errors"},
-    {"names", "files", "hub"},
+    {"names", "files", "hub", "fields"},
     {"device", "bundled", "words", "seams"},
     {"diffusion", "models", "embeddings"},
-    {"stage", "request", "metadata"},
+    {"stage", "request", "metadata", "checks", "embedding_files"},
     {"canvas", "compare", "sheet"},
-    {"checkpoints", "pipeline", "editing"},
+    {"editing", "latents"},
+    {"front"},
+    {"checkpoints", "pipeline"},
     {"batch"},
-    {"training", "evaluation"},
+    {"training", "evaluation", "principal"},
     {"cli"},
     {"__main__"},
 ]
-PAIRS = [{"request", "metadata"}, {"checkpoints", "pipeline"}, {"editing", "pipeline"}, {"training", "evaluation"}]
+PAIRS = [{"request", "metadata"}, {"request", "checks"}, {"checkpoints", "pipeline"}, {"training", "evaluation"}]
+PAIRS += [{"editing", "pipeline"}, {"latents", "pipeline"}, {"latents", "editing"}, {"training", "principal"}]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 HEAVY = {"torch", "torchvision", "diffusers", "open_clip", "transformers", "accelerate", "numpy", "huggingface_hub"}
 LIGHT = {"__init__", "errors", "names", "files", "hub", "bundled", "request", "diffusion.names"}
-LIGHT |= {"metadata", "compare", "sheet"}
+LIGHT |= {"metadata", "compare", "sheet", "fields", "checks"}
 
 
 def sources() -> dict[str, Path]:

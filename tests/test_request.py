@@ -143,7 +143,10 @@ WIDER = {"mode": "outpaint", "image": "photo.png", "prompt": "a cat"}
     ("fields", "says"),
     [
         ({"prompt": "a cat", "mask": "mask.png"}, "mask is a field of inpaint, and this request.s mode is generate"),
-        ({"prompt": "a cat", "image": "a.png"}, "image is a field of inpaint and outpaint, and this request"),
+        (
+            {"prompt": "a cat", "image": "a.png"},
+            "image is a field of inpaint, outpaint, vary, edit and rec",
+        ),
         (EDIT | {"left": 3}, "left is a field of outpaint"),
         (EDIT | {"image": None}, "image is missing"),
         (EDIT | {"image": 7}, "image must be the path of a picture"),
@@ -170,6 +173,113 @@ def test_what_an_edit_cannot_be(fields, says):
 def test_an_edit_goes_through_json_too(fields):
     request = Request(**fields)
     assert Request.from_dict(json.loads(json.dumps(request.to_dict()))) == request
+
+
+# ---- modes of the embedding, and candidates
+
+VARY = {"mode": "vary", "image": "photo.png"}
+BETWEEN = {"mode": "interpolate", "sources": ["photo.png", "a cat"]}
+TURN = {"mode": "edit", "image": "photo.png", "prompt": "a lion"}
+AGAIN = {"mode": "reconstruct", "image": "photo.png"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (VARY | {"image": None}, "image is missing; name the picture to vary"),
+        (VARY | {"strength": 1.1}, "strength must be a number from 0 to 1"),
+        (VARY | {"prior_steps": 3}, "prior_steps is a field of generate, inpaint, outpaint and interpolate"),
+        (VARY | {"fit": "squeeze"}, "fit 'squeeze' is unknown; choose from crop, pad"),
+        (VARY | {"strength": 0.5, "sampler": "unipc"}, "sampler unipc cannot start from a picture's own noise"),
+        (VARY | {"strength": 0.5, "steps": 1}, "steps must be at least 2"),
+        (BETWEEN | {"sources": ["a cat"]}, "sources must be two or more"),
+        (BETWEEN | {"sources": ["a cat", " "]}, "sources holds nothing"),
+        (BETWEEN | {"sources": ["a cat", 7]}, "sources must be the path of a picture"),
+        (BETWEEN | {"sources": ["a", "b", "c"]}, "weights are missing"),
+        (BETWEEN | {"weights": "1,2,3"}, "weights must be one for each of 2 sources"),
+        (BETWEEN | {"weights": "0,0"}, "and not all 0"),
+        (BETWEEN | {"weights": "1,x"}, "weights must be a number from 0"),
+        (BETWEEN | {"weights": "1,1", "share": 0.5}, "weights are those of one image"),
+        (BETWEEN | {"frames": 3, "share": 0.5}, "share is of one image"),
+        (BETWEEN | {"frames": 1}, "frames must be a whole number from 2"),
+        (BETWEEN | {"same_noise": 1}, "same_noise must be true or false"),
+        (TURN | {"prompt": " "}, "prompt is empty"),
+        (TURN | {"theta": -0.1}, "theta must be a number from 0 to 1"),
+        (TURN | {"sampler": "ddpm"}, "use ddim"),
+        (AGAIN | {"components": "5,0"}, "components must be a whole number from 1"),
+        (AGAIN | {"components": []}, "components is empty"),
+        ({"prompt": "a cat", "best_of": 2, "n": 3}, "best_of must be at least n"),
+        ({"prompt": "a cat", "rank": 1}, "rank is of one image"),
+        ({"prompt": "a cat", "best_of": 2, "rank": 2}, "best_of must be at least n"),
+        ({"prompt": "a cat", "seed": 2**63 - 2, "best_of": 4}, "use a seed up to"),
+        (BETWEEN | {"frames": 3, "best_of": 3}, "would tear a sequence apart"),
+        (EDIT | {"prompt": "", "best_of": 3}, "best_of ranks by how well"),
+        ({"prompt": "a cat", "embedding": 3}, "embedding must be the path of a file of `unclip embed`"),
+    ],
+)
+def test_what_these_cannot_be(fields, says):
+    with pytest.raises(RequestError, match=says) as caught:
+        Request(**fields)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        VARY | {"strength": 0.5},
+        BETWEEN | {"weights": (1, 2), "same_noise": True},
+        TURN | {"frames": 4, "from_prompt": ""},
+        AGAIN | {"components": "5, 10"},
+        {"embedding": "e.safetensors", "best_of": 4, "n": 2},
+    ],
+)
+def test_these_go_through_json_too(fields):
+    request = Request(**fields)
+    assert Request.from_dict(json.loads(json.dumps(request.to_dict()))) == request
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "expected"),
+    [
+        (BETWEEN | {"frames": 3}, "share", [0.0, 0.5, 1.0]),
+        (TURN | {"frames": 3, "theta": 0.4}, "theta", [0.0, 0.2, 0.4]),
+        (TURN | {"frames": 2}, "theta", [0.0, 0.35]),
+        (AGAIN | {"components": [5, 80]}, "components", [(5,), (80,)]),
+    ],
+)
+def test_a_sequence_has_an_image_a_frame_and_one_seed(fields, name, expected):
+    request = Request(**fields, seed=3, n=2)
+    images = list(request.images())
+    assert [image.seed for image in images] == [seed for seed in (3, 4) for _ in expected]
+    assert [getattr(image, name) for image in images] == expected * 2
+    assert all(image.count == 1 and list(image.images()) == [image] for image in images)
+    assert request.count == len(images)
+
+
+def test_ranks_share_their_candidates():
+    images = list(Request(prompt="a cat", seed=3, n=2, best_of=4).images())
+    assert [(image.seed, image.rank, image.n) for image in images] == [(3, 0, 1), (3, 1, 1)]
+    assert list(images[1].images()) == [images[1]]
+    assert images[0].candidates() == images[1].candidates() == list(Request(prompt="a cat", seed=3, n=4).images())
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (VARY, False),
+        (VARY | {"strength": 1}, False),
+        (VARY | {"strength": 0.99}, True),
+        (TURN, True),
+        (AGAIN, True),
+        (AGAIN | {"components": 5}, False),
+        (BETWEEN, True),
+        (BETWEEN | {"same_noise": True}, False),
+        (BETWEEN | {"sources": ["a cat", "e.safetensors"]}, False),
+        ({"prompt": "a cat"}, False),
+    ],
+)
+def test_what_starts_from_a_pictures_own_noise(fields, expected):
+    assert Request(**fields).inverts is expected
 
 
 def test_only_the_fields_of_its_mode_are_written():

@@ -290,3 +290,26 @@ def to_square(image: Image.Image, side: int, crop: bool) -> Image.Image:
     wide, high = (side * length // short for length in (width, height))
     left, top = (wide - side) // 2, (high - side) // 2
     return image.resize((wide, high), Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))
+
+
+def squared(source: Any, fit: str) -> tuple[Image.Image, tuple[str, ...]]:
+    """A file or a PIL image as an opaque square, and notes on what that took.
+
+    fit: "crop" takes its middle, "pad" adds to the shorter sides the colour that is usual at its border. Raises
+    DataError for a picture that cannot be read.
+    """
+    pixels, alpha = split_alpha(open_picture(source, "image"))
+    image, notes = Image.fromarray(pixels), []
+    if alpha is not None:
+        image = Image.composite(image, Image.new("RGB", image.size, "white"), Image.fromarray(alpha))
+        notes.append("what is transparent in the image was made white")
+    size, side = image.size, (min if fit == "crop" else max)(image.size)
+    if fit == "crop" and size != (side, side):
+        image = ImageOps.fit(image, (side, side), Image.Resampling.NEAREST)  # of this size, nothing is resized
+        notes.append(f"of the image, {size_text(size)}, the middle {size_text((side, side))} was taken; see fit pad")
+    elif size != (side, side):
+        ring = np.concatenate([pixels[[0, -1]].reshape(-1, 3), pixels[:, [0, -1]].reshape(-1, 3)])
+        colour = tuple(np.median(ring, axis=0).astype(int).tolist())
+        image = ImageOps.pad(image, (side, side), Image.Resampling.NEAREST, colour)
+        notes.append(f"the image, {size_text(size)}, was padded to {size_text((side, side))}")
+    return image, tuple(notes)

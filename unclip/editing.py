@@ -83,16 +83,17 @@ def guiding(
 ) -> Tensor:
     """The embeddings `b d` that guide jobs (request, prompt): the prior's, the image's own, or one between them.
 
-    Without a prompt it is the image's own. The prior draws only for those that need it, so that an image's noise does
-    not depend on what else is in the batch.
+    Without a prompt it is the image's own; an embedding from a file goes before the prior's. The prior draws only for
+    those that need it, so that an image's noise does not depend on what else is in the batch.
     """
-    style = [requests[i].keep_style if prompt.strip() else 1.0 for i, prompt in jobs]
+    style = [requests[i].keep_style if prompt.strip() or requests[i].embedding else 1.0 for i, prompt in jobs]
     embed = text.embed.clone()
     asked = [row for row, share in enumerate(style) if share < 1]
     if asked:
         part, counter = (TextEncoding(*(value[asked] for value in t)) for t in (text, negative))
         own = [noise[jobs[row][0]] for row in asked]
-        embed[asked] = pipe.imagine(part, counter, own, requests[0], progress)
+        files = [requests[jobs[row][0]].embedding for row in asked]
+        embed[asked] = pipe.guide(files, part, counter, own, requests[0], progress)
     copied = [row for row, share in enumerate(style) if share > 0]
     if copied:
         images = pipe.embed_image([original(canvases[jobs[row][0]]) for row in copied])

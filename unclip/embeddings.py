@@ -1,4 +1,7 @@
-"""Between CLIP embeddings."""
+"""Between and around CLIP embeddings: interpolations, mixtures, text diffs, principal components."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,3 +25,66 @@ def slerp(a: Tensor, b: Tensor, share: Tensor | float) -> Tensor:
     across = across / across.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     direction = torch.cos(share * angle) * unit_a + torch.sin(share * angle) * across
     return ((1 - share) * long_a + share * long_b) * direction
+
+
+def mix(vectors: Tensor, weights: Sequence[float]) -> Tensor:
+    """The weighted spherical mean `d` of `n d`, in whatever order: of directions the Fréchet mean, of lengths the mean.
+
+    The mean direction is where the turns towards all of them, weighted, cancel (Buss & Fillmore 2001, algorithm A1). Of
+    two it is `slerp`, which also says what lies between opposite ones; of more, opposite ones that leave no mean give
+    the heaviest.
+    """
+    shares = torch.as_tensor(weights, dtype=vectors.dtype, device=vectors.device)
+    shares = shares / shares.sum()  # n
+    if len(vectors) == 2:
+        return slerp(vectors[:1], vectors[1:], float(shares[1]))[0]
+    length = shares @ vectors.norm(dim=-1)
+    unit = F.normalize(vectors, dim=-1)
+    mean = shares @ unit
+    mean = F.normalize(mean if mean.norm() > 1e-6 else unit[shares.argmax()], dim=-1)
+    for _ in range(50):
+        cosine = (unit @ mean).clamp(-1, 1)[:, None]
+        across = F.normalize(unit - cosine * mean, dim=-1)
+        turn = shares @ (torch.acos(cosine) * across)
+        angle = turn.norm()
+        if angle < 1e-6:
+            break
+        mean = F.normalize(torch.cos(angle) * mean + torch.sin(angle) * turn / angle, dim=-1)
+    return length * mean
+
+
+def text_diff(image: Tensor, text: Tensor, origin: Tensor, theta: Tensor | float) -> Tensor:
+    """Image embeddings `b d` turned by a share theta towards what sets a text apart from another, all `b d`.
+
+    z_d = norm(z_t - z_t0), z = slerp(z_i, z_d, theta) (Ramesh et al. 2022, arXiv:2204.06125, section 3.3); the length
+    of z_i stays. Texts that are the same have no difference, and leave the image as it is.
+    """
+    difference = F.normalize(text, dim=-1) - F.normalize(origin, dim=-1)
+    length = image.norm(dim=-1, keepdim=True)
+    same = difference.norm(dim=-1, keepdim=True) < 1e-6
+    return slerp(image, torch.where(same, image, length * F.normalize(difference, dim=-1)), theta)
+
+
+@dataclass(frozen=True)
+class Components:
+    """What the embeddings of many pictures are made of. mean: `d`; axes: `k d`, orthonormal, widest spread first."""
+
+    mean: Tensor
+    axes: Tensor
+
+    def project(self, embed: Tensor, count: int) -> Tensor:
+        """Embeddings `b d` from the mean and their first `count` components alone (Ramesh et al. 2022, figure 7)."""
+        axes = self.axes[:count].to(embed)
+        mean = self.mean.to(embed)
+        return mean + (embed - mean) @ axes.T @ axes
+
+
+def principal_components(batches: Iterable[Tensor]) -> Components:
+    """The principal components of embeddings, which come in batches `b d`; at most as many as there are embeddings."""
+    count, total, square = 0, 0.0, 0.0
+    for batch in batches:
+        wide = batch.double().cpu()
+        count, total, square = count + len(wide), total + wide.sum(0), square + wide.T @ wide
+    mean = total / count
+    _, axes = torch.linalg.eigh(square / count - torch.outer(mean, mean))  # columns, the narrowest spread first
+    return Components(mean.float(), axes.T.flip(0)[: max(1, count - 1)].float().contiguous())

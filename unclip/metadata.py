@@ -1,10 +1,10 @@
 """What made an image, written into its file and read back.
 
-The record is one JSON object: {"version", "model", "revision", "seed", "request", "score", "notes", "pixels"}. A PNG
-has it in the text chunk "unclip"; JPEG and WebP have it in the EXIF tag ImageDescription. It holds nothing that differs
-between two runs of one request (no times). "pixels" is a hash of the picture as it was drawn, before a lossy format
-changed it. Beside it, as "parameters" in PNG and as UserComment in EXIF, is the same in the lines that web interfaces
-read.
+The record is one JSON object: {"version", "model", "revision", "seed", "request", "score", "notes", "pixels"}, and of
+an image that was chosen among candidates "ranked", the scores of all. A PNG has it in the text chunk "unclip"; JPEG and
+WebP have it in the EXIF tag ImageDescription. It holds nothing that differs between two runs of one request (no times).
+"pixels" is a hash of the picture as it was drawn, before a lossy format changed it. Beside it, as "parameters" in PNG
+and as UserComment in EXIF, is the same in the lines that web interfaces read.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def record(result: Result) -> dict[str, Any]:
         "seed": result.seed,
         "request": result.request.to_dict(),
         "score": result.score,
+        **({"ranked": list(result.ranked)} if result.ranked else {}),
         "notes": list(result.notes),
         "pixels": pixel_hash(result.image),
     }

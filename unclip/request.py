@@ -3,44 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import operator
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unclip.diffusion.names import check_sampler
+from unclip.checks import check
 from unclip.errors import RequestError, nearest
+from unclip.fields import (
+    ANCHORS,
+    FIELDS_OF,
+    FILE_FIELDS,
+    MASK_MODES,
+    MAX_SIDE,
+    SIDES,
+    THETA,
+    foreign_fields,
+    parse_size,
+    show,
+    size_text,
+    source_kind,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
 
-MODES = ("generate", "inpaint", "outpaint")
-MASK_MODES = ("white", "black", "alpha")
-ANCHORS = ("center", "left", "right", "top", "bottom", "top-left", "top-right", "bottom-left", "bottom-right")
-SIDES = ("left", "right", "top", "bottom")
-SIDE_PROMPTS = tuple(f"{side}_prompt" for side in SIDES)
-EDIT_FIELDS = ("image", "harmonize", "keep_style")
-FIELDS_OF = {  # those that only some modes have
-    "generate": (),
-    "inpaint": (*EDIT_FIELDS, "mask", "mask_mode", "feather"),
-    "outpaint": (*EDIT_FIELDS, *SIDES, *SIDE_PROMPTS, "anchor"),
-}
-FILE_FIELDS = ("image", "mask")
-MAX_SEED = 2**63 - 1
-MAX_STEPS = 1000  # the length of the training schedule
-MAX_GUIDANCE = 1000
-MAX_IMAGES = 100_000
-MAX_SIDE = 8192
+    Source = str | Path | Image.Image
+
+__all__ = ["ANCHORS", "FIELDS_OF", "MASK_MODES", "MAX_SIDE", "SIDES", "Request", "Result", "parse_size", "size_text"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What to make. A field that is None takes the model's default; 0 is a value, not an absence.
 
-    prompt            text; empty only in an edit, which then takes its style from the picture
+    prompt            text; may be empty where something else guides: a picture, an embedding
     negative          text to steer away from ("" for none)
     mode              how the image comes about: one of MODES
     seed              0 .. 2**63-1; image i of the request has seed + i
@@ -51,6 +48,9 @@ class Request:
     size              (width, height) in pixels; "64x64" and 64 are understood too; None: the model's largest;
                       of the canvas when outpainting; not given when inpainting
     prior_best_of     embeddings the prior draws, of which the one nearest to the text is used
+    best_of           how many candidates are drawn, seed .. seed + best_of - 1, of which the n with the best CLIP score
+                      are kept; rank: of one image, which of them it is, 0 for the best
+    embedding         generate, inpaint, outpaint: a file of `unclip embed` that guides in the prior's place
     id                a name of the caller's for the job, carried through
 
     Edits (inpaint and outpaint):
@@ -63,6 +63,18 @@ class Request:
     left, right, top, bottom                        outpaint: pixels to add; or a size and an
     anchor            where on the canvas the image goes: one of ANCHORS
     left_prompt, right_prompt, top_prompt, bottom_prompt    outpaint: prompts for what is beyond that side
+
+    Modes that work on a picture's embedding (vary, interpolate, edit, reconstruct); the image is one file or PIL image,
+    and a prompt is for the decoder's text, where it has any, except in "edit":
+    fit               how a picture becomes a square: "crop" to its middle, or "pad" with the colour of its border
+    strength          vary: 1 draws from new noise, 0 from the picture's own, between: part of the noise is drawn anew
+    sources           interpolate: two or more pictures, prompts or files of `unclip embed`
+    share, weights    interpolate: where between two, 0 .. 1; how much of each, for two or more
+    same_noise        interpolate: all from the seed's noise, even pictures whose own noise could be found
+    theta             edit: how far the embedding turns towards the prompt, 0 .. 1
+    from_prompt       edit: what the picture shows, from which the prompt differs; "" for nothing in particular
+    components        reconstruct: how many principal components of the embedding are kept; several: an image of each
+    frames            interpolate, edit: so many images of a sequence from one end to the other, with one seed
 
     Raises RequestError, which names the field, the value and the fix.
     """
@@ -97,82 +109,22 @@ class Request:
     right_prompt: str | None = None
     top_prompt: str | None = None
     bottom_prompt: str | None = None
+    best_of: int | None = None
+    rank: int | None = None
+    embedding: str | Path | None = None
+    fit: str | None = None
+    strength: float | None = None
+    sources: tuple[Source, ...] | None = None
+    share: float | None = None
+    weights: tuple[float, ...] | None = None
+    same_noise: bool | None = None
+    theta: float | None = None
+    from_prompt: str | None = None
+    components: tuple[int, ...] | None = None
+    frames: int | None = None
 
     def __post_init__(self) -> None:
-        _check_text("prompt", self.prompt)
-        _check_text("negative", self.negative)
-        if self.id is not None:
-            _check_text("id", self.id)
-        _check_choice("mode", self.mode, MODES)
-        self._check_edit()
-        if self.mode == "generate" and not self.prompt.strip():
-            raise RequestError("prompt is empty; say what the image should show")
-        self._normalise("n", _integer("n", self.n, 1, MAX_IMAGES))
-        if self.seed is not None:
-            self._normalise("seed", _integer("seed", self.seed, 0, MAX_SEED))
-            if self.seed + self.n - 1 > MAX_SEED:
-                raise RequestError(
-                    f"seed {self.seed} is too large for n = {self.n}: image i has seed + i, "
-                    f"at most {MAX_SEED}; use a seed up to {MAX_SEED - self.n + 1}"
-                )
-        for name in ("steps", "prior_steps", "upsampler_steps"):
-            if getattr(self, name) is not None:
-                self._normalise(name, _integer(name, getattr(self, name), 1, MAX_STEPS))
-        if self.prior_best_of is not None:
-            self._normalise("prior_best_of", _integer("prior_best_of", self.prior_best_of, 1, 1024))
-        for name in ("guidance", "prior_guidance"):
-            if getattr(self, name) is not None:
-                self._normalise(name, _number(name, getattr(self, name), MAX_GUIDANCE))
-        for name in ("sampler", "prior_sampler"):
-            if getattr(self, name) is not None:
-                check_sampler(getattr(self, name), name)
-        if self.size is not None:
-            self._normalise("size", parse_size(self.size))
-
-    def _check_edit(self) -> None:
-        """The fields that only edits have, and the size of an outpainting."""
-        for name in {name for names in FIELDS_OF.values() for name in names} - set(FIELDS_OF[self.mode]):
-            if getattr(self, name) is not None:
-                modes = " and ".join(mode for mode, names in FIELDS_OF.items() if name in names)
-                raise RequestError(
-                    f"{name} is a field of {modes}, and this request's mode is {self.mode}: leave it out"
-                )
-        for name in FILE_FIELDS:
-            value = getattr(self, name)
-            if isinstance(value, (str, Path)):
-                _check_text(name, str(value))
-                self._normalise(name, str(value))
-            elif value is not None and not hasattr(value, "getexif"):
-                raise RequestError(f"{name} must be the path of a picture, or a PIL image, not {_show(value)}")
-        for name, low, high in [("feather", 0, 1024), ("harmonize", 1, 100), *((side, 0, MAX_SIDE) for side in SIDES)]:
-            if getattr(self, name) is not None:
-                self._normalise(name, _integer(name, getattr(self, name), low, high))
-        for name in SIDE_PROMPTS:
-            if getattr(self, name) is not None:
-                _check_text(name, getattr(self, name))
-        for name, choices in (("mask_mode", MASK_MODES), ("anchor", ANCHORS)):
-            if getattr(self, name) is not None:
-                _check_choice(name, getattr(self, name), choices)
-        if self.keep_style is not None:
-            self._normalise("keep_style", _number("keep_style", self.keep_style, 1))
-        if self.mode != "generate" and self.image is None:
-            raise RequestError(f"image is missing; name the picture to {self.mode}")
-        said = any((getattr(self, name) or "").strip() for name in ("prompt", *SIDE_PROMPTS))
-        if self.keep_style is not None and self.keep_style < 1 and not said:
-            raise RequestError(
-                "keep_style below 1 mixes the image's style with a prompt's: give a prompt, or leave it out"
-            )
-        if self.mode == "inpaint" and self.size is not None:
-            raise RequestError("size is not for inpainting, whose result is as large as the image: leave it out")
-        if self.mode == "outpaint":
-            margins = any(getattr(self, side) for side in SIDES)
-            if margins == (self.size is not None):
-                raise RequestError("say how far to outpaint: by left, right, top or bottom, or else by a size")
-            if self.anchor is not None and self.size is None:
-                raise RequestError("anchor goes with a size; left, right, top and bottom say themselves where to add")
-
-    def _normalise(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
+        check(self)
 
     def resolved(self, **defaults: Any) -> Request:
         """This request with its None fields filled from `defaults`; fields that are set stay as they are."""
@@ -181,11 +133,49 @@ class Request:
             self, **{name: value for name, value in defaults.items() if getattr(self, name) is None}
         )
 
+    @property
+    def inverts(self) -> bool:
+        """Whether it starts from the noise of a picture, which is found first, and not from new noise."""
+        if self.mode == "vary":
+            return self.strength is not None and self.strength < 1
+        if self.mode == "interpolate":
+            return not self.same_noise and any(source_kind(source) == "picture" for source in self.sources)
+        return self.mode == "edit" or (self.mode == "reconstruct" and self.components is None)
+
+    @property
+    def count(self) -> int:
+        """How many images it asks for."""
+        return self.n * len(self._frames())
+
     def images(self) -> Iterator[Request]:
-        """One request an image, made as it is asked for: n = 1 and seed + i. The seed must be set."""
+        """One request an image, made as it is asked for: n = 1 and seed + i, in a sequence the same seed for all.
+
+        With best_of the seed is the first candidate's, and the image's rank says which one it is. The seed must be set.
+        """
         if self.seed is None:
             raise RequestError("seed is not set; draw one before the request is split into images")
-        return (dataclasses.replace(self, n=1, seed=self.seed + i) for i in range(self.n))
+        if self.best_of is not None:
+            ranks = range(self.n) if self.rank is None else [self.rank]
+            return (dataclasses.replace(self, n=1, rank=rank) for rank in ranks)
+        return (
+            dataclasses.replace(self, n=1, seed=self.seed + i, **frame)
+            for i in range(self.n)
+            for frame in self._frames()
+        )
+
+    def candidates(self) -> list[Request]:
+        """Of one image with best_of: the requests among which it is chosen."""
+        plain = dataclasses.replace(self, best_of=None, rank=None)
+        return [dataclasses.replace(plain, seed=self.seed + i) for i in range(self.best_of)]
+
+    def _frames(self) -> list[dict[str, Any]]:
+        """What differs between the images of a sequence; of any other request, one without a difference."""
+        if self.frames is not None:
+            name, end = (
+                ("theta", THETA if self.theta is None else self.theta) if self.mode == "edit" else ("share", 1.0)
+            )
+            return [{"frames": None, name: end * i / (self.frames - 1)} for i in range(self.frames)]
+        return [{"components": (count,)} for count in self.components] if self.components else [{}]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values; the size as "WxH". `from_dict` gives the same request back.
@@ -193,19 +183,22 @@ class Request:
         Fields that the mode does not have are left out. A picture that is not a file is told by its size only, which
         no request can be made from.
         """
-        foreign = {name for names in FIELDS_OF.values() for name in names} - set(FIELDS_OF[self.mode])
+        foreign = foreign_fields(self.mode)
         names = [field.name for field in dataclasses.fields(self) if field.name not in foreign]
         fields = {name: getattr(self, name) for name in names}
         for name in FILE_FIELDS:
-            if fields.get(name) is not None and not isinstance(fields[name], str):
-                fields[name] = f"<a picture of {size_text(fields[name].size)}>"
+            if fields.get(name) is not None:
+                fields[name] = _told(fields[name])
+        if self.sources is not None:
+            fields["sources"] = [_told(source) for source in self.sources]
+        fields |= {name: list(fields[name]) for name in ("weights", "components") if fields.get(name) is not None}
         return {**fields, "size": None if self.size is None else size_text(self.size)}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Request:
         """A request from JSON values. Raises RequestError for an unknown key, naming the nearest."""
         if not isinstance(fields, dict):
-            raise RequestError(f"a request is an object with the key 'prompt', not {_show(fields)}")
+            raise RequestError(f"a request is an object with the key 'prompt', not {show(fields)}")
         _check_keys(fields)
         return cls(**fields)
 
@@ -219,9 +212,10 @@ class Result:
     seed      the seed of this image
     model     name of the model
     revision  the commit of a model from the hub, or None
-    score     CLIP similarity of image and prompt, or None where it was not measured
+    score     CLIP similarity of image and prompt, or without one of image and embedding; None where not measured
     timings   seconds by stage
     notes     what the user should know, e.g. that the prompt was cut
+    ranked    of an image that was chosen among candidates: their scores, the best first, and this one's among them
     """
 
     image: Image.Image
@@ -232,6 +226,7 @@ class Result:
     score: float | None = None
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    ranked: tuple[float, ...] = ()
 
     def to_bytes(self, format: str = "png") -> bytes:
         """The bytes of a "png", "jpg" or "webp" file, with a record of what made the image (see unclip.metadata)."""
@@ -251,60 +246,9 @@ class Result:
         return write_atomic(path, self.to_bytes(suffix if suffix in metadata.FORMATS else "png"))
 
 
-def parse_size(value: str | int | tuple[int, int] | list[int]) -> tuple[int, int]:
-    """(width, height) in pixels from "64x48", "64", 64, or a pair. Raises RequestError."""
-    sides: Any = value
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d{1,9})(?:\s*[xX×]\s*(\d{1,9}))?\s*", value, re.ASCII)
-        sides = (int(match[1]), int(match[2] or match[1])) if match else None
-    elif isinstance(value, int) and not isinstance(value, bool):
-        sides = (value, value)
-    if not isinstance(sides, (tuple, list)) or len(sides) != 2:
-        raise RequestError(f"size must be WIDTHxHEIGHT in pixels, such as 64x64, not {_show(value)}")
-    return _integer("size", sides[0], 1, MAX_SIDE), _integer("size", sides[1], 1, MAX_SIDE)
-
-
-def size_text(size: tuple[int, int]) -> str:
-    """(64, 48) -> "64x48"."""
-    return f"{size[0]}x{size[1]}"
-
-
-def _check_text(name: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise RequestError(f"{name} must be text, not {_show(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise RequestError(f"{name} {_show(value)} is not valid Unicode; give it as UTF-8") from None
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise RequestError(f"{name} {_show(value)} is unknown; choose from {', '.join(choices)}")
-
-
-def _integer(name: str, value: Any, low: int, high: int) -> int:
-    number = None
-    if not isinstance(value, bool):  # True is an int to Python, never to a user
-        try:
-            number = operator.index(value)
-        except TypeError:
-            number = None
-    if number is None or not low <= number <= high:
-        raise RequestError(f"{name} must be a whole number from {low} to {high}, not {_show(value)}")
-    return number
-
-
-def _number(name: str, value: Any, high: float) -> float:
-    number = math.nan
-    if not isinstance(value, (bool, str, bytes)):
-        try:
-            number = float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-    if not 0 <= number <= high:  # nor NaN
-        raise RequestError(f"{name} must be a number from 0 to {high}, not {_show(value)}")
-    return number
+def _told(source: Source) -> str:
+    """A source as text; a picture that is not a file by its size."""
+    return source if isinstance(source, str) else f"<a picture of {size_text(source.size)}>"
 
 
 def _check_keys(fields: dict[str, Any]) -> None:
@@ -313,14 +257,4 @@ def _check_keys(fields: dict[str, Any]) -> None:
         if key not in known:
             near = nearest(key, known)
             fix = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
-            raise RequestError(f"{_show(key)} is not a field of a request; {fix}")
-
-
-def _show(value: Any) -> str:
-    """A value for an error message: one line, not too long, printable everywhere."""
-    try:
-        text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    except ValueError:  # Python does not print integers of thousands of digits
-        text = f"this {type(value).__name__}"
-    text = " ".join(text.split())
-    return text if len(text) <= 80 else text[:77] + "..."
+            raise RequestError(f"{show(key)} is not a field of a request; {fix}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from unclip.errors import InputError, UnclipError
 
 if TYPE_CHECKING:
-    from PIL import ImageDraw, ImageFont
+    from PIL import Image, ImageDraw, ImageFont
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit: what is larger could not be opened again without a warning
 GAP = 4
@@ -68,11 +68,7 @@ def sheet(pictures: Iterable[tuple[Path, str]], plan: Layout) -> bytes:
     for i, (path, label) in enumerate(pictures):
         row, column = divmod(i, plan.columns)
         left, top = column * (width + GAP), row * (height + plan.label + GAP)
-        try:
-            with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
-                picture = image.convert("RGB")
-        except Exception as error:  # a damaged file makes Pillow raise nearly anything
-            raise UnclipError(f"the grid: {str(path)!r} cannot be read; run the same command again") from error
+        picture = _opened(path)
         picture.thumbnail(plan.cell)
         canvas.paste(picture, (left + (width - picture.width) // 2, top + (height - picture.height) // 2))
         if plan.label:
@@ -80,6 +76,25 @@ def sheet(pictures: Iterable[tuple[Path, str]], plan: Layout) -> bytes:
     buffer = io.BytesIO()
     canvas.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def animation(paths: Sequence[Path], milliseconds: int = 120) -> bytes:
+    """A GIF of pictures in files, there and back, without end. Raises UnclipError for a file that cannot be read."""
+    frames = [_opened(path) for path in paths]
+    frames += frames[-2:0:-1]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+    return buffer.getvalue()
+
+
+def _opened(path: Path) -> Image.Image:
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
+            return image.convert("RGB")
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise UnclipError(f"the sheet: {str(path)!r} cannot be read; run the same command again") from error
 
 
 def _fitting(label: str, width: int, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:

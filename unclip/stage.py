@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unclip.diffusion.codec import Codec, Identity
 from unclip.diffusion.denoiser import Denoise, Schedule, denoiser
 from unclip.diffusion.guidance import Conditioning, clamped, guided
+from unclip.diffusion.inversion import SKIP, invert
 from unclip.diffusion.masking import keep_known, levelled
 from unclip.diffusion.noise import randn
 from unclip.diffusion.samplers import Progress, sample
@@ -78,13 +79,16 @@ class Stage:
         guidance: float | None = None,
         known: Known | None = None,
         repeats: int = 1,
+        start: Tensor | None = None,
+        eta: float = 0.0,
         progress: Progress | None = None,
     ) -> Tensor:
         """Sample one item per generator: `b 3 H W`, or `b d` for an embedding, in float32.
 
         cond, uncond: the network's conditioning with and without the prompt, every tensor with leading b;
         uncond may be None when the guidance is 1. known: of the size that this stage draws. repeats: RePaint's
-        resampling (see `samplers.visits`). All is one batch: cutting it up is the caller's business.
+        resampling (see `samplers.visits`). start: noise `b *shape` as `invert` finds it, in the place of new. eta: of
+        the sampler "ddim" (see `samplers.sample`). All is one batch: cutting it up is the caller's business.
         Raises RequestError for an unknown sampler or a number of steps out of range.
         """
         steps = self.steps if steps is None else steps
@@ -95,24 +99,39 @@ class Stage:
             assert len(value) == len(generators), f"{self.name}: {key} is not one per generator"
 
         device, _ = self._placement()
-        denoise = last = self._denoiser(self.network, cond, uncond, guidance)
+        # What inversion found is the start of a way on which no x0 was clamped; guidance leaves that way.
+        limit = None if start is not None and guidance == 1 else self.schedule.clip
+        denoise = last = clamped(self._denoiser(self.network, cond, uncond, guidance), limit)
         if self.last_network is not None:
-            last = self._denoiser(self.last_network, cond, uncond, guidance)
+            last = clamped(self._denoiser(self.last_network, cond, uncond, guidance), limit)
         if sampler == "unclip" and steps > 1:  # a single step does not end at timestep 0
             last = levelled(last, lambda x0: x0 * self.last_factor)
         if known is not None:
             image, mask = known.image.to(device, torch.float32), known.mask.to(device, torch.float32)
             latent, kept = self.codec.encode(image), self.codec.encode_mask(mask)
             denoise, last = (keep_known(each, latent, kept) for each in (denoise, last))
-        x = randn(self.shape, generators, device)
-        x0 = sample(denoise, x, self.schedule, sampler, steps, generators, progress, repeats=repeats, last=last)
-        return self.codec.decode(x0)
+        x = randn(self.shape, generators, device) if start is None else start.to(device)
+        way = {"repeats": repeats, "last": last, "skip": 0 if start is None else SKIP, "eta": eta}
+        return self.codec.decode(sample(denoise, x, self.schedule, sampler, steps, generators, progress, **way))
+
+    @torch.inference_mode()
+    def invert(
+        self, pictures: Tensor, cond: Conditioning, *, steps: int | None = None, progress: Progress | None = None
+    ) -> Tensor:
+        """Pictures `b 3 H W` in [-1, 1] -> the noise `b *shape` from which `run` draws them.
+
+        That is with the same conditioning and steps, the sampler "ddim" and guidance 1. Raises RequestError for a
+        number of steps out of range.
+        """
+        device, _ = self._placement()
+        denoise = self._denoiser(self.network, cond, None, guidance=1)
+        steps = self.steps if steps is None else steps
+        return invert(denoise, self.codec.encode(pictures.to(device)), self.schedule, steps, progress)
 
     def _denoiser(
         self, network: nn.Module, cond: Conditioning, uncond: Conditioning | None, guidance: float
     ) -> Denoise:
-        denoise = guided(partial(self._bind, network), cond, uncond, guidance)
-        return clamped(denoise, self.schedule.clip)
+        return guided(partial(self._bind, network), cond, uncond, guidance)
 
     def _bind(self, network: nn.Module, conditioning: Conditioning) -> Denoise:
         """A network with its conditioning, moved to its device and precision once, not at every step."""

@@ -29,7 +29,10 @@ class Painter:
             raise RequestError("prompt is refused; write another one")
         return request.resolved(size=(8, 8), steps=4, sampler="ddim", guidance=1.0)
 
-    def results(self, batches, progress=None):
+    def check_towers(self, request: Request) -> None:
+        """It has all that a request can need."""
+
+    def results(self, batches, progress=None, batch_size=16):
         for batch in batches:
             self.batches.append(len(batch))
             if len(batch) > self.room:

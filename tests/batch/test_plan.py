@@ -75,18 +75,40 @@ def test_a_bad_line_names_its_field(fields, settings, field, says):
 
 
 def test_paths_are_relative_to_the_prompt_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("unclip.batch.plan.PATH_FIELDS", ("negative",))  # a field that any request has
     (tmp_path / "photo.png").touch()
-    fields = {"prompt": "a cat", "seed": 1, "negative": "photo.png"}
-    [job] = task(fields, folder=tmp_path).jobs()
-    assert job.request.negative == str(tmp_path / "photo.png")
-    monkeypatch.chdir(tmp_path)
-    [here] = task(fields).jobs()
-    assert here.request.negative == "photo.png" and here.key == job.key
-    bad = task({**fields, "negative": "none.png"}, folder=tmp_path)
-    assert bad.problem == "negative 'none.png' is not a file; paths are relative to the prompt file"
-    [from_options] = task({"prompt": "a cat"}, folder=Path("elsewhere"), defaults={"negative": "photo.png"}).jobs()
-    assert from_options.request.negative == "photo.png"  # of the command line: from the working folder
+    there = str(tmp_path / "photo.png")
+    for fields, name, expected in [
+        ({"mode": "vary", "image": "photo.png"}, "image", there),
+        ({"mode": "interpolate", "sources": "photo.png | a cat"}, "sources", (there, "a cat")),
+        ({"mode": "interpolate", "sources": ["a cat", "photo.png"]}, "sources", ("a cat", there)),
+    ]:
+        [job] = task({**fields, "seed": 1}, folder=tmp_path).jobs()
+        assert getattr(job.request, name) == expected
+        with monkeypatch.context() as moved:
+            moved.chdir(tmp_path)
+            [here] = task({**fields, "seed": 1}).jobs()
+        assert getattr(here.request, name) != expected and here.key == job.key
+        gone = {key: "none.png|a" if key == "sources" else "none.png" for key in fields if key != "mode"}
+        bad = task({**fields, **gone}, folder=tmp_path)
+        assert bad.problem == f"{name} 'none.png' is not a file; paths are relative to the prompt file"
+    defaults = {"mode": "vary", "image": "photo.png"}
+    [from_options] = task({"prompt": "a cat"}, folder=Path("elsewhere"), defaults=defaults).jobs()
+    assert from_options.request.image == "photo.png"  # of the command line: from the working folder
+
+
+def test_a_sequence_is_a_line_of_many_images_with_one_seed():
+    line = task({"mode": "interpolate", "sources": "a cat|a dog", "frames": 3, "seed": 4, "n": 2})
+    jobs = list(line.jobs())
+    assert line.count == len(jobs) == 6 == len({job.key for job in jobs})
+    assert [(job.request.seed, job.request.share) for job in jobs] == [(s, k) for s in (4, 5) for k in (0.0, 0.5, 1.0)]
+
+
+def test_a_default_for_all_lines_is_none_for_modes_without_such_a_field():
+    defaults = {"prior_steps": 5, "steps": 6}
+    assert task({"prompt": "a cat"}, defaults=defaults).request.prior_steps == 5
+    found = task({"mode": "vary", "image": __file__}, defaults=defaults).request
+    assert (found.prior_steps, found.steps) == (None, 6)
+    assert task({"mode": "vary", "image": __file__, "prior_steps": 3}).field == "prior_steps"
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):

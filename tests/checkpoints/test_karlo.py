@@ -16,7 +16,7 @@ from transformers import CLIPImageProcessor
 from tests.published import SIZES
 from unclip import Unclip
 from unclip.diffusion.noise import generators
-from unclip.errors import RequestError
+from unclip.errors import CheckpointError, RequestError
 from unclip.models.clip import TextEncoding
 from unclip.models.upsampler import enlarge
 from unclip.request import Request
@@ -295,6 +295,21 @@ def test_what_needs_an_image_tower_is_refused_without_one(karlo, tmp_path: Path)
         pipe.inpaint(picture)
     [result] = pipe.inpaint(picture, prompt="a cat", steps=2, prior_steps=2, upsampler_steps=2, harmonize=1, seed=1)
     assert result.score is None
+
+
+def test_an_image_tower_can_be_added(karlo, variations) -> None:
+    both = Unclip.from_pretrained(karlo("one")[0], "cpu", "float32", image_encoder=variations[0])
+    pictures_only = Unclip.from_pretrained(variations[0], "cpu", "float32", "low")
+    picture = Image.new("RGB", (30, 30), "red")
+    assert torch.equal(both.embed_image(picture), pictures_only.embed_image(picture))
+    fields = {"seed": 1, "steps": 2, "upsampler_steps": 2}
+    [one], [other] = (pipe.vary(picture, strength=0.5, **fields) for pipe in (both, pictures_only))
+    assert one.image.tobytes() == other.image.tobytes()
+    assert len(both.interpolate(picture, "a cat", frames=2, prior_steps=2, **fields)) == 2
+    with pytest.raises(CheckpointError, match="karlo has no image_encoder; give the repository for variations"):
+        Unclip.from_pretrained(karlo("one")[0], "cpu", "float32", image_encoder=karlo("one")[0])
+    with pytest.raises(CheckpointError, match="projection_dim is 16, the text's is 24"):
+        Unclip.from_pretrained(karlo("other")[0], "cpu", "float32", image_encoder=variations[0])
 
 
 # ---- memory and precision

@@ -91,7 +91,8 @@ def test_options_are_defaults_for_the_lines(call, painter):
         "prior-best-of=5",
     ]
     assert call("p.jsonl", *options, "--device", "cpu", "--dtype", "float32")[0] == 0
-    assert painter.opened == [("m", {"device": "cpu", "dtype": "float32", "memory": "auto"})]
+    opened = {"device": "cpu", "dtype": "float32", "memory": "auto", "image_encoder": None}
+    assert painter.opened == [("m", opened)]
     requests = [entry["request"] for entry in manifest()]
     assert sorted(request["steps"] for request in requests) == [3, 3, 9, 9]
     assert {(r["guidance"], r["negative"], r["size"], r["prior_best_of"]) for r in requests} == {(0.0, "x", "8x8", 5)}

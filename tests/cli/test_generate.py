@@ -51,22 +51,25 @@ def test_lines_and_files(painter, capsys, tmp_path):
     assert out.splitlines() == [f"new/out/{name}.png  seed {name[-1]}" for name in names]
     assert err == "unclip: note: it is plain\n"
     assert sorted(path.stem for path in (tmp_path / "new/out").iterdir()) == names
-    assert painter.opened == ("stickers", {"device": "auto", "dtype": "auto", "memory": "auto"})
+    assert painter.opened == ("stickers", {"device": "auto", "dtype": "auto", "memory": "auto", "image_encoder": None})
 
 
 def test_every_option_reaches_the_request(painter):
     options = ["--negative", "dog", "--steps", "3", "--prior-steps", "4", "--upsampler-steps", "5"]
     options += ["--guidance", "0", "--prior-guidance", "1.5", "--sampler", "ddim", "--prior-sampler", "unipc"]
-    options += ["--size", "64x32", "--prior-best-of", "2", "--seed", "9"]
+    options += ["--size", "64x32", "--prior-best-of", "2", "--best-of", "4", "--seed", "9"]
+    options += ["--embedding", "e.safetensors", "--image-encoder", "there"]
     assert main(["generate", "a cat", "--model", "here", "--device", "cpu", "--dtype", "float32", *options]) == 0
     [request] = painter.requests
     expected = {
         "prompt": "a cat", "negative": "dog", "mode": "generate", "seed": 9, "n": 1, "steps": 3,
         "prior_steps": 4, "upsampler_steps": 5, "guidance": 0.0, "prior_guidance": 1.5, "sampler": "ddim",
         "prior_sampler": "unipc", "size": "64x32", "prior_best_of": 2, "id": None,
+        "best_of": 4, "rank": None, "embedding": "e.safetensors",
     }  # fmt: skip
     assert request.to_dict() == expected
-    assert painter.opened == ("here", {"device": "cpu", "dtype": "float32", "memory": "auto"})
+    opened = {"device": "cpu", "dtype": "float32", "memory": "auto", "image_encoder": "there"}
+    assert painter.opened == ("here", opened)
 
 
 def test_json_lines(painter, capsys):

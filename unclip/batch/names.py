@@ -7,9 +7,12 @@ import string
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from unclip.errors import InputError, RequestError
+from unclip.fields import source_kind
+from unclip.request import Request
 
 DEFAULT = "{index:05d}-{slug}-{seed}"
 NUMBERS = ("index", "line", "image", "seed")
@@ -27,7 +30,7 @@ class NameTemplate:
     index, line   the line's place in the file, from 0 and comments aside; its number, from 1
     image         the image's place among those of its line, from 0
     seed          the image's
-    slug          the prompt in lower-case letters, digits and hyphens, at most 60
+    slug          the prompt, or what stands for it, in lower-case letters, digits and hyphens, at most 60
     id, size, mode, model, sampler, and every other column of the file, in the same letters
     """
 
@@ -83,6 +86,15 @@ def slug(text: str, length: int = SLUG_LENGTH) -> str:
     """A text as part of a file name: lower-case ASCII letters, digits and single hyphens, at most `length`."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:length].rstrip("-") or "image"
+
+
+def title(request: Request) -> str:
+    """What to name a picture after: its prompt, or without one what it is drawn from."""
+    if request.prompt.strip():
+        return request.prompt
+    sources = request.sources or (request.image or request.embedding,)
+    parts = [Path(one).stem if source_kind(one) != "prompt" else one for one in sources if isinstance(one, str)]
+    return " to ".join(parts)
 
 
 def _safe(part: str) -> str:

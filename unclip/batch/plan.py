@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from unclip.batch import wildcards
-from unclip.batch.names import NameTemplate
-from unclip.batch.rows import FIELDS, BadLine, Row
+from unclip.batch.names import NameTemplate, title
+from unclip.batch.rows import BadLine, Row
 from unclip.errors import RequestError
+from unclip.fields import CANVAS_MODES, FILE_FIELDS, MODES, foreign_fields, source_kind
 from unclip.request import Request, size_text
-
-PATH_FIELDS = ("image", "mask")
-"""Fields of a Request that name files; in a prompt file they are relative to it."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +60,19 @@ class Settings:
 class Task:
     """A line whose every image can be asked for: its request, with a seed, and the template of its prompt.
 
-    given: the paths as the file has them; the request has them as seen from the working folder.
+    given: the fields with paths as the file has them; the request has them as seen from the working folder.
     """
 
     row: Row
     request: Request
     template: wildcards.Template
     all_combinations: bool
-    given: Mapping[str, str]
+    given: Mapping[str, Any]
 
     @property
     def count(self) -> int:
         """The number of its images."""
-        return self.request.n * (self.template.count() if self.all_combinations else 1)
+        return self.request.count * (self.template.count() if self.all_combinations else 1)
 
     def jobs(self) -> Iterator[Job]:
         """Its images: n of each combination with the seeds seed + i, or n that each choose by their own seed."""
@@ -110,7 +108,7 @@ def line_seed(seed: int, index: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{index}".encode()).digest()[:4])
 
 
-def key_of(index: int, image: int, request: Request, given: Mapping[str, str] | None = None) -> int:
+def key_of(index: int, image: int, request: Request, given: Mapping[str, Any] | None = None) -> int:
     """64 bits that tell an image from the others: its line, its place there, and all that was asked for.
 
     `given` are fields as the file has them: a path is the same from whichever folder it is seen.
@@ -127,7 +125,7 @@ def name_values(job: Job, request: Request, model: str) -> dict[str, Any]:
         "line": job.row.line,
         "image": job.image,
         "seed": request.seed,
-        "slug": request.prompt,
+        "slug": title(request),
         "id": request.id,
         "size": size_text(request.size) if request.size else None,
         "mode": request.mode,
@@ -139,16 +137,25 @@ def name_values(job: Job, request: Request, model: str) -> dict[str, Any]:
 
 def _checked(row: Row, settings: Settings) -> Task:
     fields = {**settings.defaults, **row.fields}
+    mode = fields.get("mode", "generate")
+    if mode in MODES:  # a default for all lines is none for those of a mode without such a field
+        fields = {name: fields[name] for name in fields if name in row.fields or name not in foreign_fields(mode)}
     if fields.get("seed") is None:
         fields["seed"] = line_seed(settings.seed, row.index)
-    given = {name: fields[name] for name in PATH_FIELDS if name in FIELDS and isinstance(row.fields.get(name), str)}
+    given = {name: fields[name] for name in FILE_FIELDS if isinstance(row.fields.get(name), str)}
     for name, path in given.items():
-        if not os.path.isfile(settings.folder / path):
-            raise RequestError(f"{name} {path!r} is not a file; paths are relative to the prompt file")
-        fields[name] = str(settings.folder / path)
+        fields[name] = _found(settings.folder, name, path)
+    sources = row.fields.get("sources")
+    if isinstance(sources, str | list):
+        given["sources"] = sources
+        each = [one.strip() for one in sources.split("|")] if isinstance(sources, str) else sources
+        fields["sources"] = [
+            _found(settings.folder, "sources", one) if isinstance(one, str) and source_kind(one) != "prompt" else one
+            for one in each
+        ]
     request = Request.from_dict(fields)
     sizes = settings.sizes
-    if sizes and request.size is not None and request.mode == "generate" and request.size not in sizes:
+    if sizes and request.size is not None and request.mode not in CANVAS_MODES and request.size not in sizes:
         known = ", ".join(map(size_text, sizes))
         raise RequestError(f"size {size_text(request.size)} is not one that the model makes; choose from {known}")
     template = wildcards.parse(request.prompt) if settings.wildcards else wildcards.Template((request.prompt,))
@@ -163,3 +170,10 @@ def _checked(row: Row, settings: Settings) -> Task:
         if not template.has_choices:
             break
     return task
+
+
+def _found(folder: Path, name: str, path: str) -> str:
+    """A path of the file as seen from the working folder. Raises RequestError if nothing is there."""
+    if not os.path.isfile(folder / path):
+        raise RequestError(f"{name} {path!r} is not a file; paths are relative to the prompt file")
+    return str(folder / path)

@@ -150,7 +150,7 @@ def draw(
             continue
         try:
             requests = [pipe.resolve(job.request) for job in part]
-            results = list(pipe.results([requests], report.step))
+            results = list(pipe.results([requests], report.step, limit[0]))
         except Exception as error:  # whatever it is: a night's work must not end with one image
             memory = is_out_of_memory(error)
             if memory:
@@ -182,6 +182,7 @@ def picture(job: Job, result: Result, model: Model, output: Output) -> Picture:
         "revision": model.revision,
         "version": __version__,
         "score": result.score,
+        **({"ranked": list(result.ranked)} if result.ranked else {}),
         "timings": {stage: round(seconds, 4) for stage, seconds in result.timings.items()},
         "pixels": record["pixels"],
         "notes": list(result.notes),

@@ -1,6 +1,7 @@
 """The layout of the published checkpoints, kakaobrain/karlo-v1-alpha and its repository for variations of pictures."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from diffusers.models.transformers.prior_transformer import PriorTransformer
@@ -9,6 +10,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from unclip.bundled import INDEX, components
+from unclip.checkpoints.open_clip_tower import OpenClipTower
 from unclip.checkpoints.parts import Checkpoint, Loader
 from unclip.checkpoints.towers import load_towers
 from unclip.diffusion.denoiser import Schedule
@@ -39,8 +41,17 @@ def is_karlo(index: Mapping[str, Any]) -> bool:
     return "stages" not in index and bool({"text_encoder", "super_res_first", "super_res_last"} & index.keys())
 
 
-def load_karlo(index: Mapping[str, Any], loader: Loader, name: str, revision: str | None) -> Checkpoint:
-    """Read a checkpoint of this layout. Raises CheckpointError for what is missing, damaged or does not fit."""
+def load_karlo(
+    index: Mapping[str, Any],
+    loader: Loader,
+    name: str,
+    revision: str | None,
+    images: Path | OpenClipTower | None = None,
+) -> Checkpoint:
+    """Read a checkpoint of this layout. Raises CheckpointError for what is missing, damaged or does not fit.
+
+    images: the folder of a checkpoint whose image tower is used, or one of open_clip, where this one has none.
+    """
     where = loader.folder / INDEX
     parts = components(index)
     for part, cls in CLASSES.items():
@@ -51,7 +62,9 @@ def load_karlo(index: Mapping[str, Any], loader: Loader, name: str, revision: st
     if not set(OPTIONAL) & parts.keys():
         raise CheckpointError(f"{where} lists neither a prior nor an image_encoder; get the checkpoint anew")
 
-    clip = loader.clip(*load_towers(loader.folder, loader.device, images="image_encoder" in parts))
+    if "image_encoder" in parts:
+        images = loader.folder
+    clip = loader.clip(*load_towers(loader.folder, loader.device, images))
     dim, prior = clip.config.embed_dim, None
     if "prior" in parts:
         transformer = loader.network("prior", PriorTransformer)

@@ -1,5 +1,6 @@
 """A name, a folder or a hub id -> a Checkpoint."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,19 +9,29 @@ from unclip import hub
 from unclip.bundled import INDEX, components, find_checkpoint
 from unclip.checkpoints.karlo import is_karlo, load_karlo
 from unclip.checkpoints.memory import Shelf
+from unclip.checkpoints.open_clip_tower import OpenClipTower, is_open_clip_name, open_clip_tower
 from unclip.checkpoints.own import load_own
 from unclip.checkpoints.parts import Checkpoint, Loader
 from unclip.checkpoints.tensors import tensor_shapes
 from unclip.device import free_memory
+from unclip.errors import CheckpointError
 from unclip.files import read_json
 from unclip.names import check_memory
 
 HEADROOM = 1.3  # of memory over the weights: for activations, and for what else the machine does
 
 
-def load_checkpoint(name: str | Path, device: torch.device, dtype: torch.dtype, memory: str = "high") -> Checkpoint:
+def load_checkpoint(
+    name: str | Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    memory: str = "high",
+    image_encoder: str | Path | None = None,
+) -> Checkpoint:
     """Read a whole checkpoint onto `device`, its denoisers in `dtype`, CLIP in float32. A hub id is fetched.
 
+    image_encoder: what `name` can be too, a checkpoint whose CLIP image tower is used where the other has none; or a
+    model of open_clip and its weights, "ViT-L-14/openai".
     memory: "high" keeps all networks there; "low" one at a time, read anew when it is used; "auto" does what the free
     memory allows. Raises CheckpointError.
     """
@@ -33,8 +44,24 @@ def load_checkpoint(name: str | Path, device: torch.device, dtype: torch.dtype, 
     loader = Loader(folder, device, dtype, Shelf() if mode == "low" else None)
     # From the hub, the name by which it is found there again.
     origin, revision = hub.identity(folder) or (str(index.get("name", folder.name)), None)
-    load = load_karlo if is_karlo(index) else load_own
-    return load(index, loader, name=origin, revision=revision)
+    if not is_karlo(index):
+        if image_encoder is not None:
+            raise CheckpointError(f"{origin} has an image tower of its own: leave the image encoder out")
+        found = load_own(index, loader, name=origin, revision=revision)
+    else:
+        images = None if image_encoder is None else image_tower(image_encoder)
+        found = load_karlo(index, loader, name=origin, revision=revision, images=images)
+    return replace(found, folder=folder)
+
+
+def image_tower(name: str | Path) -> Path | OpenClipTower:
+    """The folder of a checkpoint that has an image tower, or a tower of open_clip. Raises CheckpointError."""
+    if is_open_clip_name(str(name)):
+        return open_clip_tower(str(name))
+    folder = find_checkpoint(name, download=True)
+    if not (folder / "image_encoder" / "config.json").is_file():
+        raise CheckpointError(f"{name} has no image_encoder; give the repository for variations of the same model")
+    return folder
 
 
 def weight_bytes(folder: Path, parts: dict[str, str], dtype: torch.dtype) -> int:

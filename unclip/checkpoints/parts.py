@@ -31,6 +31,7 @@ class Checkpoint:
     vocabulary: frozenset[str] | None  # the words of its training captions, where that is a closed set
     prior_best_of: int = 2  # embeddings that the prior draws, of which the one nearest to the text is used
     revision: str | None = None  # the commit, of a model from the hub
+    folder: Path | None = None  # where it lies
 
 
 @dataclass(frozen=True)

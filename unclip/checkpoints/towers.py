@@ -10,6 +10,7 @@ from accelerate import init_empty_weights
 from torch import Tensor
 
 from unclip.checkpoints.networks import Read, shapes_of
+from unclip.checkpoints.open_clip_tower import OpenClipTower
 from unclip.checkpoints.tensors import Shapes, check_fit, read_tensors, tensor_shapes
 from unclip.errors import CheckpointError
 from unclip.files import read_json
@@ -45,10 +46,11 @@ BLOCK = {
 TRANSPOSED = ("text.text_projection", "visual.proj")  # open_clip multiplies from the other side
 
 
-def load_towers(folder: Path, device: torch.device, images: bool) -> tuple[Clip, Read]:
+def load_towers(folder: Path, device: torch.device, images: Path | OpenClipTower | None) -> tuple[Clip, Read]:
     """An empty CLIP, and what reads its weights, in float32: the text tower, and that for images if there is one.
 
-    Raises CheckpointError for a config, a tokenizer or tensors that are not those of a CLIP.
+    images: the folder of a checkpoint that has one, which may be another than that of the text tower, a tower of
+    open_clip, or None. Raises CheckpointError for a config, a tokenizer or tensors that are not those of a CLIP.
     """
     config = clip_config(folder, images)
     try:
@@ -59,18 +61,29 @@ def load_towers(folder: Path, device: torch.device, images: bool) -> tuple[Clip,
         raise CheckpointError(f"{folder}: the configs of CLIP do not fit together: {reason}") from None
     sources = sources_of(clip)
     shapes = shapes_of(clip)
-    for part in ("text_encoder", *(("image_encoder",) if images else ())):
+    homes = {"text_encoder": folder, **({"image_encoder": images} if isinstance(images, Path) else {})}
+    for part, home in homes.items():
         wanted: Shapes = {}
-        for name, (home, parts) in sources.items():
-            if home == part:
+        for name, (component, parts) in sources.items():
+            if component == part:
                 wanted |= dict.fromkeys(parts, shape_there(name, shapes[name], len(parts)))
-        found = {key: s for key, s in tensor_shapes(folder / part).items() if not key.endswith(".position_ids")}
-        check_fit(folder / part, wanted, found)
+        found = {key: s for key, s in tensor_shapes(home / part).items() if not key.endswith(".position_ids")}
+        check_fit(home / part, wanted, found)
     check_tokenizer(folder / "tokenizer")
-    return clip, partial(read_towers, folder, device, sources)
+    if not isinstance(images, OpenClipTower):
+        return clip, partial(read_towers, homes, device, sources)
+    theirs = {name for name, (component, _) in sources.items() if component == "image_encoder"}
+    check_fit(images.file, {name: shapes[name] for name in theirs}, images.shapes())
+    own = {name: source for name, source in sources.items() if name not in theirs}
+
+    def read(names: Collection[str] | None = None) -> dict[str, Tensor]:
+        seen = images.read(device, theirs if names is None else theirs & set(names))
+        return {**read_towers(homes, device, own, names), **seen}
+
+    return clip, read
 
 
-def clip_config(folder: Path, images: bool) -> ClipConfig:
+def clip_config(folder: Path, images: Path | OpenClipTower | None) -> ClipConfig:
     """The sizes of both towers, from the configs of transformers. Raises CheckpointError for what open_clip has not."""
     text = tower_config(folder / "text_encoder", TEXT)
     fields = {
@@ -86,11 +99,17 @@ def clip_config(folder: Path, images: bool) -> ClipConfig:
         "normalize": False,
         "transformers_tokens": True,
     }
-    if images:
-        image = tower_config(folder / "image_encoder", IMAGE)
+    if isinstance(images, OpenClipTower):
+        found = {"embed_dim": images.embed_dim, "quick_gelu": images.quick_gelu}
+        for key, value in found.items():
+            if value != fields[key]:
+                raise CheckpointError(f"{images.name}: {key} is {value}, the text's is {fields[key]}; give another")
+        fields |= images.fields
+    elif images:
+        image = tower_config(images / "image_encoder", IMAGE)
         for key, wanted in (("projection_dim", text["projection_dim"]), ("hidden_act", text["hidden_act"])):
             if image[key] != wanted:
-                raise CheckpointError(f"{folder / 'image_encoder'}: {key} is {image[key]}, the text's is {wanted}")
+                raise CheckpointError(f"{images / 'image_encoder'}: {key} is {image[key]}, the text's is {wanted}")
         fields |= {
             "image_size": image["image_size"],
             "patch_size": image["patch_size"],
@@ -98,7 +117,7 @@ def clip_config(folder: Path, images: bool) -> ClipConfig:
             "vision_layers": image["num_hidden_layers"],
             "vision_heads": image["num_attention_heads"],
             "vision_mlp_ratio": image["intermediate_size"] / image["hidden_size"],
-            **pixel_config(folder / "feature_extractor" / "preprocessor_config.json", image["image_size"]),
+            **pixel_config(images / "feature_extractor" / "preprocessor_config.json", image["image_size"]),
         }
     return ClipConfig(**fields)
 
@@ -191,17 +210,22 @@ def shape_there(name: str, shape: tuple[int, ...], parts: int) -> tuple[int, ...
 
 
 def read_towers(
-    folder: Path,
+    homes: Mapping[str, Path],
     device: torch.device,
     sources: Mapping[str, tuple[str, list[str]]],
     names: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
-    """Parameters of open_clip's towers, all or those of `names`, made of transformers' tensors."""
+    """Parameters of open_clip's towers, all or those of `names`, made of transformers' tensors.
+
+    homes: the folder of the checkpoint that each component is in.
+    """
     wanted = [name for name in sources if names is None or name in names]
     tensors: dict[str, Tensor] = {}
     for component in {sources[name][0] for name in wanted}:
         own = [name for name in wanted if sources[name][0] == component]
-        found = read_tensors(folder / component, device, torch.float32, {s for name in own for s in sources[name][1]})
+        found = read_tensors(
+            homes[component] / component, device, torch.float32, {s for name in own for s in sources[name][1]}
+        )
         for name in own:
             parts = [found.pop(source) for source in sources[name][1]]
             tensor = parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from unclip import __version__
-from unclip.cli import batch, bench, config, edit, evaluate, generate, models, reproduce, show, train
+from unclip.cli import batch, bench, config, edit, embed, evaluate, generate, latents, models, reproduce, show, train
 
 app = typer.Typer(
     name="unclip",
@@ -35,6 +35,11 @@ def _root(
 app.command("generate")(generate.generate)
 app.command("inpaint")(edit.inpaint)
 app.command("outpaint")(edit.outpaint)
+app.command("vary")(latents.vary)
+app.command("interpolate")(latents.interpolate)
+app.command("edit")(latents.edit)
+app.command("reconstruct")(latents.reconstruct)
+app.command("embed")(embed.embed)
 app.command("batch")(batch.batch)
 app.command("train")(train.train)
 app.add_typer(models.app, name="models")

@@ -32,6 +32,7 @@ def batch(
     file: Annotated[str, typer.Argument(metavar="FILE", help=f"{', '.join(FORMATS)}, .gz of them, or - for stdin.")],
     out: Annotated[str, typer.Option("-o", "--out", metavar="DIR", help="The folder of the pictures.")] = "out",
     model: options.Model = "stickers",
+    image_encoder: options.ImageEncoder = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Decides the seeds of lines without one. Unset: drawn, printed, and kept for a resume."),
@@ -132,7 +133,9 @@ def batch(
             def load() -> "Unclip":
                 from unclip.pipeline import Unclip  # torch: only once all that can be known is known to be right
 
-                return Unclip.from_pretrained(model, device=device, dtype=dtype, memory=memory)
+                return Unclip.from_pretrained(
+                    model, device=device, dtype=dtype, memory=memory, image_encoder=image_encoder
+                )
 
             code = session.run(settings(drawn, prompts.folder), folder, load, batch_size)
     if open_result and code != 130:

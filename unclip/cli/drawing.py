@@ -17,14 +17,15 @@ from unclip.cli.output import target
 from unclip.cli.progress import Progress, on_terminal
 from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.errors import InputError
+from unclip.fields import foreign_fields
 from unclip.files import write_new
 from unclip.names import check_device, check_dtype, check_memory
 from unclip.request import Request, Result, size_text
-from unclip.sheet import layout, sheet
+from unclip.sheet import Layout, animation, layout, sheet
 
 _SAMPLERS = "|".join(SAMPLER_NAMES)
 _RUN = (  # the others are fields of a Request
-    *("model", "batch_size", "device", "dtype", "memory", "out", "image_format"),
+    *("model", "image_encoder", "batch_size", "device", "dtype", "memory", "out", "image_format"),
     *("grid", "labels", "open_result", "as_json", "quiet"),
 )
 
@@ -34,6 +35,7 @@ class Drawing:
     """The options that every command which makes images has, as typer reads them."""
 
     model: options.Model = "stickers"
+    image_encoder: options.ImageEncoder = None
     n: Annotated[int, typer.Option("-n", help="Images of each prompt.")] = 1
     seed: Annotated[int | None, typer.Option(help="Image i has SEED + i. Unset: drawn, and printed.")] = None
     negative: Annotated[str, typer.Option(help="What to steer away from.")] = ""
@@ -46,6 +48,9 @@ class Drawing:
     prior_sampler: Annotated[str | None, typer.Option(metavar=_SAMPLERS, help="And of the prior.")] = None
     prior_best_of: Annotated[
         int | None, typer.Option(help="Embeddings the prior draws; the one nearest to the text is used.")
+    ] = None
+    best_of: Annotated[
+        int | None, typer.Option(metavar="K", help="Draw K candidates and keep the n with the best CLIP scores.")
     ] = None
     batch_size: Annotated[int | None, typer.Option(help="Images computed at a time.")] = None
     device: options.Device = "auto"
@@ -68,26 +73,42 @@ class Drawing:
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _RUN}
 
 
-def with_drawing(function: Callable[..., None]) -> Callable[..., None]:
-    """`function(its own options, drawing: Drawing)` as a command whose help lists the options of both."""
-    hints = get_type_hints(Drawing, include_extras=True)
-    own = [p for p in inspect.signature(function).parameters.values() if p.name != "drawing"]
-    shared = [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
-        for f in fields(Drawing)
-    ]
+@dataclass(frozen=True)
+class Film:
+    """What a sequence of images is put together to, beside them: an animation, a strip."""
 
-    @functools.wraps(function)
-    def command(**given: Any) -> None:
-        drawing = Drawing(**{parameter.name: given.pop(parameter.name) for parameter in shared})
-        function(**given, drawing=drawing)
-
-    command.__signature__ = inspect.Signature([*own, *shared])
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
-    return command
+    gif: bool
+    strip: bool
 
 
-def draw(jobs: Sequence[dict[str, Any]], drawing: Drawing) -> None:
+def with_drawing(mode: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make `function(its own options, drawing: Drawing)` a command whose help lists the options of both.
+
+    Options that are fields which the mode has not are left out.
+    """
+
+    def wrap(function: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(Drawing, include_extras=True)
+        own = [p for p in inspect.signature(function).parameters.values() if p.name != "drawing"]
+        shared = [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+            for f in fields(Drawing)
+            if f.name not in foreign_fields(mode)
+        ]
+
+        @functools.wraps(function)
+        def command(**given: Any) -> None:
+            drawing = Drawing(**{parameter.name: given.pop(parameter.name) for parameter in shared})
+            function(**given, drawing=drawing)
+
+        command.__signature__ = inspect.Signature([*own, *shared])
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+        return command
+
+    return wrap
+
+
+def draw(jobs: Sequence[dict[str, Any]], drawing: Drawing, film: Film | None = None) -> None:
     """Make the images of Requests with the fields of `jobs` and of `drawing`, write them, and tell of each."""
     shared = drawing.request_fields()
     if drawing.seed is None:  # one for all prompts, so that the command can be given again with it
@@ -98,24 +119,33 @@ def draw(jobs: Sequence[dict[str, Any]], drawing: Drawing) -> None:
     check_memory(drawing.memory)
     options.check_at_least_one("--batch-size", drawing.batch_size)
     options.check_labels(drawing.labels, drawing.grid)
-    place = target(drawing.out, images=drawing.n * len(requests), format=drawing.image_format)
-    if drawing.grid and place.is_file:
-        raise InputError(f"--grid goes into a folder, and -o {drawing.out!r} is a file; leave one out")
+    images = sum(request.count for request in requests)
+    place = target(drawing.out, images=images, format=drawing.image_format)
+    for option, asked in (("--grid", drawing.grid), ("--gif", film and film.gif), ("--strip", film and film.strip)):
+        if asked and place.is_file:
+            raise InputError(f"{option} goes into a folder, and -o {drawing.out!r} is a file; leave one out")
 
     from unclip.pipeline import Unclip  # torch: only once everything that can be known is known to be right
 
     progress = Progress(on_terminal(drawing.quiet))
     told: set[str] = set()
     paths: list[tuple[Path, str]] = []
-    pipe = Unclip.from_pretrained(drawing.model, device=drawing.device, dtype=drawing.dtype, memory=drawing.memory)
+    pipe = Unclip.from_pretrained(
+        drawing.model,
+        device=drawing.device,
+        dtype=drawing.dtype,
+        memory=drawing.memory,
+        image_encoder=drawing.image_encoder,
+    )
     if drawing.grid:
         cell = pipe.picture_size(requests[0])
-        layout(drawing.n * len(requests), cell, drawing.labels)  # too large a sheet is to fail now, not at the end
+        layout(images, cell, drawing.labels)  # too large a sheet is to fail now, not at the end
     try:
         for result in pipe.stream(requests, batch_size=drawing.batch_size, progress=progress):
             progress.close()
             path = place.save(result)
             paths.append((path, f"{result.seed} {result.request.prompt}"))
+            size = result.image.size
             print(_line(result, path, drawing.as_json), flush=True)
             for note in result.notes:
                 if note not in told and not drawing.quiet:
@@ -127,6 +157,12 @@ def draw(jobs: Sequence[dict[str, Any]], drawing: Drawing) -> None:
     if drawing.grid:
         shown = write_new(place.path / "grid.png", sheet(paths, layout(len(paths), cell, drawing.labels)))
         print(f"unclip: the grid is {shown}", file=sys.stderr)
+    if film is not None and film.strip:
+        shown = write_new(place.path / "strip.png", sheet(paths, Layout(len(paths), 1, size, 0)))
+        print(f"unclip: the strip is {shown}", file=sys.stderr)
+    if film is not None and film.gif:
+        shown = write_new(place.path / "frames.gif", animation([path for path, _ in paths]))
+        print(f"unclip: the animation is {shown}", file=sys.stderr)
     if drawing.open_result:
         options.show_result(shown)
 
@@ -143,5 +179,6 @@ def _line(result: Result, path: Path, as_json: bool) -> str:
             "model": result.model,
             "size": size_text(result.image.size),
             "score": result.score,
+            **({"ranked": result.ranked} if result.ranked else {}),
         }
     )

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from unclip.cli import options
 from unclip.cli.drawing import Drawing, draw, with_drawing
 from unclip.errors import InputError
 from unclip.request import ANCHORS, MASK_MODES
@@ -18,7 +19,7 @@ KeepStyle = Annotated[
 ]
 
 
-@with_drawing
+@with_drawing("inpaint")
 def inpaint(
     image: Source,
     mask_and_prompt: Annotated[
@@ -31,6 +32,7 @@ def inpaint(
     feather: Annotated[int | None, typer.Option(help="Pixels over which the new fades into the old.")] = None,
     harmonize: Harmonize = None,
     keep_style: KeepStyle = None,
+    embedding: options.Embedding = None,
     *,
     drawing: Drawing,
 ) -> None:
@@ -42,10 +44,11 @@ def inpaint(
     """
     mask, prompt = mask_or_prompt(mask_and_prompt or [])
     edit = {"feather": feather, "harmonize": harmonize, "keep_style": keep_style, "mask_mode": mask_mode}
+    edit["embedding"] = embedding
     draw([{"mode": "inpaint", "prompt": prompt, "image": image, "mask": mask, **edit}], drawing)
 
 
-@with_drawing
+@with_drawing("outpaint")
 def outpaint(
     image: Source,
     prompt: Annotated[str, typer.Argument(metavar="[PROMPT]", help="What the whole shows.")] = "",
@@ -63,6 +66,7 @@ def outpaint(
     bottom_prompt: Annotated[str | None, typer.Option(help="The same, below.")] = None,
     harmonize: Harmonize = None,
     keep_style: KeepStyle = None,
+    embedding: options.Embedding = None,
     *,
     drawing: Drawing,
 ) -> None:
@@ -74,6 +78,7 @@ def outpaint(
     beyond = {"left_prompt": left_prompt, "right_prompt": right_prompt}
     beyond |= {"top_prompt": top_prompt, "bottom_prompt": bottom_prompt}
     canvas = {"size": size, "anchor": anchor, "harmonize": harmonize, "keep_style": keep_style}
+    canvas["embedding"] = embedding
     draw([{"mode": "outpaint", "prompt": prompt, "image": image, **sides, **beyond, **canvas}], drawing)
 
 

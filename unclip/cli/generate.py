@@ -4,13 +4,16 @@ from typing import Annotated
 
 import typer
 
+from unclip.cli import options
 from unclip.cli.drawing import Drawing, draw, with_drawing
+from unclip.errors import InputError
 
 
-@with_drawing
+@with_drawing("generate")
 def generate(
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="What to show.")],
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Such as 64x64. Unset: the model's largest.")] = None,
+    prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What to show.")] = None,
+    size: options.Size = None,
+    embedding: options.Embedding = None,
     *,
     drawing: Drawing,
 ) -> None:
@@ -18,4 +21,7 @@ def generate(
 
     Example: unclip generate "a penguin on a pink background" -n 4 --seed 7 -o out/
     """
-    draw([{"prompt": prompt, "size": size} for prompt in prompts], drawing)  # a Request turns the size into a pair
+    if not prompts and embedding is None:
+        raise InputError("Missing argument 'PROMPT': say what to show, or give --embedding")
+    shared = {"size": size, "embedding": embedding}  # a Request turns the size into a pair
+    draw([{"prompt": prompt, **shared} for prompt in prompts or [""]], drawing)

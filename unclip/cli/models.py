@@ -12,8 +12,10 @@ import typer
 
 from unclip import hub
 from unclip.bundled import INDEX, bundled_models, find_checkpoint, missing_parts, weight_files
-from unclip.errors import CheckpointError
-from unclip.files import read_json
+from unclip.cli import options
+from unclip.errors import CheckpointError, InputError
+from unclip.files import check_writable, read_json
+from unclip.names import check_device
 
 CARD_LINES = 12
 CLASSES = ("Unclip", "UnCLIPPipeline", "UnCLIPImageVariationPipeline")  # what can be run
@@ -99,6 +101,34 @@ def convert_model(
 
     for line in convert(path, out):
         print(line, flush=True)
+
+
+@app.command("components")
+def make_components(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model's name, a checkpoint folder, or a hub id.")],
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Pictures to learn from. Unset: scenes that are drawn.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Of so many pictures at most.")] = 4096,
+    device: options.Device = "auto",
+) -> None:
+    """Compute the principal components of a model's embeddings, for `unclip reconstruct`, and store them with it."""
+    options.check_at_least_one("--count", count)
+    check_device(device)
+    folder = find_checkpoint(name, download=True)
+    check_writable(folder)
+    if pictures is None and not (folder / "vocabulary.json").is_file():
+        raise InputError(f"{name} was not trained on scenes that could be drawn; give pictures by --pictures FOLDER")
+
+    from unclip import principal  # torch: only once the arguments are known to be right
+    from unclip.pipeline import Unclip
+
+    pipe = Unclip.from_pretrained(folder, device=device)
+    if pictures is None:
+        found = principal.drawn_pictures(count, pipe.clip.config.image_size, pipe.vocabulary)
+    else:
+        found = principal.pictures_below(pictures, count)
+    print(principal.make_components(pipe, found))
 
 
 @app.command("download")

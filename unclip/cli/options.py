@@ -10,6 +10,16 @@ from unclip.errors import InputError
 from unclip.names import DEVICES, DTYPES, MEMORY
 
 Model = Annotated[str, typer.Option(help="A model's name, a checkpoint folder, or a hub id.")]
+ImageEncoder = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="Whose CLIP image tower is used if there is none: as --model, or open_clip's name."
+    ),
+]
+Embedding = Annotated[
+    str | None, typer.Option(metavar="FILE", help="An embedding of `unclip embed` that guides in the prior's place.")
+]
+Size = Annotated[str | None, typer.Option(metavar="WxH", help="Such as 64x64. Unset: the model's largest.")]
 Device = Annotated[str, typer.Option(metavar="|".join(DEVICES), help="Where to compute.")]
 Dtype = Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Precision of the weights.")]
 Format = Annotated[str, typer.Option("--format", metavar="png|jpg|webp", help="Of the files of the pictures.")]

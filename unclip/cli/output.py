@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from unclip.batch.names import slug
+from unclip.batch.names import slug, title
 from unclip.errors import InputError
 from unclip.files import check_writable, write_atomic, write_new
 from unclip.metadata import FORMATS
@@ -27,7 +27,8 @@ class Target:
         data = result.to_bytes(self.format)
         if self.is_file:
             return write_atomic(self.path, data)
-        return write_new(self.path / f"{slug(title(result.request))}-{result.seed}.{self.format}", data)
+        name = f"{slug(title(result.request))}-{result.seed}{step(result.request)}.{self.format}"
+        return write_new(self.path / name, data)
 
 
 def target(out: str, images: int, format: str | None = None) -> Target:
@@ -59,8 +60,9 @@ def target(out: str, images: int, format: str | None = None) -> Target:
     return Target(path, is_file=False, format="png" if format is None else format)
 
 
-def title(request: Request) -> str:
-    """What to name a picture after: its prompt, or in an edit without one the image that was edited."""
-    if request.prompt.strip() or not isinstance(request.image, str):
-        return request.prompt
-    return Path(request.image).stem
+def step(request: Request) -> str:
+    """What tells the pictures of a sequence apart, whose seed is the same: how far along it they are."""
+    if request.components:
+        return f"-{request.components[0]:03d}"
+    share = request.theta if request.mode == "edit" else request.share
+    return "" if share is None else f"-{round(1000 * share):04d}"

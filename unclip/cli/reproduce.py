@@ -19,6 +19,7 @@ from unclip.request import Request
 def reproduce(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="A PNG, JPEG or WebP file made by unclip.")],
     model: Annotated[str | None, typer.Option(help="Its name, or a folder. Unset: as recorded.")] = None,
+    image_encoder: options.ImageEncoder = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     out: Annotated[str | None, typer.Option("-o", "--out", help="Keep the new picture: a folder, or a file.")] = None,
@@ -40,7 +41,8 @@ def reproduce(
 
     progress = Progress(on_terminal(quiet))
     try:
-        [result] = Unclip.from_pretrained(name, device=device, dtype=dtype).generate(request, progress=progress)
+        pipe = Unclip.from_pretrained(name, device=device, dtype=dtype, image_encoder=image_encoder)
+        [result] = pipe.generate(request, progress=progress)
     finally:
         progress.close()
     found = compare(image, record, result.image)

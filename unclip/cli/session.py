@@ -179,7 +179,7 @@ def _resolved(prompts: PromptFile, plan: Settings, pipe: "Unclip") -> Iterator[T
         if isinstance(line, BadLine):
             continue
         try:
-            pipe.resolve(line.request)
+            pipe.check_towers(pipe.resolve(line.request))
         except InputError as error:
             yield BadLine.of(line.row.line, line.row.index, error)
         else:

@@ -4,9 +4,11 @@ A sampler is the list of timesteps it visits, from the noisiest (999 of 1000) do
 the next. Every scheduler is handed x0 (`prediction_type="sample"`) and clips nothing itself. The step after
 the last would land on x0 (the posterior, DDIM, DPM-Solver++, UniPC: all do), so it is not taken: the last x0
 is the result. That is exact where schedulers round, and makes a single step well defined for all of them.
+The same loop, led up the timesteps, finds the noise that a picture comes from: see `inversion.py`.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UnCLIPScheduler, UniPCMultistepScheduler
@@ -34,19 +36,55 @@ def sample(
     *,
     repeats: int = 1,
     last: Denoise | None = None,
+    skip: int = 0,
+    eta: float = 0.0,
 ) -> Tensor:
     """Denoise x (`b ...`, standard normal) over `steps` timesteps; return the last x0 in float32.
 
     generators: one per item, for samplers that draw noise. progress(done, total) is called after each call of
     `denoise`. repeats: how often each stretch of the way is gone (RePaint; see `visits`). last: the denoiser of the
-    last step, if it is another. Raises RequestError for an unknown sampler or a number of steps outside
+    last step, if it is another. skip: how many of the noisiest timesteps are left out; x is then at the level of the
+    first of the others. eta: of the sampler "ddim", how much of the noise is drawn anew at each step, from 0 to 1.
+    Raises RequestError for an unknown sampler, one that has no eta, or a number of steps outside
     1..num_train_timesteps.
     """
     build = SAMPLERS[check_sampler(sampler)]
-    if not 1 <= steps <= schedule.num_train_timesteps:
-        raise RequestError(f"steps={steps} is out of range: choose 1 to {schedule.num_train_timesteps}")
-    timesteps, step = build(schedule, steps)
-    route = visits(steps, repeats)
+    check_steps(steps, schedule, least=1 + skip)
+    if eta:
+        if sampler != "ddim":
+            raise RequestError(f"sampler {sampler} has no eta, which {eta} is asked for: use ddim")
+        build = partial(build, eta=eta)
+
+    def way() -> tuple[list[int], Step]:
+        timesteps, step = build(schedule, steps)
+        return timesteps[skip:], step
+
+    return travel(denoise, x, schedule, way, generators, progress, repeats=repeats, last=last)
+
+
+def check_steps(steps: int, schedule: Schedule, least: int = 1) -> None:
+    """Raise RequestError for a number of steps that is not from `least` to that of the schedule."""
+    if not least <= steps <= schedule.num_train_timesteps:
+        raise RequestError(f"steps={steps} is out of range: choose {least} to {schedule.num_train_timesteps}")
+
+
+def travel(
+    denoise: Denoise,
+    x: Tensor,
+    schedule: Schedule,
+    way: Callable[[], tuple[list[int], Step]],
+    generators: Generators,
+    progress: Progress | None = None,
+    *,
+    repeats: int = 1,
+    last: Denoise | None = None,
+) -> Tensor:
+    """The loop: x (`b ...`) at the first of a way's timesteps is led to the last one, whose x0 is returned.
+
+    way: makes the timesteps and the step from each to the next anew, for a multistep solver remembers the way it came.
+    """
+    timesteps, step = way()
+    route = visits(len(timesteps), repeats)
     x = x.float()
     for done, (i, following) in enumerate(zip(route, [*route[1:], None], strict=True), start=1):
         now = denoise if following is not None or last is None else last
@@ -55,7 +93,7 @@ def sample(
             x = step(prediction, x, timesteps[i], timesteps[i + 1], generators)
         if following is not None and following <= i:
             x = renoise(x, timesteps[i + 1], timesteps[following], schedule, generators)
-            _, step = build(schedule, steps)  # a multistep solver forgets the way it came
+            _, step = way()
         if progress is not None:
             progress(done, len(route))
     return prediction.x0
@@ -105,13 +143,34 @@ def _ddpm(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
     return scheduler.timesteps.tolist(), step
 
 
-def _ddim(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
-    """DDIM (Song et al. 2021) with eta 0, as what it is: DPM-Solver++ of order 1 (Lu et al. 2022, section 4).
+def _ddim(schedule: Schedule, steps: int, eta: float = 0.0) -> tuple[list[int], Step]:
+    """DDIM (Song et al. 2021), equations 12 and 16; eta 0 follows the probability-flow ODE, 1 is like DDPM.
 
     DDIMScheduler steps by a fixed stride of T // steps. Unless steps divides T, that does not lead to the
     noise level of the timestep that the network is told next.
     """
-    return _solver(DPMSolverMultistepScheduler, 1, schedule, steps)
+
+    def step(prediction: Prediction, x: Tensor, t: int, t_next: int, generators: Generators) -> Tensor:
+        return ddim(prediction, x, t, t_next, schedule, eta, generators)
+
+    return even(schedule, steps), step
+
+
+def ddim(
+    prediction: Prediction,
+    x: Tensor,
+    t: int,
+    t_next: int,
+    schedule: Schedule,
+    eta: float = 0.0,
+    generators: Generators = (),
+) -> Tensor:
+    """x (`b ...`) at timestep t -> at t_next, cleaner or (with eta 0) noisier, along the direction of its noise."""
+    ab, ab_next = (float(schedule.alphas_cumprod()[time]) for time in (t, t_next))
+    drawn = eta * ((1 - ab_next) / (1 - ab) * (1 - ab / ab_next)) ** 0.5 if eta else 0.0  # the paper's sigma
+    noise = (x - ab**0.5 * prediction.x0) / (1 - ab) ** 0.5
+    x = ab_next**0.5 * prediction.x0 + (1 - ab_next - drawn**2) ** 0.5 * noise
+    return x + drawn * randn(x.shape[1:], generators, x.device) if drawn else x
 
 
 def _dpmpp_2m(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
@@ -136,9 +195,8 @@ SAMPLERS: dict[str, Callable[[Schedule, int], tuple[list[int], Step]]] = {
 def _solver(scheduler_class: type, order: int, schedule: Schedule, steps: int) -> tuple[list[int], Step]:
     """A solver of the probability-flow ODE: no noise, and no use for a variance.
 
-    Its timesteps are even, from the last down to one interval above 0: the final step reaches x0 from there.
-    "linspace" would repeat one if there are as many steps as timesteps; "trailing" then visits each once, but
-    it miscounts for other numbers (61 for one).
+    Its timesteps are those of `even`: the final step reaches x0 from one interval above 0. "linspace" would repeat one
+    if there are as many steps as timesteps; "trailing" then visits each once, but it miscounts for others (61 for one).
     """
     spacing = "linspace" if steps < schedule.num_train_timesteps else "trailing"
     scheduler = scheduler_class(**_common(schedule), solver_order=order, timestep_spacing=spacing)
@@ -148,6 +206,14 @@ def _solver(scheduler_class: type, order: int, schedule: Schedule, steps: int) -
         return scheduler.step(prediction.x0, t, x).prev_sample
 
     return scheduler.timesteps.tolist(), step
+
+
+def even(schedule: Schedule, steps: int) -> list[int]:
+    """The timesteps of those solvers: even, from the last down to one interval above 0, or all there are."""
+    last = schedule.num_train_timesteps - 1
+    if steps > last:
+        return list(range(last, -1, -1))
+    return [round(i * (last / steps)) for i in range(steps, 0, -1)]
 
 
 def _common(schedule: Schedule) -> dict[str, object]:

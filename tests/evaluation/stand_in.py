@@ -28,7 +28,8 @@ def features(image: Image.Image) -> Tensor:
 class StandIn:
     """The public methods of `Unclip` that an evaluation uses, of a model that draws 64 px."""
 
-    name, sizes, upsamplers, clip = "stand-in", [(64, 64)], (), SimpleNamespace(visual=torch.nn.Identity())
+    name, sizes, upsamplers, vocabulary = "stand-in", [(64, 64)], (), None
+    clip = SimpleNamespace(visual=torch.nn.Identity())
 
     def __init__(self, paint: Paint, scenes: Mapping[str, Scene], look: Callable[[Image.Image], Tensor] = features):
         self.paint, self.scenes, self.look = paint, scenes, look

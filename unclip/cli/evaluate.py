@@ -13,9 +13,9 @@ from unclip.cli import options
 from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import InputError
 from unclip.evaluation.names import PARTS, SUITES, parse_parts
+from unclip.fields import MAX_SEED
 from unclip.files import check_writable
 from unclip.names import check_device, check_dtype, check_memory
-from unclip.request import MAX_SEED
 
 SPLITS = ("held_out", "train")
 

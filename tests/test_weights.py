@@ -12,9 +12,7 @@ from unclip.cli import main
 from unclip.evaluation.checker import background_colour, find_objects
 
 PROMPT = "a penguin on a pink background"
-# Four of the best of twelve nouns tried with these very seeds: this holds what the present weights can do, and is no
-# measure of them. How seldom they draw other objects is in the card.
-OBJECTS = (("apple", "black"), ("tomato", "turquoise"), ("strawberry", "white"), ("broccoli", "white"))
+OBJECTS = (("penguin", "pink"), ("strawberry", "white"), ("snowman", "blue"), ("pumpkin", "turquoise"))
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +21,13 @@ def stickers() -> Unclip:
 
 
 def test_named_objects_on_named_backgrounds(stickers):
-    found = []
     for noun, colour in OBJECTS:
+        found = 0
         for result in stickers.generate(f"a {noun} on a {colour} background", n=8, seed=11, size=64):
             assert background_colour(result.image).name == colour, result.request
             assert not result.notes
-            found.append(any(noun in each.alike for each in find_objects(result.image)))
-    assert sum(found) >= 8, found  # of 32
+            found += any(noun in each.alike for each in find_objects(result.image))
+        assert found >= 6, f"{found} of 8: {noun}"
 
 
 def test_score_tells_right_from_wrong(stickers):
@@ -59,6 +57,7 @@ def test_main_job(tmp_path, capsys):
         with Image.open(line["file"]) as image:
             assert image.size == (256, 256)
             assert background_colour(image).name == "pink"
+            assert any("penguin" in each.alike for each in find_objects(image))
 
 
 def test_unknown_words_are_said(stickers):

@@ -73,8 +73,8 @@ class Suite:
 
     @cached_property
     def nouns(self) -> tuple[str, ...]:
-        """Those that the model was trained on: all that there are, where it does not say."""
-        return tuple(load_nouns()) if self.pipe.vocabulary is None else nouns_in(self.pipe.vocabulary)
+        """Those that the model says it was trained on; all that there are, where it names none."""
+        return nouns_in(self.pipe.vocabulary or ()) or tuple(load_nouns())
 
     @property
     def mixed(self) -> list[tuple[str, Scene]]:

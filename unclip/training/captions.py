@@ -177,7 +177,7 @@ def vocabulary(names: tuple[str, ...] = ()) -> Vocabulary:
 
 def nouns_in(words: Collection[str]) -> tuple[str, ...]:
     """The nouns of which a set of words has every name: those that a model with this vocabulary was trained on."""
-    return tuple(name for name in load_nouns() if vocabulary((name,)).words <= words)
+    return tuple(name for name in load_nouns() if vocabulary((name,)).words.issubset(words))
 
 
 def _subject(scene: Scene, rng: np.random.Generator, nouns: Mapping[str, Noun]) -> str:

@@ -8,6 +8,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 _ALIKE, _OTHER = 48.0, 96.0  # of 255: steps up to the first are errors of a colour, from the second on another object
 _ALONG = 3.0  # pixels; what changes faster along an edge is texture
+_REACH = 16.0  # pixels, over which the correction fades: a network errs at the edge itself, and less beyond it
 _SWEEPS = 24
 
 
@@ -18,8 +19,8 @@ def match_edges(drawn: np.ndarray, kept: np.ndarray, known: np.ndarray) -> np.nd
     0 where `drawn` takes their place; between the two is no edge, for what is soft blends by itself.
 
     Along the edge, the drawn side is moved by the step in colour that is there; inwards the correction goes on as a
-    membrane does that is held at the edge (Perez et al. 2003, "Poisson image editing", section 2; Farbman et al. 2009).
-    Where the step is so large that the edge is one of objects, nothing is corrected.
+    membrane does that is held at the edge, and fades (Perez et al. 2003, "Poisson image editing", section 2; Farbman et
+    al. 2009). Where the step is so large that the edge is one of objects, nothing is corrected.
     """
     old, new = (torch.from_numpy(np.asarray(a, np.float32)).permute(2, 0, 1) for a in (kept, drawn))  # 3 h w
     share = torch.from_numpy(np.ascontiguousarray(known))[None]  # 1 h w
@@ -31,7 +32,8 @@ def match_edges(drawn: np.ndarray, kept: np.ndarray, known: np.ndarray) -> np.nd
     step = edge * (_neighbours(old * stays) / beside.clamp(min=1) - new)  # 3 h w
     trust = ((_OTHER - step.abs().amax(0, keepdim=True)) / (_OTHER - _ALIKE)).clamp(0, 1)
     steady = edge * _blur(step * trust) / _blur(edge).clamp(min=1e-6)
-    return drawn + membrane(steady[None], edge[None])[0].permute(1, 2, 0).numpy()
+    fade = (2 * _blur(stays, _REACH / 2)).clamp(max=1)  # half of what is around an edge is kept
+    return drawn + (fade * membrane(steady[None], edge[None])[0]).permute(1, 2, 0).numpy()
 
 
 def membrane(values: Tensor, fixed: Tensor) -> Tensor:
@@ -62,6 +64,6 @@ def _neighbours(values: Tensor) -> Tensor:
     return around[..., :-2, 1:-1] + around[..., 2:, 1:-1] + around[..., 1:-1, :-2] + around[..., 1:-1, 2:]
 
 
-def _blur(values: Tensor) -> Tensor:
-    side = min(2 * round(3 * _ALONG) + 1, *(2 * length - 1 for length in values.shape[-2:]))
-    return gaussian_blur(values, [side, side], [_ALONG, _ALONG])
+def _blur(values: Tensor, deviation: float = _ALONG) -> Tensor:
+    side = min(2 * round(3 * deviation) + 1, *(2 * length - 1 for length in values.shape[-2:]))
+    return gaussian_blur(values, [side, side], [deviation, deviation])

@@ -440,6 +440,7 @@ def test_open_dataset_opens_each_kind(folder: Path, shards: str):
         ({"kind": "scenes", "alike": 0}, "data key 'alike' is 0"),
         ({"kind": "scenes", "nouns": "cat"}, "data key 'nouns' is 'cat'"),
         ({"kind": "scenes", "nouns": ["cat", "cat"]}, "a list of two nouns or more"),
+        ({"kind": "scenes", "nouns": [["cat"], ["dog"]]}, "data key 'nouns'"),
         ({"kind": "scenes", "nouns": ["cat", "penguim"]}, "no noun 'penguim'; did you mean 'penguin'"),
         ({"kind": "scenes", "alike": 1.5}, "data key 'alike' is 1.5"),
     ],

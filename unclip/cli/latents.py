@@ -93,7 +93,7 @@ def edit(
 ) -> None:
     """Turn an image towards a prompt, by the difference of two texts. With --frames, step by step from the image.
 
-    Example: unclip edit penguin.png "a lion" --from "a penguin" --frames 7 --strip
+    Example: unclip edit penguin.png "a fox" --from "a penguin" --frames 7 --strip
     """
     job = {"mode": "edit", "image": image, "prompt": prompt, "from_prompt": from_prompt, "theta": theta}
     draw([{**job, "frames": frames, "fit": fit, "size": size}], drawing, Film(gif, strip))

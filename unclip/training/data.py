@@ -86,7 +86,7 @@ def open_dataset(config: Mapping[str, Any], size: int, seed: int) -> Dataset[Sam
             least = 1 if key == "alike" else 0
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise DataError(f"data key {key!r} is {value!r}; it must be a whole number from {least} up")
-        elif key == "nouns" and (isinstance(value, str) or len(set(parts)) < 2):
+        elif key == "nouns" and (isinstance(value, str) or len(set(map(str, parts))) < 2):
             raise DataError(f"data key 'nouns' is {value!r}; it must be a list of two nouns or more")
         elif not all(isinstance(part, str | Path) and str(part) for part in parts):
             kinds = "a path or a list of paths" if key == "shards" else "a string"

@@ -77,17 +77,19 @@ def steady(ours: Unclip, prompts: list[str], fields: dict) -> list[Request]:
 
     Random networks that predict noise are ill-conditioned: the first step divides by sqrt(alpha bar) = 5e-5 and cuts at
     1, so that where x and the noise all but cancel, the last bit of either decides a pixel. Such seeds are told by
-    what a millionth more of the decoder's and the prior's first layer does.
+    what a little more, or less, of the decoder's and the prior's first layer does.
     """
     layers = ours.decoder.network.unet.conv_in, ours.prior.network.transformer.proj_in
     for first in range(7, 27):
         requests = [ours.resolve(Request(prompt=p, seed=first + 5 * i, **fields)) for i, p in enumerate(prompts)]
         picture = ours.draw(requests)[0]
-        hooks = [layer.register_forward_hook(lambda _, given, out: out * (1 + 1e-6)) for layer in layers]
-        other = ours.draw(requests)[0]
-        for hook in hooks:
-            hook.remove()
-        if (picture - other).abs().max() < 1 / 255:
+        others = []
+        for little in (1e-6, -1e-6, 5e-6):
+            hooks = [layer.register_forward_hook(lambda _, given, out, e=little: out * (1 + e)) for layer in layers]
+            others.append(ours.draw(requests)[0])
+            for hook in hooks:
+                hook.remove()
+        if all((picture - other).abs().max() < 1 / 255 for other in others):
             return requests
     raise AssertionError("no seed gives a steady picture")
 

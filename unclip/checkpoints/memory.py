@@ -8,8 +8,11 @@ import torch
 from torch import nn
 
 from unclip.checkpoints.networks import Read
+from unclip.models.packing import pack
 
 SMALL = 1 << 16  # values; what has no more (norms, biases) stays, costs little and tells where its network lives
+LARGE = 1 << 20  # bytes
+M_MMAP_THRESHOLD = -3  # of mallopt(3)
 
 
 class Shelf:
@@ -19,6 +22,7 @@ class Shelf:
         self._large: dict[nn.Module, dict[str, torch.Tensor]] = {}  # what is freed, as tensors without storage
         self._read: dict[nn.Module, Read] = {}
         self._held: nn.Module | None = None
+        give_back_large()
 
     def put(self, network: nn.Module, read: Read, device: torch.device | str) -> nn.Module:
         """Add an empty network; only what is small of it is read now. Returns it."""
@@ -41,6 +45,7 @@ class Shelf:
         self.free()
         with torch.inference_mode(False):  # or what is read now could not be used outside of it
             network.load_state_dict(self._read[network](self._large[network].keys()), strict=False, assign=True)
+            pack(network)
         self._held = network
 
     def free(self) -> None:
@@ -55,8 +60,20 @@ def give_back() -> None:
     """Hand memory that was freed back to the system, where the allocators would keep it."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    trim: Callable[[int], int] | None = None
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl has not
-    if trim is not None:
+    if (trim := _of_glibc("malloc_trim")) is not None:
         trim(0)
+
+
+def give_back_large() -> None:
+    """From now on, have what is large go back to the system when it is freed, at some cost for what is not so large.
+
+    glibc raises the size from which it does so up to 32 MiB, as large as a kernel of the published decoder: these would
+    be left between holes that no other network's fit into. At full size that is 600 MiB at the peak.
+    """
+    if (set_option := _of_glibc("mallopt")) is not None:
+        set_option(M_MMAP_THRESHOLD, LARGE)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    """A function of the C library; None where it is another one, as musl."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -16,6 +16,7 @@ from unclip.diffusion.denoiser import Schedule
 from unclip.errors import CheckpointError
 from unclip.files import read_json
 from unclip.models.clip import Clip
+from unclip.models.packing import pack
 from unclip.stage import Stage
 
 
@@ -59,7 +60,7 @@ class Loader:
         check_fit(folder, shapes_of(network), tensor_shapes(folder))
         read = partial(read_tensors, folder, self.device, self.dtype, channels_last=True)
         if self.shelf is None or small:
-            return filled(network, read, self.device)
+            return pack(filled(network, read, self.device))
         return self.shelf.put(network, read, self.device)
 
     def clip(self, clip: Clip, read: Read) -> Clip:

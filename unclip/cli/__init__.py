@@ -1,6 +1,7 @@
 """The command line. Arguments become Requests here; nothing in this package touches a tensor."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +14,7 @@ def main(args: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a file name that the terminal cannot show must not end a run
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch, yet to come: large tensors in large pages of memory
     sources: dict[str, str] = {}
     try:
         args, sources = with_settings(app, sys.argv[1:] if args is None else args)

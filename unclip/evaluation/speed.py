@@ -130,8 +130,7 @@ def theirs(run: Run) -> Side:
     }
     # Part by part: not every release of diffusers finds the class of text_proj by what an index calls its home.
     parts = {part: cls.from_pretrained(run.folder, subfolder=part) for part, cls in classes.items()}
-    pipe = UnCLIPPipeline(**parts)
-    pipe = pipe.to(device) if run.dtype == "auto" else pipe.to(device, dtype)
+    pipe = UnCLIPPipeline(**parts).to(device, dtype)  # transformers keeps the precision of the file, diffusers does not
     pipe.set_progress_bar_config(disable=True)
     networks = {
         "text": pipe.text_encoder,
@@ -194,10 +193,12 @@ def count_flops(networks: Mapping[str, Any], draw: Callable[[int], None]) -> dic
     """The arithmetic of one call of each network: two operations a multiplication with its addition."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    from unclip.models.packing import packed_flops
+
     found: dict[str, int] = {}
     before: dict[str, int] = {}
     hooks = []
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=packed_flops()) as counter:
         for stage, network in networks.items():
 
             def enter(*_: Any, stage: str = stage) -> None:

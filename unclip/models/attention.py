@@ -38,7 +38,8 @@ class TextAttention:
         attention_mask: Tensor | None = None,
     ) -> Tensor:
         """`b c h w`, text tokens `b n e`, and a bias of the tokens `b 1 n` (0, or -10,000 for padding) -> `b c h w`."""
-        pixels = attn.group_norm(hidden_states.flatten(2)).transpose(1, 2)  # b hw c
+        # In channels_last, as the U-Nets are, this moves nothing.
+        pixels = rearrange(attn.group_norm(hidden_states), "b c h w -> b (h w) c")
         keys, values = self._of_text(attn, encoder_hidden_states)
         if not attn.only_cross_attention:
             if attention_mask is not None:
@@ -48,7 +49,7 @@ class TextAttention:
         bias = None if attention_mask is None else attention_mask[:, None].to(pixels.dtype)  # b 1 1 keys
         out = _attend(_heads(attn.to_q(pixels), attn), keys, values, bias)
         out = attn.to_out[1](attn.to_out[0](rearrange(out, "b h n c -> b n (h c)")))
-        return hidden_states + out.transpose(1, 2).reshape(hidden_states.shape)
+        return hidden_states + rearrange(out, "b (h w) c -> b c h w", h=hidden_states.shape[2])
 
     def _of_text(self, attn: Attention, text: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the text, each `b h n c`."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unclip.models.attention import attend_to_text
 from unclip.models.clip import TextEncoding
+from unclip.models.resnet import in_place
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Decoder(nn.Module):
         """
         super().__init__()
         self.projection = projection
-        self.unet = attend_to_text(unet)
+        self.unet = in_place(attend_to_text(unet))
         self.channels = channels
         self.text_encoder = text_encoder
 

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
+from unclip.models.resnet import in_place
+
 
 def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:
     """`b 3 h w` -> `b 3 H W` for size (W, H): clamped to [-1, 1], then bicubic with antialiasing."""
@@ -20,7 +22,7 @@ class Upsampler(nn.Module):
 
     def __init__(self, unet: UNet2DModel):
         super().__init__()
-        self.unet = unet
+        self.unet = in_place(unet)
 
     def forward(self, x: Tensor, t: Tensor, enlarged: Tensor) -> Tensor:
         """Noised latent `b c h w` at timesteps `b`, and the enlarged small picture `b c h w` -> raw prediction."""

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "unclip"
 # A module imports from lower layers only, and nothing across a layer except in these pairs.
 LAYERS = [
     {"errors"},
-    {"names", "files", "hub", "fields"},
+    {"names", "files", "hub", "fields", "progress"},
     {"device", "bundled", "words", "seams"},
     {"diffusion", "models", "embeddings"},
     {"stage", "request", "metadata", "checks", "embedding_files"},
@@ -32,7 +32,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 HEAVY = {"torch", "torchvision", "diffusers", "open_clip", "transformers", "accelerate", "numpy", "huggingface_hub"}
 LIGHT = {"__init__", "errors", "names", "files", "hub", "bundled", "request", "diffusion.names"}
-LIGHT |= {"metadata", "compare", "sheet", "fields", "checks"}
+LIGHT |= {"metadata", "compare", "sheet", "fields", "checks", "progress"}
 
 
 def sources() -> dict[str, Path]:

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import struct
 import zlib
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -101,6 +102,19 @@ def test_lossy_formats_keep_the_record_in_exif(result: Result, tmp_path, format)
     with Image.open(path) as image:
         comment = image.getexif().get_ifd(0x8769)[0x9286]
     assert comment.removeprefix(b"UNICODE\0").decode("utf-16-be") == metadata.parameters(metadata.record(result))
+
+
+@pytest.mark.parametrize("format", ["jpg", "webp"])
+@pytest.mark.parametrize("prompt", ["a <cat> & “dog”\nat sea", "\x00\x0b\ufffe ペンギン", "]]>" * 5_000])
+def test_lossy_formats_have_xmp_for_photo_programs(result: Result, tmp_path, format, prompt):
+    path = dataclasses.replace(result, request=Request(prompt=prompt, seed=1, size=8)).save(tmp_path / f"x.{format}")
+    with Image.open(path) as image:
+        packet = image.info["xmp"]
+    [about] = ElementTree.fromstring(packet).iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description")
+    told = "".join(about.itertext())
+    assert told == "".join(c if c.isprintable() or c == "\n" else " " for c in prompt)[:8_000]
+    assert about.get("{http://ns.adobe.com/xap/1.0/}CreatorTool") == f"unclip {__version__}, stickers"
+    assert about.get("{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType").endswith("AlgorithmicMedia")
 
 
 def test_parameters_are_the_lines_that_other_tools_read(result: Result, tmp_path):

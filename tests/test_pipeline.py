@@ -19,6 +19,7 @@ from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler, enlarge
 from unclip.pipeline import Unclip, micro_batches, to_images, to_tensor
+from unclip.progress import Watcher
 from unclip.request import Request, Result
 from unclip.stage import Stage
 
@@ -125,6 +126,32 @@ def test_micro_batches_hold_what_can_be_drawn_together() -> None:
     assert [len(batch) for batch in micro_batches(a, 2)] == [2, 2, 1]
     assert list(micro_batches([*a[:3], *b], 16)) == [a[:3], b]
     assert list(micro_batches([], 2)) == []
+
+
+class Eye(Watcher):
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int, int]] = []
+        self.seen: list[tuple[str, tuple[int, int], tuple[int, ...]]] = []
+        self.last: list[Image.Image] = []
+
+    def __call__(self, *call) -> None:
+        self.calls.append(call)
+
+    def see(self, stage, images, seeds) -> None:
+        self.seen.append((stage, images[0].size, tuple(seeds)))
+        self.last = [*images]
+
+
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_a_watcher_sees_the_picture_of_every_step_and_the_last_is_the_result(pipe: Unclip, sampler: str) -> None:
+    eye = Eye()
+    results = pipe.generate("a cat", n=2, seed=4, steps=3, upsampler_steps=2, sampler=sampler, progress=eye)
+    small, large = pipe.sizes
+    assert eye.seen == [("decoder", small, (4, 5))] * 3 + [("upsampler", large, (4, 5))] * 2
+    assert [result.image.tobytes() for result in results] == [image.tobytes() for image in eye.last]
+    assert ("decoder", 3, 3) in eye.calls
+    plain = pipe.generate("a cat", n=2, seed=4, steps=3, upsampler_steps=2, sampler=sampler)
+    assert [difference(*pair) for pair in zip(results, plain, strict=True)] == [0, 0]
 
 
 def test_progress_counts_the_steps_of_every_stage(pipe: Unclip) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         UnclipError,
     )
     from unclip.pipeline import Unclip
+    from unclip.progress import Watcher
     from unclip.request import Request, Result
 
 __version__ = "0.1.0"
@@ -30,10 +31,16 @@ __all__ = [
     "Result",
     "Unclip",
     "UnclipError",
+    "Watcher",
     "__version__",
 ]
 
-_HOME = {"Unclip": "unclip.pipeline", "Request": "unclip.request", "Result": "unclip.request"}
+_HOME = {
+    "Unclip": "unclip.pipeline",
+    "Request": "unclip.request",
+    "Result": "unclip.request",
+    "Watcher": "unclip.progress",
+}
 
 
 def __getattr__(name: str) -> Any:  # PEP 562

@@ -15,7 +15,8 @@ from unclip.request import Request
 from unclip.stage import Known
 
 if TYPE_CHECKING:
-    from unclip.pipeline import Progress, Unclip
+    from unclip.pipeline import Unclip
+    from unclip.progress import Progress
 
 Edited = tuple[Image.Image, float | None, tuple[str, ...]]
 """A finished picture, its CLIP score, and notes for the user."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,13 @@ from unclip.editing import edit
 from unclip.errors import RequestError
 from unclip.fields import CANVAS_MODES, FIELDS_OF, PRIOR_FIELDS, THETA, foreign_fields, source_kind
 from unclip.latents import draw_latents, open_ends
+from unclip.progress import Progress
 from unclip.request import Request, Result, size_text
 from unclip.words import unknown_words
 
 Picture = str | Path | Image.Image
 Source = Picture
 """Of an interpolation: a picture, a prompt, or a file of `unclip embed`."""
-Progress = Callable[[str, int, int], None]
-"""(stage, done, total): called after each denoising step."""
 
 SHARED = {"harmonize", "strength", *PRIOR_FIELDS}
 OWN_FIELDS = {"prompt", "negative", "seed", "id", "rank", *chain.from_iterable(FIELDS_OF.values())} - SHARED

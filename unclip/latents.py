@@ -21,7 +21,8 @@ from unclip.request import Request
 
 if TYPE_CHECKING:
     from unclip.editing import Edited
-    from unclip.pipeline import Progress, Unclip
+    from unclip.pipeline import Unclip
+    from unclip.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ The record is one JSON object: {"version", "model", "revision", "seed", "request
 an image that was chosen among candidates "ranked", the scores of all. A PNG has it in the text chunk "unclip"; JPEG and
 WebP have it in the EXIF tag ImageDescription. It holds nothing that differs between two runs of one request (no times).
 "pixels" is a hash of the picture as it was drawn, before a lossy format changed it. Beside it, as "parameters" in PNG
-and as UserComment in EXIF, is the same in the lines that web interfaces read.
+and as UserComment in EXIF, is the same in the lines that web interfaces read; JPEG and WebP have XMP for photo
+programs, too.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _MAX_CHUNKS = 100_000
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXIF_IFD, _IMAGE_DESCRIPTION, _USER_COMMENT = 0x8769, 0x010E, 0x9286
 _MAX_EXIF = 65_000  # a JPEG segment holds 65,533 bytes
+_MAX_SHOWN = 8_000  # characters of a prompt in XMP; the record has all of it
+_MADE_BY_A_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _QUALITY = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95, "method": 4}}
 
 
@@ -75,7 +78,7 @@ def image_bytes(image: Image.Image, record: dict[str, Any], format: str = "png")
         info.add_text("parameters", parameters(record))  # Pillow writes iTXt where it is not Latin-1
         image.save(buffer, format=kind, pnginfo=info)
     else:
-        image.save(buffer, format=kind, exif=_exif(record, text), **_QUALITY[kind])
+        image.save(buffer, format=kind, exif=_exif(record, text), xmp=_xmp(record), **_QUALITY[kind])
     return buffer.getvalue()
 
 
@@ -161,6 +164,27 @@ def _exif(record: dict[str, Any], text: str) -> bytes:
     if len(text) + len(lines) + 100 < _MAX_EXIF:  # of a very long prompt the record alone is kept
         exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"UNICODE\0" + lines
     return exif.tobytes()
+
+
+def _xmp(record: dict[str, Any]) -> bytes:
+    """What photo programs show of it (XMP, ISO 16684): the prompt, the program, and that a model made it (IPTC)."""
+    from xml.sax.saxutils import escape, quoteattr
+
+    def shown(text: str) -> str:  # XML has no control characters; a lone surrogate, which has no UTF-8, is none of ours
+        return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text[:_MAX_SHOWN])
+
+    prompt = shown(record["request"]["prompt"])
+    tool = quoteattr(shown(f"unclip {record['version']}, {record['model']}"))
+    packet = (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
+        ' xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
+        ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
+        f' Iptc4xmpExt:DigitalSourceType="{_MADE_BY_A_MODEL}" xmp:CreatorTool={tool}>'
+        f'<dc:description><rdf:Alt><rdf:li xml:lang="x-default">{escape(prompt)}</rdf:li></rdf:Alt></dc:description>'
+        '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    )
+    return packet.encode()
 
 
 def _exif_text(file: BinaryIO, name: str) -> str:

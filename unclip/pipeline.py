@@ -18,13 +18,14 @@ from unclip.embedding_files import PROBE, read_components, read_embedding, write
 from unclip.embeddings import Components
 from unclip.errors import RequestError, UnclipError
 from unclip.fields import source_kind
-from unclip.front import Front, Picture, Progress, micro_batches
+from unclip.front import Front, Picture, micro_batches
 from unclip.models.clip import TextEncoding, Tokenizer
 from unclip.models.upsampler import enlarge
+from unclip.progress import Progress, Watcher
 from unclip.request import Request
 from unclip.stage import Known, Stage
 
-__all__ = ["Picture", "Progress", "Unclip", "micro_batches", "to_images", "to_tensor"]
+__all__ = ["Picture", "Progress", "Unclip", "Watcher", "micro_batches", "to_images", "to_tensor"]
 
 
 class Unclip(Front):
@@ -126,6 +127,7 @@ class Unclip(Front):
                 start=start,
                 eta=eta,
                 progress=steps_of("decoder", progress),
+                watch=pictures_of("decoder", progress, noise),
             )  # b 3 64 64
         for upsampler, size, kept in zip(self.upsamplers, sizes[1:], held[1:], strict=False):
             with timed(timings, upsampler.name, self.device):
@@ -136,6 +138,7 @@ class Unclip(Front):
                     steps=request.upsampler_steps,
                     known=kept,
                     progress=steps_of(upsampler.name, progress),
+                    watch=pictures_of(upsampler.name, progress, noise),
                 )  # b 3 256 256
         if not x.isfinite().all():
             raise UnclipError("the picture is not finite: use a lower guidance, or float32 (--dtype float32)")
@@ -303,6 +306,15 @@ def picture_size(stage: Stage) -> tuple[int, int]:
 
 def steps_of(stage: str, progress: Progress | None) -> Callable[[int, int], None] | None:
     return None if progress is None else lambda done, total: progress(stage, done, total)
+
+
+def pictures_of(
+    stage: str, progress: Progress | None, noise: Sequence[torch.Generator]
+) -> Callable[[Tensor], None] | None:
+    if not isinstance(progress, Watcher):
+        return None
+    seeds = [generator.initial_seed() for generator in noise]
+    return lambda x0: progress.see(stage, to_images(x0), seeds)
 
 
 @contextmanager

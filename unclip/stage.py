@@ -1,6 +1,6 @@
 """A stage of the pipeline (prior, decoder, upsampler): a network, and how to sample from it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -13,7 +13,7 @@ from unclip.diffusion.codec import Codec, Identity
 from unclip.diffusion.denoiser import Denoise, Schedule, denoiser
 from unclip.diffusion.guidance import Conditioning, clamped, guided
 from unclip.diffusion.inversion import SKIP, invert
-from unclip.diffusion.masking import keep_known, levelled
+from unclip.diffusion.masking import keep_known, levelled, watched
 from unclip.diffusion.noise import randn
 from unclip.diffusion.samplers import Progress, sample
 
@@ -82,13 +82,15 @@ class Stage:
         start: Tensor | None = None,
         eta: float = 0.0,
         progress: Progress | None = None,
+        watch: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
         """Sample one item per generator: `b 3 H W`, or `b d` for an embedding, in float32.
 
         cond, uncond: the network's conditioning with and without the prompt, every tensor with leading b;
         uncond may be None when the guidance is 1. known: of the size that this stage draws. repeats: RePaint's
         resampling (see `samplers.visits`). start: noise `b *shape` as `invert` finds it, in the place of new. eta: of
-        the sampler "ddim" (see `samplers.sample`). All is one batch: cutting it up is the caller's business.
+        the sampler "ddim" (see `samplers.sample`). watch: called with x0 as each step predicts it, `b 3 H W` or `b d`.
+        All is one batch: cutting it up is the caller's business.
         Raises RequestError for an unknown sampler or a number of steps out of range.
         """
         steps = self.steps if steps is None else steps
@@ -110,6 +112,8 @@ class Stage:
             image, mask = known.image.to(device, torch.float32), known.mask.to(device, torch.float32)
             latent, kept = self.codec.encode(image), self.codec.encode_mask(mask)
             denoise, last = (keep_known(each, latent, kept) for each in (denoise, last))
+        if watch is not None:
+            denoise, last = (watched(each, lambda x0: watch(self.codec.decode(x0))) for each in (denoise, last))
         x = randn(self.shape, generators, device) if start is None else start.to(device)
         way = {"repeats": repeats, "last": last, "skip": 0 if start is None else SKIP, "eta": eta}
         return self.codec.decode(sample(denoise, x, self.schedule, sampler, steps, generators, progress, **way))

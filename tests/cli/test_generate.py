@@ -9,6 +9,7 @@ from PIL import Image
 
 from unclip import metadata
 from unclip.cli import main
+from unclip.progress import Watcher
 from unclip.request import Result
 
 
@@ -31,6 +32,8 @@ class Painter:
         for count, one in enumerate(image for request in requests for image in request.images()):
             if count == self.ends:
                 raise KeyboardInterrupt
+            if isinstance(progress, Watcher):
+                progress.see("decoder", [Image.new("RGB", (4, 4), "red")], [one.seed])
             progress("decoder", 1, 1)
             image = Image.new("RGB", one.size or (16, 16))
             yield Result(image=image, request=one, seed=one.seed, model="plain", notes=("it is plain",))
@@ -52,6 +55,16 @@ def test_lines_and_files(painter, capsys, tmp_path):
     assert err == "unclip: note: it is plain\n"
     assert sorted(path.stem for path in (tmp_path / "new/out").iterdir()) == names
     assert painter.opened == ("stickers", {"device": "auto", "dtype": "auto", "memory": "auto", "image_encoder": None})
+
+
+@pytest.mark.parametrize(("out", "folder"), [("new", "new/previews"), ("one.png", "one-previews")])
+def test_previews_are_written_beside_the_result(painter, tmp_path, out, folder):
+    assert main(["generate", "a cat", "--seed", "3", "-o", out]) == 0
+    assert not (tmp_path / folder).exists()
+    assert main(["generate", "a cat", "--seed", "3", "-o", out, "--preview"]) == 0
+    [path] = (tmp_path / folder).iterdir()
+    assert path.name == "3-0001-decoder.png"
+    assert Image.open(path).getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_every_option_reaches_the_request(painter):

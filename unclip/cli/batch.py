@@ -17,15 +17,12 @@ from unclip.batch.source import FORMATS, prompt_file
 from unclip.cli import options
 from unclip.cli.progress import BatchProgress
 from unclip.cli.session import GRID, Grid, Session
-from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.errors import InputError
 from unclip.names import check_device, check_dtype, check_memory
 from unclip.request import Request
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
-
-_SAMPLERS = "|".join(SAMPLER_NAMES)
 
 
 def batch(
@@ -38,15 +35,15 @@ def batch(
         typer.Option(help="Decides the seeds of lines without one. Unset: drawn, printed, and kept for a resume."),
     ] = None,
     n: Annotated[int | None, typer.Option("-n", help="Images of a line that does not say.")] = None,
-    negative: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps of the decoder.")] = None,
-    prior_steps: Annotated[int | None, typer.Option(help="Denoising steps of the prior.")] = None,
-    upsampler_steps: Annotated[int | None, typer.Option(help="Denoising steps of each upsampler.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale of the decoder.")] = None,
-    prior_guidance: Annotated[float | None, typer.Option(help="Guidance scale of the prior.")] = None,
-    sampler: Annotated[str | None, typer.Option(metavar=_SAMPLERS, help="Sampler of the decoder.")] = None,
-    prior_sampler: Annotated[str | None, typer.Option(metavar=_SAMPLERS, help="And of the prior.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Such as 64x64. Unset: the model's largest.")] = None,
+    negative: options.Negative = None,
+    steps: options.Steps = None,
+    prior_steps: options.PriorSteps = None,
+    upsampler_steps: options.UpsamplerSteps = None,
+    guidance: options.Guidance = None,
+    prior_guidance: options.PriorGuidance = None,
+    sampler: options.Sampler = None,
+    prior_sampler: options.PriorSampler = None,
+    size: options.Size = None,
     more: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Any other field for lines that leave it open."),

@@ -14,8 +14,7 @@ import typer
 
 from unclip.cli import options
 from unclip.cli.output import target
-from unclip.cli.progress import Progress, on_terminal
-from unclip.diffusion.names import SAMPLER_NAMES
+from unclip.cli.progress import Previews, Progress, on_terminal
 from unclip.errors import InputError
 from unclip.fields import foreign_fields
 from unclip.files import write_new
@@ -23,10 +22,9 @@ from unclip.names import check_device, check_dtype, check_memory
 from unclip.request import Request, Result, size_text
 from unclip.sheet import Layout, animation, layout, sheet
 
-_SAMPLERS = "|".join(SAMPLER_NAMES)
 _RUN = (  # the others are fields of a Request
     *("model", "image_encoder", "batch_size", "device", "dtype", "memory", "out", "image_format"),
-    *("grid", "labels", "open_result", "as_json", "quiet"),
+    *("grid", "labels", "preview", "open_result", "as_json", "quiet"),
 )
 
 
@@ -38,14 +36,14 @@ class Drawing:
     image_encoder: options.ImageEncoder = None
     n: Annotated[int, typer.Option("-n", help="Images of each prompt.")] = 1
     seed: Annotated[int | None, typer.Option(help="Image i has SEED + i. Unset: drawn, and printed.")] = None
-    negative: Annotated[str, typer.Option(help="What to steer away from.")] = ""
-    steps: Annotated[int | None, typer.Option(help="Denoising steps of the decoder.")] = None
-    prior_steps: Annotated[int | None, typer.Option(help="Denoising steps of the prior.")] = None
-    upsampler_steps: Annotated[int | None, typer.Option(help="Denoising steps of each upsampler.")] = None
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale of the decoder.")] = None
-    prior_guidance: Annotated[float | None, typer.Option(help="Guidance scale of the prior.")] = None
-    sampler: Annotated[str | None, typer.Option(metavar=_SAMPLERS, help="Sampler of the decoder.")] = None
-    prior_sampler: Annotated[str | None, typer.Option(metavar=_SAMPLERS, help="And of the prior.")] = None
+    negative: options.Negative = ""
+    steps: options.Steps = None
+    prior_steps: options.PriorSteps = None
+    upsampler_steps: options.UpsamplerSteps = None
+    guidance: options.Guidance = None
+    prior_guidance: options.PriorGuidance = None
+    sampler: options.Sampler = None
+    prior_sampler: options.PriorSampler = None
     prior_best_of: Annotated[
         int | None, typer.Option(help="Embeddings the prior draws; the one nearest to the text is used.")
     ] = None
@@ -64,6 +62,9 @@ class Drawing:
     ] = None
     grid: options.Grid = False
     labels: options.Labels = False
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Write the picture of every step too, into a folder beside the result.")
+    ] = False
     open_result: options.Open = False
     as_json: options.Json = False
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no notes.")] = False
@@ -128,6 +129,7 @@ def draw(jobs: Sequence[dict[str, Any]], drawing: Drawing, film: Film | None = N
     from unclip.pipeline import Unclip  # torch: only once everything that can be known is known to be right
 
     progress = Progress(on_terminal(drawing.quiet))
+    watcher = Previews(place.previews, progress) if drawing.preview else progress
     told: set[str] = set()
     paths: list[tuple[Path, str]] = []
     pipe = Unclip.from_pretrained(
@@ -141,7 +143,7 @@ def draw(jobs: Sequence[dict[str, Any]], drawing: Drawing, film: Film | None = N
         cell = pipe.picture_size(requests[0])
         layout(images, cell, drawing.labels)  # too large a sheet is to fail now, not at the end
     try:
-        for result in pipe.stream(requests, batch_size=drawing.batch_size, progress=progress):
+        for result in pipe.stream(requests, batch_size=drawing.batch_size, progress=watcher):
             progress.close()
             path = place.save(result)
             paths.append((path, f"{result.seed} {result.request.prompt}"))

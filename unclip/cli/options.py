@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.errors import InputError
 from unclip.names import DEVICES, DTYPES, MEMORY
 
@@ -19,6 +20,15 @@ ImageEncoder = Annotated[
 Embedding = Annotated[
     str | None, typer.Option(metavar="FILE", help="An embedding of `unclip embed` that guides in the prior's place.")
 ]
+_SAMPLERS = "|".join(SAMPLER_NAMES)
+Negative = Annotated[str | None, typer.Option(help="What to steer away from.")]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps of the decoder.")]
+PriorSteps = Annotated[int | None, typer.Option(help="Denoising steps of the prior.")]
+UpsamplerSteps = Annotated[int | None, typer.Option(help="Denoising steps of each upsampler.")]
+Guidance = Annotated[float | None, typer.Option(help="Guidance scale of the decoder.")]
+PriorGuidance = Annotated[float | None, typer.Option(help="Guidance scale of the prior.")]
+Sampler = Annotated[str | None, typer.Option(metavar=_SAMPLERS, help="Sampler of the decoder.")]
+PriorSampler = Annotated[str | None, typer.Option(metavar=_SAMPLERS, help="And of the prior.")]
 Size = Annotated[str | None, typer.Option(metavar="WxH", help="Such as 64x64. Unset: the model's largest.")]
 Device = Annotated[str, typer.Option(metavar="|".join(DEVICES), help="Where to compute.")]
 Dtype = Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Precision of the weights.")]

@@ -22,6 +22,11 @@ class Target:
     is_file: bool
     format: str = "png"
 
+    @property
+    def previews(self) -> Path:
+        """The folder of the pictures on the way to the results."""
+        return self.path.with_name(f"{self.path.stem}-previews") if self.is_file else self.path / "previews"
+
     def save(self, result: Result) -> Path:
         """Write a result, whole or not at all, and return its path."""
         data = result.to_bytes(self.format)

@@ -1,15 +1,22 @@
 """Progress, for the stages of a pipeline and for a batch."""
 
+import io
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from PIL import Image
+
 from unclip.batch.estimate import Amount, spoken_bytes, spoken_time
+from unclip.batch.names import slug
 from unclip.batch.plan import Job
 from unclip.batch.run import Totals
+from unclip.files import write_atomic
+from unclip.progress import Watcher
 from unclip.request import Result
 
 EVERY = 10  # seconds between lines where there is no bar
@@ -46,6 +53,25 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class Previews(Watcher):
+    """Draws `progress`, and writes the pictures of every step into a folder: SEED-NUMBER-STAGE.png, in their order."""
+
+    def __init__(self, folder: Path, progress: Progress) -> None:
+        self._folder = folder
+        self._progress = progress
+        self._count: Counter[int] = Counter()  # by seed
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        self._progress(stage, done, total)
+
+    def see(self, stage: str, images: Sequence[Image.Image], seeds: Sequence[int]) -> None:
+        for image, seed in zip(images, seeds, strict=True):
+            self._count[seed] += 1
+            data = io.BytesIO()
+            image.save(data, format="PNG")
+            write_atomic(self._folder / f"{seed}-{self._count[seed]:04d}-{slug(stage)}.png", data.getvalue())
 
 
 def on_terminal(quiet: bool) -> bool:

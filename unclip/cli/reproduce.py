@@ -12,7 +12,7 @@ from unclip.cli.output import target
 from unclip.cli.progress import Progress, on_terminal
 from unclip.compare import Comparison, compare
 from unclip.errors import DataError, InputError, RequestError
-from unclip.names import check_device, check_dtype
+from unclip.names import check_device, check_dtype, check_memory
 from unclip.request import Request
 
 
@@ -22,6 +22,7 @@ def reproduce(
     image_encoder: options.ImageEncoder = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    memory: options.Memory = "auto",
     out: Annotated[str | None, typer.Option("-o", "--out", help="Keep the new picture: a folder, or a file.")] = None,
     as_json: options.Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
@@ -32,6 +33,7 @@ def reproduce(
     """
     check_device(device)
     check_dtype(dtype)
+    check_memory(memory)
     record = metadata.read(image)
     request = recorded_request(record, image)
     name = recorded_model(record) if model is None else model
@@ -41,7 +43,7 @@ def reproduce(
 
     progress = Progress(on_terminal(quiet))
     try:
-        pipe = Unclip.from_pretrained(name, device=device, dtype=dtype, image_encoder=image_encoder)
+        pipe = Unclip.from_pretrained(name, device, dtype, memory, image_encoder)
         [result] = pipe.generate(request, progress=progress)
     finally:
         progress.close()

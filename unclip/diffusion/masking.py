@@ -1,4 +1,4 @@
-"""Wrappers that hold a part of the picture fixed."""
+"""Wrappers of x0: that hold a part of the picture fixed, correct it, or look at it."""
 
 from collections.abc import Callable
 
@@ -34,3 +34,14 @@ def levelled(denoise: Denoise, correct: Callable[[Tensor], Tensor]) -> Denoise:
         return Prediction(correct(prediction.x0), prediction.variance)
 
     return corrected
+
+
+def watched(denoise: Denoise, see: Callable[[Tensor], None]) -> Denoise:
+    """A denoiser that shows each x0 to `see`."""
+
+    def seen(x: Tensor, t: Tensor) -> Prediction:
+        prediction = denoise(x, t)
+        see(prediction.x0)
+        return prediction
+
+    return seen

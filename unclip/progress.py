@@ -1,0 +1,18 @@
+"""How a caller follows a run: told of each step, or shown its pictures too."""
+
+from collections.abc import Callable, Sequence
+
+from PIL import Image
+
+Progress = Callable[[str, int, int], None]
+"""(stage, done, total): called after each denoising step."""
+
+
+class Watcher:
+    """A Progress that is shown the pictures as well, as they come out of the noise. Subclass it to look at them."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """As a Progress; told after `see`."""
+
+    def see(self, stage: str, images: Sequence[Image.Image], seeds: Sequence[int]) -> None:
+        """The clean pictures that a step of the decoder, or of an upsampler, predicts, and the seed of each."""

@@ -123,7 +123,7 @@ def test_prompts_are_joined_by_one_noise_and_meet_what_they_draw(pipe: Unclip) -
 
 def test_words_that_the_model_does_not_know_are_told_of_all_prompts(pipe: Unclip, cat: Image.Image) -> None:
     [result] = pipe.interpolate("a red wizard", "a blue dog", frames=None, seed=5, size=16)
-    assert result.notes == ("tiny does not know 'wizard': see `unclip models show tiny`",)
+    assert result.notes == ("tiny does not know 'wizard': see `unclip models show tiny --vocabulary`",)
     [result] = pipe.edit(cat, "a dog", from_prompt="a unicorn", seed=5, **FEW)
     assert any("does not know 'unicorn'" in note for note in result.notes)
 

@@ -210,7 +210,7 @@ def test_notes_tell_what_was_cut_and_what_is_not_known(pipe: Unclip) -> None:
     [result] = pipe.generate("a cat", negative=f"{long} on", size=16)
     assert result.notes == (f"the negative is longer than {TOKENS - 2} tokens; cut off: 'on'",)
     [result] = pipe.generate("A Red wizard, on a unicorn", size=16)
-    assert result.notes == ("tiny does not know 'wizard', 'unicorn': see `unclip models show tiny`",)
+    assert result.notes == ("tiny does not know 'wizard', 'unicorn': see `unclip models show tiny --vocabulary`",)
     anything_goes = copy.copy(pipe)
     anything_goes.vocabulary = None
     assert anything_goes.generate("A Red wizard, on a unicorn", size=16)[0].notes == ()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from unclip.fields import CANVAS_MODES, FIELDS_OF, PRIOR_FIELDS, THETA, foreign_
 from unclip.latents import draw_latents, open_ends
 from unclip.progress import Progress
 from unclip.request import Request, Result, size_text
-from unclip.words import unknown_words
+from unclip.words import nearest_words, unknown_words
 
 Picture = str | Path | Image.Image
 Source = Picture
@@ -251,7 +251,14 @@ class Front:
         said = " ".join(prompt for _, prompt in shown)
         unknown = unknown_words(said, self.vocabulary) if self.vocabulary else []
         if unknown:
-            yield f"{self.name} does not know {', '.join(map(repr, unknown))}: see `unclip models show {self.name}`"
+            told = ", ".join(with_nearest(word, self.vocabulary) for word in unknown)
+            yield f"{self.name} does not know {told}: see `unclip models show {self.name} --vocabulary`"
+
+
+def with_nearest(word: str, known: Collection[str]) -> str:
+    """An unknown word, as a note names it, and the known ones that it may have been meant to be."""
+    nearest = " or ".join(map(repr, nearest_words(word, known)))
+    return f"{word!r} (nearest: {nearest})" if nearest else repr(word)
 
 
 def micro_batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:

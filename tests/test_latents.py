@@ -12,6 +12,7 @@ from unclip.embedding_files import write_components
 from unclip.embeddings import principal_components, text_diff
 from unclip.errors import DataError, RequestError
 from unclip.pipeline import Unclip
+from unclip.progress import Watcher
 from unclip.request import Request, Result
 
 FEW = {"steps": 4, "size": 16}  # of inversions that need not be close
@@ -190,6 +191,22 @@ def test_the_best_candidates_come_out_in_order(pipe: Unclip) -> None:
         assert result.ranked == pytest.approx([r.score for r in order], abs=1e-3)
     [alone] = pipe.generate(best[1].request)
     assert alone.ranked == () and difference(alone, best[1]) <= 1
+
+
+def test_candidates_are_drawn_once_however_small_the_batches(pipe: Unclip) -> None:
+    seen: list[int] = []
+
+    class Eye(Watcher):
+        def see(self, stage, images, seeds) -> None:
+            seen.extend(seeds if stage == "decoder" else [])
+
+    requests = [Request(prompt=prompt, n=3, best_of=4, seed=5, size=16, steps=1) for prompt in ("a cat", "a dog")]
+    results = pipe.generate(requests, batch_size=2, progress=Eye())
+    assert sorted(seen) == sorted([5, 6, 7, 8] * 2)
+    whole = pipe.generate(requests, batch_size=16)
+    assert [result.seed for result in results] == [result.seed for result in whole]
+    assert [result.ranked for result in results] == [pytest.approx(result.ranked, abs=1e-4) for result in whole]
+    assert [result.timings["decoder"] > 0 for result in results] == [True, True, False, True, False, False]
 
 
 def test_one_candidate_is_no_ranking(pipe: Unclip, cat: Image.Image) -> None:

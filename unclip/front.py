@@ -122,9 +122,10 @@ class Front:
         self, batches: Iterable[Sequence[Request]], progress: Progress | None = None, batch_size: int = BATCH
     ) -> Iterator[Result]:
         """Draw batches, each as `draw` takes them, one after another; candidates for one, `batch_size` at a time."""
+        known: list[tuple[list[Request], list[Result]]] = []
         for batch in batches:
             if batch[0].best_of is not None:
-                yield from self.ranked(batch, progress, batch_size)
+                yield from self.ranked(batch, progress, batch_size, known)
                 continue
             if batch[0].mode == "generate":
                 pictures, scores, timings = self.draw(batch, progress)
@@ -143,22 +144,34 @@ class Front:
                     notes=(*self.notes(request), *notes),
                 )
 
-    def ranked(self, batch: Sequence[Request], progress: Progress | None, batch_size: int) -> Iterator[Result]:
+    def ranked(
+        self,
+        batch: Sequence[Request],
+        progress: Progress | None,
+        batch_size: int,
+        known: list[tuple[list[Request], list[Result]]],
+    ) -> Iterator[Result]:
         """For each image the one of its rank among its candidates, by score; equals in the order of their seeds.
 
-        The Result's request is the candidate's own, which draws it again without the others.
+        The Result's request is the candidate's own, which draws it again without the others. known: candidates and what
+        was drawn of them, for the images of one request have the same ones, and may be cut into several batches.
         """
-        known: list[tuple[list[Request], list[Result]]] = []  # images of one request have the same candidates
-        for request in batch:
-            candidates = request.candidates()
-            drawn = next((results for requests, results in known if requests == candidates), None)
-            if drawn is None:
-                drawn = list(self.results(micro_batches(candidates, batch_size), progress))
-                drawn.sort(key=lambda result: -result.score)
-                known.append((candidates, drawn))
-            chosen = drawn[request.rank]
-            spent = {name: sum(result.timings[name] for result in drawn) / len(batch) for name in chosen.timings}
-            yield dataclasses.replace(chosen, ranked=tuple(result.score for result in drawn), timings=spent)
+        candidates = [request.candidates() for request in batch]
+        kept = len(known)
+        for request, own in zip(batch, candidates, strict=True):
+            row = next((row for row, (requests, _) in enumerate(known) if requests == own), len(known))
+            if row == len(known):
+                drawn = list(self.results(micro_batches(own, batch_size), progress))
+                known.append((own, sorted(drawn, key=lambda result: -result.score)))
+            ranking = known[row][1]
+            chosen, among = ranking[request.rank], candidates.count(own)
+            # The images of a batch share the time of their candidates; those of a later one take none.
+            spent = {
+                name: 0.0 if row < kept else sum(result.timings[name] for result in ranking) / among
+                for name in chosen.timings
+            }
+            yield dataclasses.replace(chosen, ranked=tuple(result.score for result in ranking), timings=spent)
+        del known[:-1]
 
     def resolve(self, request: Request) -> Request:
         """Fill a request's open fields with this model's defaults, and draw its seed if it has none.

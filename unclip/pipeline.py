@@ -129,19 +129,38 @@ class Unclip(Front):
                 progress=steps_of("decoder", progress),
                 watch=pictures_of("decoder", progress, noise),
             )  # b 3 64 64
-        for upsampler, size, kept in zip(self.upsamplers, sizes[1:], held[1:], strict=False):
-            with timed(timings, upsampler.name, self.device):
+        x = self.upsample(x, noise, request.upsampler_steps, held[1:], progress, timings)  # b 3 256 256
+        if not x.isfinite().all():
+            raise UnclipError("the picture is not finite: use a lower guidance, or float32 (--dtype float32)")
+        return x
+
+    @torch.inference_mode()
+    def upsample(
+        self,
+        x: Tensor,
+        noise: Sequence[torch.Generator],
+        steps: int | None = None,
+        held: Sequence[Known | None] | None = None,
+        progress: Progress | None = None,
+        timings: dict[str, float] | None = None,
+    ) -> Tensor:
+        """Pictures `b 3 h w` of the decoder's size, in [-1, 1], whoever drew them -> `b 3 H W` by the upsamplers.
+
+        held: what is to stay as it is, or None, for each upsampler that is to run; left out, all do. noise, timings: as
+        in `paint`.
+        """
+        held = [None] * len(self.upsamplers) if held is None else held
+        for upsampler, size, kept in zip(self.upsamplers, self.sizes[1:], held, strict=False):
+            with timed({} if timings is None else timings, upsampler.name, self.device):
                 x = upsampler.run(
                     {"enlarged": upsampler.codec.encode(enlarge(x, size))},
                     None,
                     noise,
-                    steps=request.upsampler_steps,
+                    steps=steps,
                     known=kept,
                     progress=steps_of(upsampler.name, progress),
                     watch=pictures_of(upsampler.name, progress, noise),
-                )  # b 3 256 256
-        if not x.isfinite().all():
-            raise UnclipError("the picture is not finite: use a lower guidance, or float32 (--dtype float32)")
+                )
         return x
 
     @torch.inference_mode()

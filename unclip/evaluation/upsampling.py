@@ -1,7 +1,7 @@
 """What the upsamplers add to bicubic enlargement: on real renderings, made small, and on the decoder's own pictures."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,6 @@ from unclip.diffusion.noise import generators
 from unclip.evaluation.rates import mean
 from unclip.evaluation.suite import BATCH, Suite
 from unclip.models.upsampler import enlarge
-
-if TYPE_CHECKING:
-    from unclip.pipeline import Unclip
 
 
 def psnr(pictures: Tensor, true: Tensor) -> Tensor:
@@ -36,14 +33,6 @@ def shrink(pictures: Tensor, side: int) -> Tensor:
     return enlarge(pictures, (side, side)).clamp(-1, 1)
 
 
-def upsample(pipe: "Unclip", small: Tensor, seeds: Sequence[int]) -> Tensor:
-    """The upsamplers of a model alone, at their own steps: `b 3 h w` in [-1, 1] -> `b 3 H W`, float32 on the CPU."""
-    x, noise = small, generators(seeds)
-    for stage, size in zip(pipe.upsamplers, pipe.sizes[1:], strict=True):
-        x = stage.run({"enlarged": stage.codec.encode(enlarge(x, size))}, None, noise)
-    return x.float().cpu()
-
-
 def upsampler(suite: Suite) -> dict[str, Any]:
     """PSNR and sharpness against bicubic enlargement."""
     true = suite.real(suite.mixed, suite.large)
@@ -59,7 +48,7 @@ def upsampler(suite: Suite) -> dict[str, Any]:
         seeds = [suite.seed + i for i in range(start, start + len(real))]
         for source, small in inputs.items():
             ways = {
-                "upsampler": upsample(suite.pipe, small, seeds),
+                "upsampler": suite.pipe.upsample(small, generators(seeds)).float().cpu(),
                 "bicubic": enlarge(small, suite.pipe.sizes[-1]),
             }
             for way, large in ways.items():

@@ -54,6 +54,18 @@ def test_black_repaints_when_asked() -> None:
     assert np.array_equal(inpainting(given=mask(), mask_mode="black").known == KEEP, FREE)
 
 
+@pytest.mark.parametrize("mode", ["white", "black", "alpha"])
+@pytest.mark.parametrize("feather", [None, 2])
+def test_a_canvas_of_any_mask_is_painted_on(mode: str, feather: int | None) -> None:
+    given = mask()
+    given.putalpha(given.convert("L").point(lambda value: 255 - value))
+    before = given.tobytes()
+    canvas = inpainting(given=given, mask_mode=mode, feather=feather)
+    canvas.paste(Box(0, 0, 40), Image.new("RGB", (40, 40), "white"))
+    assert (canvas.known[:, :40] == KEEP).all()
+    assert given.tobytes() == before
+
+
 def test_transparent_repaints_when_asked() -> None:
     given = PICTURE.copy()
     given.putalpha(Image.fromarray(np.where(FREE, 0, 255).astype(np.uint8)))

@@ -105,16 +105,32 @@ def test_lossy_formats_keep_the_record_in_exif(result: Result, tmp_path, format)
 
 
 @pytest.mark.parametrize("format", ["jpg", "webp"])
-@pytest.mark.parametrize("prompt", ["a <cat> & “dog”\nat sea", "\x00\x0b\ufffe ペンギン", "]]>" * 5_000])
-def test_lossy_formats_have_xmp_for_photo_programs(result: Result, tmp_path, format, prompt):
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        ("a <cat> & “dog”\n\tat sea", "a <cat> & “dog”\n\tat sea"),
+        ("\x00\x0b\x1b\ufffe ペンギン", "     ペンギン"),
+        ("👩\u200d🚀 می\u200cخواهم", "👩\u200d🚀 می\u200cخواهم"),
+        ("]]>" * 5_000, ("]]>" * 5_000)[:8_000]),
+        ("🐧" * 5_000, "🐧" * 5_000),  # of four bytes each
+    ],
+    ids=["markup", "control", "joiners", "long", "wide"],
+)
+def test_lossy_formats_have_xmp_for_photo_programs(result: Result, tmp_path, format, prompt, shown):
     path = dataclasses.replace(result, request=Request(prompt=prompt, seed=1, size=8)).save(tmp_path / f"x.{format}")
     with Image.open(path) as image:
         packet = image.info["xmp"]
     [about] = ElementTree.fromstring(packet).iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description")
-    told = "".join(about.itertext())
-    assert told == "".join(c if c.isprintable() or c == "\n" else " " for c in prompt)[:8_000]
+    assert "".join(about.itertext()) == shown
     assert about.get("{http://ns.adobe.com/xap/1.0/}CreatorTool") == f"unclip {__version__}, stickers"
-    assert about.get("{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType").endswith("AlgorithmicMedia")
+    source = about.get("{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
+    assert source == "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+
+def test_xmp_tells_an_edited_photograph_from_a_drawn_picture(result: Result, tmp_path):
+    edit = Request(mode="outpaint", image="photo.png", left=8, prompt="a beach", seed=1)
+    with Image.open(dataclasses.replace(result, request=edit).save(tmp_path / "wide.jpg")) as image:
+        assert b"/compositeWithTrainedAlgorithmicMedia" in image.info["xmp"]
 
 
 def test_parameters_are_the_lines_that_other_tools_read(result: Result, tmp_path):

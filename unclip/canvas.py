@@ -168,7 +168,7 @@ def read_known(request: Request, image: Image.Image, alpha: np.ndarray | None) -
         else:
             grey = np.asarray(Image.fromarray(pixels).convert("L"))
             known = grey if request.mask_mode == "black" else 255 - grey
-    return feathered(known, request.feather or 0)
+    return feathered(np.array(known), request.feather or 0)  # a canvas writes into its own
 
 
 def feathered(known: np.ndarray, pixels: int) -> np.ndarray:

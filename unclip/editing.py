@@ -1,6 +1,6 @@
 """Inpainting and outpainting: window by window, each drawn by the one pipeline with what is known of it held fixed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,12 +11,12 @@ from unclip.canvas import Canvas, open_canvas, to_images, windows
 from unclip.diffusion.noise import generators
 from unclip.embeddings import slerp
 from unclip.models.clip import TextEncoding
+from unclip.progress import Progress, Watcher
 from unclip.request import Request
 from unclip.stage import Known
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
-    from unclip.progress import Progress
 
 Edited = tuple[Image.Image, float | None, tuple[str, ...]]
 """A finished picture, its CLIP score, and notes for the user."""
@@ -24,7 +24,7 @@ Edited = tuple[Image.Image, float | None, tuple[str, ...]]
 
 @torch.inference_mode()
 def edit(
-    pipe: "Unclip", requests: Sequence[Request], progress: "Progress | None" = None
+    pipe: "Unclip", requests: Sequence[Request], progress: Progress | None = None
 ) -> tuple[list[Edited], dict[str, float]]:
     """Resolved edits, one image each and alike in steps, guidance and samplers -> pictures, seconds of each stage.
 
@@ -80,7 +80,7 @@ def guiding(
     text: TextEncoding,
     negative: TextEncoding,
     noise: Sequence[torch.Generator],
-    progress: "Progress | None",
+    progress: Progress | None,
 ) -> Tensor:
     """The embeddings `b d` that guide jobs (request, prompt): the prior's, the image's own, or one between them.
 
@@ -115,8 +115,23 @@ def prompt_beyond(request: Request, side: str | None) -> str:
     return request.prompt if own is None else own
 
 
-def in_window(progress: "Progress | None", k: int, count: int) -> "Callable[[str, int, int], None] | None":
+def in_window(progress: Progress | None, k: int, count: int) -> Progress | None:
     """A progress callback that also tells which window is being drawn."""
     if progress is None or count == 1:
         return progress
-    return lambda stage, done, total: progress(f"window {k} of {count}, {stage}", done, total)
+    return WindowWatcher(progress, f"window {k} of {count}")
+
+
+class WindowWatcher(Watcher):
+    """Tells a Progress, or a Watcher, of one window."""
+
+    def __init__(self, progress: Progress, window: str) -> None:
+        self._progress = progress
+        self._window = window
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        self._progress(f"{self._window}, {stage}", done, total)
+
+    def see(self, stage: str, images: Sequence[Image.Image], seeds: Sequence[int]) -> None:
+        if isinstance(self._progress, Watcher):
+            self._progress.see(stage, images, seeds)

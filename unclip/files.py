@@ -53,6 +53,18 @@ def write_new(path: str | Path, data: bytes) -> Path:
         candidate = path.with_name(f"{path.stem}-{count}{path.suffix}")
 
 
+def new_folder(path: str | Path) -> Path:
+    """Make the folder `path`, or, where that name is taken, the first free of name-2, name-3, ..."""
+    path = Path(path)
+    candidate, count = path, 1
+    while True:
+        with contextlib.suppress(FileExistsError):
+            candidate.mkdir(parents=True)
+            return candidate
+        count += 1
+        candidate = path.with_name(f"{path.name}-{count}")
+
+
 def check_writable(folder: str | Path) -> None:
     """Find out whether files can be written into `folder`, leaving nothing behind. Raises InputError.
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from unclip.words import nearest_words, unknown_words
 Picture = str | Path | Image.Image
 Source = Picture
 """Of an interpolation: a picture, a prompt, or a file of `unclip embed`."""
+
+Rankings = list[tuple[list[Request], list[Result]]]
+"""Candidates, and what was drawn of them, the best first."""
 
 SHARED = {"harmonize", "strength", *PRIOR_FIELDS}
 OWN_FIELDS = {"prompt", "negative", "seed", "id", "rank", *chain.from_iterable(FIELDS_OF.values())} - SHARED
@@ -119,10 +122,17 @@ class Front:
         return self.results(micro_batches(images, batch_size), progress, batch_size)
 
     def results(
-        self, batches: Iterable[Sequence[Request]], progress: Progress | None = None, batch_size: int = BATCH
+        self,
+        batches: Iterable[Sequence[Request]],
+        progress: Progress | None = None,
+        batch_size: int = BATCH,
+        known: Rankings | None = None,
     ) -> Iterator[Result]:
-        """Draw batches, each as `draw` takes them, one after another; candidates for one, `batch_size` at a time."""
-        known: list[tuple[list[Request], list[Result]]] = []
+        """Draw batches, each as `draw` takes them, one after another; candidates for one, `batch_size` at a time.
+
+        known: a list of the caller's, by which the next call finds the last candidates of this one.
+        """
+        known = [] if known is None else known
         for batch in batches:
             if batch[0].best_of is not None:
                 yield from self.ranked(batch, progress, batch_size, known)
@@ -149,7 +159,7 @@ class Front:
         batch: Sequence[Request],
         progress: Progress | None,
         batch_size: int,
-        known: list[tuple[list[Request], list[Result]]],
+        known: Rankings,
     ) -> Iterator[Result]:
         """For each image the one of its rank among its candidates, by score; equals in the order of their seeds.
 
@@ -268,7 +278,7 @@ class Front:
             yield f"{self.name} does not know {told}: see `unclip models show {self.name} --vocabulary`"
 
 
-def with_nearest(word: str, known: Collection[str]) -> str:
+def with_nearest(word: str, known: frozenset[str]) -> str:
     """An unknown word, as a note names it, and the known ones that it may have been meant to be."""
     nearest = " or ".join(map(repr, nearest_words(word, known)))
     return f"{word!r} (nearest: {nearest})" if nearest else repr(word)

@@ -17,12 +17,12 @@ from unclip.diffusion.noise import generators, randn
 from unclip.embeddings import mix, text_diff
 from unclip.fields import source_kind
 from unclip.models.clip import TextEncoding
+from unclip.progress import Progress
 from unclip.request import Request
 
 if TYPE_CHECKING:
     from unclip.editing import Edited
     from unclip.pipeline import Unclip
-    from unclip.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Ends:
 
 @torch.inference_mode()
 def draw_latents(
-    pipe: "Unclip", requests: Sequence[Request], progress: "Progress | None" = None
+    pipe: "Unclip", requests: Sequence[Request], progress: Progress | None = None
 ) -> "tuple[list[Edited], dict[str, float]]":
     """Resolved requests of one mode, one image each and alike in steps, guidance and samplers -> pictures, seconds.
 
@@ -103,7 +103,7 @@ def find_ends(
     requests: Sequence[Request],
     text: TextEncoding,
     noise: Sequence[torch.Generator],
-    progress: "Progress | None",
+    progress: Progress | None,
     timings: dict[str, float],
 ) -> Ends:
     """The embeddings and, where the requests are inverted, the noises of what they are drawn from.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import struct
 import warnings
 import zlib
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from unclip import __version__
 from unclip.errors import DataError, UnclipError
+from unclip.fields import CANVAS_MODES
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,7 +39,8 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXIF_IFD, _IMAGE_DESCRIPTION, _USER_COMMENT = 0x8769, 0x010E, 0x9286
 _MAX_EXIF = 65_000  # a JPEG segment holds 65,533 bytes
 _MAX_SHOWN = 8_000  # characters of a prompt in XMP; the record has all of it
-_MADE_BY_A_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
+_SOURCES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _QUALITY = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95, "method": 4}}
 
 
@@ -170,17 +173,19 @@ def _xmp(record: dict[str, Any]) -> bytes:
     """What photo programs show of it (XMP, ISO 16684): the prompt, the program, and that a model made it (IPTC)."""
     from xml.sax.saxutils import escape, quoteattr
 
-    def shown(text: str) -> str:  # XML has no control characters; a lone surrogate, which has no UTF-8, is none of ours
-        return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text[:_MAX_SHOWN])
+    def shown(text: str) -> str:
+        return _NOT_XML.sub(" ", text[:_MAX_SHOWN])
 
-    prompt = shown(record["request"]["prompt"])
+    request = record["request"]
+    prompt = shown(request["prompt"])
     tool = quoteattr(shown(f"unclip {record['version']}, {record['model']}"))
+    source = "compositeWithTrainedAlgorithmicMedia" if request["mode"] in CANVAS_MODES else "trainedAlgorithmicMedia"
     packet = (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
         '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
         ' xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
         ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
-        f' Iptc4xmpExt:DigitalSourceType="{_MADE_BY_A_MODEL}" xmp:CreatorTool={tool}>'
+        f' Iptc4xmpExt:DigitalSourceType="{_SOURCES}{source}" xmp:CreatorTool={tool}>'
         f'<dc:description><rdf:Alt><rdf:li xml:lang="x-default">{escape(prompt)}</rdf:li></rdf:Alt></dc:description>'
         '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
     )

@@ -1,6 +1,7 @@
 """The words of a prompt, and which of them a model with a closed vocabulary has never seen."""
 
 import difflib
+import functools
 import re
 from collections.abc import Collection
 
@@ -18,6 +19,7 @@ def unknown_words(prompt: str, known: Collection[str]) -> list[str]:
     return list(dict.fromkeys(word for word in words_of(prompt) if word not in known))
 
 
-def nearest_words(word: str, known: Collection[str], most: int = 3) -> list[str]:
+@functools.lru_cache(maxsize=1000)  # a batch has the same words in every line
+def nearest_words(word: str, known: frozenset[str], most: int = 3) -> list[str]:
     """The known words that are spelled most like a word, the nearest first; none where all are far off."""
     return difflib.get_close_matches(word, sorted(known), n=most, cutoff=_ALIKE)

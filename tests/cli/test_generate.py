@@ -63,8 +63,33 @@ def test_previews_are_written_beside_the_result(painter, tmp_path, out, folder):
     assert not (tmp_path / folder).exists()
     assert main(["generate", "a cat", "--seed", "3", "-o", out, "--preview"]) == 0
     [path] = (tmp_path / folder).iterdir()
-    assert path.name == "3-0001-decoder.png"
+    assert path.name == "0001-3-001-decoder.png"
     assert Image.open(path).getpixel((0, 0)) == (255, 0, 0)
+    assert main(["generate", "a cat", "--seed", "3", "-o", out, "--preview"]) == 0
+    assert [path.name for path in (tmp_path / f"{folder}-2").iterdir()] == ["0001-3-001-decoder.png"]
+
+
+def test_previews_of_every_image_and_step_have_names_of_their_own(tiny_model, tmp_path):
+    drawing = ["--model", str(tiny_model), "--seed", "5", "--steps", "2", "--upsampler-steps", "1", "--preview"]
+    out = tmp_path / "out"
+    assert main(["generate", "a red cat", "a blue dog", "--batch-size", "1", *drawing, "-o", str(out)]) == 0
+    names = sorted(path.name for path in (out / "previews").iterdir())
+    steps = ["5-001-decoder.png", "5-002-decoder.png", "5-003-upsampler.png"]
+    assert names == [f"{picture}-{step}" for picture in ("0001", "0002") for step in steps]
+    assert main(["generate", "a red cat", "-n", "2", "--size", "16x16", *drawing, "-o", str(out)]) == 0
+    names = sorted(path.name for path in (out / "previews-2").iterdir())
+    assert names == [f"{name}-00{i}-decoder.png" for name in ("0001-5", "0002-6") for i in (1, 2)]
+
+
+def test_previews_of_windows(tiny_model, tmp_path):
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "in.png")
+    wide = ["outpaint", str(tmp_path / "in.png"), "a cat", "--right", "64", "--model", str(tiny_model), "--steps", "1"]
+    assert main([*wide, "--upsampler-steps", "1", "--seed", "5", "--preview", "-o", str(tmp_path / "wide.png")]) == 0
+    names = sorted(path.name for path in (tmp_path / "wide-previews").iterdir())
+    windows = len(names) // 2
+    assert windows > 1
+    stages = ("001-decoder", "002-upsampler")
+    assert names == [f"{window:04d}-5-{stage}.png" for window in range(1, windows + 1) for stage in stages]
 
 
 def test_every_option_reaches_the_request(painter):

@@ -16,6 +16,7 @@ from unclip.batch.plan import Job, name_values
 from unclip.errors import UnclipError, is_out_of_memory
 
 if TYPE_CHECKING:
+    from unclip.front import Rankings
     from unclip.pipeline import Unclip
     from unclip.request import Result
 
@@ -77,6 +78,7 @@ def run(
     would have. Raises UnclipError if pictures cannot be written; what fails while it is drawn is reported only.
     """
     totals, limit = Totals(), [batch_size]
+    known: Rankings = []
     for batch in grouped(jobs, batch_size):
         missing = {job.key for job in batch if not folder.is_done(job.key)}
         totals.skipped += len(batch) - len(missing)
@@ -86,7 +88,7 @@ def run(
             totals.stopped = True
             break
         report.drawing([job for job in batch if job.key in missing])
-        for drawn in draw(pipe, batch, limit, report):
+        for drawn in draw(pipe, batch, limit, report, known):
             wanted = [(job, outcome) for job, outcome in drawn if job.key in missing]
             pictures = []
             for job, outcome in wanted:
@@ -135,7 +137,7 @@ def grouped(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
 
 
 def draw(
-    pipe: Unclip, batch: Sequence[Job], limit: list[int], report: Report
+    pipe: Unclip, batch: Sequence[Job], limit: list[int], report: Report, known: Rankings
 ) -> Iterator[list[tuple[Job, Result | Exception]]]:
     """Results of a micro-batch, or, for an image that cannot be drawn, the reason.
 
@@ -150,7 +152,7 @@ def draw(
             continue
         try:
             requests = [pipe.resolve(job.request) for job in part]
-            results = list(pipe.results([requests], report.step, limit[0]))
+            results = list(pipe.results([requests], report.step, limit[0], known))
         except Exception as error:  # whatever it is: a night's work must not end with one image
             memory = is_out_of_memory(error)
             if memory:

@@ -8,7 +8,7 @@ import torch
 from unclip import hub
 from unclip.bundled import INDEX, components, find_checkpoint
 from unclip.checkpoints.karlo import is_karlo, load_karlo
-from unclip.checkpoints.memory import Shelf
+from unclip.checkpoints.memory import Shelf, give_back_large
 from unclip.checkpoints.open_clip_tower import OpenClipTower, is_open_clip_name, open_clip_tower
 from unclip.checkpoints.own import load_own
 from unclip.checkpoints.parts import Checkpoint, Loader
@@ -41,6 +41,8 @@ def load_checkpoint(
     mode = check_memory(memory)
     if mode == "auto":
         mode = "high" if weight_bytes(folder, parts, dtype) * HEADROOM < free_memory(device) else "low"
+    if mode == "low" and device.type == "cpu":
+        give_back_large()
     loader = Loader(folder, device, dtype, Shelf() if mode == "low" else None)
     # From the hub, the name by which it is found there again.
     origin, revision = hub.identity(folder) or (str(index.get("name", folder.name)), None)

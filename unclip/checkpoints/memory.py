@@ -22,7 +22,6 @@ class Shelf:
         self._large: dict[nn.Module, dict[str, torch.Tensor]] = {}  # what is freed, as tensors without storage
         self._read: dict[nn.Module, Read] = {}
         self._held: nn.Module | None = None
-        give_back_large()
 
     def put(self, network: nn.Module, read: Read, device: torch.device | str) -> nn.Module:
         """Add an empty network; only what is small of it is read now. Returns it."""
@@ -67,8 +66,9 @@ def give_back() -> None:
 def give_back_large() -> None:
     """From now on, have what is large go back to the system when it is freed, at some cost for what is not so large.
 
-    glibc raises the size from which it does so up to 32 MiB, as large as a kernel of the published decoder: these would
-    be left between holes that no other network's fit into. At full size that is 600 MiB at the peak.
+    It is for the whole process, and for good. glibc raises the size from which it does so up to 32 MiB, as large as a
+    kernel of the published decoder: these would be left between holes that no other network's fit into. At full size
+    that is 600 MiB at the peak.
     """
     if (set_option := _of_glibc("mallopt")) is not None:
         set_option(M_MMAP_THRESHOLD, LARGE)

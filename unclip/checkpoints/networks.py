@@ -106,6 +106,6 @@ def shapes_of(network: nn.Module) -> Shapes:
 
 
 def filled(network: nn.Module, read: Read, device: torch.device | str) -> nn.Module:
-    """An empty network with its weights read, to draw with."""
+    """An empty network with its weights read."""
     network.load_state_dict(read(None), strict=True, assign=True)
     return network.to(device).eval().requires_grad_(False)

@@ -4,7 +4,6 @@ import io
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,7 +14,7 @@ from unclip.batch.estimate import Amount, spoken_bytes, spoken_time
 from unclip.batch.names import slug
 from unclip.batch.plan import Job
 from unclip.batch.run import Totals
-from unclip.files import write_atomic
+from unclip.files import new_folder, write_atomic
 from unclip.progress import Watcher
 from unclip.request import Result
 
@@ -56,22 +55,33 @@ class Progress:
 
 
 class Previews(Watcher):
-    """Draws `progress`, and writes the pictures of every step into a folder: SEED-NUMBER-STAGE.png, in their order."""
+    """Draws `progress`, and writes the pictures of every step into a new folder: PICTURE-SEED-STEP-STAGE.png.
+
+    PICTURE counts what is drawn, in its order: images, candidates, windows of an edit.
+    """
 
     def __init__(self, folder: Path, progress: Progress) -> None:
         self._folder = folder
         self._progress = progress
-        self._count: Counter[int] = Counter()  # by seed
+        self._drawn = self._step = self._together = 0
+        self._stage = ""  # the first that has pictures
+        self._ended = True
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         self._progress(stage, done, total)
+        self._ended = done == total
 
     def see(self, stage: str, images: Sequence[Image.Image], seeds: Sequence[int]) -> None:
-        for image, seed in zip(images, seeds, strict=True):
-            self._count[seed] += 1
+        if not self._stage:
+            self._stage, self._folder = stage, new_folder(self._folder)
+        if self._ended and stage == self._stage:  # the next pictures
+            self._drawn, self._step, self._together = self._drawn + self._together, 0, len(images)
+        self._ended = False
+        self._step += 1
+        for number, (image, seed) in enumerate(zip(images, seeds, strict=True), start=self._drawn + 1):
             data = io.BytesIO()
             image.save(data, format="PNG")
-            write_atomic(self._folder / f"{seed}-{self._count[seed]:04d}-{slug(stage)}.png", data.getvalue())
+            write_atomic(self._folder / f"{number:04d}-{seed}-{self._step:03d}-{slug(stage)}.png", data.getvalue())
 
 
 def on_terminal(quiet: bool) -> bool:

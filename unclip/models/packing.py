@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-OPERATIONS = ("_reorder_convolution_weight", "_convolution_pointwise")
+OPERATIONS = ("_is_mkldnn_bf16_supported", "_reorder_convolution_weight", "_convolution_pointwise")
 
 
 class PackedConv2d(nn.Conv2d):
@@ -25,9 +25,10 @@ class PackedConv2d(nn.Conv2d):
 
 
 def pack(network: nn.Module) -> nn.Module:
-    """Pack the weights of every convolution in `network` that gains by it; returns `network`. Not for training.
+    """Pack the weights of every convolution in `network` that gains by it; returns `network`, which is then to draw.
 
-    The operations are those that torch.compile uses for it. A torch that lacks them changes nothing.
+    It cannot be trained, copied, cast, or saved any more: a packed weight has no values to be read. The operations are
+    those that torch.compile uses for it; a torch that lacks them changes nothing.
     """
     if not can_pack():
         return network
@@ -41,8 +42,10 @@ def pack(network: nn.Module) -> nn.Module:
 
 
 def can_pack() -> bool:
-    """Whether this torch has what it takes."""
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in OPERATIONS)
+    """Whether this torch, and this processor, have what it takes."""
+    if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in OPERATIONS):
+        return False
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def packed_flops() -> dict[Any, Callable[..., int]]:

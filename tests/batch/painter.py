@@ -32,7 +32,7 @@ class Painter:
     def check_towers(self, request: Request) -> None:
         """It has all that a request can need."""
 
-    def results(self, batches, progress=None, batch_size=16):
+    def results(self, batches, progress=None, batch_size=16, known=None):
         for batch in batches:
             self.batches.append(len(batch))
             if len(batch) > self.room:

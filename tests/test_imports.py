@@ -19,7 +19,7 @@ LAYERS = [
     {"stage", "request", "metadata", "checks", "embedding_files"},
     {"canvas", "compare", "sheet"},
     {"editing", "latents"},
-    {"front"},
+    {"front", "embedder"},
     {"checkpoints", "pipeline"},
     {"batch"},
     {"training", "evaluation", "principal"},

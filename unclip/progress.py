@@ -1,8 +1,12 @@
 """How a caller follows a run: told of each step, or shown its pictures too."""
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
 
-from PIL import Image
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Progress = Callable[[str, int, int], None]
 """(stage, done, total): called after each denoising step."""

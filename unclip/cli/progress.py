@@ -6,9 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any, TextIO
 
 from unclip.batch.estimate import Amount, spoken_bytes, spoken_time
 from unclip.batch.names import slug
@@ -17,6 +15,9 @@ from unclip.batch.run import Totals
 from unclip.files import new_folder, write_atomic
 from unclip.progress import Watcher
 from unclip.request import Result
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 EVERY = 10  # seconds between lines where there is no bar
 MAX_NOTES = 5
@@ -71,7 +72,7 @@ class Previews(Watcher):
         self._progress(stage, done, total)
         self._ended = done == total
 
-    def see(self, stage: str, images: Sequence[Image.Image], seeds: Sequence[int]) -> None:
+    def see(self, stage: str, images: "Sequence[Image.Image]", seeds: Sequence[int]) -> None:
         if not self._stage:
             self._stage, self._folder = stage, new_folder(self._folder)
         if self._ended and stage == self._stage:  # the next pictures

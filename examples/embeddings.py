@@ -59,7 +59,7 @@ def figures(folder: str = "out", model: str = "stickers") -> None:
     except RequestError as error:
         print(f"no ladder: {error}")
     for name, lines in rows.items():
-        sheet(lines).quantize(256).save(out / f"{name}.png", optimize=True)
+        sheet(lines).save(out / f"{name}.png", optimize=True)
         print(out / f"{name}.png")
 
 

@@ -119,19 +119,21 @@ def in_window(progress: Progress | None, k: int, count: int) -> Progress | None:
     """A progress callback that also tells which window is being drawn."""
     if progress is None or count == 1:
         return progress
-    return WindowWatcher(progress, f"window {k} of {count}")
+    window = f"window {k} of {count}"
+    if isinstance(progress, Watcher):
+        return WindowWatcher(progress, window)
+    return lambda stage, done, total: progress(f"{window}, {stage}", done, total)  # spared the pictures
 
 
 class WindowWatcher(Watcher):
-    """Tells a Progress, or a Watcher, of one window."""
+    """Tells a Watcher of one window."""
 
-    def __init__(self, progress: Progress, window: str) -> None:
-        self._progress = progress
+    def __init__(self, watcher: Watcher, window: str) -> None:
+        self._watcher = watcher
         self._window = window
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        self._progress(f"{self._window}, {stage}", done, total)
+        self._watcher(f"{self._window}, {stage}", done, total)
 
     def see(self, stage: str, images: Sequence[Image.Image], seeds: Sequence[int]) -> None:
-        if isinstance(self._progress, Watcher):
-            self._progress.see(stage, images, seeds)
+        self._watcher.see(stage, images, seeds)

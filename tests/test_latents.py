@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unclip.canvas import to_images
+from unclip.canvas import to_images, to_tensor
 from unclip.embedding_files import write_components
 from unclip.embeddings import principal_components, text_diff
 from unclip.errors import DataError, RequestError
@@ -160,6 +160,26 @@ def test_no_turn_is_the_reconstruction_and_a_turn_goes_towards_the_prompt(pipe: 
     away = torch.nn.functional.normalize(there, dim=-1) - torch.nn.functional.normalize(here, dim=-1)
     likeness = [float(torch.cosine_similarity(embed, away)) for embed in (image, turned)]
     assert likeness[1] > likeness[0]
+
+
+def test_a_turn_towards_an_embedding_starts_at_the_pictures_own(pipe: Unclip, cat, dog, tmp_path: Path) -> None:
+    file = pipe.save_embedding(tmp_path / "dog.safetensors", dog)
+    results = pipe.edit(cat, embedding=file, frames=3, theta=0.5, seed=5, **FEW)
+    assert difference(results[0], pipe.reconstruct(cat, **FEW)[0]) <= 1
+    assert difference(results[2], results[0]) > 5
+    own = pipe.edit(cat, embedding=pipe.save_embedding(tmp_path / "cat.safetensors", cat), theta=0.5, seed=5, **FEW)
+    assert difference(own[0], results[0]) <= 1  # from itself there is no way to go
+    [there] = pipe.edit(cat, embedding=file, theta=1, seed=5, **FEW)
+    nothing, noise = pipe.encode_text([""]), [torch.Generator()]
+    own_noise = pipe.invert(to_tensor(cat)[None], pipe.embed_image(cat), nothing, there.request, None, {})
+    x = pipe.paint(pipe.embed_image(dog), nothing, nothing, noise, there.request, None, {}, start=own_noise)
+    assert difference(there, to_images(x)[0]) <= 1  # all the way: its embedding, in this picture's noise
+    assert there.request.embedding == str(file)
+    for prompts in ({"prompt": "a blue dog"}, {"from_prompt": "a red cat"}):
+        with pytest.raises(RequestError, match="leave out the prompts"):
+            pipe.edit(cat, embedding=file, **prompts)
+    with pytest.raises(RequestError, match="prompt is empty"):
+        pipe.edit(cat)
 
 
 # ---- principal components

@@ -50,6 +50,9 @@ def check(request: Request) -> None:
         _check_canvas(request)
     if request.mode in ("generate", "edit") and request.embedding is None and not request.prompt.strip():
         raise RequestError("prompt is empty; say what the image should show")
+    told = (request.prompt + (request.from_prompt or "")).strip()
+    if request.mode == "edit" and request.embedding is not None and told:
+        raise RequestError("embedding is what the picture is turned towards, from its own: leave out the prompts")
     _put(request, "n", integer("n", request.n, 1, MAX_IMAGES))
     _check_ranking(request)
     if request.seed is not None:

@@ -21,7 +21,7 @@ FIELDS_OF = {  # those that only some modes have
     "outpaint": (*EDIT_FIELDS, *SIDES, *SIDE_PROMPTS, "anchor"),
     "vary": ("image", "fit", "strength"),
     "interpolate": (*PRIOR_FIELDS, "sources", "weights", "share", "frames", "same_noise", "fit"),
-    "edit": ("image", "fit", "from_prompt", "theta", "frames"),
+    "edit": ("image", "fit", "embedding", "from_prompt", "theta", "frames"),
     "reconstruct": ("image", "fit", "components"),
 }
 MODES = tuple(FIELDS_OF)

@@ -89,8 +89,11 @@ class Front:
         mixed = Request(mode="interpolate", sources=tuple(sources), weights=tuple(weights), prompt=prompt, **fields)
         return self.generate(mixed)
 
-    def edit(self, image: Picture, prompt: str, from_prompt: str = "", **fields: Any) -> list[Result]:
-        """A picture turned by `theta` from what `from_prompt` says towards a prompt; with `frames`, a sequence."""
+    def edit(self, image: Picture, prompt: str = "", from_prompt: str = "", **fields: Any) -> list[Result]:
+        """A picture turned by `theta` from what `from_prompt` says towards a prompt; with `frames`, a sequence.
+
+        With `embedding`, a file of `save_embedding`, from its own embedding to that one, which theta 1 reaches.
+        """
         return self.generate(Request(mode="edit", image=image, prompt=prompt, from_prompt=from_prompt, **fields))
 
     def reconstruct(self, image: Picture, prompt: str = "", **fields: Any) -> list[Result]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unclip.canvas import squared, to_images, to_tensor
 from unclip.diffusion.noise import generators, randn
-from unclip.embeddings import mix, text_diff
+from unclip.embeddings import mix, slerp, text_diff
 from unclip.fields import source_kind
 from unclip.models.clip import TextEncoding
 from unclip.progress import Progress
@@ -91,6 +91,8 @@ def open_ends(pipe: "Unclip", request: Request) -> None:
 def embed_of(pipe: "Unclip", request: Request, ends: Tensor) -> Tensor:
     """The embedding `d` that an image is drawn by, from those of its ends, `n d`."""
     if request.mode == "edit":
+        if request.embedding is not None:  # a picture's, as the end is: the way leads straight there
+            return slerp(ends, pipe.read_embedding(request.embedding)[None], request.theta)[0]
         there, here = pipe.encode_text([request.prompt, request.from_prompt]).embed.chunk(2)
         return text_diff(ends, there, here, request.theta)[0]
     if request.components is not None:

@@ -50,7 +50,8 @@ class Request:
     prior_best_of     embeddings the prior draws, of which the one nearest to the text is used
     best_of           how many candidates are drawn, seed .. seed + best_of - 1, of which the n with the best CLIP score
                       are kept; rank: of one image, which of them it is, 0 for the best
-    embedding         generate, inpaint, outpaint: a file of `unclip embed` that guides in the prior's place
+    embedding         generate, inpaint, outpaint: a file of `unclip embed` that guides in the prior's place;
+                      edit: what the picture is turned towards, in the prompt's place
     id                a name of the caller's for the job, carried through
 
     Edits (inpaint and outpaint):

@@ -59,13 +59,18 @@ def test_edit_and_reconstruct(folder: Path, capsys) -> None:
     assert "make them with `unclip models components" in capsys.readouterr().err
 
 
-def test_an_embedding_is_kept_and_used(folder: Path, capsys) -> None:
+def test_an_embedding_is_kept_and_used(folder: Path, tiny_model: Path, capsys) -> None:
     assert main(["embed", "photo.png", "-o", "e.safetensors"]) == 0
     assert capsys.readouterr().out == "e.safetensors\n"
     assert main(["generate", "--embedding", "e.safetensors", *FEW, "-o", "one.png"]) == 0
     assert main(["embed", "a cat", "-o", "cat.safetensors", "--seed", "4"]) == 0
     assert main(["interpolate", "e.safetensors", "cat.safetensors", "--share", "0.5", *FEW, "-o", "two.png"]) == 0
     assert main(["vary", "photo.png", *FEW, "-o", "three.png"]) == 0
+    assert main(["edit", "photo.png", "--embedding", "cat.safetensors", *FEW, "-o", "four.png"]) == 0
+    assert metadata.read("four.png")["request"]["embedding"] == "cat.safetensors"
+    assert main(["reproduce", "four.png", "--model", str(tiny_model), "--dtype", "float32", "--device", "cpu"]) == 0
+    assert main(["edit", "photo.png", "a cat", "--embedding", "cat.safetensors"]) == 2
+    assert "leave out the prompts" in capsys.readouterr().err
     pixels = [metadata.read(f"{name}.png")["pixels"] for name in ("one", "two", "three")]
     assert pixels[0] == pixels[2] != pixels[1]
 

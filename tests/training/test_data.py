@@ -443,6 +443,7 @@ def test_open_dataset_opens_each_kind(folder: Path, shards: str):
         ({"kind": "scenes", "nouns": [["cat"], ["dog"]]}, "data key 'nouns'"),
         ({"kind": "scenes", "nouns": ["cat", "penguim"]}, "no noun 'penguim'; did you mean 'penguin'"),
         ({"kind": "scenes", "alike": 1.5}, "data key 'alike' is 1.5"),
+        ({"kind": "scenes", "hard_pairs": 1}, "data key 'hard_pairs' is 1; it must be true or false"),
     ],
 )
 def test_open_dataset_names_what_is_wrong(config: dict, words: str):

@@ -292,6 +292,25 @@ def test_rows_of_scenes_share_a_background_when_asked():
     assert len({scene_at(3, i, alike=1)[0].background for i in range(8)}) > 1
 
 
+def test_hard_pairs_come_in_twos_with_their_objects_exchanged():
+    twos = [(scene_at(3, i, hard_pairs=True), scene_at(3, i + 1, hard_pairs=True)) for i in range(0, 600, 2)]
+    assert all(one == scene_at(3, 2 * i) for i, (one, _) in enumerate(twos))  # the even ones are as ever
+    exchanged = 0
+    for (one, text), (other, other_text) in twos:
+        if one.kind != "pair" or one.relation == "next to":
+            continue
+        exchanged += 1
+        assert [placed.name for placed in one.objects] == [placed.name for placed in other.objects][::-1]
+        assert [(placed.x, placed.y, placed.size) for placed in one.objects] == [
+            (placed.x, placed.y, placed.size) for placed in other.objects
+        ]
+        assert (one.background, one.relation) == (other.background, other.relation)
+        assert is_held_out(one) == is_held_out(other) and text != other_text
+    assert exchanged > 50
+    beside = [two for two in twos if two[0][0].relation == "next to"]
+    assert beside and all(one[0].objects[::-1] != other[0].objects for one, other in beside)
+
+
 def test_only_the_nouns_that_are_named_are_drawn_and_their_words_tell_which():
     nouns = ("cat", "hot dog", "chick")
     drawn = [scene_at(3, i, nouns=nouns) for i in range(200)]

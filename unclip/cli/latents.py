@@ -6,6 +6,7 @@ import typer
 
 from unclip.cli import options
 from unclip.cli.drawing import Drawing, Film, draw, with_drawing
+from unclip.errors import InputError
 from unclip.fields import FITS, THETA
 
 Source = Annotated[str, typer.Argument(metavar="IMAGE", help="The image, of any size.")]
@@ -76,12 +77,15 @@ def interpolate(
 @with_drawing("edit")
 def edit(
     image: Source,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What it should show.")],
+    prompt: Annotated[str, typer.Argument(metavar="[PROMPT]", help="What it should show.")] = "",
     from_prompt: Annotated[
         str | None, typer.Option("--from", metavar="PROMPT", help="What it shows. Unset: nothing in particular.")
     ] = None,
     theta: Annotated[
         float | None, typer.Option(metavar="0..1", help=f"How far to go; 0.25 to 0.5 is usual. Unset: {THETA}.")
+    ] = None,
+    embedding: Annotated[
+        str | None, typer.Option(metavar="FILE", help="An embedding of `unclip embed` to turn towards, for a prompt.")
     ] = None,
     frames: Frames = None,
     gif: Gif = False,
@@ -95,7 +99,10 @@ def edit(
 
     Example: unclip edit penguin.png "a fox" --from "a penguin" --frames 7 --strip
     """
+    if not prompt and embedding is None:
+        raise InputError("Missing argument 'PROMPT': say what it should show, or give --embedding")
     job = {"mode": "edit", "image": image, "prompt": prompt, "from_prompt": from_prompt, "theta": theta}
+    job["embedding"] = embedding
     draw([{**job, "frames": frames, "fit": fit, "size": size}], drawing, Film(gif, strip))
 
 

@@ -36,17 +36,18 @@ class Scenes(Dataset[Sample]):
         alike: int = 1,
         nouns: Sequence[str] = (),
         spread: int = scenes.SPREAD,
+        hard_pairs: bool = False,
     ):
         if split not in scenes.SPLITS:
             raise DataError(f"scenes have no split {split!r}; {_nearest(split, scenes.SPLITS)}")
         if unknown := [noun for noun in nouns if noun not in load_nouns()]:
             raise DataError(f"scenes have no noun {unknown[0]!r}; {_nearest(unknown[0], load_nouns())}")
         self.size, self.seed, self.split, self.singles = size, seed, split, singles
-        self.alike, self.nouns, self.spread = alike, tuple(nouns), spread
+        self.alike, self.nouns, self.spread, self.hard_pairs = alike, tuple(nouns), spread, hard_pairs
 
     def __getitem__(self, index: int) -> Sample:
         scene, caption = scenes.scene_at(
-            self.seed, index, self.split, self.singles, self.alike, self.nouns, self.spread
+            self.seed, index, self.split, self.singles, self.alike, self.nouns, self.spread, self.hard_pairs
         )
         pixels = torch.from_numpy(scenes.render(scene, self.size))  # h w 3
         return pixels.permute(2, 0, 1).contiguous(), caption  # 3 h w
@@ -54,7 +55,7 @@ class Scenes(Dataset[Sample]):
 
 # The keys of each kind of data: is the key required?
 KINDS = {
-    "scenes": {"split": False, "singles": False, "alike": False, "nouns": False, "spread": False},
+    "scenes": dict.fromkeys(("split", "singles", "alike", "nouns", "spread", "hard_pairs"), False),
     "folder": {"path": True},
     "webdataset": {"shards": True},
 }
@@ -86,6 +87,9 @@ def open_dataset(config: Mapping[str, Any], size: int, seed: int) -> Dataset[Sam
             least = 1 if key == "alike" else 0
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise DataError(f"data key {key!r} is {value!r}; it must be a whole number from {least} up")
+        elif key == "hard_pairs":
+            if not isinstance(value, bool):
+                raise DataError(f"data key 'hard_pairs' is {value!r}; it must be true or false")
         elif key == "nouns" and (isinstance(value, str) or len(set(map(str, parts))) < 2):
             raise DataError(f"data key 'nouns' is {value!r}; it must be a list of two nouns or more")
         elif not all(isinstance(part, str | Path) and str(part) for part in parts):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -91,6 +91,7 @@ def scene_at(
     alike: int = 1,
     nouns: Sequence[str] = (),
     spread: int = SPREAD,
+    hard_pairs: bool = False,
 ) -> tuple[Scene, str]:
     """Scene and caption number ``index`` of the stream ``seed``: the same on every machine, in any order.
 
@@ -98,6 +99,8 @@ def scene_at(
         alike: So many scenes in a row share their background, and have to be told apart by what else they show.
         nouns: What is drawn; all that there are, if none are named.
         spread: How many steps of the grid an object may stand off the middle of its place.
+        hard_pairs: After a pair at an even index comes the same with its two objects exchanged, which nothing but
+            the places of the objects tells from it. Not where the caption would be true of both ("next to").
 
     Raises:
         DataError: an unknown split.
@@ -106,7 +109,14 @@ def scene_at(
     rng = np.random.Generator(np.random.Philox(key=[seed, index]))
     of_the_row = np.random.Generator(np.random.Philox(key=[seed + 2**32, index // alike]))  # no stream has such a seed
     background = _pick(of_the_row, _COLOURS) if alike > 1 else None
-    scene = draw_scene(rng, nouns or tuple(load_nouns()), split, singles, background, spread)
+    nouns = nouns or tuple(load_nouns())
+    if hard_pairs and index % 2:
+        before = np.random.Generator(np.random.Philox(key=[seed, index - 1]))
+        scene = draw_scene(before, nouns, split, singles, background, spread)
+        if scene.kind == "pair" and scene.relation != "next to":
+            scene = exchanged(scene)
+            return scene, caption(scene, rng)
+    scene = draw_scene(rng, nouns, split, singles, background, spread)
     return scene, caption(scene, rng)
 
 
@@ -163,6 +173,12 @@ def is_held_out(scene: Scene) -> bool:
     """
     names = tuple(placed.name for placed in scene.objects[: 2 if scene.kind == "pair" else 1])
     return _held_out(_combination(names, scene.background, scene.count))
+
+
+def exchanged(scene: Scene) -> Scene:
+    """A pair with each object in the other's place: the same relation, of the second to the first."""
+    first, second = scene.objects
+    return replace(scene, objects=(replace(first, name=second.name), replace(second, name=first.name)))
 
 
 def render(scene: Scene, pixels: int, sprites: Sprites | None = None) -> np.ndarray:

@@ -29,6 +29,7 @@ def test_read_gives_what_was_written(result: Result, tmp_path):
         "version": __version__,
         "model": "stickers",
         "revision": None,
+        "dtype": None,
         "seed": 7,
         "request": result.request.to_dict(),
         "score": 0.25,

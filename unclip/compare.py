@@ -13,18 +13,24 @@ if TYPE_CHECKING:
     from PIL import Image
 
 TOLERANCE = 1  # of 255: what another batch size or machine may change
+ROUGH = {"bfloat16": 16}
+"""The same in a lower precision, where another size of batch takes other kernels, which round otherwise."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """identical: every byte. difference: the largest, of 255; None where the file cannot tell. agrees: near enough."""
+    """identical: every byte. difference: the largest, of 255; None where the file cannot tell. agrees: near enough.
+
+    tolerance: the difference up to which two pictures are near enough, in the precision that the first was drawn in.
+    """
 
     identical: bool
     difference: int | None
+    tolerance: int = TOLERANCE
 
     @property
     def agrees(self) -> bool:
-        return self.identical or (self.difference is not None and self.difference <= TOLERANCE)
+        return self.identical or (self.difference is not None and self.difference <= self.tolerance)
 
 
 def compare(path: str, record: dict[str, Any], image: Image.Image) -> Comparison:
@@ -53,4 +59,4 @@ def compare(path: str, record: dict[str, Any], image: Image.Image) -> Comparison
     extrema = ImageChops.difference(old, image.convert("RGB")).getextrema()
     difference = max(high for _, high in extrema)
     # The pixels in the file are what counts: somebody may have painted over them and kept the record.
-    return Comparison(difference == 0, difference)
+    return Comparison(difference == 0, difference, ROUGH.get(str(record.get("dtype")), TOLERANCE))

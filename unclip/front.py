@@ -155,6 +155,7 @@ class Front:
                     score=score,
                     timings={stage: seconds / len(batch) for stage, seconds in timings.items()},
                     notes=(*self.notes(request), *notes),
+                    dtype=self.dtype,
                 )
 
     def ranked(

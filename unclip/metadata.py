@@ -1,11 +1,11 @@
 """What made an image, written into its file and read back.
 
-The record is one JSON object: {"version", "model", "revision", "seed", "request", "score", "notes", "pixels"}, and of
-an image that was chosen among candidates "ranked", the scores of all. A PNG has it in the text chunk "unclip"; JPEG and
-WebP have it in the EXIF tag ImageDescription. It holds nothing that differs between two runs of one request (no times).
-"pixels" is a hash of the picture as it was drawn, before a lossy format changed it. Beside it, as "parameters" in PNG
-and as UserComment in EXIF, is the same in the lines that web interfaces read; JPEG and WebP have XMP for photo
-programs, too.
+The record is one JSON object: {"version", "model", "revision", "dtype", "seed", "request", "score", "notes",
+"pixels"}; of an image that was chosen among candidates also "ranked", the scores of all. A PNG has it in the text
+chunk "unclip"; JPEG and WebP have it in the EXIF tag ImageDescription. It holds nothing that differs between two runs
+of one request in one precision (no times). "pixels" is a hash of the picture as it was drawn, before a lossy format
+changed it. Beside it, as "parameters" in PNG and as UserComment in EXIF, is the same in the lines that web interfaces
+read; JPEG and WebP have XMP for photo programs, too.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def record(result: Result) -> dict[str, Any]:
         "version": __version__,
         "model": result.model,
         "revision": result.revision,
+        "dtype": result.dtype,
         "seed": result.seed,
         "request": result.request.to_dict(),
         "score": result.score,

@@ -41,6 +41,11 @@ class Unclip(Front, Embedder):
         self.prior_best_of = checkpoint.prior_best_of
         self.tokenizer = Tokenizer(self.clip.config.context_length, self.clip.config.transformers_tokens)
 
+    @property
+    def dtype(self) -> str:
+        """The precision that the denoisers compute in: "float32", "bfloat16" or "float16"."""
+        return str(self.decoder.network.projection.null_embed.dtype).removeprefix("torch.")
+
     @classmethod
     def from_pretrained(
         cls,

@@ -216,6 +216,7 @@ class Result:
     score     CLIP similarity of image and prompt, or without one of image and embedding; None where not measured
     timings   seconds by stage
     notes     what the user should know, e.g. that the prompt was cut
+    dtype     the precision it was drawn in, such as "bfloat16"; None where that is not known
     ranked    of an image that was chosen among candidates: their scores, the best first, and this one's among them
     """
 
@@ -227,6 +228,7 @@ class Result:
     score: float | None = None
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    dtype: str | None = None
     ranked: tuple[float, ...] = ()
 
     def to_bytes(self, format: str = "png") -> bytes:

@@ -30,6 +30,27 @@ def test_the_same_pixels_again(made, tiny_model, capsys, suffix):
     assert reproduce(tiny_model, capsys, file) == (0, f"{file}: identical pixels\n", "")
 
 
+def test_the_precision_is_recorded_and_taken_up_again(tiny_model, capsys, tmp_path):
+    options = ["--model", str(tiny_model), "--quiet"]
+    made = ["--seed", "3", "-n", "3", "--size", "16", "--dtype", "bfloat16", "-o", str(tmp_path)]
+    assert main(["generate", "a red cat", *options, *made]) == 0
+    file = sorted(tmp_path.iterdir())[1]
+    assert metadata.read(file)["dtype"] == "bfloat16"
+    assert main(["reproduce", str(file), *options, "-o", str(tmp_path / "again.png")]) == 0
+    assert metadata.read(tmp_path / "again.png")["dtype"] == "bfloat16"
+    for dtype, off, code in (("bfloat16", 12, 0), ("bfloat16", 20, 1), ("float32", 12, 1), (["x"], 12, 1)):
+        with Image.open(file) as image:
+            image.putpixel(
+                (3, 3), tuple((value + off if value < 128 else value - off) for value in image.getpixel((3, 3)))
+            )
+            record = {**metadata.read(file), "dtype": dtype}
+            (tmp_path / "changed.png").write_bytes(metadata.image_bytes(image, record))
+        capsys.readouterr()
+        assert main(["reproduce", str(tmp_path / "changed.png"), *options]) == code
+        told = capsys.readouterr().out
+        assert ("in this precision" if code == 0 else "differ by up to") in told
+
+
 def test_changed_pixels_are_noticed(made, tiny_model, capsys, tmp_path):
     record = metadata.read(made / "cat.png")
     with Image.open(made / "cat.png") as image:

@@ -182,6 +182,7 @@ def picture(job: Job, result: Result, model: Model, output: Output) -> Picture:
         "request": request.to_dict(),
         "model": result.model,
         "revision": model.revision,
+        "dtype": result.dtype,
         "version": __version__,
         "score": result.score,
         **({"ranked": list(result.ranked)} if result.ranked else {}),

@@ -10,9 +10,9 @@ from unclip.bundled import bundled_models
 from unclip.cli import options
 from unclip.cli.output import target
 from unclip.cli.progress import Progress, on_terminal
-from unclip.compare import Comparison, compare
+from unclip.compare import TOLERANCE, Comparison, compare
 from unclip.errors import DataError, InputError, RequestError
-from unclip.names import check_device, check_dtype, check_memory
+from unclip.names import DTYPES, check_device, check_dtype, check_memory
 from unclip.request import Request
 
 
@@ -21,7 +21,7 @@ def reproduce(
     model: Annotated[str | None, typer.Option(help="Its name, or a folder. Unset: as recorded.")] = None,
     image_encoder: options.ImageEncoder = None,
     device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
+    dtype: Annotated[str | None, typer.Option(metavar="|".join(DTYPES), help="Precision. Unset: as recorded.")] = None,
     memory: options.Memory = "auto",
     out: Annotated[str | None, typer.Option("-o", "--out", help="Keep the new picture: a folder, or a file.")] = None,
     as_json: options.Json = False,
@@ -32,9 +32,11 @@ def reproduce(
     Example: unclip reproduce out/a-penguin-7.png
     """
     check_device(device)
-    check_dtype(dtype)
+    check_dtype(dtype or "auto")
     check_memory(memory)
     record = metadata.read(image)
+    if dtype is None:
+        dtype = record["dtype"] if record.get("dtype") in DTYPES else "auto"
     request = recorded_request(record, image)
     name = recorded_model(record) if model is None else model
     place = None if out is None else target(out, images=1)
@@ -84,5 +86,6 @@ def spoken(found: Comparison) -> str:
     if found.difference is None:
         return "the pixels differ; by how much a file of a lossy format cannot tell"
     if found.agrees:
-        return f"pixels equal within {found.difference}/255"
+        rough = ", as a batch of another size may move them in this precision" if found.difference > TOLERANCE else ""
+        return f"pixels equal within {found.difference}/255{rough}"
     return f"the pixels differ by up to {found.difference}/255"

@@ -44,6 +44,16 @@ def test_a_text_encoder_of_its_own_speaks_in_the_place_of_clips() -> None:
     torch.testing.assert_close(network.condition(embed, other)["tokens"], ours["tokens"])
 
 
+def test_the_time_embedding_hears_of_the_text_as_far_as_it_is_let() -> None:
+    network, text, embed = decoder(), texts(3), torch.randn(3, DIM)
+    whole, heard = network.condition(embed, text), network.condition(embed, text, pooled=torch.tensor([1.0, 0.0, 1.0]))
+    silent = network.condition(embed, text._replace(embed=torch.zeros_like(text.embed)))
+    torch.testing.assert_close(heard["time_condition"][[0, 2]], whole["time_condition"][[0, 2]])
+    torch.testing.assert_close(heard["time_condition"][1], silent["time_condition"][1])
+    assert not torch.allclose(whole["time_condition"][1], silent["time_condition"][1])
+    torch.testing.assert_close(heard["tokens"], whole["tokens"])  # which say it all the same
+
+
 def both_halves(network: Decoder, embed: Tensor) -> tuple[TextEncoding, TextEncoding, dict[str, Tensor]]:
     """Two texts, and [uncond, cond] of them in one batch."""
     text, negative = texts(len(embed)), texts(len(embed), seed=2)

@@ -227,6 +227,13 @@ def test_a_stage_starts_from_another_models_weights(chain: Path, tiny_recipe: Pa
     for component in ("clip", "decoder", "text_proj"):
         old, new = (load_network(out / component).state_dict() for out in (chain / "model", tmp_path / "run" / "model"))
         assert all(torch.allclose(old[key], new[key], atol=1e-6) for key in old)
+    # A prior measures the embeddings of the CLIP that it has now: the weights may come from one with another.
+    again = tmp_path / "again"
+    train("clip", tiny_recipe, again, steps=4, device="cpu", quiet=True)
+    train("prior", recipe, again, steps=1, device="cpu", quiet=True, init=chain / "model")
+    old, new = (load_network(out / "prior").state_dict() for out in (chain / "model", again / "model"))
+    changed = {key for key in old if not torch.allclose(old[key], new[key], atol=1e-6)}
+    assert changed == {"clip_mean", "clip_std"}
     recipe.write_text(re.sub(r"cross_attention_dim = \d+", "cross_attention_dim = 40", text), encoding="utf-8")
     with pytest.raises(CheckpointError, match="is not of the recipe's sizes"):
         train("decoder", recipe, tmp_path / "other", device="cpu", init=chain / "model")

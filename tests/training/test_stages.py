@@ -150,9 +150,12 @@ def test_the_prior_of_pictures_that_are_all_alike_is_finite(recipe: Recipe, clip
 def test_texts_are_dropped(recipe: Recipe, clip: FrozenClip, monkeypatch, name: str, share: float):
     task, texts = make(name, recipe, clip, text_drop=share), []
     condition = task.network.condition
-    monkeypatch.setattr(
-        task.network, "condition", lambda *args: (texts.append(args[-3 if len(args) == 4 else 0]), condition(*args))[1]
-    )
+
+    def noted(*args, **options):
+        texts.append(args[-3 if len(args) == 4 else 0])
+        return condition(*args, **options)
+
+    monkeypatch.setattr(task.network, "condition", noted)
     images, captions = pictures(task.size, 4)
     task.loss(task.network, images, captions, seeded())
     expected = clip.text([""] * 4 if share else captions)
@@ -164,7 +167,9 @@ def test_texts_are_dropped(recipe: Recipe, clip: FrozenClip, monkeypatch, name: 
 def test_embeddings_are_dropped(recipe: Recipe, clip: FrozenClip, monkeypatch, share: float):
     task, embeds = make("decoder", recipe, clip, embed_drop=share), []
     condition = task.network.condition
-    monkeypatch.setattr(task.network, "condition", lambda *args: (embeds.append(args[0]), condition(*args))[1])
+    monkeypatch.setattr(
+        task.network, "condition", lambda *args, **kw: (embeds.append(args[0]), condition(*args, **kw))[1]
+    )
     images, captions = pictures(task.size, 4)
     task.loss(task.network, images, captions, seeded())
     null = task.network.projection.null_embed.expand(4, -1)
@@ -208,6 +213,22 @@ def test_the_decoder_sees_what_is_known_and_nothing_else(recipe: Recipe, clip: F
     assert torch.equal(picture, x0 * mask)
     assert make("decoder", recipe, clip, known=0.0).loss(perfect, images, captions, seeded())
     assert not perfect.conditioning["hint"].any()
+
+
+def test_the_pooled_text_is_left_out_as_often_as_told(recipe: Recipe, clip: FrozenClip):
+    def times(**options) -> Tensor:
+        torch.manual_seed(1)
+        task = make("decoder", recipe, clip, embed_drop=1.0, text_drop=0.0, **options)
+        images, captions = pictures(task.size, 16)
+        perfect = Perfect(task.codec.encode(images))
+        task.loss(perfect, images, captions, seeded())
+        return perfect.conditioning["time_condition"]  # b t: by the text alone
+
+    heard, silent, mixed = times(), times(pooled_drop=1.0), times(pooled_drop=0.5)
+    assert len(heard.unique(dim=0)) == len(CAPTIONS) and len(silent.unique(dim=0)) == 1
+    which = [bool(torch.allclose(row, quiet)) for row, quiet in zip(mixed, silent, strict=True)]
+    assert 0 < sum(which) < 16
+    assert all(quiet or torch.allclose(row, loud) for row, loud, quiet in zip(mixed, heard, which, strict=True))
 
 
 def test_the_upsampler_draws_over_an_enlarged_crop(recipe: Recipe, clip: FrozenClip):

@@ -135,14 +135,18 @@ class Decoder(nn.Module):
         text: TextEncoding,
         image: Tensor | None = None,
         known: Tensor | None = None,
+        pooled: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The conditioning of `forward` for embeddings `b d`, their text, and what is known of the picture.
 
+        pooled: in training, the share `b` of the text's pooled state that joins the time embedding; None for all of it.
         image, known: the clean latent `b c h w` and its mask (1 = known), or None where nothing is known. They become
         GLIDE's inpainting inputs (Nichol et al. 2021, arXiv:2112.10741, section 4.2) where the U-Net knows masks.
         """
         if self.text_encoder is not None:
             text = self.text_encoder(text)
+        if pooled is not None:
+            text = text._replace(embed=text.embed * pooled[:, None])
         conditioning = self.projection(image_embed, text)
         if self.knows_masks:
             extra = self.unet.config.in_channels - self.channels  # those of the latent, and one mask a pixel

@@ -21,7 +21,10 @@ class PriorOptions:
 class DecoderOptions:
     """What is left out in training: the embedding and the text (10% and 50% in the paper, section 2.1), and how many
     of the samples show a part of the picture as known (GLIDE, section 4.2); the codec's patch, in pixels.
-    own_text: the decoder has a text encoder of its own, which starts as CLIP's and is trained along, as GLIDE's is."""
+    own_text: the decoder has a text encoder of its own, which starts as CLIP's and is trained along, as GLIDE's is.
+    pooled_drop: how often the time embedding does not hear of the text, so that the tokens must say it. A decoder that
+    is told all by the pooled state, the same everywhere in the picture, never learns to attend: it knows which two
+    objects are wanted, and cannot tell which goes where."""
 
     prediction: str = one_of("sample", PREDICTIONS)
     noise_shift: float = within(1.0, -5, 5)
@@ -29,6 +32,7 @@ class DecoderOptions:
     embed_drop: float = within(0.1, 0, 1)
     text_drop: float = within(0.5, 0, 1)
     known: float = within(0.2, 0, 1)
+    pooled_drop: float = within(0.0, 0, 1)
     own_text: bool = True
 
 

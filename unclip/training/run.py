@@ -26,6 +26,8 @@ from unclip.training.sprites import load_nouns
 from unclip.training.stages import ClipTask, DecoderTask, FrozenClip, PriorTask, UpsamplerTask
 from unclip.training.state import PORTABLE, has_state
 
+MEASURED = ("clip_mean", "clip_std")
+"""What a prior takes from the embeddings of its CLIP, which may be another than that of the weights it starts from."""
 Pictures = Callable[[int], Dataset[Sample]]
 """size -> the recipe's pictures as squares of that many pixels."""
 
@@ -85,8 +87,10 @@ def train(
 def start_from(task: Task, model: Path) -> None:
     """Give a task's networks the weights of a checkpoint. Raises CheckpointError when they are of another size."""
     for component, network in task.networks().items():
+        weights = read_tensors(model / component, "cpu", torch.float32)
+        weights |= {name: value for name, value in network.state_dict().items() if name in MEASURED}
         try:
-            network.load_state_dict(read_tensors(model / component, "cpu", torch.float32))
+            network.load_state_dict(weights)
         except RuntimeError:
             raise CheckpointError(
                 f"the {component} of {model} is not of the recipe's sizes: start from the model of this recipe"

@@ -176,7 +176,8 @@ class DecoderTask:
         known = random_known(len(images), self.size, self.options.known, generator).to(images.device)
         x0 = self.codec.encode(images)  # b c h w
         t, noise = draw_noise(x0, self.schedule, generator, self.options.noise_shift)
-        conditioning = self.network.condition(embed, text, x0, self.codec.encode_mask(known))
+        heard = (torch.rand(len(images), generator=generator) >= self.options.pooled_drop).to(x0)
+        conditioning = self.network.condition(embed, text, x0, self.codec.encode_mask(known), pooled=heard)
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_error(network(x_t, t, **conditioning), x_t, x0, t, self.schedule), {}
 

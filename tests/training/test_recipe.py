@@ -11,7 +11,8 @@ from unclip.errors import DataError, RecipeError
 from unclip.models.clip import Clip, ClipConfig, Tokenizer
 from unclip.training.recipe import STAGES, Fit, Sampling, build, load_recipe, presets
 from unclip.training.run import dataset
-from unclip.training.stages import ClipTask, DecoderTask, PriorTask, UpsamplerTask
+from unclip.training.stages import ClipTask, DecoderTask, PriorTask
+from unclip.training.upsampling import UpsamplerTask
 
 DATA = '[data]\nkind = "scenes"\n'
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from unclip import Unclip
 from unclip.checkpoints import load_network, read_json
 from unclip.errors import CheckpointError, DataError, InputError, RecipeError
-from unclip.training import run, stages
+from unclip.training import run
 from unclip.training.recipe import STAGES
 from unclip.training.run import train
 
@@ -69,7 +69,7 @@ def test_a_stage_that_was_stopped_ends_as_if_it_had_not(stage, chain, tiny_recip
             shutil.copytree(chain / "model" / "clip", out / "model" / "clip")
     train(stage, tiny_recipe, whole, steps=4, device="cpu", quiet=True)
     with monkeypatch.context() as patch:
-        task, calls = getattr(stages, TASKS[stage]), []
+        task, calls = getattr(run, TASKS[stage]), []
         loss = task.loss
 
         def stopped(*args):

@@ -15,7 +15,8 @@ from unclip.errors import RecipeError
 from unclip.training.draws import draw_noise, random_known, to_picture, velocity_error
 from unclip.training.options import PREDICTIONS, check_sizes
 from unclip.training.recipe import Recipe, load_recipe
-from unclip.training.stages import ClipTask, DecoderTask, FrozenClip, PriorTask, UpsamplerTask, whiten_
+from unclip.training.stages import ClipTask, DecoderTask, FrozenClip, PriorTask, whiten_
+from unclip.training.upsampling import UpsamplerTask
 
 CAPTIONS = ["a red cat", "a dog", "two blue apples on a pink background", "a tree"]
 

@@ -23,8 +23,9 @@ from unclip.training.options import check_sizes
 from unclip.training.progress import Budget
 from unclip.training.recipe import Recipe, load_recipe
 from unclip.training.sprites import load_nouns
-from unclip.training.stages import ClipTask, DecoderTask, FrozenClip, PriorTask, UpsamplerTask
+from unclip.training.stages import ClipTask, DecoderTask, FrozenClip, PriorTask
 from unclip.training.state import PORTABLE, has_state
+from unclip.training.upsampling import UpsamplerTask
 
 MEASURED = ("clip_mean", "clip_std")
 """What a prior takes from the embeddings of its CLIP, which may be another than that of the weights it starts from."""

@@ -175,6 +175,12 @@ def test_a_turn_towards_an_embedding_starts_at_the_pictures_own(pipe: Unclip, ca
     x = pipe.paint(pipe.embed_image(dog), nothing, nothing, noise, there.request, None, {}, start=own_noise)
     assert difference(there, to_images(x)[0]) <= 1  # all the way: its embedding, in this picture's noise
     assert there.request.embedding == str(file)
+    asked = [there.request, pipe.edit(cat, "a blue dog", theta=0.5, seed=5, **FEW)[0].request]
+    both = pipe.generate(asked)  # in one batch
+    assert difference(both[0], there) <= 1 and difference(both[1], pipe.generate(asked[1])[0]) <= 1
+    likeness = torch.cosine_similarity(pipe.embed_image(results[0].image), pipe.embed_image(dog)).item()
+    assert likeness < 0.95
+    assert results[0].score == pytest.approx(likeness, abs=0.02)  # to where it goes, as with a prompt
     for prompts in ({"prompt": "a blue dog"}, {"from_prompt": "a red cat"}):
         with pytest.raises(RequestError, match="leave out the prompts"):
             pipe.edit(cat, embedding=file, **prompts)

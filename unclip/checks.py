@@ -49,7 +49,7 @@ def check(request: Request) -> None:
     if request.mode in CANVAS_MODES:
         _check_canvas(request)
     if request.mode in ("generate", "edit") and request.embedding is None and not request.prompt.strip():
-        raise RequestError("prompt is empty; say what the image should show")
+        raise RequestError("prompt is empty; say what the image should show, or give an embedding")
     told = (request.prompt + (request.from_prompt or "")).strip()
     if request.mode == "edit" and request.embedding is not None and told:
         raise RequestError("embedding is what the picture is turned towards, from its own: leave out the prompts")

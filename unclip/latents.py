@@ -47,8 +47,7 @@ def draw_latents(
     """
     first, noise = requests[0], generators([request.seed for request in requests])
     timings: dict[str, float] = {}
-    # A text diff is one of embeddings: the decoder is to read neither what was there nor what is to come.
-    read = ["" if request.mode == "edit" else request.prompt for request in requests]
+    read = [read_of(request) for request in requests]
     text, negative = pipe.encode_text(read), pipe.encode_text([request.negative for request in requests])
     ends = find_ends(pipe, requests, text, noise, progress, timings)
     embed = torch.stack([embed_of(pipe, *pair) for pair in zip(requests, ends.embeds, strict=True)])  # b d
@@ -60,8 +59,17 @@ def draw_latents(
     x = pipe.paint(embed, text, negative, noise, first, progress, timings, start=start, eta=eta)
     prompts = [request.prompt for request in requests]
     said = text if prompts == read else pipe.encode_text(prompts)
-    scores = pipe.scores(x, prompts, said.embed, embed)
+    wanted = [
+        one if request.embedding is None else pipe.read_embedding(request.embedding)
+        for request, one in zip(requests, embed, strict=True)
+    ]
+    scores = pipe.scores(x, prompts, said.embed, torch.stack(wanted))
     return list(zip(to_images(x), scores, ends.notes, strict=True)), timings
+
+
+def read_of(request: Request) -> str:
+    """The text that the decoder reads: of a text diff neither what was there nor what is to come, which are in z."""
+    return "" if request.mode == "edit" else request.prompt
 
 
 def sources_of(request: Request) -> tuple[Any, ...]:
@@ -169,4 +177,4 @@ def find_ends(
 
 def picture_key(request: Request, source: Any) -> tuple[Any, ...]:
     """What a picture's latent depends on, within a batch."""
-    return (source if isinstance(source, str) else id(source), request.fit, request.prompt)
+    return (source if isinstance(source, str) else id(source), request.fit, read_of(request))

@@ -72,7 +72,7 @@ class Request:
     sources           interpolate: two or more pictures, prompts or files of `unclip embed`
     share, weights    interpolate: where between two, 0 .. 1; how much of each, for two or more
     same_noise        interpolate: all from the seed's noise, even pictures whose own noise could be found
-    theta             edit: how far the embedding turns towards the prompt, 0 .. 1
+    theta             edit: how far the embedding turns towards the prompt, 0 .. 1; of the way to an `embedding`
     from_prompt       edit: what the picture shows, from which the prompt differs; "" for nothing in particular
     components        reconstruct: how many principal components of the embedding are kept; several: an image of each
     frames            interpolate, edit: so many images of a sequence from one end to the other, with one seed
@@ -213,7 +213,8 @@ class Result:
     seed      the seed of this image
     model     name of the model
     revision  the commit of a model from the hub, or None
-    score     CLIP similarity of image and prompt, or without one of image and embedding; None where not measured
+    score     CLIP similarity of image and prompt, or without one of image and embedding, the given one or that which it
+              was drawn by; None where not measured
     timings   seconds by stage
     notes     what the user should know, e.g. that the prompt was cut
     dtype     the precision it was drawn in, such as "bfloat16"; None where that is not known

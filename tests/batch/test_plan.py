@@ -30,6 +30,19 @@ def test_a_line_overrides_the_defaults():
     assert (found.steps, found.guidance, found.n) == (5, 0.0, 1)
 
 
+def test_an_edit_goes_where_its_line_says_and_not_where_the_defaults_do(tmp_path):
+    for name in ("photo.png", "e.safetensors"):
+        (tmp_path / name).touch()
+    edit, file = {"mode": "edit", "image": str(tmp_path / "photo.png")}, str(tmp_path / "e.safetensors")
+    for defaults in ({"embedding": file}, {"prompt": "a dog", "from_prompt": "a cat"}):
+        for own in ({"prompt": "a fox"}, {"embedding": file}):
+            request = task(edit | own, defaults=defaults).request
+            assert (request.prompt, request.embedding) == (own.get("prompt", ""), own.get("embedding"))
+    with_file = {"defaults": {"embedding": file}}
+    assert task(edit, **with_file).request.embedding == file
+    assert task({"prompt": "a fox"}, **with_file).request.embedding == file  # elsewhere both guide
+
+
 def test_each_image_chooses_by_its_own_seed():
     line = task({"prompt": "a {red|blue|green} cat", "seed": 1, "n": 20})
     jobs = list(line.jobs())

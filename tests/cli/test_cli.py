@@ -162,7 +162,7 @@ def test_the_program_as_a_process(tmp_path):
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr == "unclip: error: prompt is empty; say what the image should show\n"
+    assert done.stderr == "unclip: error: prompt is empty; say what the image should show, or give an embedding\n"
     assert not (tmp_path / "out").exists()
 
 

@@ -68,6 +68,8 @@ def test_an_embedding_is_kept_and_used(folder: Path, tiny_model: Path, capsys) -
     assert main(["vary", "photo.png", *FEW, "-o", "three.png"]) == 0
     assert main(["edit", "photo.png", "--embedding", "cat.safetensors", *FEW, "-o", "four.png"]) == 0
     assert metadata.read("four.png")["request"]["embedding"] == "cat.safetensors"
+    assert main(["edit", "photo.png", "--embedding", "cat.safetensors", *FEW, "-o", "out"]) == 0
+    assert names("out") == ["photo-to-cat-3-0350.png"]
     assert main(["reproduce", "four.png", "--model", str(tiny_model), "--dtype", "float32", "--device", "cpu"]) == 0
     assert main(["edit", "photo.png", "a cat", "--embedding", "cat.safetensors"]) == 2
     assert "leave out the prompts" in capsys.readouterr().err
@@ -120,7 +122,7 @@ def test_all_of_them_in_a_prompt_file(folder: Path, capsys) -> None:
         (["interpolate", "a", "b", "c"], "weights are missing"),
         (["interpolate", "a", "b", "--frames", "3", "-o", "x.png"], "is one file, for 3 images"),
         (["interpolate", "a", "b", "--share", "0.5", "--gif", "-o", "x.png"], "--gif goes into a folder"),
-        (["edit", "photo.png"], "PROMPT"),
+        (["edit", "photo.png"], "or give an embedding"),
         (["generate"], "PROMPT"),
         (["generate", "--embedding", "photo.png"], "cannot read 'photo.png' as safetensors"),
         (["generate", "a cat", "--image-encoder", "stickers"], "has an image tower of its own"),

@@ -227,6 +227,9 @@ def test_a_stage_starts_from_another_models_weights(chain: Path, tiny_recipe: Pa
     for component in ("clip", "decoder", "text_proj"):
         old, new = (load_network(out / component).state_dict() for out in (chain / "model", tmp_path / "run" / "model"))
         assert all(torch.allclose(old[key], new[key], atol=1e-6) for key in old)
+    train("prior", recipe, tmp_path / "same", steps=1, device="cpu", quiet=True, init=chain / "model")
+    old, new = (load_network(out / "prior").state_dict() for out in (chain / "model", tmp_path / "same" / "model"))
+    assert all(torch.allclose(old[key], new[key], atol=1e-6) for key in old)
     # A prior measures the embeddings of the CLIP that it has now: the weights may come from one with another.
     again = tmp_path / "again"
     train("clip", tiny_recipe, again, steps=4, device="cpu", quiet=True)

@@ -12,6 +12,7 @@ import pytest
 from unclip.bundled import bundled
 from unclip.errors import DataError
 from unclip.training.captions import canonical_caption, caption, nouns_in, vocabulary
+from unclip.training.data import open_dataset
 from unclip.training.scenes import (
     BACKGROUNDS,
     COUNTS,
@@ -309,6 +310,17 @@ def test_hard_pairs_come_in_twos_with_their_objects_exchanged():
     assert exchanged > 50
     beside = [two for two in twos if two[0][0].relation == "next to"]
     assert beside and all(one[0].objects[::-1] != other[0].objects for one, other in beside)
+    assert all((one.kind, one.relation) == (other.kind, other.relation) for (one, _), (other, _) in twos)  # the shares
+
+
+def test_hard_pairs_keep_to_the_split_and_share_a_background_however_long_the_rows():
+    for i in range(0, 200, 2):
+        one, other = (scene_at(3, i + k, "held_out", alike=3, hard_pairs=True, singles=0.0)[0] for k in range(2))
+        assert is_held_out(one) and is_held_out(other)
+        if one.kind == "pair" and one.relation != "next to":
+            assert one.background == other.background
+    data = open_dataset({"kind": "scenes", "hard_pairs": True, "singles": 0.0}, 16, 3)
+    assert [data[i][1] for i in range(40)] == [scene_at(3, i, singles=0.0, hard_pairs=True)[1] for i in range(40)]
 
 
 def test_only_the_nouns_that_are_named_are_drawn_and_their_words_tell_which():

@@ -140,6 +140,10 @@ def _checked(row: Row, settings: Settings) -> Task:
     mode = fields.get("mode", "generate")
     if mode in MODES:  # a default for all lines is none for those of a mode without such a field
         fields = {name: fields[name] for name in fields if name in row.fields or name not in foreign_fields(mode)}
+    if mode == "edit":  # an edit goes to a prompt or to an embedding: the line's own, where a default says the other
+        prompts = {"prompt", "from_prompt"}
+        others = {"embedding"} if prompts & row.fields.keys() else prompts if "embedding" in row.fields else set()
+        fields = {name: fields[name] for name in fields if name in row.fields or name not in others}
     if fields.get("seed") is None:
         fields["seed"] = line_seed(settings.seed, row.index)
     given = {name: fields[name] for name in FILE_FIELDS if isinstance(row.fields.get(name), str)}

@@ -6,7 +6,6 @@ import typer
 
 from unclip.cli import options
 from unclip.cli.drawing import Drawing, Film, draw, with_drawing
-from unclip.errors import InputError
 from unclip.fields import FITS, THETA
 
 Source = Annotated[str, typer.Argument(metavar="IMAGE", help="The image, of any size.")]
@@ -95,12 +94,11 @@ def edit(
     *,
     drawing: Drawing,
 ) -> None:
-    """Turn an image towards a prompt, by the difference of two texts. With --frames, step by step from the image.
+    """Turn an image towards a prompt, by the difference of two texts, or towards an embedding. With --frames, step by
+    step from the image.
 
     Example: unclip edit penguin.png "a fox" --from "a penguin" --frames 7 --strip
     """
-    if not prompt and embedding is None:
-        raise InputError("Missing argument 'PROMPT': say what it should show, or give --embedding")
     job = {"mode": "edit", "image": image, "prompt": prompt, "from_prompt": from_prompt, "theta": theta}
     job["embedding"] = embedding
     draw([{**job, "frames": frames, "fit": fit, "size": size}], drawing, Film(gif, strip))

@@ -49,13 +49,16 @@ def reproduce(
         [result] = pipe.generate(request, progress=progress)
     finally:
         progress.close()
-    found = compare(image, record, result.image)
+    found = compare(image, record, result.image, result.dtype)
     path = None if place is None else place.save(result)
     if as_json:
         told = {"file": image, "agrees": found.agrees, "identical": found.identical, "difference": found.difference}
+        told |= {"tolerance": found.tolerance, "dtype": result.dtype}
         print(json.dumps({**told, "model": result.model, "seed": result.seed, "new_file": path and str(path)}))
     else:
-        print(f"{image}: {spoken(found)}" + (f"; the new one is {path}" if path else ""))
+        other = record.get("dtype") not in (None, result.dtype)
+        drawn = f"; drawn in {result.dtype}, not as recorded" if other and not found.identical else ""
+        print(f"{image}: {spoken(found)}{drawn}" + (f"; the new one is {path}" if path else ""))
     raise typer.Exit(0 if found.agrees else 1)
 
 

@@ -64,7 +64,7 @@ KINDS = {
 def open_dataset(config: Mapping[str, Any], size: int, seed: int) -> Dataset[Sample]:
     """The dataset a recipe's table asks for.
 
-    One of {kind = "scenes", split = "train", singles = 0.45, alike = 1, nouns = ["cat", "dog"]},
+    One of {kind = "scenes"} and the options of `scenes.scene_at` (split, singles, alike, nouns, spread, hard_pairs),
     {kind = "folder", path = "..."}, {kind = "webdataset", shards = "..." or a list}. Raises DataError, naming the
     nearest known name, for a kind or key that is not one of these.
     """

@@ -1,6 +1,6 @@
 """From a recipe to a trained checkpoint folder: stage by stage, each from what the ones before it left."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from unclip.training.state import PORTABLE, has_state
 from unclip.training.upsampling import UpsamplerTask
 
 MEASURED = ("clip_mean", "clip_std")
-"""What a prior takes from the embeddings of its CLIP, which may be another than that of the weights it starts from."""
+"""What a prior takes from its CLIP: anew, where that is not the CLIP of the weights that it starts from."""
 Pictures = Callable[[int], Dataset[Sample]]
 """size -> the recipe's pictures as squares of that many pixels."""
 
@@ -69,7 +69,8 @@ def train(
             torch.manual_seed(loaded.seed)  # the initial weights
             task = new_task(name, loaded, out / "model", where, pictures)
             if start is not None and name not in resumed:
-                start_from(task, start)
+                own_clip = "clip" in names or not same_weights(start / "clip", out / "model" / "clip")
+                start_from(task, start, MEASURED if own_clip else ())
             fit(
                 task,
                 pictures(task.size),
@@ -85,11 +86,20 @@ def train(
     return out / "model"
 
 
-def start_from(task: Task, model: Path) -> None:
-    """Give a task's networks the weights of a checkpoint. Raises CheckpointError when they are of another size."""
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two components' folders hold the same weights but for rounding to half precision."""
+    first, second = read_tensors(one, "cpu", torch.float32), read_tensors(other, "cpu", torch.float32)
+    return first.keys() == second.keys() and all(
+        value.shape == second[name].shape and torch.allclose(value, second[name], rtol=2e-3, atol=1e-6)
+        for name, value in first.items()
+    )
+
+
+def start_from(task: Task, model: Path, but: Collection[str] = ()) -> None:
+    """Give a task's networks the weights of a checkpoint, `but` some. Raises CheckpointError when sizes differ."""
     for component, network in task.networks().items():
         weights = read_tensors(model / component, "cpu", torch.float32)
-        weights |= {name: value for name, value in network.state_dict().items() if name in MEASURED}
+        weights |= {name: value for name, value in network.state_dict().items() if name in but}
         try:
             network.load_state_dict(weights)
         except RuntimeError:

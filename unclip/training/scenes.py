@@ -100,7 +100,8 @@ def scene_at(
         nouns: What is drawn; all that there are, if none are named.
         spread: How many steps of the grid an object may stand off the middle of its place.
         hard_pairs: After a pair at an even index comes the same with its two objects exchanged, which nothing but
-            the places of the objects tells from it. Not where the caption would be true of both ("next to").
+            the places of the objects tells from it; where the caption would be true of both ("next to"), and after
+            other scenes, another of their kind.
 
     Raises:
         DataError: an unknown split.
@@ -109,14 +110,13 @@ def scene_at(
     rng = np.random.Generator(np.random.Philox(key=[seed, index]))
     of_the_row = np.random.Generator(np.random.Philox(key=[seed + 2**32, index // alike]))  # no stream has such a seed
     background = _pick(of_the_row, _COLOURS) if alike > 1 else None
-    nouns = nouns or tuple(load_nouns())
+    nouns, like = nouns or tuple(load_nouns()), None
     if hard_pairs and index % 2:
-        before = np.random.Generator(np.random.Philox(key=[seed, index - 1]))
-        scene = draw_scene(before, nouns, split, singles, background, spread)
-        if scene.kind == "pair" and scene.relation != "next to":
-            scene = exchanged(scene)
+        like, _ = scene_at(seed, index - 1, split, singles, alike, nouns, spread)
+        if like.kind == "pair" and like.relation != "next to":
+            scene = exchanged(like)
             return scene, caption(scene, rng)
-    scene = draw_scene(rng, nouns, split, singles, background, spread)
+    scene = draw_scene(rng, nouns, split, singles, background, spread, like)
     return scene, caption(scene, rng)
 
 
@@ -127,6 +127,7 @@ def draw_scene(
     singles: float = SINGLES,
     background: str | None = None,
     spread: int = SPREAD,
+    like: Scene | None = None,
 ) -> Scene:
     """Draw a scene of at least two ``nouns``: by default 45% single objects, 35% pairs, 20% counts.
 
@@ -135,6 +136,7 @@ def draw_scene(
         singles: The share of single objects; pairs are to counts as seven to four in the rest.
         background: One of BACKGROUNDS, or None for any.
         spread: How many steps of the grid an object may stand off the middle of its place.
+        like: A scene whose kind and relation this one is to have.
 
     Raises:
         DataError: an unknown split, or fewer than two nouns.
@@ -146,7 +148,8 @@ def draw_scene(
     wanted = split == "held_out"
     share = rng.random()
     kind = "single" if share < singles else "pair" if share < 1 - (1 - singles) * 4 / 11 else "count"
-    relation = _pick(rng, RELATIONS) if kind == "pair" else None
+    kind = kind if like is None else like.kind
+    relation = None if kind != "pair" else _pick(rng, RELATIONS) if like is None else like.relation
     count = _pick(rng, COUNTS) if kind == "count" else None
     # Only what decides the split is drawn again, so that both splits have the same shares of everything else.
     for _ in range(10_000):

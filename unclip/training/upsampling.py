@@ -1,4 +1,4 @@
-"""What the upsampler trains: as the tasks of `stages.py`, with pictures only."""
+"""What the upsampler trains: its network, its loss over an enlarged and spoiled small picture, and samples."""
 
 import math
 

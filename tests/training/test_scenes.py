@@ -323,6 +323,15 @@ def test_hard_pairs_keep_to_the_split_and_share_a_background_however_long_the_ro
     assert [data[i][1] for i in range(40)] == [scene_at(3, i, singles=0.0, hard_pairs=True)[1] for i in range(40)]
 
 
+def test_without_spread_the_first_of_two_side_by_side_is_on_the_left():
+    def beside(**options) -> list[bool]:
+        drawn = (scene_at(3, i, singles=0.0, **options)[0] for i in range(400))
+        return [one.objects[0].x < one.objects[1].x for one in drawn if one.relation == "next to"]
+
+    assert all(beside(spread=0)) and len(beside(spread=0)) > 20
+    assert 0.3 < sum(beside()) / len(beside()) < 0.7
+
+
 def test_only_the_nouns_that_are_named_are_drawn_and_their_words_tell_which():
     nouns = ("cat", "hot dog", "chick")
     drawn = [scene_at(3, i, nouns=nouns) for i in range(200)]

@@ -98,7 +98,8 @@ def scene_at(
     Args:
         alike: So many scenes in a row share their background, and have to be told apart by what else they show.
         nouns: What is drawn; all that there are, if none are named.
-        spread: How many steps of the grid an object may stand off the middle of its place.
+        spread: How many steps of the grid an object may stand off the middle of its place; 0 also puts the first of two
+            objects "next to" each other on the left, as nothing but chance would say.
         hard_pairs: After a pair at an even index comes the same with its two objects exchanged, which nothing but
             the places of the objects tells from it; where the caption would be true of both ("next to"), and after
             other scenes, another of their kind.
@@ -217,7 +218,7 @@ def _pair(rng: np.random.Generator, names: tuple[str, str], relation: str, sprea
     first, second = (0.0, 0.2, 0.5, 0.8), (0.5, 0.2, 1.0, 0.8)
     if relation in ("above", "below"):
         first, second = _transposed(first), _transposed(second)
-    if relation in ("right of", "below") or (relation == "next to" and rng.random() < 0.5):
+    if relation in ("right of", "below") or (relation == "next to" and spread and rng.random() < 0.5):
         first, second = second, first
     return _place(rng, names[0], first, SMALL, spread), _place(rng, names[1], second, SMALL, spread)
 

@@ -9,7 +9,10 @@ from PIL import Image
 from unclip import Unclip
 from unclip.bundled import bundled
 from unclip.cli import main
-from unclip.evaluation.checker import background_colour, find_objects
+from unclip.evaluation.checker import background_colour, check, find_objects
+from unclip.evaluation.prompts import prompts
+from unclip.request import Request
+from unclip.training.captions import nouns_in
 
 PROMPT = "a penguin on a pink background"
 OBJECTS = (("penguin", "pink"), ("strawberry", "white"), ("snowman", "blue"), ("pumpkin", "turquoise"))
@@ -28,6 +31,13 @@ def test_named_objects_on_named_backgrounds(stickers):
             assert not result.notes
             found += any(noun in each.alike for each in find_objects(result.image))
         assert found >= 6, f"{found} of 8: {noun}"
+
+
+def test_two_objects_stand_where_they_are_asked_for(stickers):
+    asked = prompts(16, seed=3, kinds=("pair",), split="held_out", nouns=nouns_in(stickers.vocabulary))
+    results = stickers.generate([Request(prompt=prompt, seed=i, size=64) for i, (prompt, _) in enumerate(asked)])
+    right = [check(result.image, scene).all for result, (_, scene) in zip(results, asked, strict=True)]
+    assert sum(right) >= 13, [prompt for (prompt, _), good in zip(asked, right, strict=True) if not good]
 
 
 def test_score_tells_right_from_wrong(stickers):

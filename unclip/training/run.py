@@ -69,8 +69,8 @@ def train(
             torch.manual_seed(loaded.seed)  # the initial weights
             task = new_task(name, loaded, out / "model", where, pictures)
             if start is not None and name not in resumed:
-                own_clip = "clip" in names or not same_weights(start / "clip", out / "model" / "clip")
-                start_from(task, start, MEASURED if own_clip else ())
+                other_clip = name == "prior" and not same_weights(start / "clip", out / "model" / "clip")
+                start_from(task, start, MEASURED if other_clip else ())
             fit(
                 task,
                 pictures(task.size),

@@ -201,6 +201,7 @@ def test_a_weight_beyond_half_precision_is_not_written_as_infinity(network: nn.M
         (lambda index: index["stages"]["decoder"].update(codec=4), "decoder: "),
         (lambda index: index["stages"]["decoder"]["codec"].update(factor="4"), "decoder: "),
         (lambda index: index["stages"]["decoder"]["codec"].update(factor=0), "decoder: "),
+        (lambda index: index["stages"]["upsampler"].update(difference="no"), "difference = 'no' is neither true nor"),
     ],
 )
 def test_a_damaged_index(model: Path, change: Callable[[dict], object], message: str) -> None:

@@ -14,6 +14,13 @@ def test_it_is_the_unet_with_the_enlarged_picture_as_more_channels() -> None:
     assert not torch.allclose(out, network(x, t, -small), atol=1e-3)
 
 
+def test_it_may_add_to_the_enlarged_picture() -> None:
+    network = Upsampler(tiny_network("UNet2DModel", UPSAMPLER))
+    x, enlarged, t = torch.randn(2, 48, 8, 8), torch.randn(2, 48, 8, 8), torch.tensor([9, 9])
+    adding = Upsampler(network.unet, difference=True)
+    torch.testing.assert_close(adding(x, t, enlarged), enlarged + network(x, t, enlarged))
+
+
 def test_it_takes_any_size() -> None:
     network = Upsampler(tiny_network("UNet2DModel", UPSAMPLER))
     x = torch.randn(1, 48, 4, 6)

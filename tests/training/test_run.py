@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from unclip import Unclip
-from unclip.checkpoints import load_network, read_json
+from unclip.checkpoints import load_checkpoint, load_network, read_json
+from unclip.diffusion.noise import generators
 from unclip.errors import CheckpointError, DataError, InputError, RecipeError
 from unclip.training import run
 from unclip.training.recipe import STAGES
@@ -240,6 +241,28 @@ def test_a_stage_starts_from_another_models_weights(chain: Path, tiny_recipe: Pa
     recipe.write_text(re.sub(r"cross_attention_dim = \d+", "cross_attention_dim = 40", text), encoding="utf-8")
     with pytest.raises(CheckpointError, match="is not of the recipe's sizes"):
         train("decoder", recipe, tmp_path / "other", device="cpu", init=chain / "model")
+
+
+@pytest.mark.parametrize("stage", ["decoder", "upsampler"])
+def test_a_stage_goes_on_with_what_the_weights_predict(chain: Path, tiny_recipe: Path, tmp_path: Path, stage: str):
+    text, line = tiny_recipe.read_text(encoding="utf-8"), 'prediction = "v_prediction"\n'
+    if stage == "upsampler":
+        text = text.replace("[upsampler.task]\n", "[upsampler.task]\n" + line)
+    else:
+        text += "\n[decoder.task]\n" + line
+    recipe = tmp_path / "velocity.toml"
+    recipe.write_text(text, encoding="utf-8")
+    theirs = {"decoder": "sample", "upsampler": "difference"}[stage]
+    with pytest.raises(RecipeError, match=f'predicts "{theirs}".* set prediction = "{theirs}"'):
+        train(stage, recipe, tmp_path / "run", steps=1, device="cpu", quiet=True, init=chain / "model")
+
+
+def test_a_trained_upsampler_draws_as_it_did_in_training(chain: Path):
+    [upsampler] = load_checkpoint(chain / "model", torch.device("cpu"), torch.float32).upsamplers
+    assert upsampler.network.difference
+    enlarged = torch.rand(1, *upsampler.shape) - 0.5
+    drawn = upsampler.run({"enlarged": enlarged}, None, generators([0]))
+    assert (upsampler.codec.encode(drawn) - enlarged).abs().mean() < 0.2  # a few steps from the enlarged picture
 
 
 def test_a_stage_needs_what_comes_before_it(tiny_recipe: Path, tmp_path: Path):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unclip.checkpoints import save_network
 from unclip.diffusion.denoiser import Schedule, add_noise
+from unclip.diffusion.noise import generators
 from unclip.errors import RecipeError
 from unclip.training.draws import draw_noise, random_known, to_picture, velocity_error
 from unclip.training.options import PREDICTIONS, check_sizes
@@ -241,6 +242,16 @@ def test_the_upsampler_draws_over_an_enlarged_crop(recipe: Recipe, clip: FrozenC
     assert (enlarged - images).abs().mean() < 0.03
 
 
+def test_an_upsampler_of_differences_begins_with_the_enlarged_picture(recipe: Recipe, clip: FrozenClip):
+    task = make("upsampler", recipe, clip, prediction="difference")
+    enlarged = pictures(32, 2)[0]
+    drawn = task.stage().run({"enlarged": task.codec.encode(enlarged)}, None, generators(range(2)))
+    torch.testing.assert_close(drawn, enlarged, atol=1e-5, rtol=0)
+    other = make("upsampler", recipe, clip, prediction="sample")
+    drawn = other.stage().run({"enlarged": task.codec.encode(enlarged)}, None, generators(range(2)))
+    assert (drawn - enlarged).abs().mean() > 0.1
+
+
 def test_spoiling_blurs_and_adds_noise_of_up_to_the_given_strength(recipe: Recipe, clip: FrozenClip):
     images = pictures(16, 64)[0]
     untouched = make("upsampler", recipe, clip, blur=0.0, noise=0.0).spoil(images, seeded())
@@ -319,6 +330,8 @@ def test_known_regions_are_boxes_or_all_but_boxes():
     assert all(whole)
     assert sum(share > 0 for share in shares) / 2000 == pytest.approx(0.3, abs=0.06)
     assert any(share > 0.9 for share in shares) and any(0 < share < 0.1 for share in shares)
+    halves = sum(bool((mask == mask[:, :1]).all()) and 0 < mask.mean() < 1 for mask in known[:, 0])  # as windows have
+    assert halves > 30
     assert not random_known(50, 16, 0.0, seeded()).any()
 
 

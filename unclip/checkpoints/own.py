@@ -54,7 +54,8 @@ def load_own(index: Mapping[str, Any], loader: Loader, name: str, revision: str 
     upsamplers = []
     if "upsampler" in stages:
         unet = loader.network("upsampler", UNet2DModel)
-        upsamplers.append(stage("upsampler", Upsampler(unet), **pictures("upsampler", unet)))
+        upsampler = Upsampler(unet, stages["upsampler"]["difference"])
+        upsamplers.append(stage("upsampler", upsampler, **pictures("upsampler", unet)))
     return Checkpoint(name, clip, prior, decoder, tuple(upsamplers), read_vocabulary(folder), revision=revision)
 
 
@@ -69,7 +70,8 @@ def load_clip(loader: Loader) -> Clip:
 
 
 def settings(folder: Path, index: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """A stage's sampler, steps and guidance, and of one that draws pictures the codec and the shape in its space.
+    """A stage's sampler, steps and guidance, and of one that draws pictures the codec, the shape in its space and
+    whether it adds what it says to the picture that it was given (of older ones, none does).
 
     Raises CheckpointError for anything that is missing or that no stage can have.
     """
@@ -87,6 +89,9 @@ def settings(folder: Path, index: Mapping[str, Any], part: str) -> dict[str, Any
             width, height = parse_size(stage["size"])
             found["codec"] = codec(stage["codec"])
             found["shape"] = found["codec"].latent_shape(height, width)
+            found["difference"] = stage.get("difference", False)
+            if not isinstance(found["difference"], bool):
+                raise CheckpointError(f"difference = {found['difference']!r} is neither true nor false")
     except (RequestError, CheckpointError, TypeError, ZeroDivisionError) as error:  # the last two: an odd codec
         raise CheckpointError(f"{folder / INDEX}, {part}: {error}; get the checkpoint anew") from None
     return found

@@ -18,12 +18,17 @@ def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class Upsampler(nn.Module):
-    """The U-Net, with its second input joined to the first. Convolutions only, so that it takes any size."""
+    """The U-Net, with its second input joined to the first. Convolutions only, so that it takes any size.
 
-    def __init__(self, unet: UNet2DModel):
+    difference: what the U-Net says is x0 less the enlarged picture. Where there is nothing to add, as on a flat
+    background, it then says nothing, and need not carry every pixel of the picture through its channels.
+    """
+
+    def __init__(self, unet: UNet2DModel, difference: bool = False):
         super().__init__()
-        self.unet = in_place(unet)
+        self.unet, self.difference = in_place(unet), difference
 
     def forward(self, x: Tensor, t: Tensor, enlarged: Tensor) -> Tensor:
         """Noised latent `b c h w` at timesteps `b`, and the enlarged small picture `b c h w` -> raw prediction."""
-        return self.unet(torch.cat([x, enlarged], dim=1), t).sample
+        output = self.unet(torch.cat([x, enlarged], dim=1), t).sample
+        return enlarged + output if self.difference else output

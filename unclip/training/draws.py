@@ -39,9 +39,14 @@ def velocity_error(output: Tensor, x_t: Tensor, x0: Tensor, t: Tensor, schedule:
 
 
 def random_known(count: int, size: int, share: float, generator: torch.Generator) -> Tensor:
-    """Masks `b 1 h w`, 1 = known: nothing known, or in `share` of the samples all but, or only, a random box."""
+    """Masks `b 1 h w`, 1 = known: nothing known, or in `share` of the samples all but, or only, a random box.
+
+    A third of each box's sides are moved out to the picture's: an outpainting's windows are known up to their border.
+    """
     given, inside = torch.rand(2, count, generator=generator)
     corners = torch.rand(2, 2, count, generator=generator).sort(dim=1).values * size  # axis, low and high, b
+    moved = torch.rand(2, 2, count, generator=generator) < 1 / 3
+    corners = torch.where(moved, torch.tensor([0.0, size])[:, None], corners)
     grid = torch.arange(size) + 0.5
     across = [(grid >= low[:, None]) & (grid < high[:, None]) for low, high in corners]  # b size, each
     box = across[0][:, :, None] & across[1][:, None, :]  # b h w

@@ -39,12 +39,13 @@ class DecoderOptions:
 @dataclass(frozen=True)
 class UpsamplerOptions:
     """The sizes in pixels, and how the small picture is spoiled: the decoder's own pictures are not perfect
-    (unCLIP, section 2.1, after SR3 and Cascaded Diffusion). blur and noise are the largest standard deviations."""
+    (unCLIP, section 2.1, after SR3 and Cascaded Diffusion). blur and noise are the largest standard deviations.
+    prediction: "difference" is x0 less the enlarged small picture."""
 
     size: int = within(256, 1, 4096)
     small: int = within(64, 1, 4096)
     crop: int = within(128, 1, 4096)
-    prediction: str = one_of("sample", PREDICTIONS)
+    prediction: str = one_of("difference", ("difference", *PREDICTIONS))
     noise_shift: float = within(0.0, -5, 5)
     patch: int = within(4, 1, 64)
     blur: float = within(0.6, 0, 2)

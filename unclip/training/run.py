@@ -71,6 +71,7 @@ def train(
             if start is not None and name not in resumed:
                 other_clip = name == "prior" and not same_weights(start / "clip", out / "model" / "clip")
                 start_from(task, start, MEASURED if other_clip else ())
+                check_prediction(name, task, start)
             fit(
                 task,
                 pictures(task.size),
@@ -106,6 +107,22 @@ def start_from(task: Task, model: Path, but: Collection[str] = ()) -> None:
             raise CheckpointError(
                 f"the {component} of {model} is not of the recipe's sizes: start from the model of this recipe"
             ) from None
+
+
+def check_prediction(name: str, task: Task, model: Path) -> None:
+    """Raise RecipeError unless the weights of `model` say what this task has them trained to say."""
+    if name == "clip":
+        return
+    theirs = read_json(model / f"{name}_scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
+    ours = task.schedule.prediction_type
+    if name == "upsampler":
+        theirs = "difference" if read_json(model / INDEX)["stages"][name].get("difference") else theirs
+        ours = "difference" if task.network.difference else ours
+    if theirs != ours:
+        raise RecipeError(
+            f'the {name} of {model} predicts "{theirs}", and this recipe\'s "{ours}": set prediction = "{theirs}" in '
+            f"[{name}.task], or train it anew"
+        )
 
 
 def stages_to_resume(names: list[str], out: Path) -> list[str]:
@@ -163,6 +180,8 @@ def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:
         sampling = asdict(recipe.stage(name).sampling)
         if name != "prior":
             sampling |= {"size": [task.output_size] * 2, "codec": task.codec.to_config()}
+        if name == "upsampler":
+            sampling["difference"] = task.network.difference
         index["stages"] = {**index["stages"], name: sampling}
     if recipe.data.get("kind") == "scenes":
         # The words that the training captions are made of: a prompt with others is told so.

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.batch.painter import Painter, stand_in
 from unclip.cli import main
-from unclip.cli.progress import BatchProgress
+from unclip.cli.progress import BatchProgress, Previews
 from unclip.errors import InputError
 
 INDEX = {"name": "painter", "stages": {"decoder": {"size": [8, 8]}, "upsampler": {"size": [16, 16]}}}
@@ -279,6 +279,34 @@ def test_a_default_that_no_request_has_is_refused_at_once():
     }  # fmt: skip
     with pytest.raises(InputError):
         checked_defaults({}, ["mode=generate", "stepz=2"])
+
+
+def test_previews_of_a_batch(tiny_model, tmp_path):
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "out"
+    prompts.write_text("a cat -- --seed 5\na dog -- --seed 9\na fox -- --seed 7 --size 16x16\n", encoding="utf-8")
+    drawing = ["--model", str(tiny_model), "--steps", "2", "--upsampler-steps", "1", "--preview"]
+    assert main(["batch", str(prompts), *drawing, "-o", str(out)]) == 0
+    steps = ["001-decoder", "002-decoder", "003-upsampler"]
+    large = [f"{picture}-{step}.png" for picture in ("0001-5", "0002-9") for step in steps]
+    names = [path.name for path in sorted((out / "previews").iterdir())]
+    assert names == [*large, "0003-7-001-decoder.png", "0003-7-002-decoder.png"]
+    assert main(["batch", str(prompts), *drawing, "-o", str(out)]) == 0  # all is there: nothing is drawn, nor previewed
+    assert not (out / "previews-2").exists()
+
+
+def test_previews_of_what_failed_and_is_drawn_again_overwrite_nothing(tmp_path):
+    image, told = Image.new("RGB", (8, 8)), []
+    previews = Previews(tmp_path / "previews", lambda *step: told.append(step))
+    previews.see("decoder", [image, image], [1, 2])
+    previews("decoder", 1, 2)  # and then the memory is full: one image at a time
+    for seed in (1, 2):
+        for step in (1, 2):
+            previews.see("decoder", [image], [seed])
+            previews("decoder", step, 2)
+    names = sorted(path.name for path in (tmp_path / "previews").iterdir())
+    again = [f"{picture}-00{step}-decoder.png" for picture in ("0003-1", "0004-2") for step in (1, 2)]
+    assert names == ["0001-1-001-decoder.png", "0002-2-001-decoder.png", *again]
+    assert told == [("decoder", 1, 2), *[("decoder", step, 2) for _ in range(2) for step in (1, 2)]]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

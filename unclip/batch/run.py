@@ -14,6 +14,7 @@ from unclip.batch.model import Model
 from unclip.batch.names import NameTemplate
 from unclip.batch.plan import Job, name_values
 from unclip.errors import UnclipError, is_out_of_memory
+from unclip.progress import Progress
 
 if TYPE_CHECKING:
     from unclip.front import Rankings
@@ -71,8 +72,11 @@ def run(
     *,
     batch_size: int = 16,
     stop: Callable[[], bool] = lambda: False,
+    watch: Progress | None = None,
 ) -> Totals:
     """Draw all jobs that the folder does not have yet. `stop` is asked before each micro-batch.
+
+    watch: told of each step in the place of `report`; a Watcher sees the pictures too.
 
     A micro-batch of which a part is done is drawn as a whole, so that a resumed run computes what an uninterrupted one
     would have. Raises UnclipError if pictures cannot be written; what fails while it is drawn is reported only.
@@ -88,7 +92,7 @@ def run(
             totals.stopped = True
             break
         report.drawing([job for job in batch if job.key in missing])
-        for drawn in draw(pipe, batch, limit, report, known):
+        for drawn in draw(pipe, batch, limit, report, known, watch):
             wanted = [(job, outcome) for job, outcome in drawn if job.key in missing]
             pictures = []
             for job, outcome in wanted:
@@ -137,7 +141,12 @@ def grouped(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
 
 
 def draw(
-    pipe: Unclip, batch: Sequence[Job], limit: list[int], report: Report, known: Rankings
+    pipe: Unclip,
+    batch: Sequence[Job],
+    limit: list[int],
+    report: Report,
+    known: Rankings,
+    watch: Progress | None = None,
 ) -> Iterator[list[tuple[Job, Result | Exception]]]:
     """Results of a micro-batch, or, for an image that cannot be drawn, the reason.
 
@@ -152,7 +161,7 @@ def draw(
             continue
         try:
             requests = [pipe.resolve(job.request) for job in part]
-            results = list(pipe.results([requests], report.step, limit[0], known))
+            results = list(pipe.results([requests], watch or report.step, limit[0], known))
         except Exception as error:  # whatever it is: a night's work must not end with one image
             memory = is_out_of_memory(error)
             if memory:

@@ -67,6 +67,7 @@ def batch(
     ] = False,
     grid: options.Grid = False,
     labels: options.Labels = False,
+    preview: options.Preview = False,
     open_result: options.Open = False,
     batch_size: Annotated[int, typer.Option(help="Images computed at a time.")] = 16,
     device: options.Device = "auto",
@@ -119,6 +120,7 @@ def batch(
             progress=progress,
             strict=strict,
             grid=Grid(labels) if grid else None,
+            preview=preview,
         )
         if dry_run:
             plan = settings(run_seed(out, seed, identity, write=False), prompts.folder)

@@ -62,9 +62,7 @@ class Drawing:
     ] = None
     grid: options.Grid = False
     labels: options.Labels = False
-    preview: Annotated[
-        bool, typer.Option("--preview", help="Write the picture of every step too, into a folder beside the result.")
-    ] = False
+    preview: options.Preview = False
     open_result: options.Open = False
     as_json: options.Json = False
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no notes.")] = False

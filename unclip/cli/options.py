@@ -35,6 +35,9 @@ Dtype = Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Precision of
 Format = Annotated[str, typer.Option("--format", metavar="png|jpg|webp", help="Of the files of the pictures.")]
 Grid = Annotated[bool, typer.Option("--grid", help="Put all pictures on one sheet too, grid.png in the folder.")]
 Labels = Annotated[bool, typer.Option("--labels", help="Prompts and seeds below the pictures of --grid.")]
+Preview = Annotated[
+    bool, typer.Option("--preview", help="Write the picture of every step too, into a folder beside the result.")
+]
 Open = Annotated[bool, typer.Option("--open", help="Show the result when it is done.")]
 Memory = Annotated[
     str, typer.Option(metavar="|".join(MEMORY), help="low: one network at a time; auto: by the free memory.")

@@ -4,7 +4,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -61,12 +61,13 @@ class Previews(Watcher):
     PICTURE counts what is drawn, in its order: images, candidates, windows of an edit.
     """
 
-    def __init__(self, folder: Path, progress: Progress) -> None:
+    def __init__(self, folder: Path, progress: Callable[[str, int, int], None]) -> None:
         self._folder = folder
         self._progress = progress
         self._drawn = self._step = self._together = 0
         self._stage = ""  # the first that has pictures
         self._ended = True
+        self._seeds: list[int] = []
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         self._progress(stage, done, total)
@@ -75,9 +76,10 @@ class Previews(Watcher):
     def see(self, stage: str, images: "Sequence[Image.Image]", seeds: Sequence[int]) -> None:
         if not self._stage:
             self._stage, self._folder = stage, new_folder(self._folder)
-        if self._ended and stage == self._stage:  # the next pictures
+        other = self._seeds != list(seeds)  # what failed is drawn again, in parts, before it has ended
+        if (self._ended or other) and stage == self._stage:  # the next pictures
             self._drawn, self._step, self._together = self._drawn + self._together, 0, len(images)
-        self._ended = False
+        self._ended, self._seeds = False, list(seeds)
         self._step += 1
         for number, (image, seed) in enumerate(zip(images, seeds, strict=True), start=self._drawn + 1):
             data = io.BytesIO()

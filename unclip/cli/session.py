@@ -17,7 +17,7 @@ from unclip.batch.rows import BadLine
 from unclip.batch.run import Output, Totals, run
 from unclip.batch.source import PromptFile
 from unclip.cli.interrupt import StopOnInterrupt
-from unclip.cli.progress import BatchProgress
+from unclip.cli.progress import BatchProgress, Previews
 from unclip.errors import InputError
 from unclip.files import write_atomic
 from unclip.sheet import layout, sheet, size_of
@@ -46,6 +46,7 @@ class Session:
     progress: BatchProgress
     strict: bool = False
     grid: Grid | None = None
+    preview: bool = False
 
     def dry_run(self, plan: Settings, out: Path) -> int:
         """Check every line and say what `run` would make; nothing is written."""
@@ -128,6 +129,7 @@ class Session:
                     self.progress,
                     batch_size=batch_size,
                     stop=lambda: interrupt.asked,
+                    watch=Previews(folder.path / "previews", self.progress.step) if self.preview else None,
                 )
         except KeyboardInterrupt:
             self.progress.close()

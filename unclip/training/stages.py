@@ -19,7 +19,7 @@ from unclip.models.clip import Clip, ClipConfig, TextEncoding, Tokenizer, contra
 from unclip.models.decoder import Decoder, TextEncoder, TextEncoderConfig, TextProjection, TextProjectionConfig
 from unclip.models.prior import Prior
 from unclip.stage import Stage
-from unclip.training.draws import draw_noise, random_known, to_picture, velocity_error
+from unclip.training.draws import draw_noise, to_picture, velocity_error, with_known
 from unclip.training.options import DecoderOptions, PriorOptions, decoder_size
 from unclip.training.parts import Examples, Loss, check_multiple, coarsest, new_part
 from unclip.training.recipe import StageRecipe, build
@@ -168,7 +168,7 @@ class DecoderTask:
         text = read(leave_out(captions, drop_text < self.options.text_drop))
         gone = (drop_embed < self.options.embed_drop)[:, None].to(images.device)
         embed = torch.where(gone, self.network.projection.null_embed, self.clip.image(images))
-        known = random_known(len(images), self.size, self.options.known, generator).to(images.device)
+        images, known = with_known(images, self.options.known, self.options.moved, generator)
         x0 = self.codec.encode(images)  # b c h w
         t, noise = draw_noise(x0, self.schedule, generator, self.options.noise_shift)
         heard = (torch.rand(len(images), generator=generator) >= self.options.pooled_drop).to(x0)

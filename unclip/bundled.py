@@ -68,6 +68,16 @@ def find_checkpoint(name: str | Path, download: bool = False) -> Path:
     )
 
 
+def predicted(folder: Path, stage: str) -> str:
+    """What a stage's network says: the `prediction_type` of its scheduler, or "difference" (see `Upsampler`)."""
+    stages = read_json(folder / INDEX).get("stages")
+    entry = stages.get(stage) if isinstance(stages, dict) else None
+    if isinstance(entry, dict) and entry.get("difference"):
+        return "difference"
+    config = read_json(folder / f"{stage}_scheduler" / "scheduler_config.json")
+    return str(config.get("prediction_type", "epsilon"))
+
+
 def components(index: dict) -> dict[str, str]:
     """The components that a model_index.json lists, and their classes. Raises CheckpointError for one outside."""
     found = {}

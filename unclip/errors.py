@@ -28,6 +28,10 @@ class RecipeError(InputError):
     """A training recipe is missing, has an unknown key, or holds a value that cannot be used."""
 
 
+class WriteError(UnclipError):
+    """What was made cannot be written: no room, or no permission."""
+
+
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """The one of `known` that was probably meant by `name`, for a message's "did you mean"; None if none is near."""
     return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), None)

@@ -50,7 +50,8 @@ class Known:
 class Stage:
     """A network, what it was trained to predict, and its default way of sampling.
 
-    network(x, t, **conditioning) takes x (`b *shape`) and t (`b`, int64) and returns what `schedule` says.
+    network(x, t, **conditioning) takes x (`b *shape`) and t (`b`, int64) and returns what `schedule` says. Conditioning
+    comes in the network's precision, but for what `network.exact` names, where it has that.
     last_network: the network of the last step, where that is another one. last_factor: what the last x0 of the sampler
     "unclip" is multiplied by (see `Schedule.last_factor`).
     shape: one item in the codec's space, without `b`. sampler, steps and guidance are defaults of `run`.
@@ -140,7 +141,11 @@ class Stage:
     def _bind(self, network: nn.Module, conditioning: Conditioning) -> Denoise:
         """A network with its conditioning, moved to its device and precision once, not at every step."""
         device, dtype = self._placement()
-        bound = {k: v.to(device, dtype if v.is_floating_point() else None) for k, v in conditioning.items()}
+        exact = getattr(network, "exact", ())
+        bound = {
+            k: v.to(device, dtype if v.is_floating_point() and k not in exact else None)
+            for k, v in conditioning.items()
+        }
         return denoiser(lambda x, t: network(x.to(dtype), t, **bound), self.schedule)
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from PIL import Image
 
 from unclip.errors import RequestError, UnclipError
+from unclip.progress import Watcher
 from unclip.request import Request, Result
 
 
@@ -39,6 +40,8 @@ class Painter:
                 raise OutOfMemoryError("no room")
             if any("bad" in request.prompt for request in batch):
                 raise UnclipError("the picture is not finite: use a lower guidance")
+            if isinstance(progress, Watcher):
+                progress.see("decoder", [Image.new("RGB", (8, 8))] * len(batch), [request.seed for request in batch])
             for request in batch:
                 digest = hashlib.sha256(f"{request.prompt} {request.seed}".encode()).digest()
                 image = Image.new("RGB", request.size, tuple(digest[:3]))

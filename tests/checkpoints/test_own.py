@@ -201,7 +201,8 @@ def test_a_weight_beyond_half_precision_is_not_written_as_infinity(network: nn.M
         (lambda index: index["stages"]["decoder"].update(codec=4), "decoder: "),
         (lambda index: index["stages"]["decoder"]["codec"].update(factor="4"), "decoder: "),
         (lambda index: index["stages"]["decoder"]["codec"].update(factor=0), "decoder: "),
-        (lambda index: index["stages"]["upsampler"].update(difference="no"), "difference = 'no' is neither true nor"),
+        (lambda index: index["stages"]["upsampler"].update(difference="no"), "difference = 'no' is nothing that"),
+        (lambda index: index["stages"]["decoder"].update(difference=True), "decoder: difference = True is nothing"),
     ],
 )
 def test_a_damaged_index(model: Path, change: Callable[[dict], object], message: str) -> None:

@@ -294,6 +294,19 @@ def test_previews_of_a_batch(tiny_model, tmp_path):
     assert not (out / "previews-2").exists()
 
 
+def test_no_room_for_a_preview_ends_the_run_as_no_room_for_a_picture_does(call, monkeypatch):
+    def full(path: Path, data: bytes) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unclip.cli.progress.write_atomic", full)
+    code, _, err = call("p.txt", "--preview")
+    assert code == 1 and err.splitlines()[-1].startswith(
+        "unclip: error: cannot write into 'out/previews' (No space left"
+    )
+    assert not manifest() and not Path("out/errors.jsonl").exists()
+    monkeypatch.undo()
+
+
 def test_previews_of_what_failed_and_is_drawn_again_overwrite_nothing(tmp_path):
     image, told = Image.new("RGB", (8, 8)), []
     previews = Previews(tmp_path / "previews", lambda *step: told.append(step))

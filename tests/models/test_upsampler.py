@@ -3,7 +3,10 @@ import torch
 from PIL import Image
 
 from tests.tiny import UPSAMPLER, tiny_network
+from unclip.diffusion.denoiser import Schedule
+from unclip.diffusion.noise import generators
 from unclip.models.upsampler import Upsampler, enlarge
+from unclip.stage import Stage
 
 
 def test_it_is_the_unet_with_the_enlarged_picture_as_more_channels() -> None:
@@ -19,6 +22,17 @@ def test_it_may_add_to_the_enlarged_picture() -> None:
     x, enlarged, t = torch.randn(2, 48, 8, 8), torch.randn(2, 48, 8, 8), torch.tensor([9, 9])
     adding = Upsampler(network.unet, difference=True)
     torch.testing.assert_close(adding(x, t, enlarged), enlarged + network(x, t, enlarged))
+
+
+def test_in_half_precision_the_enlarged_picture_is_not_rounded() -> None:
+    unet = tiny_network("UNet2DModel", UPSAMPLER).to(torch.bfloat16)
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    torch.nn.init.zeros_(unet.conv_out.bias)
+    enlarged = torch.rand(1, 48, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert not torch.equal(enlarged.to(torch.bfloat16).float(), enlarged)
+    stage = Stage("upsampler", Upsampler(unet, difference=True), Schedule(prediction_type="sample"), (48, 8, 8))
+    drawn = stage.run({"enlarged": enlarged}, None, generators([0]), steps=2, sampler="ddim")
+    assert torch.equal(drawn, enlarged)
 
 
 def test_it_takes_any_size() -> None:

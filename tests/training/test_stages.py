@@ -217,6 +217,26 @@ def test_the_decoder_sees_what_is_known_and_nothing_else(recipe: Recipe, clip: F
     assert not perfect.conditioning["hint"].any()
 
 
+def test_the_decoder_learns_windows_from_the_embedding_of_the_whole_picture(recipe: Recipe, clip: FrozenClip):
+    options = {"embed_drop": 0.0, "text_drop": 1.0, "pooled_drop": 1.0}
+    images, captions = pictures(16, 16)
+    told = {}
+    for moved in (0.0, 1.0):
+        torch.manual_seed(1)
+        task = make("decoder", recipe, clip, known=1.0, moved=moved, **options)
+        perfect = Perfect(task.codec.encode(images))
+        task.loss(perfect, images, captions, seeded())
+        told[moved] = perfect.conditioning
+        hint = perfect.conditioning["hint"]
+        seen = task.codec.decode(hint[:, :48])  # b 3 16 16
+        mask = hint[:, 48:].unflatten(1, (1, 16)).any(2)  # b 1 4 4: where anything is known
+        apart = ((seen != images) & (seen != 0)).flatten(1).any(1)
+        assert bool(apart.any()) == bool(moved)  # other pixels than the picture has there
+        if moved:
+            assert torch.stack([mask[..., 0, 0], mask[..., 0, -1], mask[..., -1, 0], mask[..., -1, -1]]).any(0).all()
+    assert torch.equal(told[0.0]["time_condition"], told[1.0]["time_condition"])
+
+
 def test_the_pooled_text_is_left_out_as_often_as_told(recipe: Recipe, clip: FrozenClip):
     def times(**options) -> Tensor:
         torch.manual_seed(1)
@@ -298,7 +318,7 @@ def test_timesteps_are_uniform_without_a_shift():
     assert draw_noise(torch.zeros(2000, 1), Schedule(num_train_timesteps=50), seeded())[0].max() == 49
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", PREDICTIONS["decoder"])
 def test_the_velocity_error_is_that_of_the_velocity_whatever_is_predicted(prediction: str):
     schedule = Schedule(prediction_type=prediction)
     x0, noise, wrong = (torch.randn(4, 3, 8, 8, generator=seeded(seed)) for seed in range(3))

@@ -26,7 +26,7 @@ from typing import Any
 
 from unclip import __version__
 from unclip.batch.model import Model
-from unclip.errors import InputError, UnclipError
+from unclip.errors import InputError, WriteError
 from unclip.files import check_writable, write_atomic
 
 MANIFEST, ERRORS, PRIVATE = "manifest.jsonl", "errors.jsonl", ".unclip"
@@ -217,10 +217,10 @@ def run_seed(path: str | Path, given: int | None, model: Model, *, write: bool =
     return seed if given is None else given
 
 
-def disk_full(error: OSError, folder: Path) -> UnclipError:
+def disk_full(error: OSError, folder: Path) -> WriteError:
     """An error of the system while a picture was written, as one line."""
     reason = error.strerror or str(error)
-    return UnclipError(f"cannot write into {str(folder)!r} ({reason}); make room, and run the same command again")
+    return WriteError(f"cannot write into {str(folder)!r} ({reason}); make room, and run the same command again")
 
 
 def _owner(path: Path) -> str:

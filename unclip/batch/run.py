@@ -13,7 +13,7 @@ from unclip.batch.folder import Folder, Picture, disk_full
 from unclip.batch.model import Model
 from unclip.batch.names import NameTemplate
 from unclip.batch.plan import Job, name_values
-from unclip.errors import UnclipError, is_out_of_memory
+from unclip.errors import UnclipError, WriteError, is_out_of_memory
 from unclip.progress import Progress
 
 if TYPE_CHECKING:
@@ -161,7 +161,9 @@ def draw(
             continue
         try:
             requests = [pipe.resolve(job.request) for job in part]
-            results = list(pipe.results([requests], watch or report.step, limit[0], known))
+            results = list(pipe.results([requests], report.step if watch is None else watch, limit[0], known))
+        except WriteError:  # of a preview: the pictures would find no room either
+            raise
         except Exception as error:  # whatever it is: a night's work must not end with one image
             memory = is_out_of_memory(error)
             if memory:

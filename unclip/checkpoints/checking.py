@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from unclip import hub
-from unclip.bundled import INDEX, components
+from unclip.bundled import INDEX, components, predicted
 from unclip.checkpoints.loading import load_checkpoint
 from unclip.checkpoints.networks import empty_network, shapes_of
 from unclip.checkpoints.tensors import check_fit, files_of, tensor_shapes
@@ -46,7 +46,8 @@ def check_part(folder: Path) -> str:
     """What a component is. Raises CheckpointError if it is damaged."""
     if (folder / "scheduler_config.json").is_file():
         schedule = Schedule.from_config(read_json(folder / "scheduler_config.json"))
-        return f"{schedule.prediction_type}, {schedule.variance_type}"
+        difference = predicted(folder.parent, folder.name.removesuffix("_scheduler")) == "difference"
+        return f"{'difference' if difference else schedule.prediction_type}, {schedule.variance_type}"
     if (folder / "tokenizer_config.json").is_file():
         check_tokenizer(folder)
         return "the tokenizer of CLIP"

@@ -54,8 +54,17 @@ def load_own(index: Mapping[str, Any], loader: Loader, name: str, revision: str 
     upsamplers = []
     if "upsampler" in stages:
         unet = loader.network("upsampler", UNet2DModel)
-        upsampler = Upsampler(unet, stages["upsampler"]["difference"])
-        upsamplers.append(stage("upsampler", upsampler, **pictures("upsampler", unet)))
+        drawn, difference = pictures("upsampler", unet), stages["upsampler"]["difference"]
+        upsampler = stage("upsampler", Upsampler(unet, difference), **drawn)
+        if difference and (upsampler.schedule.prediction_type, unet.config.out_channels) != (
+            "sample",
+            drawn["shape"][0],
+        ):
+            raise CheckpointError(
+                f"{folder / INDEX}, upsampler: difference needs a scheduler that predicts sample and a network without "
+                "a variance; get the checkpoint anew"
+            )
+        upsamplers.append(upsampler)
     return Checkpoint(name, clip, prior, decoder, tuple(upsamplers), read_vocabulary(folder), revision=revision)
 
 
@@ -70,8 +79,8 @@ def load_clip(loader: Loader) -> Clip:
 
 
 def settings(folder: Path, index: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """A stage's sampler, steps and guidance, and of one that draws pictures the codec, the shape in its space and
-    whether it adds what it says to the picture that it was given (of older ones, none does).
+    """A stage's sampler, steps and guidance, and of one that draws pictures the codec and the shape in its space; of an
+    upsampler, whether it adds what it says to the picture that it was given (of older ones, none does).
 
     Raises CheckpointError for anything that is missing or that no stage can have.
     """
@@ -89,9 +98,9 @@ def settings(folder: Path, index: Mapping[str, Any], part: str) -> dict[str, Any
             width, height = parse_size(stage["size"])
             found["codec"] = codec(stage["codec"])
             found["shape"] = found["codec"].latent_shape(height, width)
-            found["difference"] = stage.get("difference", False)
-            if not isinstance(found["difference"], bool):
-                raise CheckpointError(f"difference = {found['difference']!r} is neither true nor false")
+        found["difference"] = stage.get("difference", False)
+        if found["difference"] not in ((True, False) if part == "upsampler" else (False,)):
+            raise CheckpointError(f"difference = {found['difference']!r} is nothing that it can have")
     except (RequestError, CheckpointError, TypeError, ZeroDivisionError) as error:  # the last two: an odd codec
         raise CheckpointError(f"{folder / INDEX}, {part}: {error}; get the checkpoint anew") from None
     return found

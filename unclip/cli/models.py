@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from unclip import hub
-from unclip.bundled import INDEX, bundled_models, find_checkpoint, missing_parts, weight_files
+from unclip.bundled import INDEX, bundled_models, find_checkpoint, missing_parts, predicted, weight_files
 from unclip.cli import options
 from unclip.errors import CheckpointError, InputError
 from unclip.files import check_writable, read_json
@@ -185,6 +185,8 @@ def _schedules(folder: Path) -> Iterator[str]:
         config = read_json(path)
         told = [str(config[key]) for key in ("prediction_type", "variance_type", "beta_schedule") if config.get(key)]
         stage = path.parent.name.removesuffix("_scheduler")
+        if predicted(folder, stage) == "difference":
+            told[:1] = ["difference"]
         yield f"{stage:<12}predicts {', '.join(told) or 'what is usual'}"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from unclip.batch.estimate import Amount, spoken_bytes, spoken_time
+from unclip.batch.folder import disk_full
 from unclip.batch.names import slug
 from unclip.batch.plan import Job
 from unclip.batch.run import Totals
@@ -74,12 +75,18 @@ class Previews(Watcher):
         self._ended = done == total
 
     def see(self, stage: str, images: "Sequence[Image.Image]", seeds: Sequence[int]) -> None:
+        try:
+            self._write(stage, images, list(seeds))
+        except OSError as error:
+            raise disk_full(error, self._folder) from error
+
+    def _write(self, stage: str, images: "Sequence[Image.Image]", seeds: list[int]) -> None:
         if not self._stage:
             self._stage, self._folder = stage, new_folder(self._folder)
-        other = self._seeds != list(seeds)  # what failed is drawn again, in parts, before it has ended
+        other = self._seeds != seeds  # what failed is drawn again, in parts, before it has ended
         if (self._ended or other) and stage == self._stage:  # the next pictures
             self._drawn, self._step, self._together = self._drawn + self._together, 0, len(images)
-        self._ended, self._seeds = False, list(seeds)
+        self._ended, self._seeds = False, seeds
         self._step += 1
         for number, (image, seed) in enumerate(zip(images, seeds, strict=True), start=self._drawn + 1):
             data = io.BytesIO()

@@ -21,14 +21,18 @@ class Upsampler(nn.Module):
     """The U-Net, with its second input joined to the first. Convolutions only, so that it takes any size.
 
     difference: what the U-Net says is x0 less the enlarged picture. Where there is nothing to add, as on a flat
-    background, it then says nothing, and need not carry every pixel of the picture through its channels.
+    background, it then says nothing, and need not carry every pixel of the picture through its channels. No schedule
+    knows of it, for none knows the enlarged picture: to the schedule, what comes out is x0 ("sample").
     """
+
+    exact = ("enlarged",)
+    """Conditioning that is to keep its own precision: a sum in bfloat16 rounds a pixel to half a level of 255."""
 
     def __init__(self, unet: UNet2DModel, difference: bool = False):
         super().__init__()
         self.unet, self.difference = in_place(unet), difference
 
     def forward(self, x: Tensor, t: Tensor, enlarged: Tensor) -> Tensor:
-        """Noised latent `b c h w` at timesteps `b`, and the enlarged small picture `b c h w` -> raw prediction."""
-        output = self.unet(torch.cat([x, enlarged], dim=1), t).sample
+        """Noised latent `b c h w` at timesteps `b`, and the enlarged small picture `b c h w` -> what it predicts."""
+        output = self.unet(torch.cat([x, enlarged.to(x.dtype)], dim=1), t).sample
         return enlarged + output if self.difference else output

@@ -41,9 +41,10 @@ def velocity_error(output: Tensor, x_t: Tensor, x0: Tensor, t: Tensor, schedule:
 def with_known(
     images: Tensor, share: float, moved: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:  # b 3 s s, b 1 s s
-    """Pictures `b 3 s s` to inpaint and their masks, 1 = known, in `share` of them anything.
+    """Pictures `b 3 s s` to draw, and masks of what a decoder is told of them, 1 = known: of most, nothing.
 
-    `moved` of those with something known are `random_windows`; the others are as they were, with `random_known`.
+    In `share` of them something is known: of `moved` of those, as `random_windows` has it, which changes the picture
+    too, and else as `random_known` has it.
     """
     known = random_known(len(images), images.shape[-1], share, generator).to(images)
     if not moved:
@@ -77,18 +78,18 @@ def random_windows(images: Tensor, generator: torch.Generator) -> tuple[Tensor, 
     out of it on that side, wholly at most. Behind it its border goes on: for pictures whose border is flat.
     """
     count, size = len(images), images.shape[-1]
-    far, near = torch.rand(2, 2, count, generator=generator)  # axis b, each
-    back, still = torch.rand(2, 2, count, generator=generator) < 0.5
+    shift, length = torch.rand(2, 2, count, generator=generator)  # axis b, each
+    backwards, still = torch.rand(2, 2, count, generator=generator) < 0.5
     still[1] &= ~still[0]  # it moves along one axis at least
     position = torch.arange(size)
-    moved = (far * size).round().long()
-    moved = torch.where(back, -moved, moved).masked_fill(still, 0)
-    y, x = (position + moved[..., None]).clamp(0, size - 1).to(images.device)  # b s, each
+    shift = (shift * size).round().long()
+    shift = torch.where(backwards, -shift, shift).masked_fill(still, 0)[..., None]
+    y, x = (position + shift).clamp(0, size - 1).to(images.device)  # b s, each
     item = torch.arange(count, device=images.device)[:, None, None]
     windows = images[item, :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)  # b 3 s s
-    length = ((0.25 + 0.5 * near) * size).round()[..., None]
-    free = torch.where(back[..., None], position < size - length, position >= length) | still[..., None]  # axis b s
-    return windows, 1 - (free[0][:, None, :, None] & free[1][:, None, None, :]).to(images)
+    length = ((0.25 + 0.5 * length) * size).round()[..., None]  # of what is known
+    free = torch.where(backwards[..., None], position < size - length, position >= length) | still[..., None]
+    return windows, 1 - (free[0][:, None, :, None] & free[1][:, None, None, :]).to(images)  # free: axis b s
 
 
 def to_picture(images: Tensor, columns: int) -> Image.Image:

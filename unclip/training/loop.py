@@ -9,7 +9,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +34,7 @@ class Task(Protocol):
 
     network: nn.Module
     size: int  # of the pictures it wants
+    predicts: str  # what the network says: what its weights mean
 
     def loss(
         self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator
@@ -71,11 +72,13 @@ def fit(
     device: torch.device,
     resume: bool = False,
     quiet: bool = False,
+    meaning: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Train `task.network` and return it with its averaged (EMA) weights.
 
     `folder` receives the state of the run (unclip.training.state), loss.csv, samples/ and TensorBoard events where that
-    is installed. An interrupt saves the state before it ends the run. Raises RecipeError when the loss is no number
+    is installed. An interrupt saves the state before it ends the run. meaning: what the weights mean besides their
+    shapes (`parts.meaning`); a state of another meaning is not resumed. Raises RecipeError when the loss is no number
     any more, CheckpointError when there is nothing to resume or it does not fit.
     """
     if device.type == "cuda" and device.index is not None:
@@ -85,7 +88,7 @@ def fit(
     if accelerator.num_processes > 1:
         raise RecipeError("training runs in one process: start it with `unclip train`, not with `accelerate launch`")
     task.network.to(accelerator.device, memory_format=torch.channels_last).train()
-    state = State(task.network, settings)
+    state = State(task.network, settings, meaning or {})
     if resume:
         state.load(folder)
     progress, adam = state.progress, state.adam

@@ -7,7 +7,11 @@ from unclip.training.recipe import Recipe, StageRecipe, build, check_type, one_o
 
 # The loss is the error of the velocity, hence of x0. What is wrong with a predicted noise counts 20,000-fold in x0 at
 # the last timesteps: nothing would be learned.
-PREDICTIONS = ("sample", "v_prediction")
+PREDICTIONS = {
+    "prior": ("sample",),
+    "decoder": ("sample", "v_prediction"),
+    "upsampler": ("difference", "sample", "v_prediction"),
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class DecoderOptions:
     is told all by the pooled state, the same everywhere in the picture, never learns to attend: it knows which two
     objects are wanted, and cannot tell which goes where."""
 
-    prediction: str = one_of("sample", PREDICTIONS)
+    prediction: str = one_of("sample", PREDICTIONS["decoder"])
     noise_shift: float = within(1.0, -5, 5)
     patch: int = within(4, 1, 64)
     embed_drop: float = within(0.1, 0, 1)
@@ -44,16 +48,25 @@ class DecoderOptions:
 class UpsamplerOptions:
     """The sizes in pixels, and how the small picture is spoiled: the decoder's own pictures are not perfect
     (unCLIP, section 2.1, after SR3 and Cascaded Diffusion). blur and noise are the largest standard deviations.
-    prediction: "difference" is x0 less the enlarged small picture."""
+    prediction: "difference" is x0 less the enlarged small picture, with which an upsampler begins, and which it need
+    not learn to repeat."""
 
     size: int = within(256, 1, 4096)
     small: int = within(64, 1, 4096)
     crop: int = within(128, 1, 4096)
-    prediction: str = one_of("difference", ("difference", *PREDICTIONS))
+    prediction: str = one_of("difference", PREDICTIONS["upsampler"])
     noise_shift: float = within(0.0, -5, 5)
     patch: int = within(4, 1, 64)
     blur: float = within(0.6, 0, 2)
     noise: float = within(0.06, 0, 1)
+
+
+def prediction(recipe: Recipe, stage: str) -> str:
+    """What the network of a recipe's stage, other than CLIP, is to say. Raises RecipeError for what it cannot."""
+    if stage == "prior":
+        return "sample"
+    options = {"decoder": DecoderOptions, "upsampler": UpsamplerOptions}[stage]
+    return build(options, recipe.stage(stage).task, f"{recipe.source} [{stage}.task]").prediction
 
 
 def decoder_size(recipe: StageRecipe) -> int:

@@ -1,12 +1,14 @@
-"""What the tasks of all stages share: a fresh network from a recipe's settings, and the checks of its sizes."""
+"""What the tasks of all stages share: fresh networks of a recipe's settings, and checks of their sizes and meaning."""
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from unclip.checkpoints import DIFFUSERS, new_network
+from unclip.checkpoints import DIFFUSERS, network_config, new_network
 from unclip.errors import CheckpointError, RecipeError
 from unclip.training.recipe import check_keys, check_type
 
@@ -28,6 +30,26 @@ def new_part(name: str, settings: Mapping[str, Any], computed: Mapping[str, Any]
         return new_network(name, {**settings, **computed})
     except CheckpointError as error:
         raise RecipeError(f"{where}: {error}") from None
+
+
+def meaning(networks: Mapping[str, nn.Module], predicts: str) -> dict[str, Any]:
+    """What weights mean besides their shapes, as JSON: what is predicted, and the settings of each network."""
+    settings = {
+        f"{name} {key}": value
+        for name, network in networks.items()
+        for key, value in network_config(network).items()
+        if key not in ("sample_size", "dropout")  # these may change on the way
+    }
+    return json.loads(json.dumps({"prediction": predicts, **settings}))
+
+
+def check_meaning(where: Path, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if weights in `where` mean something else than a recipe's: shapes alone do not tell."""
+    for key in ours.keys() & theirs.keys():
+        if ours[key] != theirs[key]:
+            raise CheckpointError(
+                f"{where} has {key} = {theirs[key]!r}, and the recipe {ours[key]!r}: take the recipe that it came from"
+            )
 
 
 def coarsest(patch: int, unet: nn.Module) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from unclip import __version__
-from unclip.bundled import INDEX, find_checkpoint
+from unclip.bundled import INDEX, find_checkpoint, predicted
 from unclip.checkpoints import load_network, read_json, read_tensors, save_network, write_json
 from unclip.device import pick_device
 from unclip.errors import CheckpointError, DataError, InputError, RecipeError
@@ -19,7 +19,8 @@ from unclip.training.captions import vocabulary
 from unclip.training.data import open_dataset
 from unclip.training.images import Sample
 from unclip.training.loop import Task, fit
-from unclip.training.options import check_sizes
+from unclip.training.options import PREDICTIONS, check_sizes, prediction
+from unclip.training.parts import check_meaning, meaning
 from unclip.training.progress import Budget
 from unclip.training.recipe import Recipe, load_recipe
 from unclip.training.sprites import load_nouns
@@ -60,6 +61,8 @@ def train(
         raise InputError(f"{there[0]} holds a run already: add --resume to go on, or choose another --out")
     opened = cache(partial(dataset, loaded))  # to list a folder or walk through shards may take minutes
     start = None if init is None else find_checkpoint(init)
+    if start is not None:
+        check_predictions([name for name in names if name not in resumed], loaded, start)
     if start is not None and "clip" not in names and not (out / "model" / "clip").exists():
         save_network(load_network(start / "clip"), out / "model" / "clip")
     with torch.random.fork_rng():  # the seeds below are not the caller's
@@ -71,7 +74,6 @@ def train(
             if start is not None and name not in resumed:
                 other_clip = name == "prior" and not same_weights(start / "clip", out / "model" / "clip")
                 start_from(task, start, MEASURED if other_clip else ())
-                check_prediction(name, task, start)
             fit(
                 task,
                 pictures(task.size),
@@ -82,6 +84,7 @@ def train(
                 device=where,
                 resume=name in resumed,
                 quiet=quiet,
+                meaning=meaning(task.networks(), task.predicts),
             )
             export(name, task, loaded, out / "model")
     return out / "model"
@@ -107,22 +110,21 @@ def start_from(task: Task, model: Path, but: Collection[str] = ()) -> None:
             raise CheckpointError(
                 f"the {component} of {model} is not of the recipe's sizes: start from the model of this recipe"
             ) from None
+        theirs = {f"{component} {key}": value for key, value in read_json(model / component / "config.json").items()}
+        check_meaning(model, meaning({component: network}, task.predicts), theirs)
 
 
-def check_prediction(name: str, task: Task, model: Path) -> None:
-    """Raise RecipeError unless the weights of `model` say what this task has them trained to say."""
-    if name == "clip":
-        return
-    theirs = read_json(model / f"{name}_scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
-    ours = task.schedule.prediction_type
-    if name == "upsampler":
-        theirs = "difference" if read_json(model / INDEX)["stages"][name].get("difference") else theirs
-        ours = "difference" if task.network.difference else ours
-    if theirs != ours:
-        raise RecipeError(
-            f'the {name} of {model} predicts "{theirs}", and this recipe\'s "{ours}": set prediction = "{theirs}" in '
-            f"[{name}.task], or train it anew"
-        )
+def check_predictions(names: Collection[str], recipe: Recipe, model: Path) -> None:
+    """Raise RecipeError unless the stages of `model` predict what the recipe's do: before hours go into the first."""
+    for name in names:
+        if name == "clip":
+            continue
+        ours, theirs = prediction(recipe, name), predicted(model, name)
+        if theirs != ours:
+            allowed = (
+                f'set prediction = "{theirs}" in [{name}.task]' if theirs in PREDICTIONS[name] else "train it anew"
+            )
+            raise RecipeError(f'the {name} of {model} predicts "{theirs}", and this recipe\'s "{ours}": {allowed}')
 
 
 def stages_to_resume(names: list[str], out: Path) -> list[str]:

@@ -28,6 +28,8 @@ from unclip.training.recipe import StageRecipe, build
 class ClipTask:
     """CLIP's contrastive objective over a batch of pictures and their captions."""
 
+    predicts = "embeddings"
+
     def __init__(self, recipe: StageRecipe):
         where = f"{recipe.source} [clip.model]"
         config = build(ClipConfig, recipe.model, where)
@@ -89,6 +91,8 @@ def leave_out(captions: list[str], drop: Tensor) -> list[str]:
 class PriorTask:
     """The prior's objective: the clean embedding, by mean squared error (unCLIP, equation 2)."""
 
+    predicts = "sample"
+
     def __init__(self, recipe: StageRecipe, clip: FrozenClip, examples: Examples):
         self.options = build(PriorOptions, recipe.task, f"{recipe.source} [prior.task]")
         self.clip = clip
@@ -96,7 +100,7 @@ class PriorTask:
         sizes = {"embedding_dim": config.embed_dim, "num_embeddings": config.context_length}
         self.network = Prior(new_part("PriorTransformer", recipe.model, sizes, f"{recipe.source} [prior.model]"))
         self.size = config.image_size
-        self.schedule = Schedule(prediction_type="sample", clip=5.0)
+        self.schedule = Schedule(prediction_type=self.predicts, clip=5.0)
         embeds = torch.cat([clip.image(part) for part in examples(self.size, 2048)[0].split(256)])
         transformer = self.network.transformer
         for parameter, value in (
@@ -158,7 +162,8 @@ class DecoderTask:
         own_text = own_text_encoder(clip.clip) if self.options.own_text else None
         self.network = Decoder(TextProjection(projection), unet, shape[0], own_text).to(clip.device)
         self._see_all_directions(*examples(self.size, 512))
-        self.schedule = Schedule(prediction_type=self.options.prediction, clip=1.0)
+        self.predicts = self.options.prediction
+        self.schedule = Schedule(prediction_type=self.predicts, clip=1.0)
         self.shape = shape
         self.examples = examples
 
@@ -168,8 +173,9 @@ class DecoderTask:
         text = read(leave_out(captions, drop_text < self.options.text_drop))
         gone = (drop_embed < self.options.embed_drop)[:, None].to(images.device)
         embed = torch.where(gone, self.network.projection.null_embed, self.clip.image(images))
-        images, known = with_known(images, self.options.known, self.options.moved, generator)
-        x0 = self.codec.encode(images)  # b c h w
+        # The embedding above is of the whole picture, as the prior's of its caption is, whatever a window shows of it.
+        shown, known = with_known(images, self.options.known, self.options.moved, generator)
+        x0 = self.codec.encode(shown)  # b c h w
         t, noise = draw_noise(x0, self.schedule, generator, self.options.noise_shift)
         heard = (torch.rand(len(images), generator=generator) >= self.options.pooled_drop).to(x0)
         conditioning = self.network.condition(embed, text, x0, self.codec.encode_mask(known), pooled=heard)

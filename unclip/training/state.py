@@ -6,9 +6,10 @@ it too, with the moments started anew.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from unclip.errors import CheckpointError
 from unclip.files import write_atomic
+from unclip.training.parts import check_meaning
 from unclip.training.progress import Progress
 from unclip.training.recipe import Fit
 
@@ -26,10 +28,14 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
 
 
 class State:
-    """What training changes. `network` must already be on its device and in its memory format."""
+    """What training changes. `network` must already be on its device and in its memory format.
 
-    def __init__(self, network: nn.Module, fit: Fit):
+    meaning: what the weights mean besides their shapes (`parts.meaning`); a run resumes from no other.
+    """
+
+    def __init__(self, network: nn.Module, fit: Fit, meaning: Mapping[str, Any]):
         self.progress = Progress()
+        self.meaning = meaning
         self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
         decayed = [p for p in self.parameters.values() if p.ndim > 1]
@@ -81,7 +87,8 @@ class State:
     def write(self, path: Path, tensors: dict[str, Tensor]) -> None:
         """Tensors and the progress into one file, atomically."""
         tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        write_atomic(path, serialize(tensors, metadata={"progress": json.dumps(vars(self.progress))}))
+        metadata = {"progress": json.dumps(vars(self.progress)), "meaning": json.dumps(self.meaning)}
+        write_atomic(path, serialize(tensors, metadata=metadata))
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote, or else what `save_portable` did; nothing is changed unless all of it fits.
@@ -96,6 +103,9 @@ class State:
                 progress = Progress(**json.loads(file.metadata()["progress"]))
                 shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no dict)
                 self.check(path, shapes)
+                # States of before there was "difference" do not say what they are.
+                older = {} if self.meaning.get("prediction") != "difference" else {"prediction": "sample"}
+                check_meaning(path, self.meaning, json.loads(file.metadata().get("meaning", json.dumps(older))))
                 for name, parameter in self.parameters.items():
                     with torch.no_grad():
                         parameter.copy_(file.get_tensor(f"weights.{name}"))

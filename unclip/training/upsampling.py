@@ -42,12 +42,13 @@ class UpsamplerTask:
             check_multiple(where, key, value, math.lcm(side, self.size // self.options.small))
         if self.options.crop > self.size:
             raise RecipeError(f"{where}: crop = {self.options.crop} is larger than size = {self.size}")
-        difference = self.options.prediction == "difference"
+        self.predicts = self.options.prediction
+        difference = self.predicts == "difference"
         if difference:  # begin with the enlarged picture as it is
             nn.init.zeros_(unet.conv_out.weight)
             nn.init.zeros_(unet.conv_out.bias)
         self.network = Upsampler(unet, difference)
-        self.schedule = Schedule(prediction_type="sample" if difference else self.options.prediction, clip=1.0)
+        self.schedule = Schedule(prediction_type="sample" if difference else self.predicts, clip=1.0)
         self.examples = examples
 
     def shrink(self, images: Tensor) -> Tensor:

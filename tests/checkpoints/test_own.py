@@ -212,6 +212,16 @@ def test_a_damaged_index(model: Path, change: Callable[[dict], object], message:
     assert message in found
 
 
+def test_a_difference_is_of_x0(model: Path) -> None:
+    edit_json(model / "model_index.json", lambda index: index["stages"]["upsampler"].update(difference=True))
+    schedule = model / "upsampler_scheduler" / "scheduler_config.json"
+    edit_json(schedule, lambda config: config.update(prediction_type="sample"))
+    [upsampler] = load_checkpoint(model, CPU, torch.float32).upsamplers
+    assert upsampler.network.difference
+    edit_json(schedule, lambda config: config.update(prediction_type="epsilon"))
+    assert "difference needs a scheduler that predicts sample" in failure(load_checkpoint, model, CPU, torch.float32)
+
+
 @pytest.mark.parametrize("words", [None, "a cat", [["a"]]])
 def test_a_damaged_vocabulary(model: Path, words: object) -> None:
     edit_json(model / "vocabulary.json", lambda value: value.update(words=words))

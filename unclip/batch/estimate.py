@@ -13,7 +13,7 @@ from unclip.batch.model import Model
 from unclip.request import Request, size_text
 
 # Of the model "stickers" on two server cores at its defaults: 64x64, and what the upsampler to 256x256 adds.
-_PRIOR_STEP, _DECODER_STEP, _UPSAMPLER_STEP = 0.004, 0.015, 0.025  # seconds an image
+_PRIOR_STEP, _DECODER_STEP, _UPSAMPLER_STEP = 0.002, 0.006, 0.012  # seconds an image
 _PRIOR_STEPS, _DECODER_STEPS, _UPSAMPLER_STEPS = 10, 8, 2
 _BYTES_A_PIXEL = {"png": 1.2, "jpg": 0.5, "jpeg": 0.5, "webp": 0.3}
 _BYTES_OF_RECORD = 3000  # in the file and in the manifest

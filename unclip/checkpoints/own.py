@@ -56,10 +56,8 @@ def load_own(index: Mapping[str, Any], loader: Loader, name: str, revision: str 
         unet = loader.network("upsampler", UNet2DModel)
         drawn, difference = pictures("upsampler", unet), stages["upsampler"]["difference"]
         upsampler = stage("upsampler", Upsampler(unet, difference), **drawn)
-        if difference and (upsampler.schedule.prediction_type, unet.config.out_channels) != (
-            "sample",
-            drawn["shape"][0],
-        ):
+        says = upsampler.schedule.prediction_type, unet.config.out_channels
+        if difference and says != ("sample", upsampler.shape[0]):
             raise CheckpointError(
                 f"{folder / INDEX}, upsampler: difference needs a scheduler that predicts sample and a network without "
                 "a variance; get the checkpoint anew"

@@ -45,10 +45,10 @@ def meaning(networks: Mapping[str, nn.Module], predicts: str) -> dict[str, Any]:
 
 def check_meaning(where: Path, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     """Raise CheckpointError if weights in `where` mean something else than a recipe's: shapes alone do not tell."""
-    for key in ours.keys() & theirs.keys():
-        if ours[key] != theirs[key]:
+    for key, value in ours.items():  # what one of the two does not say was not there yet, or is no more
+        if key in theirs and theirs[key] != value:
             raise CheckpointError(
-                f"{where} has {key} = {theirs[key]!r}, and the recipe {ours[key]!r}: take the recipe that it came from"
+                f"{where} has {key} = {theirs[key]!r}, and the recipe {value!r}: take the recipe that it came from"
             )
 
 

@@ -103,9 +103,10 @@ class State:
                 progress = Progress(**json.loads(file.metadata()["progress"]))
                 shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no dict)
                 self.check(path, shapes)
-                # States of before there was "difference" do not say what they are.
-                older = {} if self.meaning.get("prediction") != "difference" else {"prediction": "sample"}
-                check_meaning(path, self.meaning, json.loads(file.metadata().get("meaning", json.dumps(older))))
+                if "meaning" in file.metadata():
+                    check_meaning(path, self.meaning, json.loads(file.metadata()["meaning"]))
+                elif self.meaning.get("prediction") == "difference":  # older states do not say; none of them is one
+                    check_meaning(path, self.meaning, {"prediction": "sample"})
                 for name, parameter in self.parameters.items():
                     with torch.no_grad():
                         parameter.copy_(file.get_tensor(f"weights.{name}"))

@@ -1,6 +1,5 @@
 """What each stage trains: losses that vanish for a perfect network, gradients everywhere, what is drawn and dropped."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from unclip.checkpoints import save_network
 from unclip.diffusion.denoiser import Schedule, add_noise
 from unclip.diffusion.noise import generators
 from unclip.errors import RecipeError
-from unclip.training.draws import draw_noise, random_known, random_windows, to_picture, velocity_error, with_known
+from unclip.training.draws import draw_noise, to_picture, velocity_error
 from unclip.training.options import PREDICTIONS, check_sizes
 from unclip.training.recipe import Recipe, load_recipe
 from unclip.training.stages import ClipTask, DecoderTask, FrozenClip, PriorTask, whiten_
@@ -331,67 +330,6 @@ def test_the_velocity_error_is_that_of_the_velocity_whatever_is_predicted(predic
     output, best = {"sample": (guess, x0), "v_prediction": (v_hat, v)}[prediction]
     torch.testing.assert_close(velocity_error(output, x_t, x0, t, schedule), F.mse_loss(v_hat, v))
     assert velocity_error(best, x_t, x0, t, schedule).item() == pytest.approx(0, abs=1e-8)
-
-
-def boxes(known: Tensor) -> Iterator[tuple[float, bool]]:
-    """Share of a mask that is known, and whether one of its two values fills exactly a box."""
-    for mask in known[:, 0].bool():
-        yield mask.float().mean().item(), any(is_box(part) for part in (mask, ~mask))
-
-
-def is_box(mask: Tensor) -> bool:
-    return torch.equal(mask, mask.any(1)[:, None] & mask.any(0)[None])
-
-
-def test_known_regions_are_boxes_or_all_but_boxes():
-    known = random_known(2000, 16, 0.3, seeded())
-    assert known.shape == (2000, 1, 16, 16) and set(known.unique().tolist()) == {0.0, 1.0}
-    shares, whole = zip(*boxes(known), strict=True)
-    assert all(whole)
-    assert sum(share > 0 for share in shares) / 2000 == pytest.approx(0.3, abs=0.06)
-    assert any(share > 0.9 for share in shares) and any(0 < share < 0.1 for share in shares)
-    halves = sum(bool((mask == mask[:, :1]).all()) and 0 < mask.mean() < 1 for mask in known[:, 0])  # as windows have
-    assert halves > 30
-    assert not random_known(50, 16, 0.0, seeded()).any()
-
-
-def test_windows_are_pictures_moved_towards_what_is_known():
-    size, count = 16, 400
-    ramp = torch.arange(size * size).view(1, 1, size, size).expand(count, 3, size, size) / size**2
-    windows, known = random_windows(ramp, seeded())
-    assert windows.shape == ramp.shape and known.shape == (count, 1, size, size)
-    sides = set()
-    for window, mask, picture in zip(windows[:, 0], known[:, 0], ramp[:, 0], strict=True):
-        rows, columns = (mask == 0).any(1), (mask == 0).any(0)  # what is free is a box
-        assert torch.equal(mask == 0, rows[:, None] & columns[None])
-        free = [line.nonzero().flatten() for line in (rows, columns)]
-        shifts = [(window[:, 0] * size).floor(), (window[0] * size * size) % size]  # the row and column shown there
-        assert not rows.all() or not columns.all()
-        for axis, (where, shown) in enumerate(zip(free, shifts, strict=True)):
-            low, high = where[0].item(), where[-1].item()
-            assert (low == 0) != (high == size - 1) or len(where) == size
-            if len(where) == size:  # known on no side: it has not moved along this axis
-                assert torch.equal(shown.long(), torch.arange(size))
-                continue
-            assert 4 <= len(where) <= 12
-            step = 1 if low > 0 else -1  # known before what is free: the picture moves that way, its border behind it
-            sides.add((axis, step))
-            first = shown[0].item() if step > 0 else shown[-1].item() - (size - 1)
-            assert step * first >= 0
-            expected = (torch.arange(size) + first).clamp(0, size - 1)
-            assert torch.equal(shown.long(), expected.long())
-        assert torch.isin(window, picture).all()
-    assert len(sides) == 4
-
-
-def test_with_known_leaves_the_others_as_they_are():
-    images = pictures(16, 400)[0]
-    same, known = with_known(images, 0.5, 0.0, seeded())
-    assert torch.equal(same, images) and 0.35 < known.flatten(1).any(1).float().mean() < 0.65
-    moved, known = with_known(images, 0.5, 0.5, seeded())
-    changed = (moved != images).flatten(1).any(1)
-    assert 0.1 < changed.float().mean() < 0.35
-    assert known.flatten(1).any(1)[changed].all()
 
 
 def test_a_contact_sheet():

@@ -26,8 +26,10 @@ class DecoderOptions:
     """What is left out in training: the embedding and the text (10% and 50% in the paper, section 2.1), and how many
     of the samples show a part of the picture as known (GLIDE, section 4.2); the codec's patch, in pixels.
     moved: how many of those with a known part have it on one side, and the picture moved out of the frame there, as the
-    windows of an outpainting see it (`draws.random_windows`): for pictures whose border is flat. Else a decoder whose
+    windows of an outpainting see it (`windows.random_windows`): for pictures whose border is flat. Else a decoder whose
     objects stand in the middle draws them there again, cut in half by what is known.
+    beside: how many of these are known in another picture instead (`windows.pictures_beside`). Else a decoder takes
+    what it is not shown to lie outside, and paints nothing that a prompt adds.
     own_text: the decoder has a text encoder of its own, which starts as CLIP's and is trained along, as GLIDE's is.
     pooled_drop: how often the time embedding does not hear of the text, so that the tokens must say it. A decoder that
     is told all by the pooled state, the same everywhere in the picture, never learns to attend: it knows which two
@@ -40,6 +42,7 @@ class DecoderOptions:
     text_drop: float = within(0.5, 0, 1)
     known: float = within(0.2, 0, 1)
     moved: float = within(0.0, 0, 1)
+    beside: float = within(0.0, 0, 1)
     pooled_drop: float = within(0.0, 0, 1)
     own_text: bool = True
 

@@ -19,10 +19,11 @@ from unclip.models.clip import Clip, ClipConfig, TextEncoding, Tokenizer, contra
 from unclip.models.decoder import Decoder, TextEncoder, TextEncoderConfig, TextProjection, TextProjectionConfig
 from unclip.models.prior import Prior
 from unclip.stage import Stage
-from unclip.training.draws import draw_noise, to_picture, velocity_error, with_known
+from unclip.training.draws import draw_noise, to_picture, velocity_error
 from unclip.training.options import DecoderOptions, PriorOptions, decoder_size
 from unclip.training.parts import Examples, Loss, check_multiple, coarsest, new_part
 from unclip.training.recipe import StageRecipe, build
+from unclip.training.windows import with_known
 
 
 class ClipTask:
@@ -168,16 +169,17 @@ class DecoderTask:
         self.examples = examples
 
     def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
+        options = self.options
         drop_embed, drop_text = torch.rand(2, len(images), generator=generator)
         read = self.clip.text if self.network.text_encoder is None else self.clip.tokens
-        text = read(leave_out(captions, drop_text < self.options.text_drop))
-        gone = (drop_embed < self.options.embed_drop)[:, None].to(images.device)
+        text = read(leave_out(captions, drop_text < options.text_drop))
+        gone = (drop_embed < options.embed_drop)[:, None].to(images.device)
         embed = torch.where(gone, self.network.projection.null_embed, self.clip.image(images))
         # The embedding above is of the whole picture, as the prior's of its caption is, whatever a window shows of it.
-        shown, known = with_known(images, self.options.known, self.options.moved, generator)
+        shown, known = with_known(images, options.known, options.moved, options.beside, generator)
         x0 = self.codec.encode(shown)  # b c h w
-        t, noise = draw_noise(x0, self.schedule, generator, self.options.noise_shift)
-        heard = (torch.rand(len(images), generator=generator) >= self.options.pooled_drop).to(x0)
+        t, noise = draw_noise(x0, self.schedule, generator, options.noise_shift)
+        heard = (torch.rand(len(images), generator=generator) >= options.pooled_drop).to(x0)
         conditioning = self.network.condition(embed, text, x0, self.codec.encode_mask(known), pooled=heard)
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_error(network(x_t, t, **conditioning), x_t, x0, t, self.schedule), {}

@@ -1,0 +1,168 @@
+"""What of its pictures a decoder is shown in training."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from unclip.training.data import batches, open_dataset
+from unclip.training.windows import pictures_beside, random_known, random_windows, with_known
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def boxes(known: Tensor) -> Iterator[tuple[float, bool]]:
+    """Share of a mask that is known, and whether one of its two values fills exactly a box."""
+    for mask in known[:, 0].bool():
+        yield mask.float().mean().item(), any(is_box(part) for part in (mask, ~mask))
+
+
+def is_box(mask: Tensor) -> bool:
+    return torch.equal(mask, mask.any(1)[:, None] & mask.any(0)[None])
+
+
+def test_known_regions_are_boxes_or_all_but_boxes():
+    known = random_known(2000, 16, 0.3, seeded())
+    assert known.shape == (2000, 1, 16, 16) and set(known.unique().tolist()) == {0.0, 1.0}
+    shares, whole = zip(*boxes(known), strict=True)
+    assert all(whole)
+    assert sum(share > 0 for share in shares) / 2000 == pytest.approx(0.3, abs=0.06)
+    assert any(share > 0.9 for share in shares) and any(0 < share < 0.1 for share in shares)
+    halves = sum(bool((mask == mask[:, :1]).all()) and 0 < mask.mean() < 1 for mask in known[:, 0])  # as windows have
+    assert halves > 30
+    assert not random_known(50, 16, 0.0, seeded()).any()
+
+
+def test_windows_are_pictures_moved_towards_what_is_known():
+    size, count = 16, 400
+    ramp = torch.arange(size * size).view(1, 1, size, size).expand(count, 3, size, size) / size**2
+    windows, known = random_windows(ramp, seeded())
+    assert 0.2 < (windows == ramp).flatten(1).all(1).float().mean() < 0.4
+    assert windows.shape == ramp.shape and known.shape == (count, 1, size, size)
+    sides = set()
+    for window, mask, picture in zip(windows[:, 0], known[:, 0], ramp[:, 0], strict=True):
+        rows, columns = (mask == 0).any(1), (mask == 0).any(0)  # what is free is a box
+        assert torch.equal(mask == 0, rows[:, None] & columns[None])
+        free = [line.nonzero().flatten() for line in (rows, columns)]
+        shifts = [(window[:, 0] * size).floor(), (window[0] * size * size) % size]  # the row and column shown there
+        assert not rows.all() or not columns.all()
+        for axis, (where, shown) in enumerate(zip(free, shifts, strict=True)):
+            low, high = where[0].item(), where[-1].item()
+            assert (low == 0) != (high == size - 1) or len(where) == size
+            if len(where) == size:  # known on no side: it has not moved along this axis
+                assert torch.equal(shown.long(), torch.arange(size))
+                continue
+            assert 4 <= len(where) <= 12
+            step = 1 if low > 0 else -1  # known before what is free: the picture moves that way, its border behind it
+            sides.add((axis, step))
+            first = shown[0].item() if step > 0 else shown[-1].item() - (size - 1)
+            assert step * first >= 0
+            expected = (torch.arange(size) + first).clamp(0, size - 1)
+            assert torch.equal(shown.long(), expected.long())
+        assert torch.isin(window, picture).all()
+    assert len(sides) == 4
+
+
+def test_with_known_leaves_the_others_as_they_are():
+    images = torch.rand(400, 3, 16, 16, generator=seeded())
+    same, known = with_known(images, 0.5, 0.0, 0.0, seeded())
+    assert torch.equal(same, images) and 0.35 < known.flatten(1).any(1).float().mean() < 0.65
+    moved, known = with_known(images, 0.5, 0.5, 1.0, seeded())  # of such colours none has another beside it
+    changed = (moved != images).flatten(1).any(1)
+    assert 0.1 < changed.float().mean() < 0.35
+    assert known.flatten(1).any(1)[changed].all()
+
+
+SIZE = 32
+
+
+def stickers(count: int) -> Tensor:
+    """Squares of 20, 12 and 28 pixels, each of its own grey, in the middle of one of two colours: `b 3 32 32`."""
+    images = torch.full((count, 3, SIZE, SIZE), -0.5)
+    images[1::2] = 0.75
+    for i, image in enumerate(images):
+        far = (SIZE - (20, 12, 28)[i % 3]) // 2
+        image[:, far:-far, far:-far] = grey(i, count)
+    return images
+
+
+def grey(i: int, count: int) -> float:
+    return 0.5 * i / count - 0.25
+
+
+def test_a_picture_beside_another_is_whole_in_what_is_free():
+    count = 120
+    images = stickers(count)
+    drawn, known, can = pictures_beside(images, seeded())
+    assert drawn.shape == images.shape and known.shape == (count, 1, SIZE, SIZE)
+    sides, partners = set(), set()
+    for i in can.nonzero().flatten().tolist():
+        picture, mask, own = drawn[i], known[i, 0].bool(), images[i]
+        rows, columns = (~mask).any(1), (~mask).any(0)
+        assert torch.equal(~mask, rows[:, None] & columns) and rows.all() != columns.all()  # free on one side
+        share = mask.float().mean().item()
+        assert 0.2 < share < 0.8
+        sides.add((bool(rows.all()), bool(mask[0, 0]), bool(mask[-1, -1])))
+        background = own[0, 0, 0]
+        # in what is free: the picture's own square, whole, of its own size or at five eighths of it
+        shown = ((picture[0] - background).abs() > 0.1) & ~mask
+        side = (20, 12, 28)[i % 3]
+        height, width = int(shown.any(1).sum()), int(shown.any(0).sum())
+        assert min(abs(height - side), abs(height - side * 5 / 8)) <= 2 and abs(height - width) <= 1
+        assert picture[0][shown].median().item() == pytest.approx(grey(i, count), abs=1e-3)
+        assert (picture[0][~mask] == background).any()
+        # in what is known: the near part of another of the same colour
+        values = set(picture[0][mask].tolist()) - {background.item()}
+        assert len(values) == 1 and values.isdisjoint({grey(i, count)})
+        partners |= values
+    assert can.float().mean() > 0.4 and len(sides) == 4 and len(partners) > 10
+
+
+def test_what_is_beside_starts_where_the_other_picture_ends():
+    images = stickers(60)
+    drawn, known, can = pictures_beside(images, seeded())
+    for i in can.nonzero().flatten().tolist():
+        mask = known[i, 0].bool()
+        line = mask.any(1) if mask.all(1).any() else mask.any(0)
+        if line[0]:  # known above or on the left: the last rows or columns of the other
+            part = drawn[i][:, line] if mask.all(1).any() else drawn[i][:, :, line]
+            length = int(line.sum())
+            others = images[:, :, -length:] if mask.all(1).any() else images[:, :, :, -length:]
+            assert any(torch.equal(part, other) for other in others)
+
+
+@pytest.mark.parametrize("why", ["of another colour", "no flat border", "nothing to see", "too large"])
+def test_a_picture_stands_alone_where_no_other_can_be_beside_it(why: str):
+    images = stickers(60)[::2][:2].clone()
+    if why == "of another colour":
+        images[1, :, images[1, 0] == images[1, 0, 0, 0]] = 0.0
+    elif why == "no flat border":
+        images[1, :, :, 0] = torch.linspace(-1, 1, SIZE)
+    elif why == "nothing to see":
+        images[1] = images[1, 0, 0, 0]
+    else:
+        images[0, :, 1:-1, 1:-1] = images[0, 0, SIZE // 2, SIZE // 2]
+    for seed in range(40):
+        assert not pictures_beside(images, torch.Generator().manual_seed(seed))[2][0]
+
+
+def test_a_share_of_the_windows_is_beside_others():
+    dataset = open_dataset({"kind": "scenes", "spread": 0, "singles": 1.0, "nouns": ["cat", "dog"]}, SIZE, 0)
+    images = next(batches(dataset, 400))[0].float() / 127.5 - 1
+    shares = []
+    for beside in (0.0, 0.5, 1.0):
+        drawn, known = with_known(images, 1.0, 1.0, beside, seeded())
+        shares.append(objects_apart(drawn, known))
+    assert shares[0] < shares[1] < shares[2] and shares[0] < 0.1 and shares[2] > 0.4
+
+
+def objects_apart(drawn: Tensor, known: Tensor) -> float:
+    """In how many pictures something is to be seen in the known part and in the rest, and not at the edge between."""
+    differs = ((drawn - drawn[..., :1, :1]).abs() > 0.1).any(1, keepdim=True)
+    inside = torch.nn.functional.max_pool2d(known, 3, 1, 1) * torch.nn.functional.max_pool2d(1 - known, 3, 1, 1) > 0
+    parts = [differs & known.bool(), differs & ~known.bool()]
+    apart = parts[0].flatten(1).any(1) & parts[1].flatten(1).any(1) & ~(differs & inside).flatten(1).any(1)
+    return apart.float().mean().item()

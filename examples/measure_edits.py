@@ -3,7 +3,8 @@
 Inpainting: the left object of a held-out scene of two is replaced by another. Right, if the checker of
 `unclip.evaluation`, which knows nothing of the model, finds the new one there and the other beside it. Outpainting: a
 held-out scene of one object is widened to twice its width. Right, if the background goes on (its mean differs by less
-than 4 of 255) and the step in colour across the border is below 4 too.
+than 4 of 255) and the step in colour across the border is below 4 too. And with another object as the prompt of that
+side: right, if the checker finds it there, and it alone.
 """
 
 import sys
@@ -44,6 +45,15 @@ def replacement(scene: Scene, noun: str, seed: int) -> tuple[Request, Scene]:
     return request, new
 
 
+def addition(scene: Scene, noun: str, prompt: str, seed: int) -> tuple[Request, Scene]:
+    """The edit that adds `noun` on the right of a scene of one object, and what should be seen there."""
+    [placed] = scene.objects
+    new = replace(scene, objects=(replace(placed, name=noun),), size_word=None)
+    beyond = canonical_caption(new, load_nouns())
+    request = Request(mode="outpaint", prompt=prompt, image=picture(scene), right=SIDE, right_prompt=beyond, seed=seed)
+    return request, new
+
+
 def main(cases: str = "40", model: str = "stickers") -> None:
     pipe, count = Unclip.from_pretrained(model), int(cases)
     nouns = nouns_in(pipe.vocabulary)
@@ -60,7 +70,7 @@ def main(cases: str = "40", model: str = "stickers") -> None:
         found.append(bool(verdict.objects and verdict.relation))
         half = (slice(None), slice(SIDE // 2, None))
         untouched.append(np.array_equal(np.asarray(result.image)[half], np.asarray(request.image)[half]))
-    goes_on, steps = [], []
+    goes_on, steps, added = [], [], []
     for i, (prompt, scene) in enumerate(prompts(count, seed=2, kinds=("single",), nouns=nouns)):
         [result] = pipe.outpaint(picture(scene), prompt, right=SIDE, seed=i)
         pixels = np.asarray(result.image).astype(float)
@@ -68,11 +78,15 @@ def main(cases: str = "40", model: str = "stickers") -> None:
         beyond = np.median(pixels[:, SIDE:], axis=(0, 1))  # an object may stand there too
         goes_on.append(np.abs(beyond - colour).mean() < STEP)
         steps.append(np.abs(pixels[:, SIDE] - pixels[:, SIDE - 1]).mean())
+        request, wanted = addition(scene, nouns[37 * i % len(nouns)], prompt, seed=i)
+        [result] = pipe.generate(request)
+        added.append(check(result.image.crop((SIDE, 0, 2 * SIDE, SIDE)), wanted).objects)
     rows = {
         "inpaint: the new object is there, beside the other": found,
         "inpaint: the other half is untouched": untouched,
         "outpaint: the background goes on": goes_on,
         f"outpaint: step at the border below {STEP:g}": [step < STEP for step in steps],
+        "outpaint: the new object of a side is there": added,
     }
     for name, outcomes in rows.items():
         print(row(name, outcomes, 52))

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "unclip"
 LAYERS = [
     {"errors"},
     {"names", "files", "hub", "fields", "progress"},
-    {"device", "bundled", "words", "seams"},
+    {"device", "bundled", "words", "seams", "heap"},
     {"diffusion", "models", "embeddings"},
     {"stage", "request", "metadata", "checks", "embedding_files"},
     {"canvas", "compare", "sheet"},
@@ -32,7 +32,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 HEAVY = {"torch", "torchvision", "diffusers", "open_clip", "transformers", "accelerate", "numpy", "huggingface_hub"}
 LIGHT = {"__init__", "errors", "names", "files", "hub", "bundled", "request", "diffusion.names"}
-LIGHT |= {"metadata", "compare", "sheet", "fields", "checks", "progress"}
+LIGHT |= {"metadata", "compare", "sheet", "fields", "checks", "progress", "heap"}
 
 
 def sources() -> dict[str, Path]:

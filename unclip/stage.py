@@ -16,6 +16,7 @@ from unclip.diffusion.inversion import SKIP, invert
 from unclip.diffusion.masking import keep_known, levelled, watched
 from unclip.diffusion.noise import randn
 from unclip.diffusion.samplers import Progress, sample
+from unclip.heap import blocks_reused
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Stage:
     last_network: the network of the last step, where that is another one. last_factor: what the last x0 of the sampler
     "unclip" is multiplied by (see `Schedule.last_factor`).
     shape: one item in the codec's space, without `b`. sampler, steps and guidance are defaults of `run`.
+    reuse: on the CPU, keep the memory of what a step computes for the next, which is quicker and takes more.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Stage:
     guidance: float = 1.0
     last_network: nn.Module | None = None
     last_factor: float = 1.0
+    reuse: bool = True
 
     @torch.inference_mode()
     def run(
@@ -117,7 +120,9 @@ class Stage:
             denoise, last = (watched(each, lambda x0: watch(self.codec.decode(x0))) for each in (denoise, last))
         x = randn(self.shape, generators, device) if start is None else start.to(device)
         way = {"repeats": repeats, "last": last, "skip": 0 if start is None else SKIP, "eta": eta}
-        return self.codec.decode(sample(denoise, x, self.schedule, sampler, steps, generators, progress, **way))
+        with blocks_reused(self.reuse and device.type == "cpu"):
+            x0 = sample(denoise, x, self.schedule, sampler, steps, generators, progress, **way)
+        return self.codec.decode(x0)
 
     @torch.inference_mode()
     def invert(
@@ -131,7 +136,9 @@ class Stage:
         device, _ = self._placement()
         denoise = self._denoiser(self.network, cond, None, guidance=1)
         steps = self.steps if steps is None else steps
-        return invert(denoise, self.codec.encode(pictures.to(device)), self.schedule, steps, progress)
+        x0 = self.codec.encode(pictures.to(device))
+        with blocks_reused(self.reuse and device.type == "cpu"):
+            return invert(denoise, x0, self.schedule, steps, progress)
 
     def _denoiser(
         self, network: nn.Module, cond: Conditioning, uncond: Conditioning | None, guidance: float

@@ -1,5 +1,6 @@
 """One network in memory at a time."""
 
+import contextlib
 from pathlib import Path
 
 import psutil
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from unclip import Unclip, device
+from unclip import Unclip, device, stage
 from unclip.checkpoints import loading, memory, tensors
 from unclip.checkpoints.tensors import read_tensors
 
@@ -61,6 +62,14 @@ def test_only_the_network_that_runs_is_in_memory(model: str, request, monkeypatc
     [expected] = high.generate("a cat", **STEPS)
     assert result.image.tobytes() == expected.image.tobytes()
     assert result.score == expected.score
+
+
+@pytest.mark.parametrize(("mode", "kept"), [("high", True), ("low", False)])
+def test_memory_is_kept_between_steps_where_there_is_enough(karlo, mode: str, kept: bool, monkeypatch) -> None:
+    pipe, wanted = Unclip.from_pretrained(karlo("one")[0], "cpu", "float32", mode), []
+    monkeypatch.setattr(stage, "blocks_reused", lambda asked: wanted.append(asked) or contextlib.nullcontext())
+    pipe.generate("a cat", **STEPS)
+    assert wanted == [kept] * 3  # prior, decoder, upsampler
 
 
 def test_auto_decides_from_the_free_memory(karlo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import torch
 from unclip import hub
 from unclip.bundled import INDEX, components, find_checkpoint
 from unclip.checkpoints.karlo import is_karlo, load_karlo
-from unclip.checkpoints.memory import Shelf, give_back_large
+from unclip.checkpoints.memory import Shelf
 from unclip.checkpoints.open_clip_tower import OpenClipTower, is_open_clip_name, open_clip_tower
 from unclip.checkpoints.own import load_own
 from unclip.checkpoints.parts import Checkpoint, Loader
@@ -16,6 +16,7 @@ from unclip.checkpoints.tensors import tensor_shapes
 from unclip.device import free_memory
 from unclip.errors import CheckpointError
 from unclip.files import read_json
+from unclip.heap import give_back_large
 from unclip.names import check_memory
 
 HEADROOM = 1.3  # of memory over the weights: for activations, and for what else the machine does
@@ -53,7 +54,16 @@ def load_checkpoint(
     else:
         images = None if image_encoder is None else image_tower(image_encoder)
         found = load_karlo(index, loader, name=origin, revision=revision, images=images)
-    return replace(found, folder=folder)
+    return replace(found if mode == "high" else sparing(found), folder=folder)
+
+
+def sparing(checkpoint: Checkpoint) -> Checkpoint:
+    """The same, keeping no memory that was freed for speed."""
+    prior, decoder, *upsamplers = (
+        None if stage is None else replace(stage, reuse=False)
+        for stage in (checkpoint.prior, checkpoint.decoder, *checkpoint.upsamplers)
+    )
+    return replace(checkpoint, prior=prior, decoder=decoder, upsamplers=tuple(upsamplers))
 
 
 def image_tower(name: str | Path) -> Path | OpenClipTower:

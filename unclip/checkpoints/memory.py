@@ -1,18 +1,13 @@
 """Networks that are not in memory together: for machines that hold one of them, but not all."""
 
-import ctypes
-import sys
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
 from unclip.checkpoints.networks import Read
+from unclip.heap import trim
 from unclip.models.packing import pack
 
 SMALL = 1 << 16  # values; what has no more (norms, biases) stays, costs little and tells where its network lives
-LARGE = 1 << 20  # bytes
-M_MMAP_THRESHOLD = -3  # of mallopt(3)
 
 
 class Shelf:
@@ -59,21 +54,4 @@ def give_back() -> None:
     """Hand memory that was freed back to the system, where the allocators would keep it."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    if (trim := _of_glibc("malloc_trim")) is not None:
-        trim(0)
-
-
-def give_back_large() -> None:
-    """From now on, have what is large go back to the system when it is freed, at some cost for what is not so large.
-
-    It is for the whole process, and for good. glibc raises the size from which it does so up to 32 MiB, as large as a
-    kernel of the published decoder: these would be left between holes that no other network's fit into. At full size
-    that is 600 MiB at the peak.
-    """
-    if (set_option := _of_glibc("mallopt")) is not None:
-        set_option(M_MMAP_THRESHOLD, LARGE)
-
-
-def _of_glibc(name: str) -> Callable[..., int] | None:
-    """A function of the C library; None where it is another one, as musl."""
-    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    trim()

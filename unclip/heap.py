@@ -1,0 +1,73 @@
+"""How glibc treats memory that is freed, for networks on the CPU; with another C library nothing happens here."""
+
+import contextlib
+import ctypes
+import sys
+from collections.abc import Callable, Iterator
+
+LARGE = 1 << 20  # bytes
+HUGE_PAGE = 1 << 21
+RESERVED = (1 << 31) - (
+    1 << 26
+)  # bytes; from 2 GiB up, which is more than M_TRIM_THRESHOLD can say, it would be cut off
+MADV_HUGEPAGE = 14  # of madvise(2)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
+USUAL = {M_MMAP_MAX: 1 << 16, M_TRIM_THRESHOLD: 1 << 26}  # glibc's own limit, and what it comes to with large blocks
+REUSED = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: (1 << 31) - 1}
+
+
+@contextlib.contextmanager
+def blocks_reused(wanted: bool = True) -> Iterator[None]:
+    """Keep the large blocks that are freed meanwhile for those that are asked for next; afterwards they go back.
+
+    glibc gives each large block pages of its own, 4 KiB each, which the system clears one by one as they are first
+    touched. For what a large U-Net computes and forgets many times a second, that takes a third of the time. Reused
+    blocks lie in huge pages where the system has them. It costs memory, for the holes between blocks of several sizes,
+    and it is for the whole process while it lasts.
+    """
+    set_option = _of_glibc("mallopt") if wanted else None
+    if set_option is None:
+        yield
+        return
+    for option, value in REUSED.items():
+        set_option(option, value)
+    _reserve()
+    try:
+        yield
+    finally:
+        for option, value in USUAL.items():
+            set_option(option, value)
+        trim()
+
+
+def give_back_large() -> None:
+    """From now on, have what is large go back to the system when it is freed, at some cost for what is not so large.
+
+    It is for the whole process, and for good. glibc raises the size from which it does so up to 32 MiB, as large as a
+    kernel of the published decoder: these would be left between holes that no other network's fit into. At full size
+    that is 600 MiB at the peak.
+    """
+    if (set_option := _of_glibc("mallopt")) is not None:
+        set_option(M_MMAP_THRESHOLD, LARGE)
+
+
+def trim() -> None:
+    """Hand what is free back to the system."""
+    if (hand_back := _of_glibc("malloc_trim")) is not None:
+        hand_back(0)
+
+
+def _reserve() -> None:
+    """Grow the heap by addresses, not yet memory, that are to be backed by huge pages."""
+    malloc, free, advise = (_of_glibc(name) for name in ("malloc", "free", "madvise"))
+    malloc.restype, malloc.argtypes, free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+    advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    if (start := malloc(RESERVED)) is not None:
+        first, last = -(-start // HUGE_PAGE) * HUGE_PAGE, (start + RESERVED) // HUGE_PAGE * HUGE_PAGE
+        advise(first, last - first, MADV_HUGEPAGE)  # a system without them says no, and nothing is lost
+        free(start)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    """A function of the C library; None where that is another one, as musl, which has no `mallopt`."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

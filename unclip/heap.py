@@ -6,14 +6,15 @@ import sys
 from collections.abc import Callable, Iterator
 
 LARGE = 1 << 20  # bytes
+HOLES = 1 << 30  # bytes that may be free between blocks that are held
 HUGE_PAGE = 1 << 21
-RESERVED = (1 << 31) - (
-    1 << 26
-)  # bytes; from 2 GiB up, which is more than M_TRIM_THRESHOLD can say, it would be cut off
+RESERVED = 1 << 32  # bytes of addresses
 MADV_HUGEPAGE = 14  # of madvise(2)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
-USUAL = {M_MMAP_MAX: 1 << 16, M_TRIM_THRESHOLD: 1 << 26}  # glibc's own limit, and what it comes to with large blocks
-REUSED = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: (1 << 31) - 1}
+NEVER = -1
+REUSED = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: NEVER}
+# glibc's own limit, and what it comes to by itself once large blocks have been freed
+USUAL = {M_MMAP_MAX: 1 << 16, M_TRIM_THRESHOLD: 1 << 26, M_MMAP_THRESHOLD: 1 << 25}
 
 
 @contextlib.contextmanager
@@ -22,22 +23,34 @@ def blocks_reused(wanted: bool = True) -> Iterator[None]:
 
     glibc gives each large block pages of its own, 4 KiB each, which the system clears one by one as they are first
     touched. For what a large U-Net computes and forgets many times a second, that takes a third of the time. Reused
-    blocks lie in huge pages where the system has them. It costs memory, for the holes between blocks of several sizes,
-    and it is for the whole process while it lasts.
+    blocks lie in huge pages where the system has them. It costs memory: what is held between two blocks that are free
+    keeps them apart, and then neither may do for the next (see `close_holes`).
+
+    It is for the whole process while it lasts, and what was set by `mallopt` before is not set again. Two at a time end
+    together. Outside of the main thread glibc keeps no large blocks, and nothing is gained.
     """
-    set_option = _of_glibc("mallopt") if wanted else None
+    set_option = _of_glibc("mallopt") if wanted and _of_glibc("mallinfo2") is not None else None
     if set_option is None:
         yield
         return
-    for option, value in REUSED.items():
-        set_option(option, value)
-    _reserve()
     try:
+        for option, value in REUSED.items():
+            set_option(option, value)
+        _reserve()
         yield
     finally:
         for option, value in USUAL.items():
             set_option(option, value)
         trim()
+
+
+def close_holes() -> None:
+    """Hand back what is free if so much of it lies between blocks that are held. It is quick, for once a step."""
+    if (count := _of_glibc("mallinfo2")) is not None:
+        count.restype = _Counts
+        counts = count()
+        if counts.fordblks - counts.keepcost > HOLES:
+            trim()
 
 
 def give_back_large() -> None:
@@ -55,6 +68,18 @@ def trim() -> None:
     """Hand what is free back to the system."""
     if (hand_back := _of_glibc("malloc_trim")) is not None:
         hand_back(0)
+
+
+class _Counts(ctypes.Structure):
+    """What mallinfo2(3) tells of the main thread's heap; `fordblks` bytes are free, `keepcost` of them at its end."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
 
 
 def _reserve() -> None:

@@ -16,7 +16,7 @@ from unclip.diffusion.inversion import SKIP, invert
 from unclip.diffusion.masking import keep_known, levelled, watched
 from unclip.diffusion.noise import randn
 from unclip.diffusion.samplers import Progress, sample
-from unclip.heap import blocks_reused
+from unclip.heap import blocks_reused, close_holes
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,13 @@ class Stage:
             k: v.to(device, dtype if v.is_floating_point() and k not in exact else None)
             for k, v in conditioning.items()
         }
-        return denoiser(lambda x, t: network(x.to(dtype), t, **bound), self.schedule)
+
+        def predict(x: Tensor, t: Tensor) -> Tensor:
+            if self.reuse and device.type == "cpu":
+                close_holes()
+            return network(x.to(dtype), t, **bound)
+
+        return denoiser(predict, self.schedule)
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:
         """Where the network lives and in which precision; without weights, float32 on the CPU."""

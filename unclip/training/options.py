@@ -28,8 +28,9 @@ class DecoderOptions:
     moved: how many of those with a known part have it on one side, and the picture moved out of the frame there, as the
     windows of an outpainting see it (`windows.random_windows`): for pictures whose border is flat. Else a decoder whose
     objects stand in the middle draws them there again, cut in half by what is known.
-    beside: how many of these are known in another picture instead (`windows.pictures_beside`). Else a decoder takes
-    what it is not shown to lie outside, and paints nothing that a prompt adds.
+    beside: how many of these, where it can be, are known in another picture of the batch instead, one with a border of
+    the same colour (`windows.pictures_beside`). Else a decoder takes what it is not shown to lie outside, and paints
+    nothing that a prompt adds.
     own_text: the decoder has a text encoder of its own, which starts as CLIP's and is trained along, as GLIDE's is.
     pooled_drop: how often the time embedding does not hear of the text, so that the tokens must say it. A decoder that
     is told all by the pooled state, the same everywhere in the picture, never learns to attend: it knows which two

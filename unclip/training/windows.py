@@ -78,7 +78,7 @@ def pictures_beside(images: Tensor, generator: torch.Generator) -> tuple[Tensor,
     nothing there, or the rest is too narrow, it cannot be.
     """
     count, size = len(images), images.shape[-1]
-    length, axis, backwards, order = torch.rand(4, count, generator=generator)
+    length, axis, backwards = torch.rand(3, count, generator=generator)
     length = ((0.25 + 0.5 * length) * size).round()
     along = torch.stack([axis < 0.5, axis >= 0.5])  # axis b
     backwards = (backwards < 0.5).expand(2, -1)
@@ -88,11 +88,10 @@ def pictures_beside(images: Tensor, generator: torch.Generator) -> tuple[Tensor,
     shift = torch.where(backwards, length - size, size - length).long() * along
     known = _shifted(images[other.to(images.device)], *shift)
     # the picture: of its own size if it fits, and smaller else, about the middle of what is free
-    spans = _spans(images)  # axis b
-    span = torch.where(along, spans, 0).amax(0) + _GRID * size
-    shrunk = span > size - length
-    fits = ~shrunk | ((spans.amax(0) <= _COMPACT * size) & (_SHRINK * span <= size - length))
-    grid = round(_GRID * size) or 1
+    spans, grid = _spans(images), max(1, round(_GRID * size))  # axis b
+    span, room = torch.where(along, spans, 0).amax(0), size - length - grid
+    shrunk = span > room
+    fits = ~shrunk | ((spans.amax(0) <= _COMPACT * size) & (_SHRINK * span + 2 <= room))  # it blurs, too
     middle = torch.where(backwards, -length, length) / 2 * along  # of what is free, from that of the window
     step = (middle / grid).round().long() * grid
     drawn = _shifted(_where(shrunk.to(images.device), _smaller(images), images), *-step)
@@ -135,12 +134,16 @@ def _smaller(images: Tensor) -> Tensor:
 
 
 def _alike(images: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """For each picture another with a flat border of the same colour, by a random order `b b`, and if there is one."""
+    """For each picture another with a flat border of the same colour, by a random order `b b`, and if there is one.
+
+    Not the one before or after it, which may show the same (`hard_pairs` of the scenes).
+    """
     ring = torch.cat([images[:, :, [0, -1]].flatten(2), images[..., [0, -1]].flatten(2)], 2)  # b 3 n
     colour = ring[..., 0]
     flat = (ring - colour[..., None]).abs().amax((1, 2)) < _DIFFERS
     same = (colour[:, None] - colour).abs().amax(2) < _DIFFERS
-    same = (same & flat & flat[:, None]).cpu().fill_diagonal_(False)
+    apart = torch.ones_like(order).tril(-2) + torch.ones_like(order).triu(2) > 0
+    same = (same & flat & flat[:, None]).cpu() & apart
     return torch.where(same, order, -1).argmax(1), same.any(1)
 
 

@@ -40,7 +40,7 @@ def test_windows_are_pictures_moved_towards_what_is_known():
     size, count = 16, 400
     ramp = torch.arange(size * size).view(1, 1, size, size).expand(count, 3, size, size) / size**2
     windows, known = random_windows(ramp, seeded())
-    assert 0.2 < (windows == ramp).flatten(1).all(1).float().mean() < 0.4
+    assert 0.4 < (windows == ramp).flatten(1).all(1).float().mean() < 0.6
     assert windows.shape == ramp.shape and known.shape == (count, 1, size, size)
     sides = set()
     for window, mask, picture in zip(windows[:, 0], known[:, 0], ramp[:, 0], strict=True):
@@ -98,7 +98,7 @@ def test_a_picture_beside_another_is_whole_in_what_is_free():
     images = stickers(count)
     drawn, known, can = pictures_beside(images, seeded())
     assert drawn.shape == images.shape and known.shape == (count, 1, SIZE, SIZE)
-    sides, partners = set(), set()
+    sides, partners, seen = set(), set(), []
     for i in can.nonzero().flatten().tolist():
         picture, mask, own = drawn[i], known[i, 0].bool(), images[i]
         rows, columns = (~mask).any(1), (~mask).any(0)
@@ -107,6 +107,9 @@ def test_a_picture_beside_another_is_whole_in_what_is_free():
         assert 0.2 < share < 0.8
         sides.add((bool(rows.all()), bool(mask[0, 0]), bool(mask[-1, -1])))
         background = own[0, 0, 0]
+        if (picture[0][~mask] == background).all():  # the other way round: nothing is to be painted beside it
+            seen.append(i)
+            mask = ~mask
         # in what is free: the picture's own square, whole, of its own size or at five eighths of it
         shown = ((picture[0] - background).abs() > 0.1) & ~mask
         side = (20, 12, 28)[i % 3]
@@ -116,8 +119,9 @@ def test_a_picture_beside_another_is_whole_in_what_is_free():
         assert (picture[0][~mask] == background).any()
         # in what is known: the near part of another of the same colour
         values = set(picture[0][mask].tolist()) - {background.item()}
-        assert len(values) == 1 and values.isdisjoint({grey(i, count)})
+        assert len(values) == (i not in seen) and values.isdisjoint({grey(i, count)})
         partners |= values
+    assert 5 < len(seen) < can.sum() / 2
     assert can.float().mean() > 0.3 and len(sides) == 4 and len(partners) > 10
 
 
@@ -130,6 +134,7 @@ def test_nothing_of_a_picture_beside_another_is_cut(size: int):
     drawn, known, can = pictures_beside(images, seeded())
     for i in can.nonzero().flatten().tolist():
         free = known[i, 0] == 0
+        free = free if (drawn[i, 0][free] != -0.5).any() else ~free
         shown = (drawn[i, 0] + 0.5).masked_fill(~free, 0)  # what there is of it, in pixels, each way
         side = size - 2 * (2 + i % (size // 2 - 4))
         for line in (shown.sum(0), shown.sum(1)):
@@ -144,7 +149,9 @@ def test_what_is_beside_starts_where_the_other_picture_ends():
     for i in can.nonzero().flatten().tolist():
         mask = known[i, 0].bool()
         line = mask.any(1) if mask.all(1).any() else mask.any(0)
-        if line[0]:  # known above or on the left: the last rows or columns of the other
+        if (
+            line[0] and (drawn[i, 0][~mask] != images[i, 0, 0, 0]).any()
+        ):  # known above or on the left: the last rows or columns of the other
             part = drawn[i][:, line] if mask.all(1).any() else drawn[i][:, :, line]
             length = int(line.sum())
             others = images[:, :, -length:] if mask.all(1).any() else images[:, :, :, -length:]
@@ -166,7 +173,11 @@ def test_a_picture_stands_alone_where_no_other_can_be_beside_it(why: str):
         images[0, :, 1:-1, 1:-1] = images[0, 0, SIZE // 2, SIZE // 2]
     elif why == "next to one another":  # as a pair and its exchange are
         images = images[[0, 2, 1]]
-    possible = [pictures_beside(images, torch.Generator().manual_seed(seed))[2][0].item() for seed in range(40)]
+    possible = []
+    for seed in range(40):
+        drawn, known, can = pictures_beside(images, torch.Generator().manual_seed(seed))
+        bare = (drawn[0, 0][known[0, 0] == 0] == images[0, 0, 0, 0]).all()  # beside it is nothing, which can always be
+        possible.append(bool(can[0] & ~bare))
     assert any(possible) == (not why)
 
 
@@ -177,7 +188,7 @@ def test_a_share_of_the_windows_is_beside_others():
     for beside in (0.0, 0.5, 1.0):
         drawn, known = with_known(images, 1.0, 1.0, beside, seeded())
         shares.append(objects_apart(drawn, known))
-    assert shares[0] < shares[1] < shares[2] and shares[0] < 0.1 and shares[2] > 0.4
+    assert shares[0] < shares[1] < shares[2] and shares[0] < 0.1 and shares[2] > 0.25
 
 
 def objects_apart(drawn: Tensor, known: Tensor) -> float:

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_STILL = 0.3  # of the windows that only see their own picture: half of it is known where it stands
+_STILL = 0.5  # of the windows that only see their own picture: half of it is known where it stands
+_SEEN = 0.25  # of the pictures beside others: they are what is known, and nothing is beside them
 _SHRINK = 5 / 8  # what does not fit beside a known part as it is is drawn at this size, as objects beside others are
 _COMPACT = 0.85  # of a side: what spans more is several objects, too small to draw when shrunk
 _GRID = 1 / 16  # places of what is set beside something else: small networks learn a picture again at every offset
@@ -74,11 +75,12 @@ def pictures_beside(images: Tensor, generator: torch.Generator) -> tuple[Tensor,
 
     Known, on one side, for a quarter to three quarters of the length, is the near part of another picture with a border
     of the same colour. In the middle of the rest is what the picture shows, whole: so a decoder learns that what a
-    prompt names, when the known part shows something else, is to be painted. Where no other has this colour, or shows
-    nothing there, or the rest is too narrow, it cannot be.
+    prompt names, when the known part shows something else, is to be painted. In some it is the other way round: known
+    is the part with the picture, and the rest is bare, so that what is there is not painted again. Where no other has
+    this colour, or shows nothing there, or the picture does not fit, it cannot be.
     """
     count, size = len(images), images.shape[-1]
-    length, axis, backwards = torch.rand(3, count, generator=generator)
+    length, axis, backwards, seen = torch.rand(4, count, generator=generator)
     length = ((0.25 + 0.5 * length) * size).round()
     along = torch.stack([axis < 0.5, axis >= 0.5])  # axis b
     backwards = (backwards < 0.5).expand(2, -1)
@@ -97,7 +99,12 @@ def pictures_beside(images: Tensor, generator: torch.Generator) -> tuple[Tensor,
     drawn = _shifted(_where(shrunk.to(images.device), _smaller(images), images), *-step)
     mask = _mask(free).to(images)
     shows = ((known - known[..., :1, :1]).abs() * mask).amax((1, 2, 3)) > _DIFFERS
-    return torch.where(mask.bool(), known, drawn), mask, (alike & fits).to(images.device) & shows
+    can = (alike & fits).to(images.device) & shows
+    # the other way round
+    bare, seen = images[..., :1, :1].expand_as(images), (seen < _SEEN).to(images.device)
+    can = torch.where(seen, (fits & _flat(images)[1]).to(images.device), can)
+    drawn = torch.where(mask.bool(), _where(seen, bare, known), drawn)
+    return drawn, _where(seen, 1 - mask, mask), can
 
 
 def _where(chosen: Tensor, these: Tensor, those: Tensor) -> Tensor:
@@ -138,13 +145,17 @@ def _alike(images: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
 
     Not the one before or after it, which may show the same (`hard_pairs` of the scenes).
     """
-    ring = torch.cat([images[:, :, [0, -1]].flatten(2), images[..., [0, -1]].flatten(2)], 2)  # b 3 n
-    colour = ring[..., 0]
-    flat = (ring - colour[..., None]).abs().amax((1, 2)) < _DIFFERS
+    colour, flat = _flat(images)
     same = (colour[:, None] - colour).abs().amax(2) < _DIFFERS
     apart = torch.ones_like(order).tril(-2) + torch.ones_like(order).triu(2) > 0
-    same = (same & flat & flat[:, None]).cpu() & apart
+    same = same.cpu() & flat & flat[:, None] & apart
     return torch.where(same, order, -1).argmax(1), same.any(1)
+
+
+def _flat(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The colour of a corner, `b 3`, and whether all of a picture's border has it."""
+    ring = torch.cat([images[:, :, [0, -1]].flatten(2), images[..., [0, -1]].flatten(2)], 2)  # b 3 n
+    return ring[..., 0], ((ring - ring[..., :1]).abs().amax((1, 2)) < _DIFFERS).cpu()
 
 
 def _spans(images: Tensor) -> Tensor:

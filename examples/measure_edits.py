@@ -3,8 +3,8 @@
 Inpainting: the left object of a held-out scene of two is replaced by another. Right, if the checker of
 `unclip.evaluation`, which knows nothing of the model, finds the new one there and the other beside it. Outpainting: a
 held-out scene of one object is widened to twice its width. Right, if the background goes on (its mean differs by less
-than 4 of 255) and the step in colour across the border is below 4 too. And with another object as the prompt of that
-side: right, if the checker finds it there, and it alone.
+than 4 of 255) and the step in colour across the border is below 4 too. And by half its width, with another object as
+the prompt of that side: right, if the checker finds it there, and it alone.
 """
 
 import sys
@@ -51,7 +51,9 @@ def addition(scene: Scene, noun: str, prompt: str, seed: int) -> tuple[Request, 
     [placed] = scene.objects
     new = replace(scene, objects=(replace(placed, name=noun),), size_word=None)
     beyond = canonical_caption(new, load_nouns())
-    request = Request(mode="outpaint", prompt=prompt, image=picture(scene), right=SIDE, right_prompt=beyond, seed=seed)
+    request = Request(
+        mode="outpaint", prompt=prompt, image=picture(scene), right=SIDE // 2, right_prompt=beyond, seed=seed
+    )
     return request, new
 
 
@@ -87,7 +89,9 @@ def main(cases: str = "40", model: str = "stickers") -> None:
         steps.append(np.abs(pixels[:, SIDE] - pixels[:, SIDE - 1]).mean())
         request, wanted = addition(scene, another(nouns, scene, i), prompt, seed=i)
         [result] = pipe.generate(request)
-        added.append(check(result.image.crop((SIDE, 0, 2 * SIDE, SIDE)), wanted).objects)
+        alone = picture(replace(scene, objects=()))
+        alone.paste(result.image.crop((SIDE, 0, SIDE + SIDE // 2, SIDE)), (SIDE // 4, 0))
+        added.append(check(alone, wanted).objects)
     rows = {
         "inpaint: the new object is there, beside the other": found,
         "inpaint: the other half is untouched": untouched,

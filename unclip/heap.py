@@ -22,9 +22,9 @@ def blocks_reused(wanted: bool = True) -> Iterator[None]:
     """Keep the large blocks that are freed meanwhile for those that are asked for next; afterwards they go back.
 
     glibc gives each large block pages of its own, 4 KiB each, which the system clears one by one as they are first
-    touched. For what a large U-Net computes and forgets many times a second, that takes a third of the time. Reused
-    blocks lie in huge pages where the system has them. It costs memory: what is held between two blocks that are free
-    keeps them apart, and then neither may do for the next (see `close_holes`).
+    touched. For what a large U-Net computes and forgets many times a second, that takes up to a third of the time.
+    Reused blocks lie in huge pages where the system has them. It costs memory: what is held between two blocks that
+    are free keeps them apart, and then neither may do for the next (see `close_holes`).
 
     It is for the whole process while it lasts, and what was set by `mallopt` before is not set again. Two at a time end
     together. Outside of the main thread glibc keeps no large blocks, and nothing is gained.

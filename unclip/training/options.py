@@ -25,9 +25,9 @@ class PriorOptions:
 class DecoderOptions:
     """What is left out in training: the embedding and the text (10% and 50% in the paper, section 2.1), and how many
     of the samples show a part of the picture as known (GLIDE, section 4.2); the codec's patch, in pixels.
-    moved: how many of those with a known part have it on one side, and the picture moved out of the frame there, as the
-    windows of an outpainting see it (`windows.random_windows`): for pictures whose border is flat. Else a decoder whose
-    objects stand in the middle draws them there again, cut in half by what is known.
+    moved: how many of those with a known part have it on one side, and the picture, in half of them, moved out of the
+    frame there, as the windows of an outpainting see it (`windows.random_windows`): for pictures whose border is flat.
+    Else a decoder whose objects stand in the middle draws them there again, cut in half by what is known.
     beside: how many of these, where it can be, are known in another picture of the batch instead, one with a border of
     the same colour (`windows.pictures_beside`). Else a decoder takes what it is not shown to lie outside, and paints
     nothing that a prompt adds.

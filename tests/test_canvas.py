@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unclip.canvas import KEEP, Box, Canvas, open_canvas, windows
+from unclip.canvas import KEEP, Box, Canvas, open_canvas
 from unclip.errors import DataError, RequestError
 from unclip.request import ANCHORS, Request
 
@@ -214,65 +214,7 @@ def test_which_side_a_window_is_beyond() -> None:
     assert canvas.side_of(Box(70, 60, 40)) is None
 
 
-# ---- windows
-
-
-def cover(canvas: Canvas, size: int) -> list[Box]:
-    """The windows, after a look at whether they do what windows must."""
-    plan, free = windows(canvas, size), canvas.known < KEEP
-    width, height = canvas.size
-    for box in plan:
-        assert 0 <= box.left <= width - box.side
-        assert 0 <= box.top <= height - box.side
-        assert free[box.slices].any()  # none is drawn for nothing
-        free[box.slices] = False
-    assert not free.any()
-    return plan
-
-
-def test_a_small_region_is_seen_with_its_surroundings_in_one_window() -> None:
-    big = Image.new("RGB", (1000, 700))
-    [box] = cover(inpainting(big, mask((500, 300, 540, 330), big.size)), 256)
-    assert box == Box(520 - 128, 315 - 128, 256)  # the model's size, around the region
-    [box] = cover(inpainting(big, mask((0, 300, 300, 500), big.size)), 256)
-    assert box.side == 450  # half as much again as the region; shrunk to the model's size
-    assert box.left == 0
-
-
-def test_a_region_larger_than_that_is_cut_into_overlapping_windows_from_its_edge_inwards() -> None:
-    big = Image.new("RGB", (1000, 900))
-    canvas = inpainting(big, mask((100, 100, 900, 800), big.size))
-    plan = cover(canvas, 256)
-    assert {box.side for box in plan} == {256}
-    known = canvas.known.copy()
-    for box in plan:
-        assert (known[box.slices] == KEEP).mean() >= 0.2  # each sees what is already there
-        known[box.slices] = KEEP
-
-
-@pytest.mark.parametrize("margins", [{"right": 256}, {"left": 100, "top": 30}, {"bottom": 1000}, {"right": 1}])
-def test_outpainting_moves_outwards_in_windows_of_the_models_size(margins: dict[str, int]) -> None:
-    image = Image.new("RGB", (256, 256))
-    canvas = open_canvas(Request(mode="outpaint", prompt="x", image=image, **margins))
-    plan = cover(canvas, 256)
-    assert {box.side for box in plan} == {256}
-    known = canvas.known.copy()
-    for box in plan:
-        assert (known[box.slices] == KEEP).mean() >= 0.2
-        known[box.slices] = KEEP
-    if margins == {"right": 256}:
-        assert plan == [Box(128, 0, 256), Box(256, 0, 256)]
-
-
-@pytest.mark.parametrize("size", [(1, 1), (3, 50), (50, 3), (17, 31)])
-def test_odd_canvases_are_covered_too(size: tuple[int, int]) -> None:
-    image = Image.new("RGB", size)
-    cover(inpainting(image, Image.new("L", size, 255)), 32)
-    cover(open_canvas(Request(mode="outpaint", prompt="x", image=image, left=5, bottom=70)), 32)
-
-
-def test_a_mask_that_keeps_everything_leaves_no_window() -> None:
-    assert windows(inpainting(given=Image.new("L", (60, 40), 0)), 32) == []
+# ---- what is seen and pasted
 
 
 def test_pasting_touches_only_what_is_free() -> None:
@@ -291,3 +233,46 @@ def test_a_crop_is_what_the_model_sees() -> None:
     assert np.array_equal(known[0].numpy() == 0, FREE[:, :40])
     image, known = canvas.crop(Box(0, 0, 40), 16)
     assert (image.shape, known.shape) == ((3, 16, 16), (1, 16, 16))
+
+
+def test_a_crop_that_reaches_out_of_the_canvas_finds_nothing_known_there() -> None:
+    canvas = inpainting(given=mask())
+    image, known = canvas.crop(Box(-6, -10, 60), 60)
+    there, inside = known[0, 10:50, 6:] == 1, (slice(10, 50), slice(6, 60))
+    assert known.shape == (1, 60, 60) and known.sum() == known[0][inside].sum()
+    assert np.array_equal(there.numpy(), ~FREE[:, :54])
+    seen = ((image[:, *inside].permute(1, 2, 0).numpy() + 1) * 127.5).round()
+    assert np.array_equal(seen, PIXELS[:, :54])
+
+
+def test_pasting_what_reaches_out_of_the_canvas() -> None:
+    dark, drawn = PIXELS // 8, Image.fromarray(np.full((60, 60, 3), 240, np.uint8))
+    drawn.paste((251, 252, 253), (6, 10, 60, 50))
+    canvas = inpainting(Image.fromarray(dark), mask())
+    canvas.paste(Box(-6, -10, 60), drawn)
+    assert (canvas.pixels[FREE] == (251, 252, 253)).all() and np.array_equal(canvas.pixels[~FREE], dark[~FREE])
+
+
+def test_pasting_some_parts_leaves_the_rest_free() -> None:
+    canvas = inpainting(Image.fromarray(PIXELS // 8), mask())
+    parts = [Box(0, 0, 15), Box(25, 10, 40)]
+    canvas.paste(Box(0, 0, 40), Image.new("RGB", (40, 40), (250, 250, 250)), parts)
+    wanted = np.zeros_like(FREE)
+    wanted[:15, :15] = wanted[10:, 25:] = True
+    assert np.array_equal(canvas.known < KEEP, FREE & ~wanted)
+    assert ((canvas.pixels == 250).all(-1) == FREE & wanted).all()
+
+
+def test_a_sketch_is_not_the_canvas() -> None:
+    canvas = inpainting(given=mask())
+    sketch = canvas.sketch()
+    sketch.paste(Box(5, 0, 30), Image.new("RGB", (64, 64)))
+    assert (sketch.known == KEEP).all()
+    assert np.array_equal(canvas.pixels, PIXELS) and np.array_equal(canvas.known < KEEP, FREE)
+
+
+def test_whether_something_free_is_in_several_boxes() -> None:
+    canvas = inpainting(given=mask())  # free: columns 10 to 30, rows 5 to 25
+    assert canvas.is_free(Box(0, 0, 20)) and not canvas.is_free(Box(30, 0, 20))
+    assert canvas.is_free(Box(-40, -40, 60), Box(0, 0, 60)) and not canvas.is_free(Box(-40, -40, 45), Box(0, 0, 60))
+    assert not canvas.is_free(Box(0, 0, 15), Box(15, 0, 15))

@@ -94,7 +94,10 @@ def test_a_wide_region_is_repainted_in_several_windows(pipe: Unclip, monkeypatch
     names = {name.partition(",")[0] for name in told if name.startswith("window")}
     assert len(names) > 5
     assert f"window 1 of {len(names)}" in names
-    assert result.timings["decoder"] == len(names)  # by this clock, of all windows
+    views = {name.partition(",")[0] for name in told if name.startswith("view")}
+    assert len(views) > 1 and f"view 1 of {len(views)}" in views
+    assert result.timings["decoder"] == len(views) + 1  # by this clock: of all views, and of all windows as one
+    assert result.timings["upsampler"] == len(names)
 
 
 # ---- outpainting

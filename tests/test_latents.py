@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from unclip.canvas import to_images, to_tensor
 from unclip.embedding_files import write_components
 from unclip.embeddings import principal_components, text_diff
 from unclip.errors import DataError, RequestError
+from unclip.pictures import to_images, to_tensor
 from unclip.pipeline import Unclip
 from unclip.progress import Watcher
 from unclip.request import Request, Result

@@ -6,6 +6,7 @@ from unclip.diffusion.codec import PixelUnshuffle
 from unclip.diffusion.denoiser import Schedule
 from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.diffusion.noise import generators
+from unclip.diffusion.tiling import Tiling
 from unclip.errors import RequestError
 from unclip.stage import Known, Stage
 
@@ -129,6 +130,40 @@ def test_embeddings_need_no_codec() -> None:
     prior = Stage("prior", Prior(), Schedule(prediction_type="sample", clip=5.0), shape=(8,), steps=5)
     text = torch.linspace(-6, 6, 16).view(2, 8)
     torch.testing.assert_close(prior.run({"text": text}, None, generators([0, 1])), text.clamp(-5, 5))
+
+
+def test_a_draft_leaves_the_noisiest_steps_out() -> None:
+    s, draft = stage(), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    s.run(COND, UNCOND, generators([0, 1]), steps=10, draft=draft)
+    times = [int(t[0]) for _, t, _ in s.network.calls]
+    assert times == [599, 500, 400, 300, 200, 100]
+    ab = s.schedule.alphas_cumprod()[599]
+    noise = torch.stack([torch.randn(48, 4, 4, generator=g) for g in generators([0, 1])])
+    begun = ab.sqrt() * s.codec.encode(draft) + (1 - ab).sqrt() * noise
+    torch.testing.assert_close(s.network.calls[0][0], begun.repeat(2, 1, 1, 1))
+    s = stage()
+    s.run(COND, UNCOND, generators([0, 1]), steps=1, draft=draft)
+    assert len(s.network.calls) == 1
+
+
+TILING = Tiling(height=4, width=12, side=4, corners=tuple((0, left) for left in range(0, 9, 2)))  # five, so two batches
+
+
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_a_larger_picture_is_drawn_by_windows_each_with_its_own_conditioning(sampler: str) -> None:
+    s = stage()
+    colours = torch.linspace(-1, 1, 5)[:, None].expand(5, 48)
+    image = torch.rand(1, 3, 16, 48, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    mask = torch.zeros(1, 1, 16, 48)
+    mask[..., :20] = 1
+    options = {"sampler": sampler, "known": Known(image, mask), "tiling": TILING}
+    out = s.run({"colour": colours}, {"colour": 0 * colours}, generators([1]), **options)
+    assert out.shape == (1, 3, 16, 48)
+    assert torch.equal(out[..., :20], image[..., :20]) and not torch.equal(out[..., 20:], image[..., 20:])
+    first, second = s.network.calls[:2]
+    assert torch.equal(first[2], torch.cat([0 * colours[:4], colours[:4]]))
+    assert torch.equal(second[2], torch.cat([0 * colours[4:], colours[4:]]))
+    assert torch.equal(first[0][0, ..., 2:], first[0][1, ..., :2])  # the same noise where they overlap
 
 
 def test_progress_is_reported() -> None:

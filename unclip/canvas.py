@@ -1,35 +1,29 @@
-"""Pictures to edit: files and PIL images <-> tensors, masks, the outpainting canvas, its windows, and paste-back.
+"""A picture to edit, with what is known of it: its mask, or the room added around it, and what is pasted into it.
 
 What people call a mask (white repaints, or transparency does) becomes `known` here and nowhere else: 255 = keep.
 """
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFilter
 from torch import Tensor
 
-from unclip.errors import DataError, RequestError
+from unclip.errors import RequestError
+from unclip.pictures import open_picture, split_alpha
 from unclip.request import MAX_SIDE, SIDES, Request, size_text
 from unclip.seams import match_edges
 from unclip.stage import Known
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 KEEP = 255
-_CONTEXT = 1.5  # the side of a window over that of the region it repaints, and never less than
-_MARGIN = 1.1
-_SHRINK = 2  # a window of up to this many times the model's size is shrunk to it rather than cut up
 
 
 @dataclass(frozen=True)
 class Box:
-    """A square window of a canvas, in pixels."""
+    """A square window of a canvas, in pixels. It may reach out of it, up and left below 0."""
 
     left: int
     top: int
@@ -37,7 +31,13 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
+        """Rows and columns of the canvas in it."""
+        return tuple(slice(max(0, start), start + self.side) for start in (self.top, self.left))
+
+    def inside(self, rows: int, columns: int) -> tuple[slice, slice]:
+        """Where in the window those first `rows` and `columns` of its slices are, which the canvas has."""
+        top, left = max(0, -self.top), max(0, -self.left)
+        return slice(top, top + rows), slice(left, left + columns)
 
 
 @dataclass(frozen=True)
@@ -55,22 +55,36 @@ class Canvas:
 
     def crop(self, box: Box, size: int) -> tuple[Tensor, Tensor]:
         """A window as a picture `3 s s` in [-1, 1] and its mask `1 s s`, 1 = known, at `size` pixels."""
-        pixels = torch.from_numpy(self.pixels[box.slices]).permute(2, 0, 1).float() / 127.5 - 1  # 3 h w
-        mask = torch.from_numpy(self.known[box.slices])[None].float() / KEEP  # 1 h w
+        inside = box.inside(*self.known[box.slices].shape)
+        pixels, mask = torch.zeros(3, box.side, box.side), torch.zeros(1, box.side, box.side)
+        pixels[:, *inside] = torch.from_numpy(self.pixels[box.slices]).permute(2, 0, 1).float() / 127.5 - 1
+        mask[:, *inside] = torch.from_numpy(self.known[box.slices]).float() / KEEP
         known = Known(pixels[None], mask[None]).resized(size, size)
         return known.image[0], known.mask[0]
 
-    def paste(self, box: Box, picture: Image.Image) -> None:
-        """Put a drawn window where the canvas is free, without a seam. The window is known from then on."""
-        drawn = np.asarray(picture.resize((box.side, box.side), Image.Resampling.BICUBIC), dtype=np.float32)
+    def paste(self, box: Box, picture: Image.Image, parts: Sequence[Box] | None = None) -> None:
+        """Put a drawn window where the canvas is free, without a seam. What was drawn is known from then on.
+
+        parts: where alone it is put, if not in all of the window.
+        """
         pixels, known = self.pixels[box.slices], self.known[box.slices]
+        drawn = np.asarray(picture.resize((box.side, box.side), Image.Resampling.BICUBIC), dtype=np.float32)
+        drawn = match_edges(drawn[box.inside(*known.shape)], pixels, known)
         free = known < KEEP
-        drawn = match_edges(drawn, pixels, known)
+        if parts is not None:
+            wanted = np.zeros(self.known.shape, bool)
+            for part in parts:
+                wanted[part.slices] = True
+            free &= wanted[box.slices]
         share = (known[free] / np.float32(KEEP))[:, None]
         pixels[free] = (share * pixels[free] + (1 - share) * drawn[free]).round().clip(0, 255).astype(np.uint8)
         if self.alpha is not None:
             self.alpha[box.slices][free] = 255
-        known[:] = KEEP
+        known[free] = KEEP
+
+    def sketch(self) -> "Canvas":
+        """A canvas of the same picture, to draw roughly on."""
+        return Canvas(self.pixels.copy(), self.known.copy(), None, self.origin)
 
     def image(self) -> Image.Image:
         """The picture as it stands: RGB, or RGBA where the original has transparency that was not to be filled."""
@@ -82,6 +96,12 @@ class Canvas:
     def size(self) -> tuple[int, int]:
         """(width, height)."""
         return self.known.shape[1], self.known.shape[0]
+
+    def is_free(self, *boxes: Box) -> bool:
+        """Whether something is free that is in each of some boxes."""
+        axes = zip(*(box.slices for box in boxes), strict=True)
+        inside = tuple(slice(max(s.start for s in axis), min(s.stop for s in axis)) for axis in axes)
+        return bool((self.known[inside] < KEEP).any())
 
     def side_of(self, box: Box) -> str | None:
         """Beyond which side of the original a window's middle lies farthest out, or None within it."""
@@ -178,138 +198,3 @@ def feathered(known: np.ndarray, pixels: int) -> np.ndarray:
     kept = Image.fromarray(np.where(known == KEEP, np.uint8(255), np.uint8(0)))
     around = np.asarray(kept.filter(ImageFilter.GaussianBlur(pixels / 2)), dtype=np.float32)
     return np.maximum(known, (2 * around).clip(0, 255).astype(np.uint8))  # half is kept at an edge: 2 * that is all
-
-
-# ---- the windows of a canvas
-
-
-def windows(canvas: Canvas, size: int) -> list[Box]:
-    """The windows in which a model of `size` pixels paints what is free, in their order.
-
-    One window with some context, where the region is small enough to be seen as a whole; else windows of the model's
-    size that overlap by half, each where it finds closest to half of itself known already: so they grow outwards from
-    what is given.
-    """
-    width, height = canvas.size
-    most = min(width, height)
-    free = canvas.known < KEEP
-    rows, columns = np.flatnonzero(free.any(1)), np.flatnonzero(free.any(0))
-    if not len(rows):
-        return []
-    left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
-    region = int(max(right - left, bottom - top))
-    side = min(max(size, round(_CONTEXT * region)), _SHRINK * size, most)
-    if canvas.origin == (0, 0, width, height) and region * _MARGIN <= side or region == side == width == height:
-        x = min(max(0, int(left + right - side) // 2), width - side)
-        y = min(max(0, int(top + bottom - side) // 2), height - side)
-        return [Box(x, y, side)]
-    return list(_growing(free, min(size, most)))
-
-
-def _growing(free: np.ndarray, side: int) -> Iterator[Box]:
-    """Windows that cover `free` (`h w` bool), those first of which half is known, counting those before as known."""
-    height, width = free.shape
-    tops, lefts = _starts(height, side), _starts(width, side)
-    edges_y, edges_x = (np.unique([e for s in starts for e in (s, s + side)])[:-1] for starts in (tops, lefts))
-    # free pixels of every cell between the edges of windows; a window is a rectangle of cells
-    cells = np.add.reduceat(np.add.reduceat(free.astype(np.int64), edges_y, axis=0), edges_x, axis=1)
-    (y0, y1), (x0, x1) = (
-        np.searchsorted(edges, [starts, np.add(starts, side)]) for edges, starts in ((edges_y, tops), (edges_x, lefts))
-    )
-    while cells.any():
-        total = np.pad(cells.cumsum(0).cumsum(1), ((1, 0), (1, 0)))  # of the cells above and to the left
-        inside = total[np.ix_(y1, x1)] - total[np.ix_(y0, x1)] - total[np.ix_(y1, x0)] + total[np.ix_(y0, x0)]
-        distance = np.where(inside > 0, abs(inside / side**2 - 0.5), np.inf)
-        y, x = np.unravel_index(distance.argmin(), distance.shape)
-        yield Box(lefts[x], tops[y], side)
-        cells[y0[y] : y1[y], x0[x] : x1[x]] = 0
-
-
-def _starts(length: int, side: int) -> list[int]:
-    """Where windows of a side begin on a length: every half side, and flush with the end."""
-    step = max(1, side // 2)
-    return sorted({*range(0, length - side + 1, step), length - side})
-
-
-# ---- files and PIL images
-
-
-def open_picture(source: Any, name: str) -> Image.Image:
-    """A file or a PIL image -> an upright PIL image in full. Raises DataError, which names the field and the file."""
-    is_open = isinstance(source, Image.Image)
-    try:
-        with contextlib.nullcontext(source) if is_open else Image.open(source, formats=FORMATS) as image:
-            if max(image.size) > MAX_SIDE:
-                found = size_text(image.size)
-                raise DataError(f"the {name} is {found}; sides of at most {MAX_SIDE} pixels are edited: shrink it")
-            return ImageOps.exif_transpose(image)  # which decodes it
-    except DataError:
-        raise
-    except Exception as error:  # decoders fail in many ways
-        raise unreadable(source, name, error) from None
-
-
-def unreadable(source: str | Path, name: str, error: Exception) -> DataError:
-    if isinstance(error, UnidentifiedImageError):
-        return DataError(f"{name} {str(source)!r} is no picture that can be read; give one of {', '.join(FORMATS)}")
-    reason = getattr(error, "strerror", None) or str(error)
-    return DataError(f"cannot read the {name} {str(source)!r} ({reason})")
-
-
-def split_alpha(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """A PIL image of any mode -> its colours `h w 3` and, unless it is opaque, its alpha `h w`; both uint8."""
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bit and wider: PIL's own conversion would clip
-        values = np.asarray(image).astype(np.float64)
-        grey = (values / (257 if image.mode.startswith("I") else 1)).round().clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2), None
-    if not image.has_transparency_data:
-        return np.array(image.convert("RGB")), None
-    pixels = np.array(image.convert("RGBA"))
-    alpha = pixels[..., 3].copy()
-    return pixels[..., :3].copy(), None if (alpha == 255).all() else alpha
-
-
-def to_images(pictures: Tensor) -> list[Image.Image]:
-    """`b 3 h w` in [-1, 1] -> PIL images."""
-    pixels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()  # b h w 3
-    return [Image.fromarray(image) for image in pixels]
-
-
-def to_tensor(image: Image.Image) -> Tensor:
-    """PIL image -> `3 h w` in [-1, 1]."""
-    pixels = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
-    return pixels.view(image.height, image.width, 3).permute(2, 0, 1).float() / 127.5 - 1
-
-
-def to_square(image: Image.Image, side: int, crop: bool) -> Image.Image:
-    """An image as a square: squeezed, or the middle of it."""
-    width, height = image.size
-    if not crop:
-        return image.resize((side, side), Image.Resampling.BICUBIC)
-    short = min(width, height)
-    wide, high = (side * length // short for length in (width, height))
-    left, top = (wide - side) // 2, (high - side) // 2
-    return image.resize((wide, high), Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))
-
-
-def squared(source: Any, fit: str) -> tuple[Image.Image, tuple[str, ...]]:
-    """A file or a PIL image as an opaque square, and notes on what that took.
-
-    fit: "crop" takes its middle, "pad" adds to the shorter sides the colour that is usual at its border. Raises
-    DataError for a picture that cannot be read.
-    """
-    pixels, alpha = split_alpha(open_picture(source, "image"))
-    image, notes = Image.fromarray(pixels), []
-    if alpha is not None:
-        image = Image.composite(image, Image.new("RGB", image.size, "white"), Image.fromarray(alpha))
-        notes.append("what is transparent in the image was made white")
-    size, side = image.size, (min if fit == "crop" else max)(image.size)
-    if fit == "crop" and size != (side, side):
-        image = ImageOps.fit(image, (side, side), Image.Resampling.NEAREST)  # of this size, nothing is resized
-        notes.append(f"of the image, {size_text(size)}, the middle {size_text((side, side))} was taken; see fit pad")
-    elif size != (side, side):
-        ring = np.concatenate([pixels[[0, -1]].reshape(-1, 3), pixels[:, [0, -1]].reshape(-1, 3)])
-        colour = tuple(np.median(ring, axis=0).astype(int).tolist())
-        image = ImageOps.pad(image, (side, side), Image.Resampling.NEAREST, colour)
-        notes.append(f"the image, {size_text(size)}, was padded to {size_text((side, side))}")
-    return image, tuple(notes)

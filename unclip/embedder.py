@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from unclip.canvas import squared, to_square, to_tensor
 from unclip.diffusion.noise import generators
 from unclip.embedding_files import PROBE, read_components, read_embedding, write_embedding
 from unclip.embeddings import Components
 from unclip.errors import RequestError
 from unclip.fields import source_kind
+from unclip.pictures import squared, to_square, to_tensor
 from unclip.request import Request
 
 

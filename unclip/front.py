@@ -9,11 +9,12 @@ from typing import Any
 
 from PIL import Image
 
-from unclip.canvas import open_canvas, to_images
+from unclip.canvas import open_canvas
 from unclip.editing import edit
 from unclip.errors import RequestError
 from unclip.fields import CANVAS_MODES, FIELDS_OF, PRIOR_FIELDS, THETA, foreign_fields, source_kind
 from unclip.latents import draw_latents, open_ends
+from unclip.pictures import to_images
 from unclip.progress import Progress
 from unclip.request import Request, Result, size_text
 from unclip.words import nearest_words, unknown_words

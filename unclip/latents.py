@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unclip.canvas import squared, to_images, to_tensor
 from unclip.diffusion.noise import generators, randn
 from unclip.embeddings import mix, slerp, text_diff
 from unclip.fields import source_kind
 from unclip.models.clip import TextEncoding
+from unclip.pictures import squared, to_images, to_tensor
 from unclip.progress import Progress
 from unclip.request import Request
 

@@ -4,20 +4,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unclip.canvas import to_images, to_tensor
 from unclip.checkpoints import Checkpoint, load_checkpoint
 from unclip.device import pick_device, pick_dtype
 from unclip.diffusion.noise import generators
+from unclip.diffusion.tiling import Tiling
 from unclip.embedder import Embedder
 from unclip.errors import UnclipError
 from unclip.front import Front, Picture, micro_batches
 from unclip.models.clip import TextEncoding, Tokenizer
 from unclip.models.upsampler import enlarge
+from unclip.pictures import to_images, to_tensor
 from unclip.progress import Progress, Watcher
 from unclip.request import Request
 from unclip.stage import Known, Stage
@@ -103,38 +105,67 @@ class Unclip(Front, Embedder):
         progress: Progress | None,
         timings: dict[str, float],
         known: Known | None = None,
-        start: Tensor | None = None,
-        eta: float = 0.0,
+        small: Tensor | None = None,
+        **way: Any,
     ) -> Tensor:
         """Embeddings `b d` and their texts -> pictures `b 3 h w` in [-1, 1]: the decoder, then the upsamplers.
 
-        known: what is to stay as it is, at the largest size; it is held to in every stage. start: the decoder's noise,
-        as `invert` finds it; eta: how much of it is drawn anew on the way. `timings` gains the seconds of each stage.
-        Raises UnclipError for a picture that is not finite.
+        known: what is to stay as it is, at the largest size; it is held to in every stage. small: what the decoder has
+        drawn already; else `way` goes to `decode`. `timings` gains the seconds of each stage. Raises UnclipError for a
+        picture that is not finite.
         """
         sizes = self.sizes if known is not None else [size for size in self.sizes if size[0] <= request.size[0]]
         held = [None if known is None else known.resized(height, width) for width, height in sizes]
-        network, codec = self.decoder.network, self.decoder.codec
-        hint = () if known is None else (codec.encode(held[0].hint[0]), codec.encode_mask(held[0].hint[1]))
+        told = (embed, text, negative, noise, request, progress, timings)
+        x = self.decode(*told, held[0], **way) if small is None else small  # b 3 64 64
+        x = self.upsample(x, noise, request.upsampler_steps, held[1:], progress, timings)  # b 3 256 256
+        if not x.isfinite().all():
+            raise UnclipError("the picture is not finite: use a lower guidance, or float32 (--dtype float32)")
+        return x
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        embed: Tensor,
+        text: TextEncoding,
+        negative: TextEncoding,
+        noise: Sequence[torch.Generator],
+        request: Request,
+        progress: Progress | None,
+        timings: dict[str, float],
+        known: Known | None = None,
+        start: Tensor | None = None,
+        draft: Tensor | None = None,
+        tiling: Tiling | None = None,
+        eta: float = 0.0,
+    ) -> Tensor:
+        """Embeddings `b d` and their texts -> small pictures `b 3 h w` in [-1, 1] by the decoder.
+
+        known: what is to stay as it is, at this size. start: the decoder's noise, as `invert` finds it; eta: how much
+        of it is drawn anew on the way. draft: a rough picture `b 3 h w` to begin with. tiling: the windows of one
+        larger picture; the embeddings and texts are theirs.
+        """
+        network, codec, hint = self.decoder.network, self.decoder.codec, ()
+        if known is not None:
+            image, mask = known.hint if tiling is None else map(tiling.cut, known.hint)
+            hint = (codec.encode(image), codec.encode_mask(mask))
         with timed(timings, "decoder", self.device):
-            x = self.decoder.run(
+            return self.decoder.run(
                 network.condition(embed, text, *hint),
                 network.condition(network.projection.null_embed.expand_as(embed), negative, *hint),
                 noise,
                 steps=request.steps,
                 sampler=request.sampler,
                 guidance=request.guidance,
-                known=held[0],
+                known=known,
                 repeats=request.harmonize or 1,
                 start=start,
+                draft=draft,
+                tiling=tiling,
                 eta=eta,
                 progress=steps_of("decoder", progress),
                 watch=pictures_of("decoder", progress, noise),
-            )  # b 3 64 64
-        x = self.upsample(x, noise, request.upsampler_steps, held[1:], progress, timings)  # b 3 256 256
-        if not x.isfinite().all():
-            raise UnclipError("the picture is not finite: use a lower guidance, or float32 (--dtype float32)")
-        return x
+            )
 
     @torch.inference_mode()
     def upsample(

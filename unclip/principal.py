@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from unclip.canvas import squared
 from unclip.embedding_files import write_components
 from unclip.embeddings import principal_components
 from unclip.errors import DataError
 from unclip.fields import PICTURE_SUFFIXES
+from unclip.pictures import squared
 from unclip.training import scenes
 from unclip.training.captions import nouns_in
 

@@ -16,7 +16,11 @@ from unclip.diffusion.inversion import SKIP, invert
 from unclip.diffusion.masking import keep_known, levelled, watched
 from unclip.diffusion.noise import randn
 from unclip.diffusion.samplers import Progress, sample
+from unclip.diffusion.tiling import Tiling, tiled
 from unclip.heap import blocks_reused, close_holes
+
+DRAFT = 0.6  # of the steps are taken from a draft on: enough to paint it anew, too few to forget what is where
+WINDOWS_TOGETHER = 4  # of a tiling, in a batch: memory is not to grow with the picture
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Stage:
         known: Known | None = None,
         repeats: int = 1,
         start: Tensor | None = None,
+        draft: Tensor | None = None,
+        tiling: Tiling | None = None,
         eta: float = 0.0,
         progress: Progress | None = None,
         watch: Callable[[Tensor], None] | None = None,
@@ -92,8 +98,11 @@ class Stage:
 
         cond, uncond: the network's conditioning with and without the prompt, every tensor with leading b;
         uncond may be None when the guidance is 1. known: of the size that this stage draws. repeats: RePaint's
-        resampling (see `samplers.visits`). start: noise `b *shape` as `invert` finds it, in the place of new. eta: of
-        the sampler "ddim" (see `samplers.sample`). watch: called with x0 as each step predicts it, `b 3 H W` or `b d`.
+        resampling (see `samplers.visits`). start: noise `b *shape` as `invert` finds it, in the place of new.
+        draft: a rough picture `b 3 H W`, in [-1, 1], to begin with, noised; `DRAFT` of the steps are taken from there.
+        tiling: the windows of one larger picture, which is drawn as a whole (see `tiling.tiled`); the conditioning is
+        then theirs. eta: of the sampler "ddim" (see `samplers.sample`). watch: called with x0 as each step predicts it,
+        `b 3 H W` or `b d`.
         All is one batch: cutting it up is the caller's business.
         Raises RequestError for an unknown sampler or a number of steps out of range.
         """
@@ -101,15 +110,23 @@ class Stage:
         sampler = self.sampler if sampler is None else sampler
         guidance = self.guidance if guidance is None else guidance
         assert uncond is not None or guidance == 1, f"{self.name}: guidance {guidance} needs `uncond`"
+        rows = len(generators) if tiling is None else len(tiling.corners)
         for key, value in chain(cond.items(), () if uncond is None else uncond.items()):
-            assert len(value) == len(generators), f"{self.name}: {key} is not one per generator"
+            assert len(value) == rows, f"{self.name}: {key} is not one per generator, or window"
+
+        def denoiser_of(network: nn.Module) -> Denoise:
+            if tiling is None:
+                return self._denoiser(network, cond, uncond, guidance)
+            batches = zip(*(_split(each, WINDOWS_TOGETHER, rows) for each in (cond, uncond)), strict=True)
+            parts = [self._denoiser(network, *batch, guidance) for batch in batches]
+            return tiled(parts, tiling, WINDOWS_TOGETHER)
 
         device, _ = self._placement()
         # What inversion found is the start of a way on which no x0 was clamped; guidance leaves that way.
         limit = None if start is not None and guidance == 1 else self.schedule.clip
-        denoise = last = clamped(self._denoiser(self.network, cond, uncond, guidance), limit)
+        denoise = last = clamped(denoiser_of(self.network), limit)
         if self.last_network is not None:
-            last = clamped(self._denoiser(self.last_network, cond, uncond, guidance), limit)
+            last = clamped(denoiser_of(self.last_network), limit)
         if sampler == "unclip" and steps > 1:  # a single step does not end at timestep 0
             last = levelled(last, lambda x0: x0 * self.last_factor)
         if known is not None:
@@ -118,8 +135,13 @@ class Stage:
             denoise, last = (keep_known(each, latent, kept) for each in (denoise, last))
         if watch is not None:
             denoise, last = (watched(each, lambda x0: watch(self.codec.decode(x0))) for each in (denoise, last))
-        x = randn(self.shape, generators, device) if start is None else start.to(device)
-        way = {"repeats": repeats, "last": last, "skip": 0 if start is None else SKIP, "eta": eta}
+        shape = self.shape if tiling is None else (self.shape[0], tiling.height, tiling.width)
+        x = randn(shape, generators, device) if start is None else start.to(device)
+        skip = 0 if start is None else SKIP
+        if draft is not None:
+            draft = self.codec.encode(draft.to(device, torch.float32))
+            skip = steps - max(1, round(DRAFT * steps))
+        way = {"repeats": repeats, "last": last, "skip": skip, "draft": draft, "eta": eta}
         with blocks_reused(self.reuse and device.type == "cpu"):
             x0 = sample(denoise, x, self.schedule, sampler, steps, generators, progress, **way)
         return self.codec.decode(x0)
@@ -167,3 +189,11 @@ class Stage:
         # Those on the meta device are not in memory now; they will come to where the others are.
         first = next((w for w in weights if w.is_floating_point() and not w.is_meta), torch.empty(0))
         return first.device, first.dtype
+
+
+def _split(conditioning: Conditioning | None, size: int, rows: int) -> list[Conditioning | None]:
+    """Conditioning of some rows as batches of at most `size` of them."""
+    starts = range(0, rows, size)
+    if conditioning is None:
+        return [None for _ in starts]
+    return [{key: value[start : start + size] for key, value in conditioning.items()} for start in starts]

@@ -282,3 +282,26 @@ def test_the_last_step_can_have_a_denoiser_of_its_own(repeats: int) -> None:
     )
     assert torch.equal(out, torch.full_like(out, 7))
     assert len(calls) == len(visits(5, repeats)) - 1
+
+
+@pytest.mark.parametrize("skip", [0, 3, 7])
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_a_draft_is_begun_with_at_the_noise_level_of_the_first_timestep(sampler: str, skip: int) -> None:
+    g, schedule = generators(SEEDS), Schedule()
+    draft, noise = randn(SHAPE, g) / 3, randn(SHAPE, g)
+    seen: list[tuple[int, Tensor]] = []
+
+    def sure(x: Tensor, t: Tensor) -> Prediction:
+        seen.append((int(t[0]), x))
+        return Prediction(draft)
+
+    result = sample(sure, noise, schedule, sampler, 8, g, skip=skip, draft=draft)
+    assert torch.equal(result, draft)
+    assert [t for t, _ in seen] == [int(t) for t in SAMPLERS[sampler](schedule, 8)[0]][skip:]
+    for t, x in seen:  # and the levels after it are right too
+        ab = schedule.alphas_cumprod()[t]
+        rest = (x - ab.sqrt() * draft) / (1 - ab).sqrt()
+        assert rest.std().item() == pytest.approx(1, abs=0.3)
+    t, x = seen[0]
+    ab = schedule.alphas_cumprod()[t]
+    torch.testing.assert_close(x, ab.sqrt() * draft + (1 - ab).sqrt() * noise)

@@ -14,7 +14,7 @@ import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UnCLIPScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from unclip.diffusion.denoiser import Denoise, Prediction, Schedule
+from unclip.diffusion.denoiser import Denoise, Prediction, Schedule, add_noise
 from unclip.diffusion.names import check_sampler
 from unclip.diffusion.noise import randn
 from unclip.errors import RequestError
@@ -37,6 +37,7 @@ def sample(
     repeats: int = 1,
     last: Denoise | None = None,
     skip: int = 0,
+    draft: Tensor | None = None,
     eta: float = 0.0,
 ) -> Tensor:
     """Denoise x (`b ...`, standard normal) over `steps` timesteps; return the last x0 in float32.
@@ -44,9 +45,10 @@ def sample(
     generators: one per item, for samplers that draw noise. progress(done, total) is called after each call of
     `denoise`. repeats: how often each stretch of the way is gone (RePaint; see `visits`). last: the denoiser of the
     last step, if it is another. skip: how many of the noisiest timesteps are left out; x is then at the level of the
-    first of the others. eta: of the sampler "ddim", how much of the noise is drawn anew at each step, from 0 to 1.
-    Raises RequestError for an unknown sampler, one that has no eta, or a number of steps outside
-    1..num_train_timesteps.
+    first of the others. draft: a rough x0 (`b ...`) to begin with; x is then the noise that takes it to that level
+    (SDEdit, Meng et al. 2022, arXiv:2108.01073). eta: of the sampler "ddim", how much of the noise is drawn anew at
+    each step, from 0 to 1. Raises RequestError for an unknown sampler, one that has no eta, or a number of steps
+    outside 1..num_train_timesteps.
     """
     build = SAMPLERS[check_sampler(sampler)]
     check_steps(steps, schedule, least=1 + skip)
@@ -59,6 +61,8 @@ def sample(
         timesteps, step = build(schedule, steps)
         return timesteps[skip:], step
 
+    if draft is not None:
+        x = add_noise(draft, x, torch.full((len(x),), way()[0][0], device=x.device), schedule)
     return travel(denoise, x, schedule, way, generators, progress, repeats=repeats, last=last)
 
 

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from unclip.canvas import to_tensor
 from unclip.diffusion.noise import generators
 from unclip.evaluation.rates import mean
 from unclip.evaluation.suite import BATCH, Suite
 from unclip.models.upsampler import enlarge
+from unclip.pictures import to_tensor
 
 
 def psnr(pictures: Tensor, true: Tensor) -> Tensor:

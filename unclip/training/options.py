@@ -31,6 +31,8 @@ class DecoderOptions:
     beside: how many of these, where it can be, are known in another picture of the batch instead, one with a border of
     the same colour (`windows.pictures_beside`). Else a decoder takes what it is not shown to lie outside, and paints
     nothing that a prompt adds.
+    views: how many of the moved ones, where it can be, show all of an original made smaller, and what is around it
+    (`windows.random_views`), as an outpainting sees it before it paints its windows. Then nothing is painted twice.
     own_text: the decoder has a text encoder of its own, which starts as CLIP's and is trained along, as GLIDE's is.
     pooled_drop: how often the time embedding does not hear of the text, so that the tokens must say it. A decoder that
     is told all by the pooled state, the same everywhere in the picture, never learns to attend: it knows which two
@@ -44,6 +46,7 @@ class DecoderOptions:
     known: float = within(0.2, 0, 1)
     moved: float = within(0.0, 0, 1)
     beside: float = within(0.0, 0, 1)
+    views: float = within(0.0, 0, 1)
     pooled_drop: float = within(0.0, 0, 1)
     own_text: bool = True
 

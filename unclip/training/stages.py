@@ -176,7 +176,7 @@ class DecoderTask:
         gone = (drop_embed < options.embed_drop)[:, None].to(images.device)
         embed = torch.where(gone, self.network.projection.null_embed, self.clip.image(images))
         # The embedding above is of the whole picture, as the prior's of its caption is, whatever a window shows of it.
-        shown, known = with_known(images, options.known, options.moved, options.beside, generator)
+        shown, known = with_known(images, options.known, options.moved, options.beside, options.views, generator)
         x0 = self.codec.encode(shown)  # b c h w
         t, noise = draw_noise(x0, self.schedule, generator, options.noise_shift)
         heard = (torch.rand(len(images), generator=generator) >= options.pooled_drop).to(x0)

@@ -1,6 +1,7 @@
-"""What of its pictures a decoder is shown in training: parts, as an inpainting keeps, or the windows of an outpainting.
+"""What of its pictures a decoder is shown in training: parts, as an inpainting keeps, or what an outpainting sees.
 
-Windows need pictures whose border is flat, as those of scenes are: what lies behind it is taken to go on like it.
+That is a window with the near part of the original in it, or a view of all of it, made smaller. Both need pictures
+whose border is flat, as those of scenes are: what lies behind it is taken to go on like it.
 """
 
 import torch
@@ -13,28 +14,31 @@ _SHRINK = 5 / 8  # what does not fit beside a known part as it is is drawn at th
 _COMPACT = 0.85  # of a side: what spans more is several objects, too small to draw when shrunk
 _GRID = 1 / 16  # places of what is set beside something else: small networks learn a picture again at every offset
 _DIFFERS = 0.1  # from the border, of the [-1, 1] of a channel
+_VIEWS = (1 / 2, 5 / 8, 3 / 4)  # the side of an original in a view of it, over that of the view
+_ROUGH = 0.5  # of the originals in views are as a model would draw them, for pictures that it drew are widened too
 
 
 def with_known(
-    images: Tensor, share: float, moved: float, beside: float, generator: torch.Generator
+    images: Tensor, share: float, moved: float, beside: float, views: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:  # b 3 s s, b 1 s s
     """Pictures `b 3 s s` to draw, and masks of what a decoder is told of them, 1 = known: of most, nothing.
 
-    In `share` of them something is known. Of `moved` of those that is one side, and the picture is another too: where
-    it can be, of `beside` of those, `pictures_beside`, and else `random_windows`. Of the rest it is as `random_known`
-    has it.
+    In `share` of them something is known. Of `moved` of those the picture is another too, as an outpainting sees it:
+    where it can be, of `views` of those, `random_views`; else, of `beside` of them, `pictures_beside`; and else
+    `random_windows`. Of the rest it is as `random_known` has it.
     """
     known = random_known(len(images), images.shape[-1], share, generator).to(images)
     if not moved:
         return images, known
     windows, seen = random_windows(images, generator)
-    draws = torch.rand(2, len(images), generator=generator)
-    window, other = (draws < torch.tensor([moved, beside])[:, None]).to(images.device)  # b, each
+    draws = torch.rand(3, len(images), generator=generator)
+    window, *chosen = (draws < torch.tensor([moved, beside, views])[:, None]).to(images.device)  # b, each
     window &= known.flatten(1).any(1)
-    if beside:
-        others, seen_beside, fits = pictures_beside(images, generator)
-        other &= fits
-        windows, seen = _where(other, others, windows), _where(other, seen_beside, seen)
+    for wanted, kind, make in zip(chosen, (beside, views), (pictures_beside, random_views), strict=True):
+        if kind:
+            others, seen_there, fits = make(images, generator)
+            wanted &= fits
+            windows, seen = _where(wanted, others, windows), _where(wanted, seen_there, seen)
     return _where(window, windows, images), _where(window, seen, known)
 
 
@@ -96,15 +100,59 @@ def pictures_beside(images: Tensor, generator: torch.Generator) -> tuple[Tensor,
     fits = ~shrunk | ((spans.amax(0) <= _COMPACT * size) & (_SHRINK * span + 2 <= room))  # it blurs, too
     middle = torch.where(backwards, -length, length) / 2 * along  # of what is free, from that of the window
     step = (middle / grid).round().long() * grid
-    drawn = _shifted(_where(shrunk.to(images.device), _smaller(images), images), *-step)
+    drawn = _shifted(_where(shrunk.to(images.device), _smaller(images, round(_SHRINK * size)), images), *-step)
     mask = _mask(free).to(images)
-    shows = ((known - known[..., :1, :1]).abs() * mask).amax((1, 2, 3)) > _DIFFERS
-    can = (alike & fits).to(images.device) & shows
+    can = (alike & fits).to(images.device) & (_contrast(known, mask) > _DIFFERS)
     # the other way round
     bare, seen = images[..., :1, :1].expand_as(images), (seen < _SEEN).to(images.device)
     can = torch.where(seen, (fits & _flat(images)[1]).to(images.device), can)
     drawn = torch.where(mask.bool(), _where(seen, bare, known), drawn)
     return drawn, _where(seen, 1 - mask, mask), can
+
+
+def random_views(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures `b 3 s s` as an outpainting sees them as a whole, masks `b 1 s s`, and of which that can be, `b`.
+
+    Known is a picture, made smaller, at a side of the view or in its middle. In half of the views it is the picture
+    itself and the rest is bare: what a prompt names is there. In the others it is another with a border of the same
+    colour, and what the picture shows is in the middle of what is free beside it, as small as the other or smaller.
+    Where no other has this colour, or the picture does not fit, it cannot be.
+    """
+    count, size = len(images), images.shape[-1]
+    axis, backwards, middle, across, own, rough = torch.rand(6, count, generator=generator)
+    pick = torch.randint(len(_VIEWS), (count,), generator=generator)
+    own = own < 0.5
+    other, alike = _alike(images, torch.rand(count, count, generator=generator))
+    shown = _where(own.to(images.device), images, images[other.to(images.device)])
+    can = _flat(images)[1] & (own | alike & (_contrast(shown) > _DIFFERS).cpu())
+    shown = _where((rough < _ROUGH).to(images.device), _rough(shown, generator), shown)
+    # Where it stands along each axis, from -1, the start, to 1: at a side, and in the middle or a corner of that side.
+    beside = torch.stack([axis < 0.5, axis >= 0.5])  # axis b
+    end = torch.where(backwards < 0.5, -1, 1).masked_fill(own & (middle < 0.25), 0)
+    corner = torch.where(across < 2 / 3, 0, torch.where(across < 5 / 6, -1, 1))
+    place = torch.where(beside, end, corner)
+    spans = _spans(images)
+    span = torch.where(beside, spans, 0).amax(0)
+
+    drawn, known = images, torch.zeros_like(images[:, :1])
+    for k, share in enumerate(_VIEWS):
+        before = round((1 - share) * size / 2)
+        side = size - 2 * before
+        small = round(_SHRINK * side)
+        room = size - side - 2  # it blurs, too
+        large = span * side / size <= room
+        fits = large | ((span * small / size <= room) & (spans.amax(0) <= _COMPACT * size))
+        at, free = place * before, torch.where(beside, -place * (side // 2), place * before)  # axis b, middles
+        picture = _where(large.to(images.device), _placed(images, side, free), _placed(images, small, free))
+        picture = _where(own.to(images.device), images[..., :1, :1].expand_as(images), picture)
+        inside = (torch.arange(size) + 0.5 - size / 2 - at[..., None]).abs() < side / 2  # axis b s
+        box = (inside[0][:, None, :, None] & inside[1][:, None, None, :]).to(images.device)
+        chosen = pick == k
+        can &= ~chosen | own | fits
+        chosen = chosen.to(images.device)
+        drawn = _where(chosen, torch.where(box, _placed(shown, side, at), picture), drawn)
+        known = _where(chosen, box.to(known), known)
+    return drawn, known, can.to(images.device)
 
 
 def _where(chosen: Tensor, these: Tensor, those: Tensor) -> Tensor:
@@ -131,13 +179,33 @@ def _shifted(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
     return images[item, :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _smaller(images: Tensor) -> Tensor:
-    """Each picture at a smaller size in its own middle; its border goes on around it."""
+def _smaller(images: Tensor, side: int) -> Tensor:
+    """Each picture with a smaller side in its own middle; its border goes on around it."""
     size = images.shape[-1]
-    small = F.interpolate(images, scale_factor=_SHRINK, mode="bicubic", antialias=True).clamp(-1, 1)
-    before = (size - small.shape[-1]) // 2
-    after = size - small.shape[-1] - before
+    small = F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
+    before = (size - side) // 2
+    after = size - side - before
     return F.pad(small, (before, after, before, after), mode="replicate")
+
+
+def _placed(images: Tensor, side: int, middle: Tensor) -> Tensor:
+    """Each picture with a smaller side, its middle so many pixels down and right (`axis b`) of its own."""
+    return _shifted(_smaller(images, side), *-middle.long())
+
+
+def _rough(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures as a small model draws what they show: with an outline that wavers, and blotches."""
+    count, size = len(images), images.shape[-1]
+
+    def waves(channels: int, cells: int) -> Tensor:  # of unit variance, roughly, where cells meet
+        coarse = torch.randn(count, channels, cells, cells, generator=generator).to(images)
+        return F.interpolate(coarse, size=(size, size), mode="bicubic")
+
+    grid = F.affine_grid(torch.eye(2, 3).to(images).expand(count, 2, 3), images.shape, align_corners=False)  # b h w 2
+    grid = grid + 0.04 * waves(2, 8).permute(0, 2, 3, 1)  # a pixel in 50
+    wavering = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    shown = (wavering - images[..., :1, :1]).abs().amax(1, keepdim=True) > _DIFFERS
+    return (wavering + 0.08 * waves(3, size // 4) * shown).clamp(-1, 1)
 
 
 def _alike(images: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,6 +219,11 @@ def _alike(images: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     apart = (place[:, None] - place).abs() > 1
     same = same.cpu() & flat & flat[:, None] & apart
     return torch.where(same, order, -1).argmax(1), same.any(1)
+
+
+def _contrast(images: Tensor, where: Tensor | float = 1.0) -> Tensor:
+    """How far each picture goes from the colour of its corner, `b`, there where a mask has it."""
+    return ((images - images[..., :1, :1]).abs() * where).amax((1, 2, 3))
 
 
 def _flat(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,139 @@
+"""Which parts of a canvas are drawn at once."""
+
+import pytest
+from PIL import Image
+
+from unclip.canvas import KEEP, Box, Canvas, open_canvas
+from unclip.request import Request
+from unclip.windows import views, windows
+
+CELLS = 16
+
+
+def picture(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height))
+
+
+def mask(box: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
+    """White in `box` (left, top, right, bottom), black elsewhere."""
+    image = Image.new("L", size, 0)
+    image.paste(255, box)
+    return image
+
+
+def inpainting(image: Image.Image, given: Image.Image) -> Canvas:
+    return open_canvas(Request(mode="inpaint", prompt="x", image=image, mask=given))
+
+
+def outpainting(image: Image.Image, **fields) -> Canvas:
+    return open_canvas(Request(mode="outpaint", prompt="x", image=image, **fields))
+
+
+def cover(canvas: Canvas, size: int) -> list[Box]:
+    """The windows, after a look at whether they do what windows must."""
+    plan, free = windows(canvas, size, CELLS), canvas.known < KEEP
+    for box in plan:
+        for start, length in zip((box.left, box.top), canvas.size, strict=True):
+            assert start >= 0 and start + box.side - length < max(CELLS, box.side // CELLS)
+        assert free[box.slices].any()  # none is drawn for nothing
+        free[box.slices] = False
+    assert not free.any()
+    return plan
+
+
+def test_a_small_region_is_seen_with_its_surroundings_in_one_window() -> None:
+    big = Image.new("RGB", (1000, 700))
+    [box] = cover(inpainting(big, mask((500, 300, 540, 330), big.size)), 256)
+    assert box == Box(520 - 128, 315 - 128, 256)  # the model's size, around the region
+    [box] = cover(inpainting(big, mask((0, 300, 300, 500), big.size)), 256)
+    assert box.side == 450  # half as much again as the region; shrunk to the model's size
+    assert box.left == 0
+
+
+def test_a_region_larger_than_that_is_cut_into_overlapping_windows_from_its_edge_inwards() -> None:
+    big = Image.new("RGB", (1000, 900))
+    canvas = inpainting(big, mask((100, 100, 900, 800), big.size))
+    plan = cover(canvas, 256)
+    assert {box.side for box in plan} == {256}
+    known = canvas.known.copy()
+    for box in plan:
+        assert (known[box.slices] == KEEP).mean() >= 0.2  # each sees what is already there
+        known[box.slices] = KEEP
+
+
+@pytest.mark.parametrize("margins", [{"right": 256}, {"left": 100, "top": 30}, {"bottom": 1000}, {"right": 1}])
+def test_outpainting_moves_outwards_in_windows_of_the_models_size(margins: dict[str, int]) -> None:
+    image = Image.new("RGB", (256, 256))
+    canvas = open_canvas(Request(mode="outpaint", prompt="x", image=image, **margins))
+    plan = cover(canvas, 256)
+    assert {box.side for box in plan} == {256}
+    known = canvas.known.copy()
+    for box in plan:
+        assert (known[box.slices] == KEEP).mean() >= 0.2
+        known[box.slices] = KEEP
+    if margins == {"right": 256}:
+        assert plan == [Box(128, 0, 256), Box(256, 0, 256)]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (50, 3), (17, 31)])
+def test_odd_canvases_are_covered_too(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size)
+    cover(inpainting(image, Image.new("L", size, 255)), 32)
+    cover(open_canvas(Request(mode="outpaint", prompt="x", image=image, left=5, bottom=70)), 32)
+
+
+def test_a_mask_that_keeps_everything_leaves_no_window() -> None:
+    assert windows(inpainting(picture(60, 40), Image.new("L", (60, 40), 0)), 32, CELLS) == []
+
+
+@pytest.mark.parametrize("margins", [{"left": 77}, {"top": 300, "right": 90}, {"size": (101, 83), "anchor": "center"}])
+def test_windows_of_one_canvas_have_the_cells_of_one_latent(margins: dict) -> None:
+    canvas = outpainting(picture(90, 70), **margins)
+    plan = cover(canvas, 256)
+    sides = {box.side for box in plan}
+    assert len(sides) == 1 and max(sides) % CELLS == 0
+    unit = max(sides) // CELLS
+    assert all(box.left % unit == box.top % unit == 0 for box in plan)
+
+
+# ---- views
+
+
+@pytest.mark.parametrize(
+    "margins", [{"right": 256}, {"right": 128}, {"left": 60, "right": 70, "bottom": 20}, {"bottom": 900}, {"top": 700}]
+)
+def test_views_are_wider_than_windows_and_cover_what_is_free(margins: dict[str, int]) -> None:
+    canvas = outpainting(picture(256, 256), **margins)
+    plan, free = views(canvas, 256, CELLS), canvas.known < KEEP
+    width, height = canvas.size
+    assert {box.side for box in plan} == {min(512, max(width, height))}
+    for box in plan:
+        assert free[box.slices].any()
+        free[box.slices] = False
+    assert not free.any()
+    if max(width, height) <= 512:  # one, with the whole canvas in it, in the middle
+        [box] = plan
+        assert box == Box((width - box.side) // 2, (height - box.side) // 2, box.side)
+
+
+def test_the_first_view_has_the_original_in_it() -> None:
+    for margins in ({"right": 1500}, {"left": 1500}, {"bottom": 1500}, {"top": 1500}):
+        canvas = outpainting(picture(256, 256), **margins)
+        first = views(canvas, 256, CELLS)[0]
+        left, top, right, bottom = canvas.origin
+        assert first.left <= left and right <= first.left + first.side
+        assert first.top <= top and bottom <= first.top + first.side
+
+
+def test_where_one_window_sees_all_there_is_no_view() -> None:
+    big = picture(1000, 700)
+    assert views(inpainting(big, mask((500, 300, 540, 330), big.size)), 256, CELLS) == []
+    assert views(inpainting(big, mask((0, 0, 0, 0), big.size)), 256, CELLS) == []
+    assert views(outpainting(picture(100, 120), size=(256, 256)), 256, CELLS) == []
+
+
+def test_a_large_region_is_viewed_too() -> None:
+    big = picture(1000, 900)
+    plan = views(inpainting(big, mask((100, 100, 900, 800), big.size)), 256, CELLS)
+    assert len(plan) > 1 and {box.side for box in plan} == {512}
+    assert all(box.left >= 0 and box.left + 512 <= 1000 and box.top >= 0 and box.top + 512 <= 900 for box in plan)

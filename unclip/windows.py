@@ -1,0 +1,95 @@
+"""Which parts of a canvas a model of a certain size looks at, one after another."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from unclip.canvas import KEEP, Box, Canvas
+
+_CONTEXT = 1.5  # the side of a window over that of the region it repaints, and never less than
+_MARGIN = 1.1
+_SHRINK = 2  # a window of up to this many times the model's size is shrunk to it rather than cut up
+
+
+def windows(canvas: Canvas, size: int, cells: int) -> list[Box]:
+    """The windows in which a model of `size` pixels paints what is free, in their order.
+
+    One window with some context, where the region is small enough to be seen as a whole; else windows of the model's
+    size that overlap by half, each where it finds closest to half of itself known already: so they grow outwards from
+    what is given. cells: of a side, which those windows have in common, so that they can be drawn as one picture; for
+    that they may reach out of the canvas, below and on the right.
+    """
+    whole = _whole(canvas, size)
+    if whole is not None:
+        return whole
+    width, height = canvas.size
+    side = _side(canvas, size, cells)
+    tops, lefts = (_starts(length, side, side // cells) for length in (height, width))
+    return list(_growing(canvas.known < KEEP, side, tops, lefts))
+
+
+def views(canvas: Canvas, size: int, cells: int) -> list[Box]:
+    """What a model of `size` pixels looks at before it paints such windows, in their order: nothing, if one sees all.
+
+    A window has but a part of the original in it, and what a prompt names may be in the rest: drawn without a look at
+    the whole it is there twice. A view is as large as the canvas, and reaches out of it where that is not square; but
+    of no more than twice the side of a window, and then there are several.
+    """
+    width, height = canvas.size
+    within = _side(canvas, size, cells)
+    side = min(max(width, height), _SHRINK * within)
+    if _whole(canvas, size) is not None or side <= within:
+        return []
+    # Around what is shorter than a view there is as much beyond either end.
+    tops, lefts = (_starts(length, side) if length > side else [(length - side) // 2] for length in (height, width))
+    return list(_growing(canvas.known < KEEP, side, tops, lefts))
+
+
+def _side(canvas: Canvas, size: int, cells: int) -> int:
+    """Of windows that cut a region up: the model's, or that of a smaller canvas; a multiple of `cells`."""
+    return min(size, -(-min(canvas.size) // cells) * cells)
+
+
+def _whole(canvas: Canvas, size: int) -> list[Box] | None:
+    """The one window that sees all that is free, with some context, if one can; no window where nothing is."""
+    width, height = canvas.size
+    most = min(width, height)
+    free = canvas.known < KEEP
+    rows, columns = np.flatnonzero(free.any(1)), np.flatnonzero(free.any(0))
+    if not len(rows):
+        return []
+    left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
+    region = int(max(right - left, bottom - top))
+    side = min(max(size, round(_CONTEXT * region)), _SHRINK * size, most)
+    if canvas.origin == (0, 0, width, height) and region * _MARGIN <= side or region == side == width == height:
+        x = min(max(0, int(left + right - side) // 2), width - side)
+        y = min(max(0, int(top + bottom - side) // 2), height - side)
+        return [Box(x, y, side)]
+    return None
+
+
+def _growing(free: np.ndarray, side: int, tops: list[int], lefts: list[int]) -> Iterator[Box]:
+    """Windows that cover `free` (`h w` bool), those first of which half is known, counting those before as known.
+
+    What lies out of the canvas does not count.
+    """
+    starts = [np.array(tops), np.array(lefts)]
+    clipped = [np.clip([s, s + side], 0, length) for s, length in zip(starts, free.shape, strict=True)]  # ends, windows
+    area = np.outer(*(ends[1] - ends[0] for ends in clipped))
+    edges_y, edges_x = (np.unique([0, *ends.ravel()]) for ends in clipped)
+    # free pixels of every cell between the edges of windows; a window is a rectangle of cells
+    cells = np.add.reduceat(np.add.reduceat(free.astype(np.int64), edges_y[:-1], axis=0), edges_x[:-1], axis=1)
+    (y0, y1), (x0, x1) = (np.searchsorted(edges, ends) for edges, ends in zip((edges_y, edges_x), clipped, strict=True))
+    while cells.any():
+        total = np.pad(cells.cumsum(0).cumsum(1), ((1, 0), (1, 0)))  # of the cells above and to the left
+        inside = total[np.ix_(y1, x1)] - total[np.ix_(y0, x1)] - total[np.ix_(y1, x0)] + total[np.ix_(y0, x0)]
+        distance = np.where(inside > 0, abs(inside / area - 0.5), np.inf)
+        y, x = np.unravel_index(distance.argmin(), distance.shape)
+        yield Box(lefts[x], tops[y], side)
+        cells[y0[y] : y1[y], x0[x] : x1[x]] = 0
+
+
+def _starts(length: int, side: int, unit: int = 1) -> list[int]:
+    """Where windows of a side begin on a length: every half side, and flush with its end, in whole units, or beyond."""
+    step, last = max(1, side // 2), -(-max(0, length - side) // unit) * unit
+    return sorted({*range(0, last, step), last})

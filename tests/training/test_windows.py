@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from unclip.training.data import batches, open_dataset
-from unclip.training.windows import pictures_beside, random_known, random_windows, with_known
+from unclip.training.windows import (
+    pictures_beside,
+    random_known,
+    random_views,
+    random_windows,
+    with_drafts,
+    with_known,
+)
 
 
 def seeded() -> torch.Generator:
@@ -68,9 +75,9 @@ def test_windows_are_pictures_moved_towards_what_is_known():
 
 def test_with_known_leaves_the_others_as_they_are():
     images = torch.rand(400, 3, 16, 16, generator=seeded())
-    same, known = with_known(images, 0.5, 0.0, 0.0, seeded())
+    same, known = with_known(images, 0.5, 0.0, 0.0, 0.0, seeded())
     assert torch.equal(same, images) and 0.35 < known.flatten(1).any(1).float().mean() < 0.65
-    moved, known = with_known(images, 0.5, 0.5, 1.0, seeded())  # of such colours none has another beside it
+    moved, known = with_known(images, 0.5, 0.5, 1.0, 0.0, seeded())  # of such colours none has another beside it
     changed = (moved != images).flatten(1).any(1)
     assert 0.1 < changed.float().mean() < 0.35
     assert known.flatten(1).any(1)[changed].all()
@@ -186,7 +193,7 @@ def test_a_share_of_the_windows_is_beside_others():
     images = next(batches(dataset, 400))[0].float() / 127.5 - 1
     shares = []
     for beside in (0.0, 0.5, 1.0):
-        drawn, known = with_known(images, 1.0, 1.0, beside, seeded())
+        drawn, known = with_known(images, 1.0, 1.0, beside, 0.0, seeded())
         shares.append(objects_apart(drawn, known))
     assert shares[0] < shares[1] < shares[2] and shares[0] < 0.1 and shares[2] > 0.25
 
@@ -198,3 +205,74 @@ def objects_apart(drawn: Tensor, known: Tensor) -> float:
     parts = [differs & known.bool(), differs & ~known.bool()]
     apart = parts[0].flatten(1).any(1) & parts[1].flatten(1).any(1) & ~(differs & inside).flatten(1).any(1)
     return apart.float().mean().item()
+
+
+def extent(shown: Tensor) -> tuple[slice, slice]:
+    """Rows and columns of the box around what is True, `h w`."""
+    return tuple(slice(int(line.nonzero()[0]), int(line.nonzero()[-1]) + 1) for line in (shown.any(1), shown.any(0)))
+
+
+def test_a_view_has_all_of_an_original_in_it_and_what_is_new_or_nothing_beside_it():
+    count = 240
+    images = stickers(count)
+    drawn, known, can = random_views(images, seeded())
+    assert drawn.shape == images.shape and known.shape == (count, 1, SIZE, SIZE)
+    places, bare, others = set(), 0, 0
+    for i in can.nonzero().flatten().tolist():
+        picture, mask, background = drawn[i, 0], known[i, 0].bool(), images[i, 0, 0, 0]
+        rows, columns = extent(mask)
+        side = rows.stop - rows.start
+        assert mask.sum() == side**2 and columns.stop - columns.start == side and side in (16, 20, 24)
+        at = [(s.start > 0) + (s.stop < SIZE) * 2 for s in (rows, columns)]  # 1 at the end, 2 at the start, 3 between
+        places.add(tuple(at))
+        shown = (picture - background).abs() > 0.1
+        in_known = picture[rows, columns][shown[rows, columns]].median().item()
+        rest = shown & ~mask
+        if not rest.any():  # the picture itself, and nothing else
+            bare += 1
+            assert in_known == pytest.approx(grey(i, count), abs=0.12)  # a rough one has blotches
+            continue
+        others += 1
+        assert 3 in at or set(at) <= {1, 2}
+        assert picture[rest].median().item() == pytest.approx(grey(i, count), abs=0.1)  # resizing overshoots
+        height, width = (s.stop - s.start for s in extent(rest))
+        own = (20, 12, 28)[i % 3] * side / SIZE
+        assert abs(height - width) <= 1 and min(abs(height - own), abs(height - own * 5 / 8)) <= 2
+    assert bare > 40 and others > 40 and len(places) == 9
+
+
+def test_some_originals_in_views_are_rough():
+    images = stickers(240)
+    drawn, known, can = random_views(images, seeded())
+    values = [len(set(drawn[i, 0][known[i, 0] == 1].round(decimals=2).tolist())) for i in can.nonzero().flatten()]
+    assert (
+        0.25 < sum(n > 25 for n in values) / len(values) < 0.75
+    )  # blotches; the others have edges of bicubic resizing
+
+
+def test_with_known_shows_views_where_they_can_be():
+    images = stickers(300)
+    drawn, known = with_known(images, 1.0, 1.0, 0.0, 1.0, seeded())
+    boxes = [extent(mask[0].bool()) for mask in known if mask.any()]
+    small = sum(rows.stop - rows.start < SIZE and columns.stop - columns.start < SIZE for rows, columns in boxes)
+    assert small / 300 > 0.5 and not torch.equal(drawn, images)
+
+
+def test_drafts_are_any_part_of_a_picture_of_which_nothing_is_known():
+    size, count = 16, 600
+    ramp = torch.arange(size * size).view(1, 1, size, size).expand(count, 3, size, size) / size**2
+    known = torch.zeros(count, 1, size, size)
+    known[::3, :, 2:5, 1:3] = 1
+    drawn, drafted = with_drafts(ramp, known, 0.5, seeded())
+    assert drafted.dtype == torch.bool and not drafted[::3].any()
+    assert 0.4 < drafted.float().mean() * 1.5 < 0.6
+    assert torch.equal(drawn[~drafted], ramp[~drafted])
+    steps = set()
+    for picture in drawn[drafted, 0]:
+        down, right = (picture[:, 0] * size).floor(), (picture[0] * size**2) % size  # the row and column shown there
+        for shown in (down, right):
+            first = int(shown[0]) if shown[0] > 0 else int(shown[-1]) - (size - 1)
+            assert torch.equal(shown.long(), (torch.arange(size) + first).clamp(0, size - 1))
+            steps.add(first)
+    assert min(steps) == 1 - size and max(steps) == size - 1 and len(steps) > 20
+    assert torch.equal(with_drafts(ramp, known, 0.0, seeded())[0], ramp)

@@ -33,6 +33,8 @@ class DecoderOptions:
     nothing that a prompt adds.
     views: how many of the moved ones, where it can be, show all of an original made smaller, and what is around it
     (`windows.random_views`), as an outpainting sees it before it paints its windows. Then nothing is painted twice.
+    drafts: how many of those without a known part are as a window of a larger picture has them, anywhere, and only as
+    noised as a draft of it is (`windows.with_drafts`).
     own_text: the decoder has a text encoder of its own, which starts as CLIP's and is trained along, as GLIDE's is.
     pooled_drop: how often the time embedding does not hear of the text, so that the tokens must say it. A decoder that
     is told all by the pooled state, the same everywhere in the picture, never learns to attend: it knows which two
@@ -47,6 +49,7 @@ class DecoderOptions:
     moved: float = within(0.0, 0, 1)
     beside: float = within(0.0, 0, 1)
     views: float = within(0.0, 0, 1)
+    drafts: float = within(0.0, 0, 1)
     pooled_drop: float = within(0.0, 0, 1)
     own_text: bool = True
 

@@ -18,12 +18,12 @@ from unclip.errors import RecipeError
 from unclip.models.clip import Clip, ClipConfig, TextEncoding, Tokenizer, contrastive_loss, unread
 from unclip.models.decoder import Decoder, TextEncoder, TextEncoderConfig, TextProjection, TextProjectionConfig
 from unclip.models.prior import Prior
-from unclip.stage import Stage
+from unclip.stage import DRAFT, Stage
 from unclip.training.draws import draw_noise, to_picture, velocity_error
 from unclip.training.options import DecoderOptions, PriorOptions, decoder_size
 from unclip.training.parts import Examples, Loss, check_multiple, coarsest, new_part
 from unclip.training.recipe import StageRecipe, build
-from unclip.training.windows import with_known
+from unclip.training.windows import with_drafts, with_known
 
 
 class ClipTask:
@@ -177,8 +177,10 @@ class DecoderTask:
         embed = torch.where(gone, self.network.projection.null_embed, self.clip.image(images))
         # The embedding above is of the whole picture, as the prior's of its caption is, whatever a window shows of it.
         shown, known = with_known(images, options.known, options.moved, options.beside, options.views, generator)
+        shown, drafted = with_drafts(shown, known, options.drafts, generator)
         x0 = self.codec.encode(shown)  # b c h w
         t, noise = draw_noise(x0, self.schedule, generator, options.noise_shift)
+        t = torch.where(drafted, (DRAFT * t).long(), t)
         heard = (torch.rand(len(images), generator=generator) >= options.pooled_drop).to(x0)
         conditioning = self.network.condition(embed, text, x0, self.codec.encode_mask(known), pooled=heard)
         x_t = add_noise(x0, noise, t, self.schedule)

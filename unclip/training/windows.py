@@ -42,6 +42,22 @@ def with_known(
     return _where(window, windows, images), _where(window, seen, known)
 
 
+def with_drafts(images: Tensor, known: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pictures `b 3 s s`, of which some are as a window of a larger one has them, and which of them those are, `b`.
+
+    Of `share` of the pictures of which nothing is known, any part is shown, or what is beside them, where their border
+    goes on. So a decoder learns that not all of what a prompt names is in each window: what there is of it, a draft of
+    the larger picture says, for it is at the noise levels below that of a draft that these are to be seen.
+    """
+    count, size = len(images), images.shape[-1]
+    shift = ((2 * torch.rand(2, count, generator=generator) - 1) * size).round().long()  # axis b
+    still, chosen = torch.rand(2, count, generator=generator)
+    shift[0] = shift[0].masked_fill(still < 1 / 3, 0)
+    shift[1] = shift[1].masked_fill(still > 2 / 3, 0)
+    drafted = (chosen < share).to(images.device) & ~known.flatten(1).any(1)
+    return _where(drafted, _shifted(images, *shift), images), drafted
+
+
 def random_known(count: int, size: int, share: float, generator: torch.Generator) -> Tensor:
     """Masks `b 1 h w`, 1 = known: nothing known, or in `share` of the samples all but, or only, a random box.
 

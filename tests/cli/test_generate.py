@@ -83,13 +83,14 @@ def test_previews_of_every_image_and_step_have_names_of_their_own(tiny_model, tm
 
 def test_previews_of_windows(tiny_model, tmp_path):
     Image.new("RGB", (32, 32), "red").save(tmp_path / "in.png")
-    wide = ["outpaint", str(tmp_path / "in.png"), "a cat", "--right", "64", "--model", str(tiny_model), "--steps", "1"]
+    wide = ["outpaint", str(tmp_path / "in.png"), "a cat", "--right", "32", "--model", str(tiny_model), "--steps", "1"]
     assert main([*wide, "--upsampler-steps", "1", "--seed", "5", "--preview", "-o", str(tmp_path / "wide.png")]) == 0
     names = sorted(path.name for path in (tmp_path / "wide-previews").iterdir())
-    windows = len(names) // 2
-    assert windows > 1
-    stages = ("001-decoder", "002-upsampler")
-    assert names == [f"{window:04d}-5-{stage}.png" for window in range(1, windows + 1) for stage in stages]
+    # a view; then both windows, drawn as one and enlarged one by one
+    steps = ["0001-5-001-decoder", "0002-5-001-decoder", "0002-5-002-upsampler", "0002-5-003-upsampler"]
+    assert names == [f"{step}.png" for step in steps]
+    with Image.open(tmp_path / "wide-previews" / names[1]) as image:
+        assert image.width > image.height
 
 
 def test_every_option_reaches_the_request(painter):

@@ -236,6 +236,20 @@ def test_the_decoder_learns_windows_from_the_embedding_of_the_whole_picture(reci
     assert torch.equal(told[0.0]["time_condition"], told[1.0]["time_condition"])
 
 
+def test_the_decoder_learns_drafts_at_the_noise_levels_of_drafts(recipe: Recipe, clip: FrozenClip):
+    images, captions = pictures(16, 64)
+    seen = {}
+    for drafts in (0.0, 1.0):
+        task = make("decoder", recipe, clip, known=0.5, drafts=drafts)
+        perfect = Perfect(task.codec.encode(images))
+        loss, _ = task.loss(perfect, images, captions, seeded())
+        seen[drafts] = perfect.t, perfect.conditioning["hint"].flatten(1).any(1), loss.item()
+    (t, known, loss), (drafted, still_known, moved_loss) = seen[0.0], seen[1.0]
+    assert torch.equal(known, still_known) and known.any() and not known.all()
+    assert t[~known].max() > 800 and drafted[~known].max() < 600 and drafted[known].max() > 600
+    assert loss == pytest.approx(0, abs=1e-10) and moved_loss > 0.01  # other pictures were to be drawn
+
+
 def test_the_pooled_text_is_left_out_as_often_as_told(recipe: Recipe, clip: FrozenClip):
     def times(**options) -> Tensor:
         torch.manual_seed(1)

@@ -59,7 +59,7 @@ class Progress:
 class Previews(Watcher):
     """Draws `progress`, and writes the pictures of every step into a new folder: PICTURE-SEED-STEP-STAGE.png.
 
-    PICTURE counts what is drawn, in its order: images, candidates, windows of an edit.
+    PICTURE counts what a decoder draws, in its order: images, candidates, the views of an edit and what follows them.
     """
 
     def __init__(self, folder: Path, progress: Callable[[str, int, int], None]) -> None:

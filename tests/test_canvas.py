@@ -271,8 +271,20 @@ def test_a_sketch_is_not_the_canvas() -> None:
     assert np.array_equal(canvas.pixels, PIXELS) and np.array_equal(canvas.known < KEEP, FREE)
 
 
-def test_whether_something_free_is_in_several_boxes() -> None:
-    canvas = inpainting(given=mask())  # free: columns 10 to 30, rows 5 to 25
-    assert canvas.is_free(Box(0, 0, 20)) and not canvas.is_free(Box(30, 0, 20))
-    assert canvas.is_free(Box(-40, -40, 60), Box(0, 0, 60)) and not canvas.is_free(Box(-40, -40, 45), Box(0, 0, 60))
-    assert not canvas.is_free(Box(0, 0, 15), Box(15, 0, 15))
+def test_all_of_a_window_whose_edge_goes_on_beyond_the_canvas() -> None:
+    canvas = inpainting(given=mask())
+    seen = ((canvas.picture(Box(-6, -10, 60), 60).permute(1, 2, 0).numpy() + 1) * 127.5).round()
+    assert np.array_equal(seen[10:50, 6:], PIXELS[:, :54])
+    assert (seen[:10, 6:] == PIXELS[0, :54]).all() and (seen[50:, 6:] == PIXELS[-1, :54]).all()
+    assert (seen[10:50, :6] == PIXELS[:, :1]).all()
+    assert canvas.picture(Box(0, 0, 40), 16).shape == (3, 16, 16)
+
+
+def test_what_some_windows_cover() -> None:
+    covered = inpainting(given=mask()).covered([Box(-6, -10, 20), Box(50, 30, 40)])
+    assert covered.sum() == 14 * 10 + 10 * 10 and covered[:10, :14].all() and covered[30:, 50:].all()
+
+
+def test_a_window_that_reaches_out_of_the_canvas_is_beyond_the_side_that_it_is_beyond_on_it() -> None:
+    canvas = open_canvas(Request(mode="outpaint", prompt="x", image=Image.new("RGB", (60, 20)), right=60))
+    assert canvas.side_of(Box(40, 0, 64)) == "right"

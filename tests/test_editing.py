@@ -128,6 +128,43 @@ def test_a_side_has_its_own_prompt(pipe: Unclip) -> None:
     assert not np.array_equal(plain[:, 64:], other[:, 64:])
 
 
+def test_what_the_image_shows_already_is_not_painted_again(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, asked = picture(32, 32), []
+
+    def run(prompt: str, **fields) -> Result:
+        return pipe.outpaint(image, prompt, seed=2, left=16, right=32, **fields)[0]
+
+    def score(images, prompts) -> list[float]:
+        asked.append((images, prompts))
+        return [0.6]
+
+    painted = run("a cat")
+    assert painted.notes == ()
+    monkeypatch.setattr(pipe, "score", score)
+    monkeypatch.setattr(pipe, "shown_above", 0.61)
+    assert np.array_equal(pixels(run("a cat")), pixels(painted))
+    monkeypatch.setattr(pipe, "shown_above", 0.6)
+    bare = run("a cat")
+    assert np.array_equal(pixels(asked[-2][0]), pixels(image)) and asked[-2][1] == "a cat"  # the original was looked at
+    assert not np.array_equal(pixels(bare), pixels(painted))
+    assert np.array_equal(pixels(bare), pixels(run("two dogs")))  # for nothing is said
+    assert ["no more was painted" in note for note in bare.notes] == [True]
+    # what a side's prompt says is painted, whatever is there already
+    named = run("a cat", right_prompt="a cat", left_prompt="a cat")
+    assert named.notes == () and np.array_equal(pixels(named), pixels(painted))
+    assert np.array_equal(
+        pixels(run("a cat", keep_style=0.5)), pixels(run("a cat", keep_style=0.5, right_prompt="a cat"))
+    )
+
+
+def test_an_inpaintings_prompt_is_of_the_whole_picture(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, given = picture(32, 32), mask((32, 32), (4, 4, 28, 28))
+    [painted] = pipe.inpaint(image, given, "a cat", seed=3)
+    monkeypatch.setattr(pipe, "score", lambda images, prompts: [1.0])
+    monkeypatch.setattr(pipe, "shown_above", 0.5)
+    assert np.array_equal(pixels(pipe.inpaint(image, given, "a cat", seed=3)[0]), pixels(painted))
+
+
 # ---- what guides
 
 

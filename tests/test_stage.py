@@ -141,28 +141,37 @@ def test_a_draft_leaves_the_noisiest_steps_out() -> None:
     noise = torch.stack([torch.randn(48, 4, 4, generator=g) for g in generators([0, 1])])
     begun = ab.sqrt() * s.codec.encode(draft) + (1 - ab).sqrt() * noise
     torch.testing.assert_close(s.network.calls[0][0], begun.repeat(2, 1, 1, 1))
-    s = stage()
-    s.run(COND, UNCOND, generators([0, 1]), steps=1, draft=draft)
-    assert len(s.network.calls) == 1
+    with pytest.raises(RequestError, match="steps=0"):
+        stage().run(COND, UNCOND, generators([0, 1]), steps=0, draft=draft)
 
 
-TILING = Tiling(height=4, width=12, side=4, corners=tuple((0, left) for left in range(0, 9, 2)))  # five, so two batches
+CORNERS = tuple((0, left) for left in range(0, 9, 2))
+TILING = Tiling(height=4, width=12, side=4, corners=CORNERS, rows=(1, 0, 1, 1, 0))  # five windows, so two batches
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_a_larger_picture_is_drawn_by_windows_each_with_its_own_conditioning(sampler: str) -> None:
-    s = stage()
-    colours = torch.linspace(-1, 1, 5)[:, None].expand(5, 48)
+    class Hinted(Net):
+        def forward(self, x: Tensor, t: Tensor, *, colour: Tensor, hint: Tensor) -> Tensor:
+            hints.append(hint)
+            return super().forward(x, t, colour=colour)
+
+    hints: list[Tensor] = []
+    s = stage(network=Hinted())
     image = torch.rand(1, 3, 16, 48, generator=torch.Generator().manual_seed(5)) * 2 - 1
     mask = torch.zeros(1, 1, 16, 48)
     mask[..., :20] = 1
-    options = {"sampler": sampler, "known": Known(image, mask), "tiling": TILING}
-    out = s.run({"colour": colours}, {"colour": 0 * colours}, generators([1]), **options)
-    assert out.shape == (1, 3, 16, 48)
+    spread = {"hint": torch.arange(48.0).view(1, 1, 4, 12)}
+    options = {"sampler": sampler, "known": Known(image, mask), "tiling": TILING, "spread": spread}
+    cond, uncond = ({**each, "hint": torch.zeros(2, 1, 4, 4)} for each in (COND, UNCOND))
+    out = s.run(cond, uncond, generators([1]), **options)
+    assert out.shape == (1, 3, 16, 48) and out.abs().max() <= 1
     assert torch.equal(out[..., :20], image[..., :20]) and not torch.equal(out[..., 20:], image[..., 20:])
     first, second = s.network.calls[:2]
-    assert torch.equal(first[2], torch.cat([0 * colours[:4], colours[:4]]))
-    assert torch.equal(second[2], torch.cat([0 * colours[4:], colours[4:]]))
+    colour, nothing = COND["colour"], UNCOND["colour"]
+    assert torch.equal(first[2], torch.cat([nothing[[1, 0, 1, 1]], colour[[1, 0, 1, 1]]]))
+    assert torch.equal(second[2], torch.cat([nothing[[0]], colour[[0]]]))
+    assert torch.equal(hints[0][:4], TILING.cut(spread["hint"])[:4]) and torch.equal(hints[0][4:], hints[0][:4])
     assert torch.equal(first[0][0, ..., 2:], first[0][1, ..., :2])  # the same noise where they overlap
 
 

@@ -5,7 +5,7 @@ from PIL import Image
 
 from unclip.canvas import KEEP, Box, Canvas, open_canvas
 from unclip.request import Request
-from unclip.windows import views, windows
+from unclip.windows import sees_all, views, windows
 
 CELLS = 16
 
@@ -34,7 +34,7 @@ def cover(canvas: Canvas, size: int) -> list[Box]:
     plan, free = windows(canvas, size, CELLS), canvas.known < KEEP
     for box in plan:
         for start, length in zip((box.left, box.top), canvas.size, strict=True):
-            assert start >= 0 and start + box.side - length < max(CELLS, box.side // CELLS)
+            assert start >= 0 and start + box.side - length < max(1, box.side / CELLS)
         assert free[box.slices].any()  # none is drawn for nothing
         free[box.slices] = False
     assert not free.any()
@@ -86,17 +86,23 @@ def test_a_mask_that_keeps_everything_leaves_no_window() -> None:
     assert windows(inpainting(picture(60, 40), Image.new("L", (60, 40), 0)), 32, CELLS) == []
 
 
+@pytest.mark.parametrize("cells", [16, 64, 5])
 @pytest.mark.parametrize("margins", [{"left": 77}, {"top": 300, "right": 90}, {"size": (101, 83), "anchor": "center"}])
-def test_windows_of_one_canvas_have_the_cells_of_one_latent(margins: dict) -> None:
+def test_windows_of_one_canvas_are_on_one_grid(margins: dict, cells: int) -> None:
     canvas = outpainting(picture(90, 70), **margins)
-    plan = cover(canvas, 256)
-    sides = {box.side for box in plan}
-    assert len(sides) == 1 and max(sides) % CELLS == 0
-    unit = max(sides) // CELLS
-    assert all(box.left % unit == box.top % unit == 0 for box in plan)
+    plan = windows(canvas, 256, cells)
+    assert {box.side for box in plan} == {min(canvas.size)}
+    unit = min(canvas.size) / cells
+    for box in plan:
+        for start in (box.left, box.top):
+            assert abs(start / unit - round(start / unit)) * unit <= 0.5  # to the pixel
 
 
 # ---- views
+
+
+def seen_whole(canvas: Canvas) -> list[Box]:
+    return views(canvas, windows(canvas, 256, CELLS), 256)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +110,8 @@ def test_windows_of_one_canvas_have_the_cells_of_one_latent(margins: dict) -> No
 )
 def test_views_are_wider_than_windows_and_cover_what_is_free(margins: dict[str, int]) -> None:
     canvas = outpainting(picture(256, 256), **margins)
-    plan, free = views(canvas, 256, CELLS), canvas.known < KEEP
+    assert not sees_all(canvas, windows(canvas, 256, CELLS))
+    plan, free = seen_whole(canvas), canvas.known < KEEP
     width, height = canvas.size
     assert {box.side for box in plan} == {min(512, max(width, height))}
     for box in plan:
@@ -119,21 +126,32 @@ def test_views_are_wider_than_windows_and_cover_what_is_free(margins: dict[str, 
 def test_the_first_view_has_the_original_in_it() -> None:
     for margins in ({"right": 1500}, {"left": 1500}, {"bottom": 1500}, {"top": 1500}):
         canvas = outpainting(picture(256, 256), **margins)
-        first = views(canvas, 256, CELLS)[0]
+        first = seen_whole(canvas)[0]
         left, top, right, bottom = canvas.origin
         assert first.left <= left and right <= first.left + first.side
         assert first.top <= top and bottom <= first.top + first.side
 
 
-def test_where_one_window_sees_all_there_is_no_view() -> None:
+def test_a_view_of_some_windows_has_nothing_beyond_them_and_the_original_in_it() -> None:
+    canvas = outpainting(picture(256, 256), left=128, right=128)
+    [left, right] = sorted(windows(canvas, 256, CELLS), key=lambda box: box.left)
+    assert views(canvas, [left], 256) == [Box(0, -64, 384)]
+    assert views(canvas, [right], 256) == [Box(128, -64, 384)]
+
+
+def test_where_one_window_sees_all() -> None:
     big = picture(1000, 700)
-    assert views(inpainting(big, mask((500, 300, 540, 330), big.size)), 256, CELLS) == []
-    assert views(inpainting(big, mask((0, 0, 0, 0), big.size)), 256, CELLS) == []
-    assert views(outpainting(picture(100, 120), size=(256, 256)), 256, CELLS) == []
+    for canvas in (
+        inpainting(big, mask((500, 300, 540, 330), big.size)),
+        outpainting(picture(100, 120), size=(256, 256)),
+    ):
+        assert sees_all(canvas, windows(canvas, 256, CELLS))
 
 
 def test_a_large_region_is_viewed_too() -> None:
     big = picture(1000, 900)
-    plan = views(inpainting(big, mask((100, 100, 900, 800), big.size)), 256, CELLS)
+    canvas = inpainting(big, mask((100, 100, 900, 800), big.size))
+    assert not sees_all(canvas, windows(canvas, 256, CELLS))
+    plan = seen_whole(canvas)
     assert len(plan) > 1 and {box.side for box in plan} == {512}
     assert all(box.left >= 0 and box.left + 512 <= 1000 and box.top >= 0 and box.top + 512 <= 900 for box in plan)

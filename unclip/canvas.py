@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageFilter
 from torch import Tensor
 
@@ -62,25 +63,41 @@ class Canvas:
         known = Known(pixels[None], mask[None]).resized(size, size)
         return known.image[0], known.mask[0]
 
+    def picture(self, box: Box, size: int) -> Tensor:
+        """All of a window `3 s s` in [-1, 1], known or not; where it reaches out of the canvas, the edge goes on."""
+        inside = box.inside(*self.known[box.slices].shape)
+        around = [(part.start, box.side - part.stop) for part in inside]
+        pixels = np.pad(self.pixels[box.slices], (*around, (0, 0)), mode="edge")
+        return F.interpolate(
+            torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1,
+            size=(size, size),
+            mode="bilinear",
+            antialias=True,
+        )[0]
+
     def paste(self, box: Box, picture: Image.Image, parts: Sequence[Box] | None = None) -> None:
         """Put a drawn window where the canvas is free, without a seam. What was drawn is known from then on.
 
-        parts: where alone it is put, if not in all of the window.
+        parts: the windows in which alone it is put, if not everywhere.
         """
         pixels, known = self.pixels[box.slices], self.known[box.slices]
         drawn = np.asarray(picture.resize((box.side, box.side), Image.Resampling.BICUBIC), dtype=np.float32)
         drawn = match_edges(drawn[box.inside(*known.shape)], pixels, known)
         free = known < KEEP
         if parts is not None:
-            wanted = np.zeros(self.known.shape, bool)
-            for part in parts:
-                wanted[part.slices] = True
-            free &= wanted[box.slices]
+            free &= self.covered(parts)[box.slices]
         share = (known[free] / np.float32(KEEP))[:, None]
         pixels[free] = (share * pixels[free] + (1 - share) * drawn[free]).round().clip(0, 255).astype(np.uint8)
         if self.alpha is not None:
             self.alpha[box.slices][free] = 255
         known[free] = KEEP
+
+    def covered(self, boxes: Sequence[Box]) -> np.ndarray:
+        """What of the canvas is in any of some windows, `h w` bool."""
+        covered = np.zeros(self.known.shape, bool)
+        for box in boxes:
+            covered[box.slices] = True
+        return covered
 
     def sketch(self) -> "Canvas":
         """A canvas of the same picture, to draw roughly on."""
@@ -97,16 +114,12 @@ class Canvas:
         """(width, height)."""
         return self.known.shape[1], self.known.shape[0]
 
-    def is_free(self, *boxes: Box) -> bool:
-        """Whether something is free that is in each of some boxes."""
-        axes = zip(*(box.slices for box in boxes), strict=True)
-        inside = tuple(slice(max(s.start for s in axis), min(s.stop for s in axis)) for axis in axes)
-        return bool((self.known[inside] < KEEP).any())
-
     def side_of(self, box: Box) -> str | None:
-        """Beyond which side of the original a window's middle lies farthest out, or None within it."""
+        """Beyond which side of the original the middle of a window on the canvas lies farthest out; None within it."""
         left, top, right, bottom = self.origin
-        x, y = box.left + box.side / 2, box.top + box.side / 2
+        y, x = (
+            (part.start + min(part.stop, length)) / 2 for part, length in zip(box.slices, self.known.shape, strict=True)
+        )
         beyond = {"left": left - x, "right": x - right, "top": top - y, "bottom": y - bottom}
         side = max(SIDES, key=beyond.__getitem__)
         return side if beyond[side] >= 0 else None

@@ -1,14 +1,14 @@
-"""Inpainting and outpainting: window by window, each drawn by the one pipeline with what is known of it held fixed."""
+"""Inpainting and outpainting: windows of a canvas, drawn by the one pipeline with what is known of them held fixed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from unclip.canvas import Box, Canvas, open_canvas
+from unclip.canvas import KEEP, Box, Canvas, open_canvas
 from unclip.diffusion.noise import generators
 from unclip.diffusion.tiling import Tiling
 from unclip.embeddings import slerp
@@ -17,7 +17,7 @@ from unclip.pictures import to_images
 from unclip.progress import Progress, Watcher
 from unclip.request import Request
 from unclip.stage import Known
-from unclip.windows import views, windows
+from unclip.windows import sees_all, views, windows
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
@@ -28,10 +28,13 @@ Edited = tuple[Image.Image, float | None, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Look:
-    """What is drawn at once: a window of a canvas or a view of it, by which prompt, and the parts that are wanted."""
+    """What is drawn at once: a window of a canvas or a view of it, by which prompt, and the parts that are wanted.
+
+    prompt: None where nothing more is to be painted.
+    """
 
     box: Box
-    prompt: str
+    prompt: str | None
     parts: tuple[Box, ...] | None = None
 
 
@@ -46,78 +49,154 @@ def edit(
     """Resolved edits, one image each and alike in steps, guidance and samplers -> pictures, seconds of each stage.
 
     Each has its own image, mask, prompts and seed. The pictures have the sizes of their canvases, which need not be
-    the same; the k-th windows of all of them are drawn together. Pixels that are kept are not touched.
+    the same; the k-th windows of all of them go through a stage together. Pixels that are kept are not touched.
 
     Where no one window sees all that matters, the decoder first sketches what is free in views that do, and then draws
     all of the windows as one picture, which begins at the sketch; the upsamplers enlarge it window by window.
     """
-    first, noise, timings = requests[0], generators([request.seed for request in requests]), {}
-    small, size, cells = pipe.sizes[0][0], pipe.sizes[-1][0], pipe.decoder.shape[-1]
     canvases = [open_canvas(request) for request in requests]
-    plans = [windows_of(*pair, size, cells) for pair in zip(requests, canvases, strict=True)]
-    outlooks = [views_of(*pair, size, cells) for pair in zip(canvases, plans, strict=True)]
-    jobs = list(dict.fromkeys((i, look.prompt) for i, plan in enumerate(plans) for look in plan))
-    if jobs:
-        text = pipe.encode_text([prompt for _, prompt in jobs])
-        negative = pipe.encode_text([requests[i].negative for i, _ in jobs])
-        embed = guiding(pipe, requests, canvases, jobs, text, negative, noise, progress)
-
-    def told(looks: Looks, name: str | None = None) -> tuple[Any, ...]:
-        """What looks are drawn by, as `Unclip.paint` takes it: a prompt each, and a generator a canvas."""
-        rows = [jobs.index((i, look.prompt)) for i, look in looks]
-        texts = (TextEncoding(*(part[rows] for part in t)) for t in (text, negative))
-        return embed[rows], *texts, [noise[i] for i in dict(looks)], first, in_look(progress, name), timings
-
-    sketches = {i: canvases[i].sketch() for i, looks in enumerate(outlooks) if looks}
-    for _, name, looks in rounds(outlooks, "view"):
-        paste(sketches, looks, pipe.decode(*told(looks, name), seen(sketches, looks, small, pipe.device)))
-    decoded = {}
-    for i, sketch in sketches.items():
-        looks = [(i, look) for look in plans[i]]
-        tiling = tiling_of(plans[i], cells)
-        known = seen(canvases, looks, small, pipe.device)
-        known = Known(tiling.lay(known.image, 0.0), tiling.lay(known.mask, 1.0))
-        draft = tiling.lay(seen({i: sketch}, looks, small, pipe.device).image, 0.0)
-        decoded[i] = tiling.cut(pipe.decode(*told(looks), known, draft=draft, tiling=tiling))  # n 3 64 64
-    for k, name, looks in rounds(plans, "window"):
-        for sketched in (True, False):
-            some = [(i, look) for i, look in looks if (i in sketches) == sketched]
-            if some:
-                given = torch.stack([decoded[i][k] for i, _ in some]) if sketched else None
-                known = seen(canvases, some, size, pipe.device)
-                paste(canvases, some, pipe.paint(*told(some, name), known, small=given))
+    shown = [shows_already(pipe, *pair) for pair in zip(requests, canvases, strict=True)]
+    plans = [plan_of(pipe, *each) for each in zip(requests, canvases, shown, strict=True)]
+    timings: dict[str, float] = {}
+    if any(plans):
+        noise = generators([request.seed for request in requests])
+        guides = guiding(pipe, requests, canvases, plans, noise, progress)
+        job = Job(pipe, requests[0], canvases, plans, guides, noise, progress, timings)
+        wholes = {i: job.draw_whole(i, sketch) for i, sketch in job.sketch().items()}
+        job.paint(wholes)
     edited = []
-    for request, canvas, plan in zip(requests, canvases, plans, strict=True):
+    for request, canvas, plan, shows in zip(requests, canvases, plans, shown, strict=True):
         image = canvas.image()
         named = request.prompt.strip() and pipe.clip.visual is not None
         score = pipe.score(image, request.prompt)[0] if named else None
-        edited.append((image, score, () if plan else ("the mask keeps every pixel: the image is unchanged",)))
+        notes = [] if plan else ["the mask keeps every pixel: the image is unchanged"]
+        if shows and any(look.prompt is None for look in plan):
+            notes.append("the image shows what the prompt says, and no more was painted: say what is new for a side")
+        edited.append((image, score, tuple(notes)))
     return edited, timings
 
 
-def windows_of(request: Request, canvas: Canvas, size: int, cells: int) -> list[Look]:
-    """The windows of a canvas, each with the prompt of the side that it lies beyond."""
-    return [Look(box, prompt_beyond(request, canvas.side_of(box))) for box in windows(canvas, size, cells)]
+@dataclass(frozen=True)
+class Guides:
+    """What edits are drawn by: a row of embeddings and texts for each canvas and prompt."""
+
+    rows: Mapping[tuple[int, str | None], int]
+    embed: Tensor
+    text: TextEncoding
+    negative: TextEncoding
+
+    def of(self, pairs: Sequence[tuple[int, str | None]]) -> tuple[Tensor, TextEncoding, TextEncoding]:
+        rows = [self.rows[pair] for pair in pairs]
+        return self.embed[rows], *(TextEncoding(*(part[rows] for part in t)) for t in (self.text, self.negative))
 
 
-def views_of(canvas: Canvas, plan: Sequence[Look], size: int, cells: int) -> list[Look]:
-    """The views that come before the windows of a plan: each once a prompt, for the windows with that prompt in it."""
+@dataclass(frozen=True)
+class Job:
+    """A batch of edits on its way: sketch, draw_whole for each sketch, paint. The canvases are written to."""
+
+    pipe: "Unclip"
+    request: Request  # the first, which is like the others in all that is read of it here
+    canvases: Sequence[Canvas]
+    plans: Sequence[Sequence[Look]]
+    guides: Guides
+    noise: Sequence[torch.Generator]
+    progress: Progress | None
+    timings: dict[str, float]
+
+    def sketch(self) -> dict[int, Canvas]:
+        """What is free on each canvas that no one window sees, drawn roughly, by its place."""
+        outlooks = [views_of(*pair, self.pipe.sizes[-1][0]) for pair in zip(self.canvases, self.plans, strict=True)]
+        sketches = {i: self.canvases[i].sketch() for i, looks in enumerate(outlooks) if looks}
+        for _, name, looks in rounds(outlooks, "view"):
+            told = *self.guides.of([(i, look.prompt) for i, look in looks]), [self.noise[i] for i, _ in looks]
+            known = seen(sketches, looks, self.pipe.sizes[0][0], self.pipe.device)
+            drawn = self.pipe.decode(*told, self.request, in_look(self.progress, name), self.timings, known)
+            paste(sketches, looks, drawn)
+        return sketches
+
+    def draw_whole(self, i: int, sketch: Canvas) -> list[Tensor]:
+        """The windows of a canvas `3 h w` at the decoder's size, drawn as one picture from its sketch."""
+        pairs = list(dict.fromkeys((i, look.prompt) for look in self.plans[i]))
+        looks = [(i, look) for look in self.plans[i]]
+        tiling = tiling_of(
+            self.plans[i], self.pipe.decoder.shape[-1], [pairs.index((i, look.prompt)) for _, look in looks]
+        )
+        side, device = self.pipe.sizes[0][0], self.pipe.device
+        known = seen(self.canvases, looks, side, device)
+        known = Known(tiling.lay(known.image, 0.0), tiling.lay(known.mask, 1.0))
+        draft = tiling.lay([sketch.picture(look.box, side).to(device) for _, look in looks], 0.0)
+        told = *self.guides.of(pairs), [self.noise[i]], self.request, self.progress, self.timings
+        return list(tiling.cut(self.pipe.decode(*told, known, draft=draft, tiling=tiling)))
+
+    def paint(self, wholes: Mapping[int, Sequence[Tensor]]) -> None:
+        """Paint the windows of all canvases; those of which there is a whole are only to be enlarged."""
+        for k, name, looks in rounds(self.plans, "window"):
+            progress = in_look(self.progress, name)
+            for drawn in (True, False):
+                some = [(i, look) for i, look in looks if (i in wholes) == drawn]
+                if not some:
+                    continue
+                known = seen(self.canvases, some, self.pipe.sizes[-1][0], self.pipe.device)
+                noise = [self.noise[i] for i, _ in some]
+                if drawn:
+                    held = [known.resized(height, width) for width, height in self.pipe.sizes[1:]]
+                    small = torch.stack([wholes[i][k] for i, _ in some])
+                    steps = self.request.upsampler_steps
+                    pictures = self.pipe.upsample(small, noise, steps, held, progress, self.timings)
+                else:
+                    told = *self.guides.of([(i, look.prompt) for i, look in some]), noise
+                    pictures = self.pipe.paint(*told, self.request, progress, self.timings, known)
+                paste(self.canvases, some, pictures)
+
+
+def shows_already(pipe: "Unclip", request: Request, canvas: Canvas) -> bool:
+    """Whether the prompt of an outpainting says what the picture shows, for a decoder that is to be told what is new.
+
+    CLIP can tell, where it has an image tower; where another embedding than the prompt's guides, nothing is to be told.
+    """
+    if request.mode != "outpaint" or pipe.shown_above >= 1 or pipe.clip.visual is None:
+        return False
+    if not request.prompt.strip() or request.keep_style or request.embedding is not None:
+        return False
+    return pipe.score(original(canvas), request.prompt)[0] >= pipe.shown_above
+
+
+def plan_of(pipe: "Unclip", request: Request, canvas: Canvas, shown: bool) -> list[Look]:
+    """The windows of a canvas, each with the prompt of the side that it lies beyond.
+
+    shown: the prompt of the whole says what is there already, and so nothing that is to be painted.
+    """
     looks = []
-    for view in views(canvas, size, cells):
-        parts: dict[str, tuple[Box, ...]] = {}
-        for look in plan:
-            if canvas.is_free(view, look.box):
-                parts[look.prompt] = (*parts.get(look.prompt, ()), look.box)
-        looks += [Look(view, prompt, boxes) for prompt, boxes in parts.items()]
+    for box in windows(canvas, pipe.sizes[-1][0], pipe.decoder.shape[-1]):
+        side = canvas.side_of(box)
+        own = None if side is None else getattr(request, f"{side}_prompt")
+        looks.append(Look(box, own if own is not None else None if shown else request.prompt))
     return looks
 
 
-def tiling_of(plan: Sequence[Look], cells: int) -> Tiling:
-    """The windows of a canvas in positions of the decoder's latent, of which there are `cells` to a side."""
-    unit = plan[0].box.side // cells
-    corners = tuple((look.box.top // unit, look.box.left // unit) for look in plan)
-    height, width = (max(starts) + cells for starts in zip(*corners, strict=True))
-    return Tiling(height, width, cells, corners)
+def views_of(canvas: Canvas, plan: Sequence[Look], size: int) -> list[Look]:
+    """The views that come before the windows of a plan: of the original and the windows of each prompt, one by one."""
+    if not plan or sees_all(canvas, [look.box for look in plan]):
+        return []
+    looks, free = [], canvas.known < KEEP
+    for prompt in dict.fromkeys(look.prompt for look in plan):
+        boxes = tuple(look.box for look in plan if look.prompt == prompt)
+        wanted = canvas.covered(boxes)
+        for view in views(canvas, boxes, size):
+            drawn = wanted & free & canvas.covered([view])
+            if drawn.any():
+                looks.append(Look(view, prompt, boxes))
+                free &= ~drawn
+    return looks
+
+
+def tiling_of(plan: Sequence[Look], cells: int, rows: Sequence[int]) -> Tiling:
+    """The windows of a plan in positions of the decoder's latent, of which there are `cells` to a side."""
+    side = plan[0].box.side
+    corners = [(round(look.box.top * cells / side), round(look.box.left * cells / side)) for look in plan]
+    (top, left), (bottom, right) = ([edge(starts) for starts in zip(*corners, strict=True)] for edge in (min, max))
+    corners = [(y - top, x - left) for y, x in corners]
+    return Tiling(bottom - top + cells, right - left + cells, cells, tuple(corners), tuple(rows))
 
 
 def rounds(looks: Sequence[Sequence[Look]], kind: str) -> Iterator[tuple[int, str | None, Looks]]:
@@ -147,43 +226,42 @@ def guiding(
     pipe: "Unclip",
     requests: Sequence[Request],
     canvases: Sequence[Canvas],
-    jobs: Sequence[tuple[int, str]],
-    text: TextEncoding,
-    negative: TextEncoding,
+    plans: Sequence[Sequence[Look]],
     noise: Sequence[torch.Generator],
     progress: Progress | None,
-) -> Tensor:
-    """The embeddings `b d` that guide jobs (request, prompt): the prior's, the image's own, or one between them.
+) -> Guides:
+    """What plans are drawn by. An embedding is the prior's, the image's own, or one between them.
 
-    Without a prompt it is the image's own; an embedding from a file goes before the prior's. The prior draws only for
-    those that need it, so that an image's noise does not depend on what else is in the batch.
+    Without a prompt it is the image's own; an embedding from a file goes before the prior's. Where nothing more is to
+    be painted it is the one that stands for none. The prior draws only for those that need it, so that an image's noise
+    does not depend on what else is in the batch.
     """
-    style = [requests[i].keep_style if prompt.strip() or requests[i].embedding else 1.0 for i, prompt in jobs]
-    embed = text.embed.clone()
-    asked = [row for row, share in enumerate(style) if share < 1]
+    jobs = list(dict.fromkeys((i, look.prompt) for i, plan in enumerate(plans) for look in plan))
+    text = pipe.encode_text([prompt or "" for _, prompt in jobs])
+    negative = pipe.encode_text([requests[i].negative for i, _ in jobs])
+    style = [
+        None if prompt is None else requests[i].keep_style if prompt.strip() or requests[i].embedding else 1.0
+        for i, prompt in jobs
+    ]
+    embed = pipe.decoder.network.projection.null_embed.to(text.embed).expand_as(text.embed).clone()
+    asked = [row for row, share in enumerate(style) if share is not None and share < 1]
     if asked:
         part, counter = (TextEncoding(*(value[asked] for value in t)) for t in (text, negative))
         own = [noise[jobs[row][0]] for row in asked]
         files = [requests[jobs[row][0]].embedding for row in asked]
         embed[asked] = pipe.guide(files, part, counter, own, requests[0], progress)
-    copied = [row for row, share in enumerate(style) if share > 0]
+    copied = [row for row, share in enumerate(style) if share]
     if copied:
         images = pipe.embed_image([original(canvases[jobs[row][0]]) for row in copied])
         share = torch.tensor([style[row] for row in copied], device=embed.device)
         embed[copied] = slerp(embed[copied], images, share)
-    return embed
+    return Guides({job: row for row, job in enumerate(jobs)}, embed, text, negative)
 
 
 def original(canvas: Canvas) -> Image.Image:
     """The picture that a canvas was opened with."""
     left, top, right, bottom = canvas.origin
     return Image.fromarray(canvas.pixels[top:bottom, left:right])
-
-
-def prompt_beyond(request: Request, side: str | None) -> str:
-    """The prompt of a window beyond a side of the original: that side's own, where it has one."""
-    own = None if side is None else getattr(request, f"{side}_prompt")
-    return request.prompt if own is None else own
 
 
 def in_look(progress: Progress | None, name: str | None) -> Progress | None:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +40,7 @@ class Unclip(Front, Embedder):
         self.upsamplers = checkpoint.upsamplers
         self.vocabulary = checkpoint.vocabulary
         self.prior_best_of = checkpoint.prior_best_of
+        self.shown_above = checkpoint.shown_above
         self.tokenizer = Tokenizer(self.clip.config.context_length, self.clip.config.transformers_tokens)
 
     @property
@@ -105,23 +105,19 @@ class Unclip(Front, Embedder):
         progress: Progress | None,
         timings: dict[str, float],
         known: Known | None = None,
-        small: Tensor | None = None,
-        **way: Any,
+        start: Tensor | None = None,
+        eta: float = 0.0,
     ) -> Tensor:
         """Embeddings `b d` and their texts -> pictures `b 3 h w` in [-1, 1]: the decoder, then the upsamplers.
 
-        known: what is to stay as it is, at the largest size; it is held to in every stage. small: what the decoder has
-        drawn already; else `way` goes to `decode`. `timings` gains the seconds of each stage. Raises UnclipError for a
-        picture that is not finite.
+        known: what is to stay as it is, at the largest size; it is held to in every stage. start, eta: as in `decode`.
+        `timings` gains the seconds of each stage. Raises UnclipError for a picture that is not finite.
         """
         sizes = self.sizes if known is not None else [size for size in self.sizes if size[0] <= request.size[0]]
         held = [None if known is None else known.resized(height, width) for width, height in sizes]
         told = (embed, text, negative, noise, request, progress, timings)
-        x = self.decode(*told, held[0], **way) if small is None else small  # b 3 64 64
-        x = self.upsample(x, noise, request.upsampler_steps, held[1:], progress, timings)  # b 3 256 256
-        if not x.isfinite().all():
-            raise UnclipError("the picture is not finite: use a lower guidance, or float32 (--dtype float32)")
-        return x
+        x = self.decode(*told, held[0], start=start, eta=eta)  # b 3 64 64
+        return self.upsample(x, noise, request.upsampler_steps, held[1:], progress, timings)  # b 3 256 256
 
     @torch.inference_mode()
     def decode(
@@ -143,14 +139,16 @@ class Unclip(Front, Embedder):
 
         known: what is to stay as it is, at this size. start: the decoder's noise, as `invert` finds it; eta: how much
         of it is drawn anew on the way. draft: a rough picture `b 3 h w` to begin with. tiling: the windows of one
-        larger picture; the embeddings and texts are theirs.
+        larger picture, and which of the embeddings and texts each has. Raises UnclipError for a picture that is not
+        finite.
         """
-        network, codec, hint = self.decoder.network, self.decoder.codec, ()
+        network, codec, hint, spread = self.decoder.network, self.decoder.codec, (), {}
         if known is not None:
-            image, mask = known.hint if tiling is None else map(tiling.cut, known.hint)
-            hint = (codec.encode(image), codec.encode_mask(mask))
+            hint = (codec.encode(known.hint[0]), codec.encode_mask(known.hint[1]))
+            if tiling is not None:
+                spread, hint = {"hint": network.hint(*hint)} if network.knows_masks else {}, ()
         with timed(timings, "decoder", self.device):
-            return self.decoder.run(
+            x = self.decoder.run(
                 network.condition(embed, text, *hint),
                 network.condition(network.projection.null_embed.expand_as(embed), negative, *hint),
                 noise,
@@ -162,10 +160,12 @@ class Unclip(Front, Embedder):
                 start=start,
                 draft=draft,
                 tiling=tiling,
+                spread=spread,
                 eta=eta,
                 progress=steps_of("decoder", progress),
                 watch=pictures_of("decoder", progress, noise),
             )
+        return finite(x)
 
     @torch.inference_mode()
     def upsample(
@@ -180,7 +180,7 @@ class Unclip(Front, Embedder):
         """Pictures `b 3 h w` of the decoder's size, in [-1, 1], whoever drew them -> `b 3 H W` by the upsamplers.
 
         held: what is to stay as it is, or None, for each upsampler that is to run; left out, all do. noise, timings: as
-        in `paint`.
+        in `paint`. Raises UnclipError for a picture that is not finite.
         """
         held = [None] * len(self.upsamplers) if held is None else held
         for upsampler, size, kept in zip(self.upsamplers, self.sizes[1:], held, strict=False):
@@ -194,7 +194,7 @@ class Unclip(Front, Embedder):
                     progress=steps_of(upsampler.name, progress),
                     watch=pictures_of(upsampler.name, progress, noise),
                 )
-        return x
+        return finite(x)
 
     @torch.inference_mode()
     def invert(
@@ -274,6 +274,13 @@ class Unclip(Front, Embedder):
     def sizes(self) -> list[tuple[int, int]]:
         """(width, height) of what the decoder and each upsampler draw, smallest first."""
         return [picture_size(stage) for stage in (self.decoder, *self.upsamplers)]
+
+
+def finite(x: Tensor) -> Tensor:
+    """The same pictures. Raises UnclipError if they are not finite."""
+    if not x.isfinite().all():
+        raise UnclipError("the picture is not finite: use a lower guidance, or float32 (--dtype float32)")
+    return x
 
 
 def picture_size(stage: Stage) -> tuple[int, int]:

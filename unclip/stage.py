@@ -19,7 +19,6 @@ from unclip.diffusion.samplers import Progress, sample
 from unclip.diffusion.tiling import Tiling, tiled
 from unclip.heap import blocks_reused, close_holes
 
-DRAFT = 0.6  # of the steps are taken from a draft on: enough to paint it anew, too few to forget what is where
 WINDOWS_TOGETHER = 4  # of a tiling, in a batch: memory is not to grow with the picture
 
 
@@ -90,6 +89,7 @@ class Stage:
         start: Tensor | None = None,
         draft: Tensor | None = None,
         tiling: Tiling | None = None,
+        spread: Conditioning | None = None,
         eta: float = 0.0,
         progress: Progress | None = None,
         watch: Callable[[Tensor], None] | None = None,
@@ -99,10 +99,11 @@ class Stage:
         cond, uncond: the network's conditioning with and without the prompt, every tensor with leading b;
         uncond may be None when the guidance is 1. known: of the size that this stage draws. repeats: RePaint's
         resampling (see `samplers.visits`). start: noise `b *shape` as `invert` finds it, in the place of new.
-        draft: a rough picture `b 3 H W`, in [-1, 1], to begin with, noised; `DRAFT` of the steps are taken from there.
-        tiling: the windows of one larger picture, which is drawn as a whole (see `tiling.tiled`); the conditioning is
-        then theirs. eta: of the sampler "ddim" (see `samplers.sample`). watch: called with x0 as each step predicts it,
-        `b 3 H W` or `b d`.
+        draft: a rough picture `b 3 H W`, in [-1, 1], to begin with, noised (see `samplers.sample`).
+        tiling: the windows of one larger picture, drawn as a whole (see `tiling.tiled`), and which row of the
+        conditioning each has; spread: conditioning that lies on that picture, `1 ...`, and is cut as x is.
+        eta: of the sampler "ddim" (see `samplers.sample`). watch: called with x0 as each step predicts it, `b 3 H W` or
+        `b d`.
         All is one batch: cutting it up is the caller's business.
         Raises RequestError for an unknown sampler or a number of steps out of range.
         """
@@ -110,23 +111,27 @@ class Stage:
         sampler = self.sampler if sampler is None else sampler
         guidance = self.guidance if guidance is None else guidance
         assert uncond is not None or guidance == 1, f"{self.name}: guidance {guidance} needs `uncond`"
-        rows = len(generators) if tiling is None else len(tiling.corners)
+        rows = len(generators) if tiling is None else max(tiling.rows) + 1
         for key, value in chain(cond.items(), () if uncond is None else uncond.items()):
-            assert len(value) == rows, f"{self.name}: {key} is not one per generator, or window"
-
-        def denoiser_of(network: nn.Module) -> Denoise:
-            if tiling is None:
-                return self._denoiser(network, cond, uncond, guidance)
-            batches = zip(*(_split(each, WINDOWS_TOGETHER, rows) for each in (cond, uncond)), strict=True)
-            parts = [self._denoiser(network, *batch, guidance) for batch in batches]
-            return tiled(parts, tiling, WINDOWS_TOGETHER)
+            assert len(value) == rows, f"{self.name}: {key} is not one per generator"
 
         device, _ = self._placement()
         # What inversion found is the start of a way on which no x0 was clamped; guidance leaves that way.
         limit = None if start is not None and guidance == 1 else self.schedule.clip
-        denoise = last = clamped(denoiser_of(self.network), limit)
+
+        def denoiser_of(network: nn.Module) -> Denoise:
+            if tiling is None:
+                return clamped(self._denoiser(network, cond, uncond, guidance), limit)
+
+            def of_some(which: slice) -> Denoise:
+                each = [_of_windows(one, spread or {}, tiling, which) for one in (cond, uncond)]
+                return clamped(self._denoiser(network, *each, guidance), limit)
+
+            return tiled(of_some, tiling, WINDOWS_TOGETHER)
+
+        denoise = last = denoiser_of(self.network)
         if self.last_network is not None:
-            last = clamped(denoiser_of(self.last_network), limit)
+            last = denoiser_of(self.last_network)
         if sampler == "unclip" and steps > 1:  # a single step does not end at timestep 0
             last = levelled(last, lambda x0: x0 * self.last_factor)
         if known is not None:
@@ -140,7 +145,6 @@ class Stage:
         skip = 0 if start is None else SKIP
         if draft is not None:
             draft = self.codec.encode(draft.to(device, torch.float32))
-            skip = steps - max(1, round(DRAFT * steps))
         way = {"repeats": repeats, "last": last, "skip": skip, "draft": draft, "eta": eta}
         with blocks_reused(self.reuse and device.type == "cpu"):
             x0 = sample(denoise, x, self.schedule, sampler, steps, generators, progress, **way)
@@ -191,9 +195,13 @@ class Stage:
         return first.device, first.dtype
 
 
-def _split(conditioning: Conditioning | None, size: int, rows: int) -> list[Conditioning | None]:
-    """Conditioning of some rows as batches of at most `size` of them."""
-    starts = range(0, rows, size)
+def _of_windows(
+    conditioning: Conditioning | None, spread: Conditioning, tiling: Tiling, which: slice
+) -> Conditioning | None:
+    """The conditioning of some windows: for each its row, and of what lies on the picture its part."""
     if conditioning is None:
-        return [None for _ in starts]
-    return [{key: value[start : start + size] for key, value in conditioning.items()} for start in starts]
+        return None
+    rows = list(tiling.rows[which])
+    return {key: value[rows] for key, value in conditioning.items() if key not in spread} | {
+        key: tiling.cut(value, which) for key, value in spread.items()
+    }

@@ -1,6 +1,6 @@
 """Which parts of a canvas a model of a certain size looks at, one after another."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -16,42 +16,9 @@ def windows(canvas: Canvas, size: int, cells: int) -> list[Box]:
 
     One window with some context, where the region is small enough to be seen as a whole; else windows of the model's
     size that overlap by half, each where it finds closest to half of itself known already: so they grow outwards from
-    what is given. cells: of a side, which those windows have in common, so that they can be drawn as one picture; for
-    that they may reach out of the canvas, below and on the right.
+    what is given. Those lie on a grid of so many `cells` a side, that they can be drawn as one picture, for which the
+    last may reach out of the canvas by a part of a cell, below and on the right.
     """
-    whole = _whole(canvas, size)
-    if whole is not None:
-        return whole
-    width, height = canvas.size
-    side = _side(canvas, size, cells)
-    tops, lefts = (_starts(length, side, side // cells) for length in (height, width))
-    return list(_growing(canvas.known < KEEP, side, tops, lefts))
-
-
-def views(canvas: Canvas, size: int, cells: int) -> list[Box]:
-    """What a model of `size` pixels looks at before it paints such windows, in their order: nothing, if one sees all.
-
-    A window has but a part of the original in it, and what a prompt names may be in the rest: drawn without a look at
-    the whole it is there twice. A view is as large as the canvas, and reaches out of it where that is not square; but
-    of no more than twice the side of a window, and then there are several.
-    """
-    width, height = canvas.size
-    within = _side(canvas, size, cells)
-    side = min(max(width, height), _SHRINK * within)
-    if _whole(canvas, size) is not None or side <= within:
-        return []
-    # Around what is shorter than a view there is as much beyond either end.
-    tops, lefts = (_starts(length, side) if length > side else [(length - side) // 2] for length in (height, width))
-    return list(_growing(canvas.known < KEEP, side, tops, lefts))
-
-
-def _side(canvas: Canvas, size: int, cells: int) -> int:
-    """Of windows that cut a region up: the model's, or that of a smaller canvas; a multiple of `cells`."""
-    return min(size, -(-min(canvas.size) // cells) * cells)
-
-
-def _whole(canvas: Canvas, size: int) -> list[Box] | None:
-    """The one window that sees all that is free, with some context, if one can; no window where nothing is."""
     width, height = canvas.size
     most = min(width, height)
     free = canvas.known < KEEP
@@ -65,7 +32,33 @@ def _whole(canvas: Canvas, size: int) -> list[Box] | None:
         x = min(max(0, int(left + right - side) // 2), width - side)
         y = min(max(0, int(top + bottom - side) // 2), height - side)
         return [Box(x, y, side)]
-    return None
+    side = min(size, most)
+    return list(_growing(free, side, *(_starts(length, side, cells) for length in free.shape)))
+
+
+def sees_all(canvas: Canvas, plan: Sequence[Box]) -> bool:
+    """Whether one window is enough: it has all that is free in it, and what is around that, or all of the canvas."""
+    whole = canvas.origin == (0, 0, *canvas.size)
+    return len(plan) == 1 and (whole or plan[0].side >= max(canvas.size))
+
+
+def views(canvas: Canvas, plan: Sequence[Box], size: int) -> list[Box]:
+    """What a model of `size` pixels looks at before it paints some windows of a canvas, in their order.
+
+    A window has but a part of the original in it, and what a prompt names may be in the rest: drawn without a look at
+    the whole it is there twice. A view has the original in it and all those windows, and reaches out of the canvas
+    where these are not a square; but it is of no more than twice the model's size, and then there are several.
+    """
+    ends = [canvas.origin] + [(box.left, box.top, box.left + box.side, box.top + box.side) for box in plan]
+    lows, highs = np.min(ends, axis=0)[:2], np.max(ends, axis=0)[2:].clip(max=canvas.size)
+    (left, top), (width, height) = lows.tolist(), (highs - lows).tolist()
+    side = min(max(width, height), _SHRINK * min(size, width, height))
+    # Around what is shorter than a view there is as much beyond either end.
+    tops, lefts = (
+        _starts(length, side, side) if length > side else [(length - side) // 2] for length in (height, width)
+    )
+    free = canvas.known[top : top + height, left : left + width] < KEEP
+    return [Box(box.left + left, box.top + top, side) for box in _growing(free, side, tops, lefts)]
 
 
 def _growing(free: np.ndarray, side: int, tops: list[int], lefts: list[int]) -> Iterator[Box]:
@@ -89,7 +82,7 @@ def _growing(free: np.ndarray, side: int, tops: list[int], lefts: list[int]) -> 
         cells[y0[y] : y1[y], x0[x] : x1[x]] = 0
 
 
-def _starts(length: int, side: int, unit: int = 1) -> list[int]:
-    """Where windows of a side begin on a length: every half side, and flush with its end, in whole units, or beyond."""
-    step, last = max(1, side // 2), -(-max(0, length - side) // unit) * unit
-    return sorted({*range(0, last, step), last})
+def _starts(length: int, side: int, cells: int) -> list[int]:
+    """Where windows of a side begin on a length: every half side and flush with its end, or a part of a cell beyond."""
+    last = -(-max(0, length - side) * cells // side)  # in cells, as the others are
+    return sorted({round(cell * side / cells) for cell in (*range(0, last, max(1, cells // 2)), last)})

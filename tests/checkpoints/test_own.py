@@ -203,6 +203,8 @@ def test_a_weight_beyond_half_precision_is_not_written_as_infinity(network: nn.M
         (lambda index: index["stages"]["decoder"]["codec"].update(factor=0), "decoder: "),
         (lambda index: index["stages"]["upsampler"].update(difference="no"), "difference = 'no' is nothing that"),
         (lambda index: index["stages"]["decoder"].update(difference=True), "decoder: difference = True is nothing"),
+        (lambda index: index["stages"]["decoder"].update(shown_above=1.5), "decoder: shown_above = 1.5 should be from"),
+        (lambda index: index["stages"]["decoder"].update(shown_above="no"), "decoder: shown_above = 'no' should be"),
     ],
 )
 def test_a_damaged_index(model: Path, change: Callable[[dict], object], message: str) -> None:

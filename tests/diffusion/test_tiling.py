@@ -11,7 +11,8 @@ from unclip.diffusion.noise import generators, randn
 from unclip.diffusion.samplers import sample
 from unclip.diffusion.tiling import Tiling, tiled
 
-TILING = Tiling(height=12, width=20, side=8, corners=((0, 0), (4, 0), (4, 4), (0, 4), (0, 8), (4, 8), (0, 12), (4, 12)))
+CORNERS = ((0, 0), (4, 0), (4, 4), (0, 4), (0, 8), (4, 8), (0, 12), (4, 12))
+TILING = Tiling(height=12, width=20, side=8, corners=CORNERS, rows=(0,) * 8)
 SHAPE = (3, 12, 20)
 
 
@@ -20,46 +21,46 @@ def test_windows_are_cut_and_laid_back() -> None:
     windows = TILING.cut(x)
     assert windows.shape == (8, 3, 8, 8)
     assert torch.equal(windows[4], x[0, :, :8, 8:16])
+    assert torch.equal(TILING.cut(x, slice(3, 5)), windows[3:5])
     assert torch.equal(TILING.lay(windows, 0.0), x)
     fine = x.repeat_interleave(4, -1).repeat_interleave(4, -2)
     assert torch.equal(TILING.cut(fine), windows.repeat_interleave(4, -1).repeat_interleave(4, -2))
     assert torch.equal(TILING.lay(TILING.cut(fine), 0.0), fine)
-    one = Tiling(12, 20, 8, ((4, 12),)).lay(torch.ones(1, 1, 8, 8), 7.0)
+    one = Tiling(12, 20, 8, ((4, 12),), (0,)).lay(torch.ones(1, 1, 8, 8), 7.0)
     assert (one[..., 4:, 12:] == 1).all() and (one == 7).sum() == 12 * 20 - 64
 
 
 def test_between_windows_x0_goes_over_from_one_to_the_other() -> None:
-    tiling = Tiling(8, 12, 8, ((0, 0), (0, 4)))
+    tiling = Tiling(8, 12, 8, ((0, 0), (0, 4)), (0, 0))
 
     def by_place(x: Tensor, t: Tensor) -> Prediction:  # 0 in the first, 1 in the second
         return Prediction(torch.arange(2.0).view(2, 1, 1, 1).expand_as(x), 2 * torch.ones_like(x))
 
-    prediction = tiled([by_place], tiling, 2)(torch.zeros(1, 3, 8, 12), torch.tensor([500]))
+    prediction = tiled(lambda some: by_place, tiling, 2)(torch.zeros(1, 3, 8, 12), torch.tensor([500]))
     row = prediction.x0[0, 0, 0]
     assert (row[:4] == 0).all() and (row[8:] == 1).all()
     torch.testing.assert_close(row[4:8], torch.tensor([0.125, 0.375, 0.625, 0.875]))
     torch.testing.assert_close(prediction.variance, torch.full((1, 3, 8, 12), 2.0))
 
 
-def test_each_window_has_its_own_denoiser_in_its_turn_and_its_own_timesteps() -> None:
-    calls: list[tuple[int, int, list[int]]] = []
+def test_windows_are_denoised_so_many_at_a_time() -> None:
+    calls: list[tuple[int, list[int]]] = []
 
-    def noted(i: int):
+    def denoise_some(some: slice):
         def denoise(x: Tensor, t: Tensor) -> Prediction:
-            calls.append((i, len(x), t.tolist()))
-            return Prediction(torch.full_like(x, i))
+            calls.append((len(x), t.tolist()))
+            return Prediction(torch.full_like(x, some.start))
 
         return denoise
 
-    x0 = tiled([noted(i) for i in range(3)], TILING, 3)(torch.zeros(1, *SHAPE), torch.tensor([40])).x0
-    assert calls == [(0, 3, [40] * 3), (1, 3, [40] * 3), (2, 2, [40] * 2)]
-    assert x0[0, 0, 0, 0] == 0 and x0[0, 0, -1, -1] == 2
+    x0 = tiled(denoise_some, TILING, 3)(torch.zeros(1, *SHAPE), torch.tensor([40])).x0
+    assert calls == [(3, [40] * 3), (3, [40] * 3), (2, [40] * 2)]
+    assert x0[0, 0, 0, 0] == 0 and x0[0, 0, -1, -1] == 6
 
 
 def test_where_no_window_is_x0_is_nothing() -> None:
-    prediction = tiled([lambda x, t: Prediction(x + 1)], Tiling(12, 20, 8, ((0, 0),)), 1)(
-        torch.zeros(1, *SHAPE), torch.tensor([40])
-    )
+    one = Tiling(12, 20, 8, ((0, 0),), (0,))
+    prediction = tiled(lambda some: lambda x, t: Prediction(x + 1), one, 1)(torch.zeros(1, *SHAPE), torch.tensor([40]))
     assert (prediction.x0[..., :8, :8] == 1).all() and prediction.x0.sum() == 3 * 64
 
 
@@ -80,6 +81,6 @@ def test_an_ideal_denoiser_draws_by_windows_what_it_draws_at_once(sampler: str, 
         x = randn(SHAPE, g)
         return sample(keep_known(denoise, image, known), x, schedule, sampler, 10, g, repeats=repeats)
 
-    by_windows = run(tiled([whole, whole, whole], TILING, 3))
+    by_windows = run(tiled(lambda some: whole, TILING, 3))
     torch.testing.assert_close(by_windows, run(whole), rtol=0, atol=1e-4)
     assert torch.equal(by_windows[..., :6], image[..., :6])

@@ -146,6 +146,7 @@ def test_the_chain_ends_in_a_model_that_draws(chain: Path):
         "guidance": 2.0,
         "size": [16, 16],
         "codec": {"type": "pixel_unshuffle", "factor": 4},
+        "shown_above": 1.0,
     }
     assert not (chain / "model" / "vocabulary.json").exists()  # one's own captions are no closed set of words
 

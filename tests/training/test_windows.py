@@ -75,9 +75,9 @@ def test_windows_are_pictures_moved_towards_what_is_known():
 
 def test_with_known_leaves_the_others_as_they_are():
     images = torch.rand(400, 3, 16, 16, generator=seeded())
-    same, known = with_known(images, 0.5, 0.0, 0.0, 0.0, seeded())
-    assert torch.equal(same, images) and 0.35 < known.flatten(1).any(1).float().mean() < 0.65
-    moved, known = with_known(images, 0.5, 0.5, 1.0, 0.0, seeded())  # of such colours none has another beside it
+    same, known, bare = with_known(images, 0.5, 0.0, 0.0, 0.0, seeded())
+    assert torch.equal(same, images) and not bare.any() and 0.35 < known.flatten(1).any(1).float().mean() < 0.65
+    moved, known, _ = with_known(images, 0.5, 0.5, 1.0, 0.0, seeded())  # of such colours none has another beside it
     changed = (moved != images).flatten(1).any(1)
     assert 0.1 < changed.float().mean() < 0.35
     assert known.flatten(1).any(1)[changed].all()
@@ -193,7 +193,7 @@ def test_a_share_of_the_windows_is_beside_others():
     images = next(batches(dataset, 400))[0].float() / 127.5 - 1
     shares = []
     for beside in (0.0, 0.5, 1.0):
-        drawn, known = with_known(images, 1.0, 1.0, beside, 0.0, seeded())
+        drawn, known, _ = with_known(images, 1.0, 1.0, beside, 0.0, seeded())
         shares.append(objects_apart(drawn, known))
     assert shares[0] < shares[1] < shares[2] and shares[0] < 0.1 and shares[2] > 0.25
 
@@ -252,10 +252,23 @@ def test_some_originals_in_views_are_rough():
 
 def test_with_known_shows_views_where_they_can_be():
     images = stickers(300)
-    drawn, known = with_known(images, 1.0, 1.0, 0.0, 1.0, seeded())
+    drawn, known, _ = with_known(images, 1.0, 1.0, 0.0, 1.0, seeded())
     boxes = [extent(mask[0].bool()) for mask in known if mask.any()]
     small = sum(rows.stop - rows.start < SIZE and columns.stop - columns.start < SIZE for rows, columns in boxes)
     assert small / 300 > 0.5 and not torch.equal(drawn, images)
+
+
+@pytest.mark.parametrize("kinds", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])
+def test_windows_with_nothing_more_to_paint_are_told_of(kinds: tuple[float, float]):
+    drawn, known, bare = with_known(stickers(300), 0.8, 0.9, *kinds, seeded())
+    assert 0.05 < bare.float().mean() < 0.6
+    for picture, mask, nothing in zip(drawn, known, bare.tolist(), strict=True):
+        free = picture[:, mask[0] == 0]  # 3 n
+        shown = bool(((free - free[:, :1]).abs() > 0.1).any())
+        if nothing:
+            assert not shown and mask.any()
+        elif mask.any() and not shown:  # such are of those whose pictures stay where they are
+            assert is_box(mask[0].bool()) or is_box(~mask[0].bool())
 
 
 def test_drafts_are_any_part_of_a_picture_of_which_nothing_is_known():

@@ -63,7 +63,8 @@ def load_own(index: Mapping[str, Any], loader: Loader, name: str, revision: str 
                 "a variance; get the checkpoint anew"
             )
         upsamplers.append(upsampler)
-    return Checkpoint(name, clip, prior, decoder, tuple(upsamplers), read_vocabulary(folder), revision=revision)
+    words, shown_above = read_vocabulary(folder), stages["decoder"]["shown_above"]
+    return Checkpoint(name, clip, prior, decoder, tuple(upsamplers), words, shown_above=shown_above, revision=revision)
 
 
 def load_clip(loader: Loader) -> Clip:
@@ -77,8 +78,9 @@ def load_clip(loader: Loader) -> Clip:
 
 
 def settings(folder: Path, index: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """A stage's sampler, steps and guidance, and of one that draws pictures the codec and the shape in its space; of an
-    upsampler, whether it adds what it says to the picture that it was given (of older ones, none does).
+    """A stage's sampler, steps and guidance, and of one that draws pictures the codec and the shape in its space; of a
+    decoder, from which similarity on a picture shows what a prompt says (of older ones, never); of an upsampler,
+    whether it adds what it says to the picture that it was given (of older ones, none does).
 
     Raises CheckpointError for anything that is missing or that no stage can have.
     """
@@ -99,6 +101,9 @@ def settings(folder: Path, index: Mapping[str, Any], part: str) -> dict[str, Any
         found["difference"] = stage.get("difference", False)
         if found["difference"] not in ((True, False) if part == "upsampler" else (False,)):
             raise CheckpointError(f"difference = {found['difference']!r} is nothing that it can have")
+        found["shown_above"] = stage.get("shown_above", 1.0)
+        if type(found["shown_above"]) not in (int, float) or not 0 <= found["shown_above"] <= 1:
+            raise CheckpointError(f"shown_above = {found['shown_above']!r} should be from 0 to 1")
     except (RequestError, CheckpointError, TypeError, ZeroDivisionError) as error:  # the last two: an odd codec
         raise CheckpointError(f"{folder / INDEX}, {part}: {error}; get the checkpoint anew") from None
     return found

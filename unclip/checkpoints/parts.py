@@ -31,6 +31,7 @@ class Checkpoint:
     upsamplers: tuple[Stage, ...]
     vocabulary: frozenset[str] | None  # the words of its training captions, where that is a closed set
     prior_best_of: int = 2  # embeddings that the prior draws, of which the one nearest to the text is used
+    shown_above: float = 1.0  # the similarity of a picture and a prompt from which on the one shows what the other says
     revision: str | None = None  # the commit, of a model from the hub
     folder: Path | None = None  # where it lies
 

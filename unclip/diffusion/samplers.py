@@ -19,6 +19,9 @@ from unclip.diffusion.names import check_sampler
 from unclip.diffusion.noise import randn
 from unclip.errors import RequestError
 
+DRAFT = 0.6
+"""How far from the end of the schedule a draft is taken up again: enough to paint it anew, too little to forget what is
+where."""
 Generators = Sequence[torch.Generator]
 Progress = Callable[[int, int], None]
 Step = Callable[[Prediction, Tensor, int, int, Generators], Tensor]
@@ -45,10 +48,11 @@ def sample(
     generators: one per item, for samplers that draw noise. progress(done, total) is called after each call of
     `denoise`. repeats: how often each stretch of the way is gone (RePaint; see `visits`). last: the denoiser of the
     last step, if it is another. skip: how many of the noisiest timesteps are left out; x is then at the level of the
-    first of the others. draft: a rough x0 (`b ...`) to begin with; x is then the noise that takes it to that level
-    (SDEdit, Meng et al. 2022, arXiv:2108.01073). eta: of the sampler "ddim", how much of the noise is drawn anew at
-    each step, from 0 to 1. Raises RequestError for an unknown sampler, one that has no eta, or a number of steps
-    outside 1..num_train_timesteps.
+    first of the others. draft: a rough x0 (`b ...`) to begin with; x is then the noise that takes it to the level of
+    the timestep nearest to `DRAFT` of all, and those before are left out (SDEdit, Meng et al. 2022, arXiv:2108.01073).
+    eta: of the sampler "ddim", how much of the noise is drawn anew at each step, from 0 to 1.
+    Raises RequestError for an unknown sampler, one that has no eta, or a number of steps outside
+    1..num_train_timesteps.
     """
     build = SAMPLERS[check_sampler(sampler)]
     check_steps(steps, schedule, least=1 + skip)
@@ -57,12 +61,15 @@ def sample(
             raise RequestError(f"sampler {sampler} has no eta, which {eta} is asked for: use ddim")
         build = partial(build, eta=eta)
 
+    if draft is not None:
+        timesteps, taken_up = build(schedule, steps)[0], DRAFT * schedule.num_train_timesteps
+        skip = min(range(len(timesteps)), key=lambda i: abs(timesteps[i] - taken_up))
+        x = add_noise(draft, x, torch.full((len(x),), timesteps[skip], device=x.device), schedule)
+
     def way() -> tuple[list[int], Step]:
         timesteps, step = build(schedule, steps)
         return timesteps[skip:], step
 
-    if draft is not None:
-        x = add_noise(draft, x, torch.full((len(x),), way()[0][0], device=x.device), schedule)
     return travel(denoise, x, schedule, way, generators, progress, repeats=repeats, last=last)
 
 

@@ -149,14 +149,22 @@ class Decoder(nn.Module):
             text = text._replace(embed=text.embed * pooled[:, None])
         conditioning = self.projection(image_embed, text)
         if self.knows_masks:
-            extra = self.unet.config.in_channels - self.channels  # those of the latent, and one mask a pixel
             if image is None or known is None:
                 side = self.unet.config.sample_size
-                conditioning["hint"] = image_embed.new_zeros(len(image_embed), extra, side, side)
+                conditioning["hint"] = image_embed.new_zeros(len(image_embed), self._hint_channels, side, side)
             else:
-                # A pixel's mask is the same in its three colours, which the codecs lay one after the other.
-                conditioning["hint"] = torch.cat([image * known, known[:, : extra - self.channels]], dim=1)
+                conditioning["hint"] = self.hint(image, known)
         return conditioning
+
+    def hint(self, image: Tensor, known: Tensor) -> Tensor:
+        """GLIDE's inpainting inputs `b k h w`, of a clean latent `b c h w` and its mask."""
+        # A pixel's mask is the same in its three colours, which the codecs lay one after the other.
+        return torch.cat([image * known, known[:, : self._hint_channels - self.channels]], dim=1)
+
+    @property
+    def _hint_channels(self) -> int:
+        """Those of the latent, and one mask a pixel."""
+        return self.unet.config.in_channels - self.channels
 
     def forward(
         self,

@@ -27,7 +27,10 @@ class DecoderOptions:
     of the samples show a part of the picture as known (GLIDE, section 4.2); the codec's patch, in pixels.
     moved: how many of those with a known part have it on one side, and the picture, in half of them, moved out of the
     frame there, as the windows of an outpainting see it (`windows.random_windows`): for pictures whose border is flat.
-    Else a decoder whose objects stand in the middle draws them there again, cut in half by what is known.
+    Else a decoder whose objects stand in the middle draws them there again, cut in half by what is known. Windows in
+    which there is nothing more to paint have no text and no embedding.
+    shown_above: what goes with that into the finished model: from which CLIP similarity on a picture that is widened is
+    taken to show already what the prompt names, and nothing more is painted. At 1, the default, never.
     beside: how many of these, where it can be, are known in another picture of the batch instead, one with a border of
     the same colour (`windows.pictures_beside`). Else a decoder takes what it is not shown to lie outside, and paints
     nothing that a prompt adds.
@@ -50,6 +53,7 @@ class DecoderOptions:
     beside: float = within(0.0, 0, 1)
     views: float = within(0.0, 0, 1)
     drafts: float = within(0.0, 0, 1)
+    shown_above: float = within(1.0, 0, 1)
     pooled_drop: float = within(0.0, 0, 1)
     own_text: bool = True
 

@@ -182,6 +182,8 @@ def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:
         sampling = asdict(recipe.stage(name).sampling)
         if name != "prior":
             sampling |= {"size": [task.output_size] * 2, "codec": task.codec.to_config()}
+        if name == "decoder":
+            sampling["shown_above"] = task.options.shown_above
         if name == "upsampler":
             sampling["difference"] = task.network.difference
         index["stages"] = {**index["stages"], name: sampling}

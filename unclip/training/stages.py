@@ -14,11 +14,12 @@ from unclip.checkpoints import load_network
 from unclip.diffusion.codec import PixelUnshuffle
 from unclip.diffusion.denoiser import Schedule, add_noise
 from unclip.diffusion.noise import generators
+from unclip.diffusion.samplers import DRAFT
 from unclip.errors import RecipeError
 from unclip.models.clip import Clip, ClipConfig, TextEncoding, Tokenizer, contrastive_loss, unread
 from unclip.models.decoder import Decoder, TextEncoder, TextEncoderConfig, TextProjection, TextProjectionConfig
 from unclip.models.prior import Prior
-from unclip.stage import DRAFT, Stage
+from unclip.stage import Stage
 from unclip.training.draws import draw_noise, to_picture, velocity_error
 from unclip.training.options import DecoderOptions, PriorOptions, decoder_size
 from unclip.training.parts import Examples, Loss, check_multiple, coarsest, new_part
@@ -171,12 +172,14 @@ class DecoderTask:
     def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
         options = self.options
         drop_embed, drop_text = torch.rand(2, len(images), generator=generator)
+        shown, known, bare = with_known(images, options.known, options.moved, options.beside, options.views, generator)
+        # What is said of a window is to be painted in it. Where nothing is, nothing is said: whether a picture shows
+        # already what a prompt names, CLIP tells better than a decoder (see `shown_above`).
         read = self.clip.text if self.network.text_encoder is None else self.clip.tokens
-        text = read(leave_out(captions, drop_text < options.text_drop))
-        gone = (drop_embed < options.embed_drop)[:, None].to(images.device)
+        text = read(leave_out(captions, (drop_text < options.text_drop) | bare.cpu()))
+        gone = ((drop_embed < options.embed_drop).to(images.device) | bare)[:, None]
+        # The embedding is of the whole picture, as the prior's of its caption is, whatever a window shows of it.
         embed = torch.where(gone, self.network.projection.null_embed, self.clip.image(images))
-        # The embedding above is of the whole picture, as the prior's of its caption is, whatever a window shows of it.
-        shown, known = with_known(images, options.known, options.moved, options.beside, options.views, generator)
         shown, drafted = with_drafts(shown, known, options.drafts, generator)
         x0 = self.codec.encode(shown)  # b c h w
         t, noise = draw_noise(x0, self.schedule, generator, options.noise_shift)

@@ -15,21 +15,24 @@ _COMPACT = 0.85  # of a side: what spans more is several objects, too small to d
 _GRID = 1 / 16  # places of what is set beside something else: small networks learn a picture again at every offset
 _DIFFERS = 0.1  # from the border, of the [-1, 1] of a channel
 _VIEWS = (1 / 2, 5 / 8, 3 / 4)  # the side of an original in a view of it, over that of the view
+_OWN = 0.2  # of the views are of the picture itself, if there are others for the rest
 _ROUGH = 0.5  # of the originals in views are as a model would draw them, for pictures that it drew are widened too
 
 
 def with_known(
     images: Tensor, share: float, moved: float, beside: float, views: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:  # b 3 s s, b 1 s s
-    """Pictures `b 3 s s` to draw, and masks of what a decoder is told of them, 1 = known: of most, nothing.
+) -> tuple[Tensor, Tensor, Tensor]:  # b 3 s s, b 1 s s, b
+    """Pictures `b 3 s s` to draw, masks of what a decoder is told of them, 1 = known, and which are bare of more.
 
+    Of most nothing is known.
     In `share` of them something is known. Of `moved` of those the picture is another too, as an outpainting sees it:
     where it can be, of `views` of those, `random_views`; else, of `beside` of them, `pictures_beside`; and else
-    `random_windows`. Of the rest it is as `random_known` has it.
+    `random_windows`. Of the rest it is as `random_known` has it. Bare are those, as an outpainting sees them, in which
+    nothing is to be seen but what is known.
     """
     known = random_known(len(images), images.shape[-1], share, generator).to(images)
     if not moved:
-        return images, known
+        return images, known, torch.zeros(len(images), dtype=torch.bool, device=images.device)
     windows, seen = random_windows(images, generator)
     draws = torch.rand(3, len(images), generator=generator)
     window, *chosen = (draws < torch.tensor([moved, beside, views])[:, None]).to(images.device)  # b, each
@@ -39,7 +42,10 @@ def with_known(
             others, seen_there, fits = make(images, generator)
             wanted &= fits
             windows, seen = _where(wanted, others, windows), _where(wanted, seen_there, seen)
-    return _where(window, windows, images), _where(window, seen, known)
+    shown, known = _where(window, windows, images), _where(window, seen, known)
+    free = known == 0
+    most, least = (torch.where(free, s * shown, -torch.inf).amax((2, 3)) for s in (1, -1))  # b 3
+    return shown, known, window & ((most + least).amax(1) < _DIFFERS)
 
 
 def with_drafts(images: Tensor, known: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -129,7 +135,7 @@ def pictures_beside(images: Tensor, generator: torch.Generator) -> tuple[Tensor,
 def random_views(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures `b 3 s s` as an outpainting sees them as a whole, masks `b 1 s s`, and of which that can be, `b`.
 
-    Known is a picture, made smaller, at a side of the view or in its middle. In half of the views it is the picture
+    Known is a picture, made smaller, at a side of the view or in its middle. In some it is the picture
     itself and the rest is bare: what a prompt names is there. In the others it is another with a border of the same
     colour, and what the picture shows is in the middle of what is free beside it, as small as the other or smaller.
     Where no other has this colour, or the picture does not fit, it cannot be.
@@ -137,7 +143,7 @@ def random_views(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     count, size = len(images), images.shape[-1]
     axis, backwards, middle, across, own, rough = torch.rand(6, count, generator=generator)
     pick = torch.randint(len(_VIEWS), (count,), generator=generator)
-    own = own < 0.5
+    own = own < _OWN
     other, alike = _alike(images, torch.rand(count, count, generator=generator))
     shown = _where(own.to(images.device), images, images[other.to(images.device)])
     can = _flat(images)[1] & (own | alike & (_contrast(shown) > _DIFFERS).cpu())

@@ -276,7 +276,7 @@ def test_drafts_are_any_part_of_a_picture_of_which_nothing_is_known():
     ramp = torch.arange(size * size).view(1, 1, size, size).expand(count, 3, size, size) / size**2
     known = torch.zeros(count, 1, size, size)
     known[::3, :, 2:5, 1:3] = 1
-    drawn, drafted = with_drafts(ramp, known, 0.5, seeded())
+    drawn, drafted, bare = with_drafts(ramp, known, 0.5, seeded())
     assert drafted.dtype == torch.bool and not drafted[::3].any()
     assert 0.4 < drafted.float().mean() * 1.5 < 0.6
     assert torch.equal(drawn[~drafted], ramp[~drafted])
@@ -287,5 +287,7 @@ def test_drafts_are_any_part_of_a_picture_of_which_nothing_is_known():
             first = int(shown[0]) if shown[0] > 0 else int(shown[-1]) - (size - 1)
             assert torch.equal(shown.long(), (torch.arange(size) + first).clamp(0, size - 1))
             steps.add(first)
+    assert not (bare & ~drafted).any() and bare.sum() < drafted.sum() / 2
+    assert all(picture.max() - picture.min() < 0.1 for picture in drawn[bare, 0]) and bare.any()
     assert min(steps) == 1 - size and max(steps) == size - 1 and len(steps) > 20
     assert torch.equal(with_drafts(ramp, known, 0.0, seeded())[0], ramp)

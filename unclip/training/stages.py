@@ -173,14 +173,15 @@ class DecoderTask:
         options = self.options
         drop_embed, drop_text = torch.rand(2, len(images), generator=generator)
         shown, known, bare = with_known(images, options.known, options.moved, options.beside, options.views, generator)
+        shown, drafted, bare_drafts = with_drafts(shown, known, options.drafts, generator)
         # What is said of a window is to be painted in it. Where nothing is, nothing is said: whether a picture shows
-        # already what a prompt names, CLIP tells better than a decoder (see `shown_above`).
+        # already what a prompt names, CLIP tells better than a decoder (see `shown_above`). A draft tells too.
+        bare |= bare_drafts & (drop_text < 0.5).to(bare)
         read = self.clip.text if self.network.text_encoder is None else self.clip.tokens
         text = read(leave_out(captions, (drop_text < options.text_drop) | bare.cpu()))
-        gone = ((drop_embed < options.embed_drop).to(images.device) | bare)[:, None]
+        gone = ((drop_embed < options.embed_drop).to(bare) | bare)[:, None]
         # The embedding is of the whole picture, as the prior's of its caption is, whatever a window shows of it.
         embed = torch.where(gone, self.network.projection.null_embed, self.clip.image(images))
-        shown, drafted = with_drafts(shown, known, options.drafts, generator)
         x0 = self.codec.encode(shown)  # b c h w
         t, noise = draw_noise(x0, self.schedule, generator, options.noise_shift)
         t = torch.where(drafted, (DRAFT * t).long(), t)

@@ -43,13 +43,13 @@ def with_known(
             wanted &= fits
             windows, seen = _where(wanted, others, windows), _where(wanted, seen_there, seen)
     shown, known = _where(window, windows, images), _where(window, seen, known)
-    free = known == 0
-    most, least = (torch.where(free, s * shown, -torch.inf).amax((2, 3)) for s in (1, -1))  # b 3
-    return shown, known, window & ((most + least).amax(1) < _DIFFERS)
+    return shown, known, window & _is_bare(shown, known)
 
 
-def with_drafts(images: Tensor, known: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pictures `b 3 s s`, of which some are as a window of a larger one has them, and which of them those are, `b`.
+def with_drafts(
+    images: Tensor, known: Tensor, share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:  # b 3 s s, b, b
+    """Pictures `b 3 s s`, some of them as a window of a larger one has them, which those are, and which of them bare.
 
     Of `share` of the pictures of which nothing is known, any part is shown, or what is beside them, where their border
     goes on. So a decoder learns that not all of what a prompt names is in each window: what there is of it, a draft of
@@ -61,7 +61,8 @@ def with_drafts(images: Tensor, known: Tensor, share: float, generator: torch.Ge
     shift[0] = shift[0].masked_fill(still < 1 / 3, 0)
     shift[1] = shift[1].masked_fill(still > 2 / 3, 0)
     drafted = (chosen < share).to(images.device) & ~known.flatten(1).any(1)
-    return _where(drafted, _shifted(images, *shift), images), drafted
+    shown = _where(drafted, _shifted(images, *shift), images)
+    return shown, drafted, drafted & _is_bare(shown, known)
 
 
 def random_known(count: int, size: int, share: float, generator: torch.Generator) -> Tensor:
@@ -179,6 +180,12 @@ def random_views(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
 
 def _where(chosen: Tensor, these: Tensor, those: Tensor) -> Tensor:
     return torch.where(chosen[:, None, None, None], these, those)
+
+
+def _is_bare(images: Tensor, known: Tensor) -> Tensor:
+    """Whether what is free of each picture is all of one colour, `b`."""
+    most, least = (torch.where(known == 0, sign * images, -torch.inf).amax((2, 3)) for sign in (1, -1))  # b 3
+    return (most + least).amax(1) < _DIFFERS
 
 
 def _beyond(length: Tensor, backwards: Tensor, size: int) -> Tensor:

@@ -6,12 +6,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from unclip.diffusion.names import SAMPLER_NAMES
-from unclip.errors import RequestError
+from unclip.errors import RequestError, UnclipError
+from unclip.pictures import to_images
 from unclip.pipeline import Unclip
 from unclip.request import Request, Result
+from unclip.stage import Stage
 
 RNG = np.random.default_rng(0)
 
@@ -165,6 +169,95 @@ def test_an_inpaintings_prompt_is_of_the_whole_picture(pipe: Unclip, monkeypatch
     assert np.array_equal(pixels(pipe.inpaint(image, given, "a cat", seed=3)[0]), pixels(painted))
 
 
+# ---- the look at the whole
+
+
+def ramp(columns: int, rows: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+    """From -0.8 at `low` 0 to 0.8 at `high` 1, from the left to the right: `1 3 rows columns`."""
+    at = low + (high - low) * (torch.arange(columns) + 0.5) / columns
+    return (1.6 * at - 0.8).expand(1, 3, rows, columns)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "begin", "end"), [(0, 32, 16, 64), (32, 0, 0, 48), (16, 0, 0, 32), (0, 9, 16, 48)]
+)  # the windows of each, on the grid of the latent
+def test_windows_begin_at_the_sketch_and_are_put_where_they_belong(
+    pipe: Unclip, monkeypatch: pytest.MonkeyPatch, left: int, right: int, begin: int, end: int
+) -> None:
+    """All that is drawn goes on with the ramp of the original, and so must the sketch, the draft and the picture."""
+    width = left + 32 + right
+    whole = to_images(ramp(width, 32))[0]
+    looked = []
+
+    def decode(embed, text, negative, noise, request, progress, timings, known=None, draft=None, tiling=None):
+        looked.append((known, draft, tiling))
+        if tiling is None:  # a view as wide as the canvas
+            return ramp(16, 16)
+        assert draft.shape == (1, 3, 16, (end - begin) // 2)
+        goes_on = ramp(draft.shape[-1], 16, begin / width, end / width)
+        assert torch.allclose(draft, goes_on.clamp(max=0.8), atol=0.08)
+        return goes_on
+
+    def upsample(x, noise, steps, held, progress, timings):
+        return F.interpolate(x, size=(32, 32), mode="bilinear")
+
+    monkeypatch.setattr(pipe, "decode", decode)
+    monkeypatch.setattr(pipe, "upsample", upsample)
+    [result] = pipe.outpaint(whole.crop((left, 0, left + 32, 32)), "a cat", seed=1, left=left, right=right)
+    assert np.abs(pixels(result) - pixels(whole)).max() <= 8
+    (view, none, _), (known, draft, tiling) = looked
+    assert none is None and (view.mask[0, 0, 8] == 1).float().mean().item() == pytest.approx(32 / width, abs=0.15)
+    assert known.mask.shape[-2:] == draft.shape[-2:] == (16 * tiling.height // 4, 16 * tiling.width // 4)
+
+
+def test_a_view_for_one_side_does_not_show_what_is_beyond_the_other(
+    pipe: Unclip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, decode = [], Unclip.decode
+
+    def spy(self, *told, **options):
+        seen.append((told, options))
+        return decode(self, *told, **options)
+
+    monkeypatch.setattr(Unclip, "decode", spy)
+    sides = {"left": 32, "right": 32, "left_prompt": "a cat", "right_prompt": "a dog"}
+    pipe.outpaint(picture(32, 32), "two birds", seed=2, **sides)
+    *views, (told, options) = seen
+    assert len(views) == 2 and not any(view[1] for view in views)
+    masks = [view[0][7].mask[0, 0] for view in views]  # 16 16: half of its width is the original
+    assert all(mask[4:12].mean() == 0.5 and mask.mean() == 0.25 for mask in masks)
+    assert {bool(mask[8, 0]) for mask in masks} == {True, False}
+    assert len(told[0]) == 2 and sorted(set(options["tiling"].rows)) == [0, 1]  # prompts, and windows of each
+
+
+def test_windows_drawn_as_one_are_hinted_at_what_is_known(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, run = [], Stage.run
+
+    def spy(self, *told, **options):
+        seen.append(options)
+        return run(self, *told, **options)
+
+    monkeypatch.setattr(Stage, "run", spy)
+    pipe.outpaint(picture(32, 32), "a cat", seed=2, right=32)
+    [options] = [options for options in seen if options.get("tiling") is not None]
+    known, hint, codec = options["known"], options["spread"]["hint"], pipe.decoder.codec
+    channels = pipe.decoder.shape[0]
+    mask = codec.encode_mask((known.mask == 1).float())
+    assert torch.equal(hint[:, channels:], mask[:, : hint.shape[1] - channels]) and 0.2 < mask.mean() < 0.8
+    assert torch.equal(hint[:, :channels], codec.encode(known.image) * mask)
+
+
+def test_a_view_that_is_not_finite_is_refused(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Stage.run
+
+    def broken(self, *told, **options):
+        return run(self, *told, **options) * (1 if options.get("tiling") else float("nan"))
+
+    monkeypatch.setattr(Stage, "run", broken)
+    with pytest.raises(UnclipError, match="not finite"):
+        pipe.outpaint(picture(32, 32), "", seed=2, right=32)
+
+
 # ---- what guides
 
 
@@ -222,6 +315,16 @@ def test_a_batch_of_other_images_masks_prompts_and_seeds(pipe: Unclip) -> None:
         for result in (one, other):
             assert np.abs(pixels(alone) - pixels(result)).max() <= 1
         assert kept(alone, request.image, request.mask)
+
+
+def test_a_batch_of_other_canvases(pipe: Unclip) -> None:
+    sides = [{"right": 32}, {"left": 70, "top": 20, "left_prompt": "a dog"}, {"bottom": 9}, {"size": (32, 90)}]
+    requests = [
+        Request(mode="outpaint", image=picture(32, 32), prompt="a cat", seed=i, **each) for i, each in enumerate(sides)
+    ]
+    for request, result in zip(requests, pipe.generate(requests), strict=True):
+        [alone] = pipe.generate(request)
+        assert np.abs(pixels(alone) - pixels(result)).max() <= 1
 
 
 def test_what_is_wrong_with_a_picture_is_said_before_any_is_drawn(pipe: Unclip) -> None:

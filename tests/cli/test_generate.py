@@ -93,6 +93,17 @@ def test_previews_of_windows(tiny_model, tmp_path):
         assert image.width > image.height
 
 
+def test_previews_of_windows_of_several_pictures(tiny_model, tmp_path):
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "in.png")
+    wide = ["outpaint", str(tmp_path / "in.png"), "a cat", "--right", "16", "--model", str(tiny_model), "--steps", "1"]
+    wide += ["--upsampler-steps", "1", "--seed", "5", "--preview", "-n", "3", "--batch-size", "2"]
+    assert main([*wide, "-o", str(tmp_path)]) == 0
+    names = sorted(path.stem for path in (tmp_path / "previews").iterdir())
+    first = ["0001-5-001-decoder", "0002-6-001-decoder", "0003-5-001-decoder", "0003-5-002-upsampler"]
+    second = ["0004-6-001-decoder", "0004-6-002-upsampler", "0005-7-001-decoder", "0006-7-001-decoder"]
+    assert names == [*first, *second, "0006-7-002-upsampler"]
+
+
 def test_every_option_reaches_the_request(painter):
     options = ["--negative", "dog", "--steps", "3", "--prior-steps", "4", "--upsampler-steps", "5"]
     options += ["--guidance", "0", "--prior-guidance", "1.5", "--sampler", "ddim", "--prior-sampler", "unipc"]

@@ -69,6 +69,7 @@ class Previews(Watcher):
         self._stage = ""  # the first that has pictures
         self._ended = True
         self._seeds: list[int] = []
+        self._numbers: dict[tuple[int, int], int] = {}  # by seed, and how many of a batch have it before
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         self._progress(stage, done, total)
@@ -86,9 +87,13 @@ class Previews(Watcher):
         other = self._seeds != seeds  # what failed is drawn again, in parts, before it has ended
         if (self._ended or other) and stage == self._stage:  # the next pictures
             self._drawn, self._step, self._together = self._drawn + self._together, 0, len(images)
+            for k, seed in enumerate(seeds):
+                self._numbers[seed, seeds[:k].count(seed)] = self._drawn + 1 + k
         self._ended, self._seeds = False, seeds
         self._step += 1
-        for number, (image, seed) in enumerate(zip(images, seeds, strict=True), start=self._drawn + 1):
+        for k, (image, seed) in enumerate(zip(images, seeds, strict=True)):
+            # What was drawn one by one may be enlarged together.
+            number = self._numbers.get((seed, seeds[:k].count(seed)), self._drawn + 1 + k)
             data = io.BytesIO()
             image.save(data, format="PNG")
             write_atomic(self._folder / f"{number:04d}-{seed}-{self._step:03d}-{slug(stage)}.png", data.getvalue())

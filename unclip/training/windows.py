@@ -56,6 +56,9 @@ def with_drafts(
     the larger picture says, for it is at the noise levels below that of a draft that these are to be seen.
     """
     count, size = len(images), images.shape[-1]
+    if not share:
+        nothing = torch.zeros(count, dtype=torch.bool, device=images.device)
+        return images, nothing, nothing
     shift = ((2 * torch.rand(2, count, generator=generator) - 1) * size).round().long()  # axis b
     still, chosen = torch.rand(2, count, generator=generator)
     shift[0] = shift[0].masked_fill(still < 1 / 3, 0)
@@ -136,12 +139,12 @@ def pictures_beside(images: Tensor, generator: torch.Generator) -> tuple[Tensor,
 def random_views(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures `b 3 s s` as an outpainting sees them as a whole, masks `b 1 s s`, and of which that can be, `b`.
 
-    Known is a picture, made smaller, at a side of the view or in its middle. In some it is the picture
-    itself and the rest is bare: what a prompt names is there. In the others it is another with a border of the same
-    colour, and what the picture shows is in the middle of what is free beside it, as small as the other or smaller.
-    Where no other has this colour, or the picture does not fit, it cannot be.
+    Known is a picture, made smaller, at a side of the view or in its middle. In some it is the picture itself and the
+    rest is bare. In the others it is another with a border of the same colour, and what the picture shows is in the
+    middle of what is free beside it, as small as the other or smaller. Where no other has this colour, or the picture
+    does not fit, it cannot be.
     """
-    count, size = len(images), images.shape[-1]
+    count = len(images)
     axis, backwards, middle, across, own, rough = torch.rand(6, count, generator=generator)
     pick = torch.randint(len(_VIEWS), (count,), generator=generator)
     own = own < _OWN
@@ -154,28 +157,37 @@ def random_views(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     end = torch.where(backwards < 0.5, -1, 1).masked_fill(own & (middle < 0.25), 0)
     corner = torch.where(across < 2 / 3, 0, torch.where(across < 5 / 6, -1, 1))
     place = torch.where(beside, end, corner)
+    drawn, known = images.clone(), torch.zeros_like(images[:, :1])
+    for k, share in enumerate(_VIEWS):
+        rows = (pick == k).nonzero()[:, 0]
+        parts = images[rows], shown[rows], own[rows], beside[:, rows], place[:, rows]
+        drawn[rows], known[rows], fits = _view(share, *parts)
+        can[rows] &= fits
+    return drawn, known, can.to(images.device)
+
+
+def _view(
+    share: float, images: Tensor, shown: Tensor, own: Tensor, beside: Tensor, place: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Views `b 3 s s` in which originals `b 3 s s` have a share of the side, their masks, and in which all fits, `b`.
+
+    own: in which nothing is painted; beside: along which axis there is something new (`axis b`); place: of the originals
+    on both axes, -1 to 1.
+    """
+    size = images.shape[-1]
+    before = round((1 - share) * size / 2)
+    side = size - 2 * before
+    small, room = round(_SHRINK * side), size - side - 2  # it blurs, too
     spans = _spans(images)
     span = torch.where(beside, spans, 0).amax(0)
-
-    drawn, known = images, torch.zeros_like(images[:, :1])
-    for k, share in enumerate(_VIEWS):
-        before = round((1 - share) * size / 2)
-        side = size - 2 * before
-        small = round(_SHRINK * side)
-        room = size - side - 2  # it blurs, too
-        large = span * side / size <= room
-        fits = large | ((span * small / size <= room) & (spans.amax(0) <= _COMPACT * size))
-        at, free = place * before, torch.where(beside, -place * (side // 2), place * before)  # axis b, middles
-        picture = _where(large.to(images.device), _placed(images, side, free), _placed(images, small, free))
-        picture = _where(own.to(images.device), images[..., :1, :1].expand_as(images), picture)
-        inside = (torch.arange(size) + 0.5 - size / 2 - at[..., None]).abs() < side / 2  # axis b s
-        box = (inside[0][:, None, :, None] & inside[1][:, None, None, :]).to(images.device)
-        chosen = pick == k
-        can &= ~chosen | own | fits
-        chosen = chosen.to(images.device)
-        drawn = _where(chosen, torch.where(box, _placed(shown, side, at), picture), drawn)
-        known = _where(chosen, box.to(known), known)
-    return drawn, known, can.to(images.device)
+    large = span * side / size <= room
+    fits = large | ((span * small / size <= room) & (spans.amax(0) <= _COMPACT * size))
+    at, free = place * before, torch.where(beside, -place * (side // 2), place * before)  # axis b, middles
+    new = _where(large.to(images.device), _placed(images, side, free), _placed(images, small, free))
+    new = _where(own.to(images.device), images[..., :1, :1].expand_as(images), new)
+    inside = (torch.arange(size) + 0.5 - size / 2 - at[..., None]).abs() < side / 2  # axis b s
+    box = (inside[0][:, None, :, None] & inside[1][:, None, None, :]).to(images.device)
+    return torch.where(box, _placed(shown, side, at), new), box.to(images), own | fits
 
 
 def _where(chosen: Tensor, these: Tensor, those: Tensor) -> Tensor:

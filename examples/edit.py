@@ -19,7 +19,7 @@ def main(folder: str = "out") -> None:
     scene, mask = PICTURES / "scene.png", PICTURES / "mask.png"
     [inpainted] = pipe.inpaint(scene, mask, "a strawberry to the left of a mushroom on a yellow background", seed=3)
     new = "a strawberry on a yellow background"
-    [outpainted] = pipe.outpaint(scene, "an apple next to a mushroom, yellow", right=128, right_prompt=new, seed=3)
+    [outpainted] = pipe.outpaint(scene, "an apple next to a mushroom, yellow", right=256, right_prompt=new, seed=3)
     parts = [Image.open(scene), Image.open(mask).convert("RGB"), inpainted.image, outpainted.image]
     sheet = Image.new("RGB", (sum(part.width + GAP for part in parts) - GAP, 256), "white")
     x = 0

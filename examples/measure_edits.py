@@ -2,9 +2,10 @@
 
 Inpainting: the left object of a held-out scene of two is replaced by another. Right, if the checker of
 `unclip.evaluation`, which knows nothing of the model, finds the new one there and the other beside it. Outpainting: a
-held-out scene of one object is widened to twice its width. Right, if the background goes on (its mean differs by less
-than 4 of 255) and the step in colour across the border is below 4 too. And by half its width, with another object as
-the prompt of that side: right, if the checker finds it there, and it alone.
+held-out scene is widened to twice its width with its own prompt. Right, if the background goes on (its mean differs by
+less than 4 of 255), the step in colour across the border is below 4, and nothing more is painted (which is also looked
+at with two objects, and with several of a kind). And a scene of one object is widened, by half and to twice its width,
+with another object as the prompt of that side: right, if the checker finds it there, and it alone.
 """
 
 import sys
@@ -46,15 +47,29 @@ def replacement(scene: Scene, noun: str, seed: int) -> tuple[Request, Scene]:
     return request, new
 
 
-def addition(scene: Scene, noun: str, prompt: str, seed: int) -> tuple[Request, Scene]:
+def addition(scene: Scene, noun: str, prompt: str, seed: int, pixels: int) -> tuple[Request, Scene]:
     """The edit that adds `noun` on the right of a scene of one object, and what should be seen there."""
     [placed] = scene.objects
     new = replace(scene, objects=(replace(placed, name=noun),), size_word=None)
     beyond = canonical_caption(new, load_nouns())
     request = Request(
-        mode="outpaint", prompt=prompt, image=picture(scene), right=SIDE // 2, right_prompt=beyond, seed=seed
+        mode="outpaint", prompt=prompt, image=picture(scene), right=pixels, right_prompt=beyond, seed=seed
     )
     return request, new
+
+
+def added(result: Image.Image, wanted: Scene) -> bool:
+    """Whether what is beyond a scene's right side shows what is wanted, and nothing else."""
+    pixels = result.width - SIDE
+    alone = picture(replace(wanted, objects=()))
+    alone.paste(result.crop((SIDE, 0, result.width, SIDE)), ((SIDE - pixels) // 2, 0))
+    return bool(check(alone, wanted).objects)
+
+
+def is_bare(result: Image.Image, scene: Scene) -> bool:
+    """Whether beyond a scene's right side there is background alone: 98% of the pixels within 60 of 255."""
+    beyond = np.asarray(result).astype(float)[:, SIDE:]
+    return (np.abs(beyond - np.array(BACKGROUNDS[scene.background])).max(-1) > 60).mean() < 0.02
 
 
 def another(nouns: Sequence[str], scene: Scene, i: int) -> str:
@@ -77,27 +92,33 @@ def main(cases: str = "40", model: str = "stickers") -> None:
         [result] = pipe.generate(request)
         verdict = check(result.image, wanted)
         found.append(bool(verdict.objects and verdict.relation))
-        half = (slice(None), slice(SIDE // 2, None))
-        untouched.append(np.array_equal(np.asarray(result.image)[half], np.asarray(request.image)[half]))
-    goes_on, steps, added = [], [], []
-    for i, (prompt, scene) in enumerate(prompts(count, seed=2, kinds=("single",), nouns=nouns)):
-        [result] = pipe.outpaint(picture(scene), prompt, right=SIDE, seed=i)
-        pixels = np.asarray(result.image).astype(float)
-        colour = np.array(BACKGROUNDS[scene.background], float)
-        beyond = np.median(pixels[:, SIDE:], axis=(0, 1))  # an object may stand there too
-        goes_on.append(np.abs(beyond - colour).mean() < STEP)
-        steps.append(np.abs(pixels[:, SIDE] - pixels[:, SIDE - 1]).mean())
-        request, wanted = addition(scene, another(nouns, scene, i), prompt, seed=i)
-        [result] = pipe.generate(request)
-        alone = picture(replace(scene, objects=()))
-        alone.paste(result.image.crop((SIDE, 0, SIDE + SIDE // 2, SIDE)), (SIDE // 4, 0))
-        added.append(check(alone, wanted).objects)
+        kept = (slice(None), slice(SIDE // 2, None))
+        untouched.append(np.array_equal(np.asarray(result.image)[kept], np.asarray(request.image)[kept]))
+    goes_on, steps, half, full = [], [], [], []
+    bare = {}
+    for kind in ("single", "pair", "count"):
+        bare[kind] = []
+        for i, (prompt, scene) in enumerate(prompts(count, seed=2, kinds=(kind,), nouns=nouns)):
+            [result] = pipe.outpaint(picture(scene), prompt, right=SIDE, seed=i)
+            bare[kind].append(is_bare(result.image, scene))
+            if kind != "single":
+                continue
+            pixels = np.asarray(result.image).astype(float)
+            colour = np.array(BACKGROUNDS[scene.background], float)
+            beyond = np.median(pixels[:, SIDE:], axis=(0, 1))  # an object may stand there too
+            goes_on.append(np.abs(beyond - colour).mean() < STEP)
+            steps.append(np.abs(pixels[:, SIDE] - pixels[:, SIDE - 1]).mean())
+            for width, there in ((SIDE // 2, half), (SIDE, full)):
+                request, wanted = addition(scene, another(nouns, scene, i), prompt, i, width)
+                there.append(added(pipe.generate(request)[0].image, wanted))
     rows = {
         "inpaint: the new object is there, beside the other": found,
         "inpaint: the other half is untouched": untouched,
         "outpaint: the background goes on": goes_on,
         f"outpaint: step at the border below {STEP:g}": [step < STEP for step in steps],
-        "outpaint: the new object of a side is there": added,
+        **{f"outpaint: nothing more is painted, {kind}": outcomes for kind, outcomes in bare.items()},
+        "outpaint: a side's new object is there, half width": half,
+        "outpaint: a side's new object is there, full width": full,
     }
     for name, outcomes in rows.items():
         print(row(name, outcomes, 52))

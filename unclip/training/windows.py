@@ -171,8 +171,8 @@ def _view(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Views `b 3 s s` in which originals `b 3 s s` have a share of the side, their masks, and in which all fits, `b`.
 
-    own: in which nothing is painted; beside: along which axis there is something new (`axis b`); place: of the originals
-    on both axes, -1 to 1.
+    own: in which nothing is painted; beside: along which axis there is something new (`axis b`); place: where the
+    originals stand along both axes, -1 to 1.
     """
     size = images.shape[-1]
     before = round((1 - share) * size / 2)

@@ -57,7 +57,7 @@ def test_edit(tmp_path):
     run("edit.py", str(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {"inpainted.png", "outpainted.png", "before_after.png"}
     with Image.open(tmp_path / "outpainted.png") as wide:
-        assert wide.size == (384, 256)
+        assert wide.size == (512, 256)
 
 
 def test_what_the_model_does_with_embeddings(tiny_model, tmp_path):

@@ -152,7 +152,10 @@ def test_what_the_image_shows_already_is_not_painted_again(pipe: Unclip, monkeyp
     assert np.array_equal(pixels(asked[-2][0]), pixels(image)) and asked[-2][1] == "a cat"  # the original was looked at
     assert not np.array_equal(pixels(bare), pixels(painted))
     assert np.array_equal(pixels(bare), pixels(run("two dogs")))  # for nothing is said
-    assert ["no more was painted" in note for note in bare.notes] == [True]
+    assert ["nothing more was painted" in note for note in bare.notes] == [True]
+    silent = run("")
+    assert np.array_equal(pixels(bare), pixels(silent)) and silent.notes == ()
+    assert not np.array_equal(pixels(bare), pixels(run("", right_prompt="a cat")))
     # what a side's prompt says is painted, whatever is there already
     named = run("a cat", right_prompt="a cat", left_prompt="a cat")
     assert named.notes == () and np.array_equal(pixels(named), pixels(painted))

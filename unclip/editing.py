@@ -71,7 +71,9 @@ def edit(
         score = pipe.score(image, request.prompt)[0] if named else None
         notes = [] if plan else ["the mask keeps every pixel: the image is unchanged"]
         if shows and any(look.prompt is None for look in plan):
-            notes.append("the image shows what the prompt says, and no more was painted: say what is new for a side")
+            notes.append(
+                "the image shows what the prompt says, so nothing more was painted; a side's prompt says what is new"
+            )
         edited.append((image, score, tuple(notes)))
     return edited, timings
 
@@ -149,14 +151,18 @@ class Job:
                 paste(self.canvases, some, pictures)
 
 
-def shows_already(pipe: "Unclip", request: Request, canvas: Canvas) -> bool:
-    """Whether the prompt of an outpainting says what the picture shows, for a decoder that is to be told what is new.
+def is_told_what_is_new(pipe: "Unclip", request: Request) -> bool:
+    """Whether an outpainting is by a decoder that paints beyond a picture all that it is told, and no more.
 
-    CLIP can tell, where it has an image tower; where another embedding than the prompt's guides, nothing is to be told.
+    Where an embedding is given, or the image's own is to guide a prompt, it is left to that.
     """
-    if request.mode != "outpaint" or pipe.shown_above >= 1 or pipe.clip.visual is None:
-        return False
-    if not request.prompt.strip() or request.keep_style or request.embedding is not None:
+    guided = request.embedding is not None or bool(request.keep_style and request.prompt.strip())
+    return request.mode == "outpaint" and pipe.shown_above < 1 and not guided
+
+
+def shows_already(pipe: "Unclip", request: Request, canvas: Canvas) -> bool:
+    """Whether such an outpainting's prompt says what the picture shows. CLIP can tell, where it has an image tower."""
+    if not is_told_what_is_new(pipe, request) or not request.prompt.strip() or pipe.clip.visual is None:
         return False
     return pipe.score(original(canvas), request.prompt)[0] >= pipe.shown_above
 
@@ -170,7 +176,9 @@ def plan_of(pipe: "Unclip", request: Request, canvas: Canvas, shown: bool) -> li
     for box in windows(canvas, pipe.sizes[-1][0], pipe.decoder.shape[-1]):
         side = canvas.side_of(box)
         own = None if side is None else getattr(request, f"{side}_prompt")
-        looks.append(Look(box, own if own is not None else None if shown else request.prompt))
+        prompt = request.prompt if own is None else own
+        nothing = shown and own is None or not prompt.strip() and is_told_what_is_new(pipe, request)
+        looks.append(Look(box, None if nothing else prompt))
     return looks
 
 

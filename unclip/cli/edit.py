@@ -51,7 +51,10 @@ def inpaint(
 @with_drawing("outpaint")
 def outpaint(
     image: Source,
-    prompt: Annotated[str, typer.Argument(metavar="[PROMPT]", help="What the whole shows.")] = "",
+    prompt: Annotated[
+        str,
+        typer.Argument(metavar="[PROMPT]", help="What the whole shows; what it shows already is not painted again."),
+    ] = "",
     left: Annotated[int | None, typer.Option(help="Pixels to add there.")] = None,
     right: Annotated[int | None, typer.Option(help="Pixels to add there.")] = None,
     top: Annotated[int | None, typer.Option(help="Pixels to add there.")] = None,
@@ -60,7 +63,7 @@ def outpaint(
     anchor: Annotated[
         str | None, typer.Option(metavar="|".join(ANCHORS), help="Where in that size the image goes.")
     ] = None,
-    left_prompt: Annotated[str | None, typer.Option(help="A prompt for what is beyond that side.")] = None,
+    left_prompt: Annotated[str | None, typer.Option(help="What is new beyond that side.")] = None,
     right_prompt: Annotated[str | None, typer.Option(help="The same, to the right.")] = None,
     top_prompt: Annotated[str | None, typer.Option(help="The same, above.")] = None,
     bottom_prompt: Annotated[str | None, typer.Option(help="The same, below.")] = None,

@@ -233,6 +233,25 @@ def test_a_view_for_one_side_does_not_show_what_is_beyond_the_other(
     assert len(told[0]) == 2 and sorted(set(options["tiling"].rows)) == [0, 1]  # prompts, and windows of each
 
 
+def test_a_window_a_side_needs_no_view_where_its_prompt_is_not_of_the_original(
+    pipe: Unclip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = []
+    sides = {"left": 16, "right": 16, "left_prompt": "a cat", "right_prompt": "a dog"}
+
+    def run(**more) -> None:
+        request = Request(mode="outpaint", prompt="two birds", image=picture(32, 32), seed=2, **{**sides, **more})
+        told = []
+        pipe.generate(request, progress=lambda stage, done, total: told.append(stage))
+        views.append(len({name for name in told if name.startswith("view")}))
+
+    run()
+    monkeypatch.setattr(pipe, "shown_above", 0.9)
+    run()
+    run(right=64)
+    assert views[:2] == [2, 0] and views[2] > 2
+
+
 def test_windows_drawn_as_one_are_hinted_at_what_is_known(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, run = [], Stage.run
 

@@ -62,7 +62,8 @@ def edit(
         noise = generators([request.seed for request in requests])
         guides = guiding(pipe, requests, canvases, plans, noise, progress)
         job = Job(pipe, requests[0], canvases, plans, guides, noise, progress, timings)
-        wholes = {i: job.draw_whole(i, sketch) for i, sketch in job.sketch().items()}
+        outlooks = [views_of(pipe, *each) for each in zip(requests, canvases, plans, strict=True)]
+        wholes = {i: job.draw_whole(i, sketch) for i, sketch in job.sketch(outlooks).items()}
         job.paint(wholes)
     edited = []
     for request, canvas, plan, shows in zip(requests, canvases, plans, shown, strict=True):
@@ -105,9 +106,8 @@ class Job:
     progress: Progress | None
     timings: dict[str, float]
 
-    def sketch(self) -> dict[int, Canvas]:
-        """What is free on each canvas that no one window sees, drawn roughly, by its place."""
-        outlooks = [views_of(*pair, self.pipe.sizes[-1][0]) for pair in zip(self.canvases, self.plans, strict=True)]
+    def sketch(self, outlooks: Sequence[Sequence[Look]]) -> dict[int, Canvas]:
+        """What is free on the canvases that there are views of, drawn roughly, by their place."""
         sketches = {i: self.canvases[i].sketch() for i, looks in enumerate(outlooks) if looks}
         for _, name, looks in rounds(outlooks, "view"):
             told = *self.guides.of([(i, look.prompt) for i, look in looks]), [self.noise[i] for i, _ in looks]
@@ -182,12 +182,20 @@ def plan_of(pipe: "Unclip", request: Request, canvas: Canvas, shown: bool) -> li
     return looks
 
 
-def views_of(canvas: Canvas, plan: Sequence[Look], size: int) -> list[Look]:
-    """The views that come before the windows of a plan: of the original and the windows of each prompt, one by one."""
-    if not plan or sees_all(canvas, [look.box for look in plan]):
+def views_of(pipe: "Unclip", request: Request, canvas: Canvas, plan: Sequence[Look]) -> list[Look]:
+    """The views that come before the windows of a plan: of the original and the windows of each prompt, one by one.
+
+    None, where one window sees all; or all of what a prompt is to add, if the prompt is not of the original, too.
+    """
+    looks, free, size = [], canvas.known < KEEP, pipe.sizes[-1][0]
+    prompts = dict.fromkeys(look.prompt for look in plan)
+    if (
+        sees_all(canvas, [look.box for look in plan])
+        or is_told_what_is_new(pipe, request)
+        and len(prompts) == len(plan)
+    ):
         return []
-    looks, free = [], canvas.known < KEEP
-    for prompt in dict.fromkeys(look.prompt for look in plan):
+    for prompt in prompts:
         boxes = tuple(look.box for look in plan if look.prompt == prompt)
         wanted = canvas.covered(boxes)
         for view in views(canvas, boxes, size):

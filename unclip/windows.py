@@ -39,7 +39,7 @@ def windows(canvas: Canvas, size: int, cells: int) -> list[Box]:
 def sees_all(canvas: Canvas, plan: Sequence[Box]) -> bool:
     """Whether one window is enough: it has all that is free in it, and what is around that, or all of the canvas."""
     whole = canvas.origin == (0, 0, *canvas.size)
-    return len(plan) == 1 and (whole or plan[0].side >= max(canvas.size))
+    return not plan or len(plan) == 1 and (whole or plan[0].side >= max(canvas.size))
 
 
 def views(canvas: Canvas, plan: Sequence[Box], size: int) -> list[Box]:

@@ -24,7 +24,7 @@ from unclip.training.draws import draw_noise, to_picture, velocity_error
 from unclip.training.options import DecoderOptions, PriorOptions, decoder_size
 from unclip.training.parts import Examples, Loss, check_multiple, coarsest, new_part
 from unclip.training.recipe import StageRecipe, build
-from unclip.training.windows import with_drafts, with_known
+from unclip.training.windows import is_bare, with_drafts, with_known
 
 
 class ClipTask:
@@ -171,15 +171,17 @@ class DecoderTask:
 
     def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
         options = self.options
-        drop_embed, drop_text = torch.rand(2, len(images), generator=generator)
-        shown, known, bare = with_known(images, options.known, options.moved, options.beside, options.views, generator)
-        shown, drafted, bare_drafts = with_drafts(shown, known, options.drafts, generator)
-        # What is said of a window is to be painted in it. Where nothing is, nothing is said: whether a picture shows
-        # already what a prompt names, CLIP tells better than a decoder (see `shown_above`). A draft tells too.
-        bare |= bare_drafts & (drop_text < 0.5).to(bare)
+        drop_embed, drop_text = torch.rand(2, len(images), generator=generator).to(images.device)
+        shown, known, window = with_known(
+            images, options.known, options.moved, options.beside, options.views, generator
+        )
+        shown, drafted = with_drafts(shown, known, options.drafts, generator)
+        # What is said of a window is to be painted in it; where nothing is said, nothing is. Whether a picture shows
+        # already what a prompt names, CLIP tells better than a decoder (see `shown_above`). A draft tells, too.
+        nothing = is_bare(shown, known) & (window | drafted & (drop_text < 0.5))
         read = self.clip.text if self.network.text_encoder is None else self.clip.tokens
-        text = read(leave_out(captions, (drop_text < options.text_drop) | bare.cpu()))
-        gone = ((drop_embed < options.embed_drop).to(bare) | bare)[:, None]
+        text = read(leave_out(captions, nothing | ~window & (drop_text < options.text_drop)))
+        gone = (nothing | (drop_embed < options.embed_drop))[:, None]
         # The embedding is of the whole picture, as the prior's of its caption is, whatever a window shows of it.
         embed = torch.where(gone, self.network.projection.null_embed, self.clip.image(images))
         x0 = self.codec.encode(shown)  # b c h w

@@ -22,13 +22,12 @@ _ROUGH = 0.5  # of the originals in views are as a model would draw them, for pi
 def with_known(
     images: Tensor, share: float, moved: float, beside: float, views: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:  # b 3 s s, b 1 s s, b
-    """Pictures `b 3 s s` to draw, masks of what a decoder is told of them, 1 = known, and which are bare of more.
+    """Pictures `b 3 s s` to draw, masks of what a decoder is told of them, 1 = known, and which are windows.
 
     Of most nothing is known.
     In `share` of them something is known. Of `moved` of those the picture is another too, as an outpainting sees it:
     where it can be, of `views` of those, `random_views`; else, of `beside` of them, `pictures_beside`; and else
-    `random_windows`. Of the rest it is as `random_known` has it. Bare are those, as an outpainting sees them, in which
-    nothing is to be seen but what is known.
+    `random_windows`. These are windows. Of the rest it is as `random_known` has it.
     """
     known = random_known(len(images), images.shape[-1], share, generator).to(images)
     if not moved:
@@ -43,13 +42,13 @@ def with_known(
             wanted &= fits
             windows, seen = _where(wanted, others, windows), _where(wanted, seen_there, seen)
     shown, known = _where(window, windows, images), _where(window, seen, known)
-    return shown, known, window & _is_bare(shown, known)
+    return shown, known, window
 
 
 def with_drafts(
     images: Tensor, known: Tensor, share: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:  # b 3 s s, b, b
-    """Pictures `b 3 s s`, some of them as a window of a larger one has them, which those are, and which of them bare.
+) -> tuple[Tensor, Tensor]:  # b 3 s s, b
+    """Pictures `b 3 s s`, some of them as a window of a larger one has them, and which those are.
 
     Of `share` of the pictures of which nothing is known, any part is shown, or what is beside them, where their border
     goes on. So a decoder learns that not all of what a prompt names is in each window: what there is of it, a draft of
@@ -58,14 +57,13 @@ def with_drafts(
     count, size = len(images), images.shape[-1]
     if not share:
         nothing = torch.zeros(count, dtype=torch.bool, device=images.device)
-        return images, nothing, nothing
+        return images, nothing
     shift = ((2 * torch.rand(2, count, generator=generator) - 1) * size).round().long()  # axis b
     still, chosen = torch.rand(2, count, generator=generator)
     shift[0] = shift[0].masked_fill(still < 1 / 3, 0)
     shift[1] = shift[1].masked_fill(still > 2 / 3, 0)
     drafted = (chosen < share).to(images.device) & ~known.flatten(1).any(1)
-    shown = _where(drafted, _shifted(images, *shift), images)
-    return shown, drafted, drafted & _is_bare(shown, known)
+    return _where(drafted, _shifted(images, *shift), images), drafted
 
 
 def random_known(count: int, size: int, share: float, generator: torch.Generator) -> Tensor:
@@ -166,6 +164,12 @@ def random_views(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     return drawn, known, can.to(images.device)
 
 
+def is_bare(images: Tensor, known: Tensor) -> Tensor:
+    """Whether what is free of each picture is all of one colour, `b`."""
+    most, least = (torch.where(known == 0, sign * images, -torch.inf).amax((2, 3)) for sign in (1, -1))  # b 3
+    return (most + least).amax(1) < _DIFFERS
+
+
 def _view(
     share: float, images: Tensor, shown: Tensor, own: Tensor, beside: Tensor, place: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -192,12 +196,6 @@ def _view(
 
 def _where(chosen: Tensor, these: Tensor, those: Tensor) -> Tensor:
     return torch.where(chosen[:, None, None, None], these, those)
-
-
-def _is_bare(images: Tensor, known: Tensor) -> Tensor:
-    """Whether what is free of each picture is all of one colour, `b`."""
-    most, least = (torch.where(known == 0, sign * images, -torch.inf).amax((2, 3)) for sign in (1, -1))  # b 3
-    return (most + least).amax(1) < _DIFFERS
 
 
 def _beyond(length: Tensor, backwards: Tensor, size: int) -> Tensor:

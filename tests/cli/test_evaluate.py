@@ -2,11 +2,13 @@
 
 import json
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from unclip.cli import main
+from unclip.evaluation.suite import Suite
 
 PARTS = "distance,clip,prior,upsampler"  # quick for a model that draws noise
 
@@ -45,6 +47,18 @@ def test_a_report_is_gone_on_with_and_never_mixed(tiny_model: Path, tmp_path: Pa
     assert "is a report with seed 0, not 1: choose another folder" in capsys.readouterr().err
 
 
+def test_the_samplers_that_are_asked_for(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("unclip.evaluation.suite.Suite", partial(Suite, steps=(1, 2)))
+    arguments = "--only", "steps,prior-steps", "--samplers", "unipc,ddim,unipc", "--n", "2"
+    assert evaluate(tiny_model, tmp_path, *arguments, "--json") == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    names = [f"{sampler}, {count} steps" for sampler in ("unipc", "ddim") for count in (1, 2)]
+    assert [row[""] for row in results["prior-steps"]["rows"]] == names
+    assert [row[""] for row in results["steps"]["rows"]][:-1] == names
+    assert evaluate(tiny_model, tmp_path, "--n", "2") == 2
+    assert "a report with samplers ['unipc', 'ddim'], not" in capsys.readouterr().err
+
+
 def test_an_interrupt_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("unclip.evaluation.upsampling.psnr", lambda *_: signal.raise_signal(signal.SIGINT))
     assert evaluate(tiny_model, tmp_path, "--only", "prior,upsampler") == 130
@@ -58,6 +72,7 @@ def test_an_interrupt_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monke
         (["--suite", "photos"], "--suite 'photos' is unknown; choose from stickers"),
         (["--only", "steps,clipp"], "--only 'clipp' is unknown: did you mean 'clip'? choose from checker, objects"),
         (["--only", ","], "--only names nothing; choose from"),
+        (["--samplers", "ddimm"], "--samplers 'ddimm' is unknown: did you mean 'ddim'? choose from unclip, ddpm"),
         (["--n", "0"], "--n must be at least 1, not 0"),
         (["--seed", "-1"], "--seed must be from 0 to"),
         (["--split", "test"], "--split 'test' is unknown; choose from held_out, train"),

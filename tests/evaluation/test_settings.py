@@ -47,8 +47,9 @@ def test_steps_are_chosen_by_the_pictures(tmp_path: Path) -> None:
     found = steps(examined)
     assert found["choice"] == {"steps": {"ddpm": 20, "ddim": 10}, "sampler": "ddim", "of_all": 10}
     assert [row["right"]["rate"] for row in found["rows"]] == [0, 0, 1, 0, 1, 1, 0]  # the last: 7 steps, its own
-    assert "of all samplers: ddim, 10 steps" in found["notes"][0] and "larger --n" in found["notes"][2]
+    assert "of all samplers: ddim, 10 steps" in found["notes"][0] and "larger --n" in found["notes"][3]
     assert found["notes"][1] == "the defaults: 0.0%; the best sampler in 20 steps: 100.0%"
+    assert found["notes"][2].startswith("the defaults less ddim, 20 steps, prompt by prompt: -100.0% (")
     assert model.drawn == 7
     again = suite(tmp_path, clear_from(1), n=1, steps=(5, 10, 20), samplers=("ddpm", "ddim"))
     assert steps(again) == found and again.pipe.drawn == 0  # each cell was kept

@@ -284,6 +284,15 @@ def test_the_share_of_single_objects_can_be_set():
     assert [scene_at(3, i) for i in range(50)] == [scene_at(3, i, singles=0.45) for i in range(50)]
 
 
+def test_the_share_of_counts_can_be_set():
+    for counts in (0.0, 0.6, 1.0):
+        kinds = [scene_at(3, i, singles=0.3, hard_pairs=True, counts=counts)[0].kind for i in range(600)]
+        assert abs(kinds.count("count") / 600 - 0.7 * counts) < 0.06
+        assert abs(kinds.count("single") / 600 - 0.3) < 0.06
+    data = open_dataset({"kind": "scenes", "counts": 1.0, "singles": 0.0}, 16, 3)
+    assert [data[i][1] for i in range(20)] == [scene_at(3, i, singles=0.0, counts=1.0)[1] for i in range(20)]
+
+
 def test_rows_of_scenes_share_a_background_when_asked():
     rows = [[scene_at(3, 8 * row + i, alike=8)[0] for i in range(8)] for row in range(40)]
     assert all(len({scene.background for scene in row}) == 1 for row in rows)

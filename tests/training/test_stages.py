@@ -256,6 +256,31 @@ def test_the_decoder_is_told_nothing_of_windows_that_are_bare_of_more(recipe: Re
     assert tokens[window & ~bare].min() > tokens[bare].max()  # where there is something it is said, whatever text_drop
 
 
+def test_where_more_is_to_be_painted_in_what_is_known_it_is_told(recipe: Recipe, clip: FrozenClip):
+    """However often both are left out: a text where the embedding is, and of what is bare often neither."""
+    images = torch.full((64, 3, 16, 16), -0.5)
+    images[..., 4:-4, 4:-4] = torch.linspace(-0.2, 0.9, 64)[:, None, None, None]
+    generator = seeded()
+    torch.rand(2, 64, generator=generator)  # what is left out by chance
+    drawn, known, _ = with_known(images, 0.9, 0.0, 0.0, 0.0, generator)
+    given = known.flatten(1).any(1)
+    bare = given & is_bare(drawn, known)
+    assert given.sum() > 50 and bare.sum() > 6 and not given.all()
+
+    def told(**options) -> tuple[Tensor, Tensor]:
+        perfect = Perfect(make("decoder", recipe, clip).codec.encode(images))
+        task = make("decoder", recipe, clip, known=0.9, pooled_drop=1.0, **options)
+        task.loss(perfect, images, [CAPTIONS[i % 4] for i in range(64)], seeded())
+        tokens, times = perfect.conditioning["token_mask"].sum(1), perfect.conditioning["time_condition"]
+        return tokens > tokens.min(), (times != times[bare][:1]).any(1)  # has it a text, has it an embedding
+
+    read, shown = told(embed_drop=1.0, text_drop=1.0)
+    assert not shown.any() and not read[~given].any() and read[given & ~bare].all()
+    assert 0 < read[bare].sum() < bare.sum()
+    read, shown = told(embed_drop=0.5, text_drop=1.0)
+    assert (read ^ shown)[given & ~bare].all() and shown[given & ~bare].any() and not read[~given].any()
+
+
 def test_the_decoder_learns_drafts_at_the_noise_levels_of_drafts(recipe: Recipe, clip: FrozenClip):
     images, captions = pictures(16, 64)
     seen = {}

@@ -11,8 +11,9 @@ from unclip import __version__
 from unclip.batch.model import identify
 from unclip.cli import options
 from unclip.cli.progress import Progress, on_terminal
+from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.errors import InputError
-from unclip.evaluation.names import PARTS, SUITES, parse_parts
+from unclip.evaluation.names import PARTS, SUITES, parse_parts, parse_samplers
 from unclip.fields import MAX_SEED
 from unclip.files import check_writable
 from unclip.names import check_device, check_dtype, check_memory
@@ -26,6 +27,9 @@ def evaluate(
     # Its long name is the setting's: "n" in unclip.toml is the number of images of a prompt.
     n: Annotated[int, typer.Option("--n", "--prompts", help="Prompts of each kind: one object, two, a count.")] = 100,
     only: Annotated[str | None, typer.Option(metavar="PART,...", help=f"Of {', '.join(PARTS)}.")] = None,
+    samplers: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Whose steps are counted in prior-steps and steps.")
+    ] = ",".join(SAMPLER_NAMES),
     split: Annotated[
         str, typer.Option(metavar="|".join(SPLITS), help="Combinations that training never showed, or did.")
     ] = "held_out",
@@ -53,7 +57,7 @@ def evaluate(
     check_device(device)
     check_dtype(dtype)
     check_memory(memory)
-    names = None if only is None else parse_parts(only)
+    names, tried = None if only is None else parse_parts(only), parse_samplers(samplers)
     check_writable(out)
 
     from unclip.evaluation.parts import chosen, run  # torch: only once the arguments are known to be right
@@ -73,13 +77,15 @@ def evaluate(
         "n": n,
         "split": split,
         "seed": seed,
+        "samplers": tried,
         "dtype": dtype,
         "defaults": pipe.defaults(),
         "unclip": __version__,
     }
     report = Report(Path(out), setup)
     progress = Progress(on_terminal(quiet))
-    examined = Suite(pipe, report, Path(out), n=n, seed=seed, split=split, batch_size=batch_size, progress=progress)
+    asked = {"n": n, "seed": seed, "split": split, "samplers": tried, "batch_size": batch_size}
+    examined = Suite(pipe, report, Path(out), **asked, progress=progress)
     try:
         for title, result in run(examined, parts):
             progress.close()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.errors import InputError, nearest
 
 SUITES = ("stickers",)
@@ -10,12 +11,21 @@ PARTS = ("checker", "objects", "distance", "clip", "prior", "best", "upsampler",
 
 def parse_parts(text: str) -> Sequence[str]:
     """ "objects,clip" -> the parts. Raises InputError for one that there is not."""
+    return _parse("--only", text, PARTS)
+
+
+def parse_samplers(text: str) -> Sequence[str]:
+    """ "ddim,unipc" -> the samplers, each once. Raises InputError for one that there is not."""
+    return list(dict.fromkeys(_parse("--samplers", text, SAMPLER_NAMES)))
+
+
+def _parse(option: str, text: str, known: Sequence[str]) -> Sequence[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in PARTS:
-            near = nearest(name, PARTS)
+        if name not in known:
+            near = nearest(name, known)
             guess = f"did you mean {near!r}? " if near else ""
-            raise InputError(f"--only {name!r} is unknown: {guess}choose from {', '.join(PARTS)}")
+            raise InputError(f"{option} {name!r} is unknown: {guess}choose from {', '.join(known)}")
     if not names:
-        raise InputError(f"--only names nothing; choose from {', '.join(PARTS)}")
+        raise InputError(f"{option} names nothing; choose from {', '.join(known)}")
     return names

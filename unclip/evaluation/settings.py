@@ -5,7 +5,7 @@ from typing import Any
 
 from unclip.evaluation.checker import check
 from unclip.evaluation.clip_space import cosines, imagined
-from unclip.evaluation.rates import Estimate, mean, rate
+from unclip.evaluation.rates import Estimate, difference, mean, rate
 from unclip.evaluation.suite import BEST_OF, Suite
 from unclip.request import Request, Result
 from unclip.training.scenes import Scene
@@ -23,20 +23,28 @@ def steps(suite: Suite) -> dict[str, Any]:
         def measure() -> dict[str, Any]:
             requests = suite.requests(suite.mixed, size=suite.pipe.sizes[0], sampler=sampler, steps=count)
             drawn = list(suite.draw(f"{sampler}, {count} steps", requests))
-            return {"right": rate(_right(drawn, [scene for _, scene in suite.mixed])), "CLIP score": _score(drawn)}
+            return {"outcomes": _right(drawn, [scene for _, scene in suite.mixed]), "CLIP score": _score(drawn)}
 
-        return suite.report.once(f"steps/{sampler}/{count}", measure)
+        return suite.report.once(f"outcomes/{sampler}/{count}", measure)
+
+    def row(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+        return {"": name, "right": rate(found["outcomes"]), "CLIP score": found["CLIP score"]}
 
     cells = {sampler: {count: cell(sampler, count) for count in suite.steps} for sampler in suite.samplers}
-    rows = [{"": f"{sampler}, {n} steps", **found} for sampler, of_it in cells.items() for n, found in of_it.items()]
-    rates = {sampler: {n: found["right"]["rate"] for n, found in of_it.items()} for sampler, of_it in cells.items()}
-    chosen, most = choice(rates), max(found[suite.steps[-1]] for found in rates.values())
-    own = suite.pipe.defaults()
+    rows = [row(f"{sampler}, {n} steps", found) for sampler, of_it in cells.items() for n, found in of_it.items()]
+    rates = {sampler: {n: _share(found) for n, found in of_it.items()} for sampler, of_it in cells.items()}
+    chosen, own, most = choice(rates), suite.pipe.defaults(), suite.steps[-1]
     default = cell(own["sampler"], own["steps"])
-    rows.append({"": f"the defaults: {own['sampler']}, {own['steps']} steps", **default})
+    rows.append(row(f"the defaults: {own['sampler']}, {own['steps']} steps", default))
+    best = max(rates, key=lambda sampler: rates[sampler][most])
+    compared = own["sampler"] if own["sampler"] in cells else best
+    gained = difference(default["outcomes"], cells[compared][most]["outcomes"])
+    low, high = gained["interval"]
+    told = f"{gained['mean']:+.1%} ({low:+.1%} to {high:+.1%})"
     notes = [
-        f"fewest within 1% of {suite.steps[-1]} steps: {_told(chosen)}",
-        f"the defaults: {default['right']['rate']:.1%}; the best sampler in {suite.steps[-1]} steps: {most:.1%}",
+        f"fewest within 1% of {most} steps: {_told(chosen)}",
+        f"the defaults: {_share(default):.1%}; the best sampler in {most} steps: {rates[best][most]:.1%}",
+        f"the defaults less {compared}, {most} steps, prompt by prompt: {told}",
     ]
     widest = max((high - low) / 2 for low, high in (row["right"]["interval"] for row in rows))
     if widest > 1 - WITHIN:
@@ -103,6 +111,10 @@ def best(suite: Suite) -> dict[str, Any]:
         kept = [max(group, key=lambda result: result.score) for group in groups]
         rows.append({"": f"pictures, best of {k}", "right": rate(_right(kept, scenes)), "CLIP score": _score(kept)})
     return {"rows": rows}
+
+
+def _share(found: Mapping[str, Any]) -> float:
+    return sum(found["outcomes"]) / len(found["outcomes"])
 
 
 def _fewest(cells: Mapping[int, float], most: float) -> int | None:

@@ -37,25 +37,24 @@ class Scenes(Dataset[Sample]):
         nouns: Sequence[str] = (),
         spread: int = scenes.SPREAD,
         hard_pairs: bool = False,
+        counts: float = scenes.COUNTED,
     ):
         if split not in scenes.SPLITS:
             raise DataError(f"scenes have no split {split!r}; {_nearest(split, scenes.SPLITS)}")
         if unknown := [noun for noun in nouns if noun not in load_nouns()]:
             raise DataError(f"scenes have no noun {unknown[0]!r}; {_nearest(unknown[0], load_nouns())}")
-        self.size, self.seed, self.split, self.singles = size, seed, split, singles
-        self.alike, self.nouns, self.spread, self.hard_pairs = alike, tuple(nouns), spread, hard_pairs
+        self.size, self.seed = size, seed
+        self.options = split, singles, alike, tuple(nouns), spread, hard_pairs, counts
 
     def __getitem__(self, index: int) -> Sample:
-        scene, caption = scenes.scene_at(
-            self.seed, index, self.split, self.singles, self.alike, self.nouns, self.spread, self.hard_pairs
-        )
+        scene, caption = scenes.scene_at(self.seed, index, *self.options)
         pixels = torch.from_numpy(scenes.render(scene, self.size))  # h w 3
         return pixels.permute(2, 0, 1).contiguous(), caption  # 3 h w
 
 
 # The keys of each kind of data: is the key required?
 KINDS = {
-    "scenes": dict.fromkeys(("split", "singles", "alike", "nouns", "spread", "hard_pairs"), False),
+    "scenes": dict.fromkeys(("split", "singles", "alike", "nouns", "spread", "hard_pairs", "counts"), False),
     "folder": {"path": True},
     "webdataset": {"shards": True},
 }
@@ -64,7 +63,8 @@ KINDS = {
 def open_dataset(config: Mapping[str, Any], size: int, seed: int) -> Dataset[Sample]:
     """The dataset a recipe's table asks for.
 
-    One of {kind = "scenes"} and the options of `scenes.scene_at` (split, singles, alike, nouns, spread, hard_pairs),
+    One of {kind = "scenes"} and the options of `scenes.scene_at` (split, singles, alike, nouns, spread, hard_pairs,
+    counts),
     {kind = "folder", path = "..."}, {kind = "webdataset", shards = "..." or a list}. Raises DataError, naming the
     nearest known name, for a kind or key that is not one of these.
     """
@@ -80,9 +80,9 @@ def open_dataset(config: Mapping[str, Any], size: int, seed: int) -> Dataset[Sam
     for key in keys.keys() & config.keys():
         value = config[key]
         parts = value if key in ("shards", "nouns") and isinstance(value, list | tuple) and value else [value]
-        if key == "singles":
+        if key in ("singles", "counts"):
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-                raise DataError(f"data key 'singles' is {value!r}; it must be a share from 0 to 1")
+                raise DataError(f"data key {key!r} is {value!r}; it must be a share from 0 to 1")
         elif key in ("alike", "spread"):
             least = 1 if key == "alike" else 0
             if not isinstance(value, int) or isinstance(value, bool) or value < least:

@@ -41,6 +41,7 @@ COUNTS = (2, 3, 4)
 SPLITS = ("train", "held_out")
 HELD_OUT_PERCENT = 8
 SINGLES = 0.45
+COUNTED = 4 / 11
 _COLOURS = tuple(BACKGROUNDS)
 # A network learns a sprite again at each size, and at each offset from the patches that it draws: so there are three
 # sizes (24, 40 and 52 px of 64), and every object's square stands on a grid of 4 px. Small networks learn that.
@@ -92,6 +93,7 @@ def scene_at(
     nouns: Sequence[str] = (),
     spread: int = SPREAD,
     hard_pairs: bool = False,
+    counts: float = COUNTED,
 ) -> tuple[Scene, str]:
     """Scene and caption number ``index`` of the stream ``seed``: the same on every machine, in any order.
 
@@ -103,6 +105,7 @@ def scene_at(
         hard_pairs: After a pair at an even index comes the same with its two objects exchanged, which nothing but
             the places of the objects tells from it; where the caption would be true of both ("next to"), and after
             other scenes, another of their kind.
+        counts: The share of counts in what is not a single object.
 
     Raises:
         DataError: an unknown split.
@@ -113,11 +116,11 @@ def scene_at(
     background = _pick(of_the_row, _COLOURS) if alike > 1 else None
     nouns, like = nouns or tuple(load_nouns()), None
     if hard_pairs and index % 2:
-        like, _ = scene_at(seed, index - 1, split, singles, alike, nouns, spread)
+        like, _ = scene_at(seed, index - 1, split, singles, alike, nouns, spread, counts=counts)
         if like.kind == "pair" and like.relation != "next to":
             scene = exchanged(like)
             return scene, caption(scene, rng)
-    scene = draw_scene(rng, nouns, split, singles, background, spread, like)
+    scene = draw_scene(rng, nouns, split, singles, background, spread, like, counts)
     return scene, caption(scene, rng)
 
 
@@ -129,15 +132,17 @@ def draw_scene(
     background: str | None = None,
     spread: int = SPREAD,
     like: Scene | None = None,
+    counts: float = COUNTED,
 ) -> Scene:
     """Draw a scene of at least two ``nouns``: by default 45% single objects, 35% pairs, 20% counts.
 
     Args:
         split: "train", or "held_out" for the combinations that training never shows (see ``is_held_out``).
-        singles: The share of single objects; pairs are to counts as seven to four in the rest.
+        singles: The share of single objects.
         background: One of BACKGROUNDS, or None for any.
         spread: How many steps of the grid an object may stand off the middle of its place.
         like: A scene whose kind and relation this one is to have.
+        counts: The share of counts in what is not a single object; by default pairs are to them as seven to four.
 
     Raises:
         DataError: an unknown split, or fewer than two nouns.
@@ -148,7 +153,7 @@ def draw_scene(
         raise DataError(f"scenes need at least two nouns, not {len(nouns)}")
     wanted = split == "held_out"
     share = rng.random()
-    kind = "single" if share < singles else "pair" if share < 1 - (1 - singles) * 4 / 11 else "count"
+    kind = "single" if share < singles else "pair" if share < 1 - (1 - singles) * counts else "count"
     kind = kind if like is None else like.kind
     relation = None if kind != "pair" else _pick(rng, RELATIONS) if like is None else like.relation
     count = _pick(rng, COUNTS) if kind == "count" else None

@@ -176,12 +176,14 @@ class DecoderTask:
             images, options.known, options.moved, options.beside, options.views, generator
         )
         shown, drafted = with_drafts(shown, known, options.drafts, generator)
-        # What is said of a window is to be painted in it; where nothing is said, nothing is. Whether a picture shows
-        # already what a prompt names, CLIP tells better than a decoder (see `shown_above`). A draft tells, too.
-        nothing = is_bare(shown, known) & (window | drafted & (drop_text < 0.5))
+        # Where something is known and more is to be painted, that is always told, a window always by the text; where
+        # nothing is told, nothing is. Whether a picture shows already what a prompt names, CLIP tells better than a
+        # decoder (see `shown_above`). A draft tells, too.
+        given, silent, blind = known.flatten(1).any(1), drop_text < options.text_drop, drop_embed < options.embed_drop
+        nothing = is_bare(shown, known) & (window | (given | drafted) & (drop_text < 0.5))
         read = self.clip.text if self.network.text_encoder is None else self.clip.tokens
-        text = read(leave_out(captions, nothing | ~window & (drop_text < options.text_drop)))
-        gone = (nothing | (drop_embed < options.embed_drop))[:, None]
+        text = read(leave_out(captions, nothing | silent & ~window & ~(given & blind)))
+        gone = (nothing | blind)[:, None]
         # The embedding is of the whole picture, as the prior's of its caption is, whatever a window shows of it.
         embed = torch.where(gone, self.network.projection.null_embed, self.clip.image(images))
         x0 = self.codec.encode(shown)  # b c h w

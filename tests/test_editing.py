@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageChops
 
 from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.errors import RequestError, UnclipError
@@ -102,6 +102,18 @@ def test_a_wide_region_is_repainted_in_several_windows(pipe: Unclip, monkeypatch
     assert len(views) > 1 and f"view 1 of {len(views)}" in views
     assert result.timings["decoder"] == len(views) + 1  # by this clock: of all views, and of all windows as one
     assert result.timings["upsampler"] == len(names)
+
+
+def test_holes_far_apart_are_painted_each_by_itself(pipe: Unclip) -> None:
+    image, told = picture(300, 70), []
+    one, other = mask(image.size, (10, 5, 20, 20)), mask(image.size, (270, 40, 290, 60))
+    both = ImageChops.lighter(one, other)
+    requests = [Request(mode="inpaint", image=image, mask=given, prompt="a cat", seed=1) for given in (both, one)]
+    [result, alone] = pipe.generate(requests, progress=lambda stage, done, total: told.append(stage))
+    assert kept(result, image, both)
+    assert np.array_equal(pixels(result)[:, :100], pixels(alone)[:, :100])
+    assert (pixels(result)[40:60, 270:290] != pixels(image)[40:60, 270:290]).any(-1).mean() > 0.9
+    assert {name.partition(",")[0] for name in told} == {"hole 1 of 2", "hole 2 of 2"}
 
 
 # ---- outpainting

@@ -20,6 +20,7 @@ LAYERS = [
     {"pictures", "compare", "sheet"},
     {"canvas"},
     {"windows"},
+    {"looks"},
     {"editing", "latents"},
     {"front", "embedder"},
     {"checkpoints", "pipeline"},
@@ -29,7 +30,13 @@ LAYERS = [
     {"__main__"},
 ]
 PAIRS = [{"request", "metadata"}, {"request", "checks"}, {"checkpoints", "pipeline"}, {"training", "evaluation"}]
-PAIRS += [{"editing", "pipeline"}, {"latents", "pipeline"}, {"latents", "editing"}, {"training", "principal"}]
+PAIRS += [
+    {"editing", "pipeline"},
+    {"looks", "pipeline"},
+    {"latents", "pipeline"},
+    {"latents", "editing"},
+    {"training", "principal"},
+]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 HEAVY = {"torch", "torchvision", "diffusers", "open_clip", "transformers", "accelerate", "numpy", "huggingface_hub"}

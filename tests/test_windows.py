@@ -1,11 +1,12 @@
 """Which parts of a canvas are drawn at once."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from unclip.canvas import KEEP, Box, Canvas, open_canvas
 from unclip.request import Request
-from unclip.windows import sees_all, views, windows
+from unclip.windows import holes, sees_all, views, windows
 
 CELLS = 16
 
@@ -96,6 +97,59 @@ def test_windows_of_one_canvas_are_on_one_grid(margins: dict, cells: int) -> Non
     for box in plan:
         for start in (box.left, box.top):
             assert abs(start / unit - round(start / unit)) * unit <= 0.5  # to the pixel
+
+
+# ---- holes
+
+
+def spots(size: tuple[int, int], *boxes: tuple[int, int, int, int]) -> Canvas:
+    given = Image.new("L", size, 0)
+    for box in boxes:
+        given.paste(255, box)
+    return inpainting(picture(*size), given)
+
+
+def boxes_of(canvas: Canvas, size: int) -> list[list[Box]]:
+    """The windows of each hole, after a look at whether they are painted apart."""
+    parts = holes(canvas, size)
+    assert np.array_equal(sum(part.astype(int) for part in parts), canvas.known < KEEP)  # all of it, each once
+    plans = [windows(canvas, size, CELLS, part) for part in parts]
+    for i, plan in enumerate(plans):
+        seen = canvas.covered(plan)
+        assert (seen & parts[i]).sum() == parts[i].sum()
+        assert not any((seen & other).any() for k, other in enumerate(parts) if k != i)
+    return plans
+
+
+def test_spots_far_apart_are_holes_of_their_own_and_each_is_seen_closely() -> None:
+    far = spots((2000, 900), (100, 100, 140, 130), (1500, 700, 1501, 701), (1600, 20, 1900, 120))
+    assert boxes_of(far, 256) == [[Box(1525, 0, 450)], [Box(0, 0, 256)], [Box(1500 - 128, 700 - 128, 256)]]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "count"),
+    [
+        (((100, 100, 110, 110), (300, 100, 310, 110)), 1),  # one window sees both
+        (((100, 100, 110, 110), (700, 100, 710, 110)), 2),
+        (((100, 100, 110, 110), (340, 100, 350, 110), (580, 100, 590, 110), (820, 100, 830, 110)), 2),  # two pairs
+        (((0, 0, 1200, 10), (0, 0, 10, 900), (600, 500, 610, 510)), 1),  # within the bounds of another
+        (((0, 0, 700, 300), (900, 700, 910, 710)), 2),  # a large one, in several windows, and a small one
+        (((0, 0, 1200, 900),), 1),
+    ],
+)
+def test_what_is_near_is_one_hole(boxes: tuple, count: int) -> None:
+    assert len(boxes_of(spots((1200, 900), *boxes), 256)) == count
+
+
+def test_what_is_seen_at_once_is_one_hole_and_so_is_what_is_around_a_picture() -> None:
+    assert len(holes(spots((400, 400), (0, 0, 10, 10), (350, 350, 360, 360)), 256)) == 1
+    assert len(holes(outpainting(picture(256, 256), left=900, right=900), 256)) == 1
+    assert holes(spots((400, 400)), 256) == []
+
+
+def test_many_specks_are_no_more_holes_than_windows() -> None:
+    specks = [(x, y, x + 1, y + 1) for x in range(0, 1600, 50) for y in range(0, 1200, 50)]
+    assert len(boxes_of(spots((1600, 1200), *specks), 256)) == 1
 
 
 # ---- views

@@ -2,22 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from unclip.canvas import KEEP, Box, Canvas, open_canvas
+from unclip.canvas import Canvas, open_canvas
 from unclip.diffusion.noise import generators
-from unclip.diffusion.tiling import Tiling
 from unclip.embeddings import slerp
+from unclip.looks import Look, original, plans_of, shows_already, tiling_of, views_of
 from unclip.models.clip import TextEncoding
 from unclip.pictures import to_images
 from unclip.progress import Progress, Watcher
 from unclip.request import Request
 from unclip.stage import Known
-from unclip.windows import sees_all, views, windows
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
@@ -26,18 +25,7 @@ Edited = tuple[Image.Image, float | None, tuple[str, ...]]
 """A finished picture, its CLIP score, and notes for the user."""
 
 
-@dataclass(frozen=True)
-class Look:
-    """What is drawn at once: a window of a canvas or a view of it, by which prompt, and the parts that are wanted.
-
-    prompt: None where nothing more is to be painted.
-    """
-
-    box: Box
-    prompt: str | None
-    parts: tuple[Box, ...] | None = None
-
-
+Item = TypeVar("Item")
 Looks = Sequence[tuple[int, Look]]
 """Looks at canvases, each with the place of its canvas and its request in the batch."""
 
@@ -49,34 +37,47 @@ def edit(
     """Resolved edits, one image each and alike in steps, guidance and samplers -> pictures, seconds of each stage.
 
     Each has its own image, mask, prompts and seed. The pictures have the sizes of their canvases, which need not be
-    the same; the k-th windows of all of them go through a stage together. Pixels that are kept are not touched.
+    the same; the k-th windows of all of them go through a stage together. Pixels that are kept are not touched. Holes
+    far apart are painted one after the other, each by itself.
 
     Where no one window sees all that matters, the decoder first sketches what is free in views that do, and then draws
     all of the windows as one picture, which begins at the sketch; the upsamplers enlarge it window by window.
     """
     canvases = [open_canvas(request) for request in requests]
     shown = [shows_already(pipe, *pair) for pair in zip(requests, canvases, strict=True)]
-    plans = [plan_of(pipe, *each) for each in zip(requests, canvases, shown, strict=True)]
-    timings: dict[str, float] = {}
-    if any(plans):
-        noise = generators([request.seed for request in requests])
-        guides = guiding(pipe, requests, canvases, plans, noise, progress)
-        job = Job(pipe, requests[0], canvases, plans, guides, noise, progress, timings)
-        outlooks = [views_of(pipe, *each) for each in zip(requests, canvases, plans, strict=True)]
-        wholes = {i: job.draw_whole(i, sketch) for i, sketch in job.sketch(outlooks).items()}
-        job.paint(wholes)
+    plans = [plans_of(pipe, *each) for each in zip(requests, canvases, shown, strict=True)]
+    noise, timings = generators([request.seed for request in requests]), {}
+    for _, name, held in rounds(plans, "hole"):
+        places, some = zip(*held, strict=True)
+        batch = [(requests[i], canvases[i], noise[i]) for i in places]
+        paint_holes(pipe, batch, some, in_look(progress, name), timings)
     edited = []
-    for request, canvas, plan, shows in zip(requests, canvases, plans, shown, strict=True):
+    for request, canvas, holed, shows in zip(requests, canvases, plans, shown, strict=True):
         image = canvas.image()
         named = request.prompt.strip() and pipe.clip.visual is not None
         score = pipe.score(image, request.prompt)[0] if named else None
-        notes = [] if plan else ["the mask keeps every pixel: the image is unchanged"]
-        if shows and any(look.prompt is None for look in plan):
+        notes = [] if holed else ["the mask keeps every pixel: the image is unchanged"]
+        if shows and any(look.prompt is None for plan in holed for look in plan):
             notes.append(
                 "the image shows what the prompt says, so nothing more was painted; a side's prompt says what is new"
             )
         edited.append((image, score, tuple(notes)))
     return edited, timings
+
+
+def paint_holes(
+    pipe: "Unclip",
+    batch: Sequence[tuple[Request, Canvas, torch.Generator]],
+    plans: Sequence[Sequence[Look]],
+    progress: Progress | None,
+    timings: dict[str, float],
+) -> None:
+    """Paint, on each canvas of a batch, the one hole that its plan is for."""
+    requests, canvases, noise = zip(*batch, strict=True)
+    guides = guiding(pipe, requests, canvases, plans, noise, progress)
+    job = Job(pipe, requests[0], canvases, plans, guides, noise, progress, timings)
+    outlooks = [views_of(pipe, *each) for each in zip(requests, canvases, plans, strict=True)]
+    job.paint({i: job.draw_whole(i, sketch) for i, sketch in job.sketch(outlooks).items()})
 
 
 @dataclass(frozen=True)
@@ -151,78 +152,14 @@ class Job:
                 paste(self.canvases, some, pictures)
 
 
-def is_told_what_is_new(pipe: "Unclip", request: Request) -> bool:
-    """Whether an outpainting is by a decoder that paints beyond a picture all that it is told, and no more.
-
-    Where an embedding is given, or the image's own is to guide a prompt, it is left to that.
-    """
-    guided = request.embedding is not None or bool(request.keep_style and request.prompt.strip())
-    return request.mode == "outpaint" and pipe.shown_above < 1 and not guided
-
-
-def shows_already(pipe: "Unclip", request: Request, canvas: Canvas) -> bool:
-    """Whether such an outpainting's prompt says what the picture shows. CLIP can tell, where it has an image tower."""
-    if not is_told_what_is_new(pipe, request) or not request.prompt.strip() or pipe.clip.visual is None:
-        return False
-    return pipe.score(original(canvas), request.prompt)[0] >= pipe.shown_above
-
-
-def plan_of(pipe: "Unclip", request: Request, canvas: Canvas, shown: bool) -> list[Look]:
-    """The windows of a canvas, each with the prompt of the side that it lies beyond.
-
-    shown: the prompt of the whole says what is there already, and so nothing that is to be painted.
-    """
-    looks = []
-    for box in windows(canvas, pipe.sizes[-1][0], pipe.decoder.shape[-1]):
-        side = canvas.side_of(box)
-        own = None if side is None else getattr(request, f"{side}_prompt")
-        prompt = request.prompt if own is None else own
-        nothing = shown and own is None or not prompt.strip() and is_told_what_is_new(pipe, request)
-        looks.append(Look(box, None if nothing else prompt))
-    return looks
-
-
-def views_of(pipe: "Unclip", request: Request, canvas: Canvas, plan: Sequence[Look]) -> list[Look]:
-    """The views that come before the windows of a plan: of the original and the windows of each prompt, one by one.
-
-    None, where one window sees all; or all of what a prompt is to add, if the prompt is not of the original, too.
-    """
-    looks, free, size = [], canvas.known < KEEP, pipe.sizes[-1][0]
-    prompts = dict.fromkeys(look.prompt for look in plan)
-    if (
-        sees_all(canvas, [look.box for look in plan])
-        or is_told_what_is_new(pipe, request)
-        and len(prompts) == len(plan)
-    ):
-        return []
-    for prompt in prompts:
-        boxes = tuple(look.box for look in plan if look.prompt == prompt)
-        wanted = canvas.covered(boxes)
-        for view in views(canvas, boxes, size):
-            drawn = wanted & free & canvas.covered([view])
-            if drawn.any():
-                looks.append(Look(view, prompt, boxes))
-                free &= ~drawn
-    return looks
-
-
-def tiling_of(plan: Sequence[Look], cells: int, rows: Sequence[int]) -> Tiling:
-    """The windows of a plan in positions of the decoder's latent, of which there are `cells` to a side."""
-    side = plan[0].box.side
-    corners = [(round(look.box.top * cells / side), round(look.box.left * cells / side)) for look in plan]
-    (top, left), (bottom, right) = ([edge(starts) for starts in zip(*corners, strict=True)] for edge in (min, max))
-    corners = [(y - top, x - left) for y, x in corners]
-    return Tiling(bottom - top + cells, right - left + cells, cells, tuple(corners), tuple(rows))
-
-
-def rounds(looks: Sequence[Sequence[Look]], kind: str) -> Iterator[tuple[int, str | None, Looks]]:
-    """The k-th looks of all that have so many, for each k, and what they are called where there are several."""
-    count = max(map(len, looks))
+def rounds(items: Sequence[Sequence[Item]], kind: str) -> Iterator[tuple[int, str | None, list[tuple[int, Item]]]]:
+    """The k-th items of all that have so many, for each k, and what they are called where there are several."""
+    count = max(map(len, items), default=0)
     for k in range(count):
         yield (
             k,
             f"{kind} {k + 1} of {count}" if count > 1 else None,
-            [(i, own[k]) for i, own in enumerate(looks) if k < len(own)],
+            [(i, own[k]) for i, own in enumerate(items) if k < len(own)],
         )
 
 
@@ -272,12 +209,6 @@ def guiding(
         share = torch.tensor([style[row] for row in copied], device=embed.device)
         embed[copied] = slerp(embed[copied], images, share)
     return Guides({job: row for row, job in enumerate(jobs)}, embed, text, negative)
-
-
-def original(canvas: Canvas) -> Image.Image:
-    """The picture that a canvas was opened with."""
-    left, top, right, bottom = canvas.origin
-    return Image.fromarray(canvas.pixels[top:bottom, left:right])
 
 
 def in_look(progress: Progress | None, name: str | None) -> Progress | None:

@@ -1,6 +1,8 @@
 """Which parts of a canvas a model of a certain size looks at, one after another."""
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,35 +13,50 @@ _MARGIN = 1.1
 _SHRINK = 2  # a window of up to this many times the model's size is shrunk to it rather than cut up
 
 
-def windows(canvas: Canvas, size: int, cells: int) -> list[Box]:
-    """The windows in which a model of `size` pixels paints what is free, in their order.
+def holes(canvas: Canvas, size: int) -> list[np.ndarray]:
+    """What is free of a canvas, `h w` bool each, in parts that a model of `size` pixels can paint one after another.
+
+    What one window sees as a whole is one part, and so is what is around a picture. Else parts are so far from each
+    other that no window of one has anything of another in it: two spots far apart are not one region, with all that is
+    between them.
+    """
+    free = canvas.known < KEEP
+    if not free.any():
+        return []
+    if not _is_whole(canvas) or _extent(free).window(canvas, size) is not None:
+        return [free]
+    parts = list(_pieces(free, max(1, size // 4)))
+    while near := next((pair for pair in combinations(parts, 2) if _meet(*(p.seen(canvas, size) for p in pair))), None):
+        parts = [part for part in parts if part not in near] + [near[0] | near[1]]
+    return [free & part.mask(free.shape) for part in sorted(parts)]
+
+
+def windows(canvas: Canvas, size: int, cells: int, hole: np.ndarray | None = None) -> list[Box]:
+    """The windows in which a model of `size` pixels paints what is free, or one of its `holes`, in their order.
 
     One window with some context, where the region is small enough to be seen as a whole; else windows of the model's
     size that overlap by half, each where it finds closest to half of itself known already: so they grow outwards from
     what is given. Those lie on a grid of so many `cells` a side, that they can be drawn as one picture, for which the
     last may reach out of the canvas by a part of a cell, below and on the right.
     """
-    width, height = canvas.size
-    most = min(width, height)
-    free = canvas.known < KEEP
-    rows, columns = np.flatnonzero(free.any(1)), np.flatnonzero(free.any(0))
-    if not len(rows):
+    free = canvas.known < KEEP if hole is None else hole
+    if not free.any():
         return []
-    left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
-    region = int(max(right - left, bottom - top))
-    side = min(max(size, round(_CONTEXT * region)), _SHRINK * size, most)
-    if canvas.origin == (0, 0, width, height) and region * _MARGIN <= side or region == side == width == height:
-        x = min(max(0, int(left + right - side) // 2), width - side)
-        y = min(max(0, int(top + bottom - side) // 2), height - side)
-        return [Box(x, y, side)]
-    side = min(size, most)
+    window = _extent(free).window(canvas, size)
+    if window is not None and (_is_whole(canvas) or free.all()):
+        return [window]
+    side = min(size, *canvas.size)
     return list(_growing(free, side, *(_starts(length, side, cells) for length in free.shape)))
 
 
 def sees_all(canvas: Canvas, plan: Sequence[Box]) -> bool:
     """Whether one window is enough: it has all that is free in it, and what is around that, or all of the canvas."""
-    whole = canvas.origin == (0, 0, *canvas.size)
-    return not plan or len(plan) == 1 and (whole or plan[0].side >= max(canvas.size))
+    return not plan or len(plan) == 1 and (_is_whole(canvas) or plan[0].side >= max(canvas.size))
+
+
+def _is_whole(canvas: Canvas) -> bool:
+    """Whether nothing was added around the picture."""
+    return canvas.origin == (0, 0, *canvas.size)
 
 
 def views(canvas: Canvas, plan: Sequence[Box], size: int) -> list[Box]:
@@ -59,6 +76,70 @@ def views(canvas: Canvas, plan: Sequence[Box], size: int) -> list[Box]:
     )
     free = canvas.known[top : top + height, left : left + width] < KEEP
     return [Box(box.left + left, box.top + top, side) for box in _growing(free, side, tops, lefts)]
+
+
+class _Extent(NamedTuple):
+    """The rows and columns of some pixels, from the first to one beyond the last."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    def __or__(self, other: "_Extent") -> "_Extent":
+        return _Extent(*np.minimum(self, other)[:2].tolist(), *np.maximum(self, other)[2:].tolist())
+
+    def window(self, canvas: Canvas, size: int) -> Box | None:
+        """The one window that sees it whole with some context, or all of a small canvas; None where there is none."""
+        width, height = canvas.size
+        region = max(self.right - self.left, self.bottom - self.top)
+        side = min(max(size, round(_CONTEXT * region)), _SHRINK * size, width, height)
+        if region * _MARGIN > side and not region == side == width == height:
+            return None
+        x = min(max(0, (self.left + self.right - side) // 2), width - side)
+        y = min(max(0, (self.top + self.bottom - side) // 2), height - side)
+        return Box(x, y, side)
+
+    def seen(self, canvas: Canvas, size: int) -> "_Extent":
+        """It and what is in any window that has some of it."""
+        window = self.window(canvas, size)
+        if window is None:
+            return _Extent(self.top - size, self.left - size, self.bottom + size, self.right + size)
+        return _Extent(window.top, window.left, window.top + window.side, window.left + window.side)
+
+    def mask(self, shape: tuple[int, ...]) -> np.ndarray:
+        inside = np.zeros(shape, bool)
+        inside[self.top : self.bottom, self.left : self.right] = True
+        return inside
+
+
+def _extent(free: np.ndarray) -> _Extent:
+    rows, columns = np.flatnonzero(free.any(1)).tolist(), np.flatnonzero(free.any(0)).tolist()
+    return _Extent(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
+
+
+def _meet(one: _Extent, other: _Extent) -> bool:
+    lows, highs = np.maximum(one, other)[:2], np.minimum(one, other)[2:]
+    return bool((lows < highs).all())
+
+
+def _pieces(free: np.ndarray, cell: int) -> Iterator[_Extent]:
+    """The extents of what is free in cells of so many pixels that touch one another, also at a corner."""
+    starts = [range(0, length, cell) for length in free.shape]
+    coarse = np.logical_or.reduceat(np.logical_or.reduceat(free, starts[0], axis=0), starts[1], axis=1)
+    left = set(zip(*(axis.tolist() for axis in coarse.nonzero()), strict=True))
+    while left:
+        piece, reached = [], [left.pop()]
+        while reached:
+            y, x = reached.pop()
+            piece.append((y, x))
+            near = left & {(y + down, x + right) for down in (-1, 0, 1) for right in (-1, 0, 1)}
+            left -= near
+            reached += near
+        (top, first), (bottom, last) = (np.array(piece).min(0), np.array(piece).max(0) + 1)
+        top, first = int(top) * cell, int(first) * cell
+        part = _extent(free[top : bottom * cell, first : last * cell])
+        yield _Extent(part.top + top, part.left + first, part.bottom + top, part.right + first)
 
 
 def _growing(free: np.ndarray, side: int, tops: list[int], lefts: list[int]) -> Iterator[Box]:

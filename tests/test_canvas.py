@@ -29,8 +29,8 @@ def inpainting(image=PICTURE, given=None, **fields) -> Canvas:
     return open_canvas(Request(mode="inpaint", prompt="x", image=image, mask=given, **fields))
 
 
-def outpainting(**fields) -> Canvas:
-    return open_canvas(Request(mode="outpaint", prompt="x", image=PICTURE, **fields))
+def outpainting(image=PICTURE, **fields) -> Canvas:
+    return open_canvas(Request(mode="outpaint", prompt="x", image=image, **fields))
 
 
 # ---- masks
@@ -92,10 +92,10 @@ def test_transparency_beside_a_mask_stays_where_it_is_kept() -> None:
     alpha[:, 20:50] = 90
     clear.putalpha(Image.fromarray(alpha))
     canvas = inpainting(clear, mask())
-    canvas.paste(Box(0, 0, 40), Image.new("RGB", (8, 8), "white"))  # so far off that nothing is matched
+    canvas.paste(Box(0, 0, 40), Image.new("RGB", (8, 8), (0, 0, 255)))  # so far off that nothing is matched
     result = np.asarray(canvas.image())
     assert np.array_equal(result[~FREE], np.dstack([dark, alpha])[~FREE])
-    assert (result[FREE] == 255).all()
+    assert (result[FREE] == (0, 0, 255, 255)).all()
 
 
 def test_grey_is_a_share() -> None:
@@ -214,6 +214,12 @@ def test_which_side_a_window_is_beyond() -> None:
     assert canvas.side_of(Box(70, 60, 40)) is None
 
 
+def test_a_narrow_strip_is_beyond_its_side_though_a_window_shows_more_of_the_original() -> None:
+    canvas = outpainting(left=3, right=8, top=2)
+    assert canvas.side_of(Box(0, 0, 40)) == "left" and canvas.side_of(Box(31, 0, 40)) == "right"
+    assert canvas.side_of(Box(12, 0, 40)) == "top"
+
+
 # ---- what is seen and pasted
 
 
@@ -233,6 +239,26 @@ def test_a_crop_is_what_the_model_sees() -> None:
     assert np.array_equal(known[0].numpy() == 0, FREE[:, :40])
     image, known = canvas.crop(Box(0, 0, 40), 16)
     assert (image.shape, known.shape) == ((3, 16, 16), (1, 16, 16))
+
+
+def test_what_is_clear_is_seen_as_white_and_kept_as_it_is() -> None:
+    clear = Image.fromarray(np.dstack([PIXELS, np.full((40, 60), 255, np.uint8)]))
+    clear.paste((9, 9, 9, 0), (0, 0, 40, 40))
+    canvas = outpainting(image=clear, right=20)
+    assert (canvas.pixels[:, :40] == 9).all()
+    for seen in (
+        canvas.crop(Box(0, 0, 40), 40)[0],
+        canvas.picture(Box(0, 0, 40), 40),
+        canvas.sketch().crop(Box(0, 0, 40), 40)[0],
+    ):
+        assert (seen == 1).all()
+    canvas.paste(Box(40, 0, 40), Image.new("RGB", (40, 40), "red"))
+    assert (np.asarray(canvas.image())[:, :40] == (9, 9, 9, 0)).all()
+
+
+def test_what_is_kept_in_part_is_drawn_anew() -> None:
+    image, known = inpainting(given=mask().point(lambda value: value // 2)).crop(Box(0, 0, 40), 40)
+    assert np.array_equal(known[0].numpy() == 0, FREE[:, :40])
 
 
 def test_a_crop_that_reaches_out_of_the_canvas_finds_nothing_known_there() -> None:

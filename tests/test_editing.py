@@ -81,6 +81,16 @@ def test_a_mask_that_keeps_all_gives_the_image_back_and_says_so(pipe: Unclip) ->
     assert any("keeps every pixel" in note for note in result.notes)
 
 
+def test_a_grey_mask_blends_once(pipe: Unclip) -> None:
+    image, given = picture(32, 32), Image.new("L", (32, 32), 255)  # no edge, at which colours are matched
+    [whole], [half] = (
+        pipe.inpaint(image, given.point(lambda value, grey=grey: min(value, grey)), "a cat", seed=1)
+        for grey in (255, 128)
+    )
+    between = pixels(image) + 128 / 255 * (pixels(whole) - pixels(image))
+    assert np.abs(pixels(half) - between).max() <= 1
+
+
 def test_a_mask_that_repaints_all_is_text_to_image(pipe: Unclip) -> None:
     [edited] = pipe.inpaint(picture(32, 32), Image.new("L", (32, 32), 255), "a cat", seed=5)
     [drawn] = pipe.generate("a cat", seed=5)
@@ -89,7 +99,7 @@ def test_a_mask_that_repaints_all_is_text_to_image(pipe: Unclip) -> None:
 
 
 def test_a_wide_region_is_repainted_in_several_windows(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unclip.pipeline.time", SimpleNamespace(perf_counter=count().__next__))  # a tick a look
+    monkeypatch.setattr("unclip.device.time", SimpleNamespace(perf_counter=count().__next__))  # a tick a look
     image, told = picture(200, 70), []
     given = mask(image.size, (10, 5, 190, 60))
     request = Request(mode="inpaint", image=image, mask=given, prompt="a cat", seed=1)
@@ -102,6 +112,7 @@ def test_a_wide_region_is_repainted_in_several_windows(pipe: Unclip, monkeypatch
     assert len(views) > 1 and f"view 1 of {len(views)}" in views
     assert result.timings["decoder"] == len(views) + 1  # by this clock: of all views, and of all windows as one
     assert result.timings["upsampler"] == len(names)
+    assert result.timings["text"] == result.timings["prior"] == 1
 
 
 def test_holes_far_apart_are_painted_each_by_itself(pipe: Unclip) -> None:
@@ -113,7 +124,16 @@ def test_holes_far_apart_are_painted_each_by_itself(pipe: Unclip) -> None:
     assert kept(result, image, both)
     assert np.array_equal(pixels(result)[:, :100], pixels(alone)[:, :100])
     assert (pixels(result)[40:60, 270:290] != pixels(image)[40:60, 270:290]).any(-1).mean() > 0.9
-    assert {name.partition(",")[0] for name in told} == {"hole 1 of 2", "hole 2 of 2"}
+    assert {name.partition(",")[0] for name in told if "prior" not in name} == {"hole 1 of 2", "hole 2 of 2"}
+    assert sum("prior" in name for name in told) == pipe.prior.steps  # once for all holes
+
+
+def test_holes_are_guided_by_the_image_as_it_was(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, looked, embed_image = picture(300, 70), [], pipe.embed_image
+    given = ImageChops.lighter(mask(image.size, (10, 5, 20, 20)), mask(image.size, (270, 40, 290, 60)))
+    monkeypatch.setattr(pipe, "embed_image", lambda images: (looked.extend(images), embed_image(images))[1])
+    [result] = pipe.inpaint(image, given, "", seed=1)
+    assert kept(result, image, given) and [np.array_equal(pixels(one), pixels(image)) for one in looked] == [True]
 
 
 # ---- outpainting
@@ -144,6 +164,48 @@ def test_a_side_has_its_own_prompt(pipe: Unclip) -> None:
     assert not np.array_equal(plain[:, 64:], other[:, 64:])
 
 
+@pytest.mark.parametrize("right", [1, 8, 15, 16, 40])
+def test_a_sides_prompt_is_heard_however_little_is_added(pipe: Unclip, right: int) -> None:
+    image = picture(32, 32)
+    [one], [other] = (pipe.outpaint(image, "a cat", seed=2, right=right, right_prompt=own) for own in (None, "a dog"))
+    [alone] = pipe.outpaint(image, "", seed=2, right=right, right_prompt="a dog")
+    assert not np.array_equal(pixels(one), pixels(other))
+    assert np.array_equal(pixels(alone), pixels(other)) and alone.request.keep_style == 0
+
+
+def test_both_ends_of_a_long_image_are_looked_at(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+    monkeypatch.setattr(pipe, "score", lambda images, prompts: (looked.append(images), [0.1, 0.1, 0.6])[1])
+    monkeypatch.setattr(pipe, "shown_above", 0.5)
+    image = picture(70, 32)
+    [result] = pipe.outpaint(image, "a cat", seed=2, right=16)
+    assert ["nothing more was painted" in note for note in result.notes] == [True]
+    ends = [
+        np.array_equal(pixels(one), pixels(image)[:, x : x + 32]) for one, x in zip(looked[0], (0, 19, 38), strict=True)
+    ]
+    assert ends == [True] * 3
+
+
+def test_a_told_decoder_heeds_the_images_style_when_asked(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipe, "shown_above", 0.99)
+    plain, styled = (pipe.outpaint(picture(32, 32), "", seed=2, right=16, keep_style=share)[0] for share in (None, 1.0))
+    assert plain.request.keep_style is None and not np.array_equal(pixels(plain)[:, 32:], pixels(styled)[:, 32:])
+
+
+def test_what_needs_an_image_tower_is_told_by_what_is_painted(tiny_model: Path) -> None:
+    pipe = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
+    pipe.clip.visual, image = None, picture(32, 32)
+    short = {"steps": 1, "prior_steps": 1, "upsampler_steps": 1}
+    assert pipe.outpaint(image, "", right=16, right_prompt="a cat", **short)[0].score is None
+    for fields in (
+        {"right": 16},
+        {"prompt": "a cat", "left": 8, "left_prompt": ""},
+        {"top": 8, "right": 16, "right_prompt": "a cat"},
+    ):
+        with pytest.raises(RequestError, match="no image tower"):
+            pipe.stream(Request(mode="outpaint", image=image, **fields))
+
+
 def test_what_the_image_shows_already_is_not_painted_again(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     image, asked = picture(32, 32), []
 
@@ -161,7 +223,9 @@ def test_what_the_image_shows_already_is_not_painted_again(pipe: Unclip, monkeyp
     assert np.array_equal(pixels(run("a cat")), pixels(painted))
     monkeypatch.setattr(pipe, "shown_above", 0.6)
     bare = run("a cat")
-    assert np.array_equal(pixels(asked[-2][0]), pixels(image)) and asked[-2][1] == "a cat"  # the original was looked at
+    assert (
+        np.array_equal(pixels(asked[-2][0][0]), pixels(image)) and asked[-2][1] == "a cat"
+    )  # the original was looked at
     assert not np.array_equal(pixels(bare), pixels(painted))
     assert np.array_equal(pixels(bare), pixels(run("two dogs")))  # for nothing is said
     assert ["nothing more was painted" in note for note in bare.notes] == [True]

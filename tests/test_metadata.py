@@ -178,3 +178,11 @@ def test_no_bytes_break_the_reader(result: Result, tmp_path, capsys):
     with capsys.disabled():
         print(f" [metadata: {tried} inputs tried, {read} read]", end="")
     assert tried >= 400 and read
+
+
+def test_a_jpeg_has_white_for_what_is_clear(result: Result, tmp_path) -> None:
+    clear = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+    clear.paste((255, 0, 0, 255), (0, 0, 8, 16))
+    with Image.open(dataclasses.replace(result, image=clear).save(tmp_path / "clear.jpg")) as image:
+        assert image.mode == "RGB"
+        assert min(image.getpixel((14, 8))) > 247 and image.getpixel((2, 8))[0] > 247 > 8 > image.getpixel((2, 8))[1]

@@ -211,6 +211,10 @@ def test_notes_tell_what_was_cut_and_what_is_not_known(pipe: Unclip) -> None:
     assert result.notes == (f"the negative is longer than {TOKENS - 2} tokens; cut off: 'on'",)
     [result] = pipe.generate("A Red wizard, on a unicorn", size=16)
     assert result.notes == ("tiny does not know 'wizard', 'unicorn': see `unclip models show tiny --vocabulary`",)
+    sides = {"left": 4, "left_prompt": "a wizard", "right": 4, "right_prompt": f"{long} on"}
+    [result] = pipe.outpaint(Image.new("RGB", (16, 16)), "a cat", **sides)
+    cut = f"the right_prompt is longer than {TOKENS - 2} tokens; cut off: 'on'"
+    assert result.notes == (cut, "tiny does not know 'wizard': see `unclip models show tiny --vocabulary`")
     anything_goes = copy.copy(pipe)
     anything_goes.vocabulary = None
     assert anything_goes.generate("A Red wizard, on a unicorn", size=16)[0].notes == ()

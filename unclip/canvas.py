@@ -54,12 +54,22 @@ class Canvas:
     alpha: np.ndarray | None
     origin: tuple[int, int, int, int]
 
+    def seen(self, area: tuple[slice, slice]) -> np.ndarray:
+        """What is to be seen there, `h w 3` uint8: what is clear is white, whatever colour it hides."""
+        if self.alpha is None:
+            return self.pixels[area]
+        share = self.alpha[area][..., None] / np.float32(255)
+        return (share * self.pixels[area] + (1 - share) * 255).round().astype(np.uint8)
+
     def crop(self, box: Box, size: int) -> tuple[Tensor, Tensor]:
-        """A window as a picture `3 s s` in [-1, 1] and its mask `1 s s`, 1 = known, at `size` pixels."""
+        """A window as a picture `3 s s` in [-1, 1] and its mask `1 s s`, 1 = known, at `size` pixels.
+
+        What is kept in part is free: it is blended with what is drawn there where that is pasted.
+        """
         inside = box.inside(*self.known[box.slices].shape)
         pixels, mask = torch.zeros(3, box.side, box.side), torch.zeros(1, box.side, box.side)
-        pixels[:, *inside] = torch.from_numpy(self.pixels[box.slices]).permute(2, 0, 1).float() / 127.5 - 1
-        mask[:, *inside] = torch.from_numpy(self.known[box.slices]).float() / KEEP
+        pixels[:, *inside] = torch.from_numpy(self.seen(box.slices)).permute(2, 0, 1).float() / 127.5 - 1
+        mask[:, *inside] = torch.from_numpy(self.known[box.slices] == KEEP).float()
         known = Known(pixels[None], mask[None]).resized(size, size)
         return known.image[0], known.mask[0]
 
@@ -67,7 +77,7 @@ class Canvas:
         """All of a window `3 s s` in [-1, 1], known or not; where it reaches out of the canvas, the edge goes on."""
         inside = box.inside(*self.known[box.slices].shape)
         around = [(part.start, box.side - part.stop) for part in inside]
-        pixels = np.pad(self.pixels[box.slices], (*around, (0, 0)), mode="edge")
+        pixels = np.pad(self.seen(box.slices), (*around, (0, 0)), mode="edge")
         return F.interpolate(
             torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1,
             size=(size, size),
@@ -82,7 +92,7 @@ class Canvas:
         """
         pixels, known = self.pixels[box.slices], self.known[box.slices]
         drawn = np.asarray(picture.resize((box.side, box.side), Image.Resampling.BICUBIC), dtype=np.float32)
-        drawn = match_edges(drawn[box.inside(*known.shape)], pixels, known)
+        drawn = match_edges(drawn[box.inside(*known.shape)], self.seen(box.slices), known)
         free = known < KEEP
         if parts is not None:
             free &= self.covered(parts)[box.slices]
@@ -101,7 +111,7 @@ class Canvas:
 
     def sketch(self) -> "Canvas":
         """A canvas of the same picture, to draw roughly on."""
-        return Canvas(self.pixels.copy(), self.known.copy(), None, self.origin)
+        return Canvas(self.seen((slice(None), slice(None))).copy(), self.known.copy(), None, self.origin)
 
     def image(self) -> Image.Image:
         """The picture as it stands: RGB, or RGBA where the original has transparency that was not to be filled."""
@@ -115,14 +125,14 @@ class Canvas:
         return self.known.shape[1], self.known.shape[0]
 
     def side_of(self, box: Box) -> str | None:
-        """Beyond which side of the original the middle of a window on the canvas lies farthest out; None within it."""
+        """Beyond which side of the original most of what is free in a window lies; None where nothing is free."""
         left, top, right, bottom = self.origin
-        y, x = (
-            (part.start + min(part.stop, length)) / 2 for part, length in zip(box.slices, self.known.shape, strict=True)
-        )
-        beyond = {"left": left - x, "right": x - right, "top": top - y, "bottom": y - bottom}
-        side = max(SIDES, key=beyond.__getitem__)
-        return side if beyond[side] >= 0 else None
+        rows, columns = np.nonzero(self.known[box.slices] < KEEP)
+        y, x = (part.start + places for part, places in zip(box.slices, (rows, columns), strict=True))
+        beyond = {"left": x < left, "right": x >= right, "top": y < top, "bottom": y >= bottom}
+        found = {side: int(is_there.sum()) for side, is_there in beyond.items()}
+        side = max(SIDES, key=found.__getitem__)
+        return side if found[side] else None
 
 
 # ---- a request -> its canvas

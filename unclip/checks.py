@@ -150,8 +150,8 @@ def _check_ranking(request: Request) -> None:
 
 def _check_canvas(request: Request) -> None:
     """What an edit's fields may be together, and the size of an outpainting."""
-    said = any((getattr(request, name) or "").strip() for name in ("prompt", *SIDE_PROMPTS))
-    if request.keep_style is not None and request.keep_style < 1 and not said and request.embedding is None:
+    said = request.prompts or request.embedding is not None
+    if request.keep_style is not None and request.keep_style < 1 and not said:
         raise RequestError("keep_style below 1 mixes the image's style with a prompt's: give a prompt, or leave it out")
     if request.mode == "inpaint" and request.size is not None:
         raise RequestError("size is not for inpainting, whose result is as large as the image: leave it out")

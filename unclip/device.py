@@ -1,5 +1,8 @@
 """Which device to run on, in which precision, and in how much memory: the answers to "auto"."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -49,3 +52,13 @@ def free_memory(device: torch.device) -> int:
     except (OSError, ValueError):  # none, or "max": no limit
         return free
     return max(0, min(free, limit - used))
+
+
+@contextmanager
+def timed(timings: dict[str, float], name: str, device: torch.device) -> Iterator[None]:
+    """Add the seconds that it takes to those of a stage: an edit passes one once a window."""
+    start = time.perf_counter()
+    yield
+    if device.type == "cuda":  # which answers before it has computed
+        torch.cuda.synchronize(device)
+    timings[name] = timings.get(name, 0.0) + time.perf_counter() - start

@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from unclip.canvas import Canvas, open_canvas
+from unclip.device import timed
 from unclip.diffusion.noise import generators
 from unclip.embeddings import slerp
-from unclip.looks import Look, original, plans_of, shows_already, tiling_of, views_of
+from unclip.looks import Look, original, plans_of, share_of_style, shows_already, tiling_of, views_of
 from unclip.models.clip import TextEncoding
 from unclip.pictures import to_images
 from unclip.progress import Progress, Watcher
@@ -47,10 +48,13 @@ def edit(
     shown = [shows_already(pipe, *pair) for pair in zip(requests, canvases, strict=True)]
     plans = [plans_of(pipe, *each) for each in zip(requests, canvases, shown, strict=True)]
     noise, timings = generators([request.seed for request in requests]), {}
-    for _, name, held in rounds(plans, "hole"):
-        places, some = zip(*held, strict=True)
-        batch = [(requests[i], canvases[i], noise[i]) for i in places]
-        paint_holes(pipe, batch, some, in_look(progress, name), timings)
+    # Before anything is painted: the image's own embedding is that of the image.
+    guides = guiding(pipe, requests, canvases, plans, noise, progress, timings) if any(plans) else None
+    for k, name, _ in rounds(plans, "hole"):
+        some = [holed[k] if k < len(holed) else [] for holed in plans]
+        job = Job(pipe, requests[0], canvases, some, guides, noise, in_look(progress, name), timings)
+        outlooks = [views_of(pipe, *each) for each in zip(requests, canvases, some, strict=True)]
+        job.paint({i: job.draw_whole(i, sketch) for i, sketch in job.sketch(outlooks).items()})
     edited = []
     for request, canvas, holed, shows in zip(requests, canvases, plans, shown, strict=True):
         image = canvas.image()
@@ -59,25 +63,11 @@ def edit(
         notes = [] if holed else ["the mask keeps every pixel: the image is unchanged"]
         if shows and any(look.prompt is None for plan in holed for look in plan):
             notes.append(
-                "the image shows what the prompt says, so nothing more was painted; a side's prompt says what is new"
+                "CLIP takes the prompt for what the image shows: nothing more was painted by it; give what is new as a "
+                "side's prompt"
             )
         edited.append((image, score, tuple(notes)))
     return edited, timings
-
-
-def paint_holes(
-    pipe: "Unclip",
-    batch: Sequence[tuple[Request, Canvas, torch.Generator]],
-    plans: Sequence[Sequence[Look]],
-    progress: Progress | None,
-    timings: dict[str, float],
-) -> None:
-    """Paint, on each canvas of a batch, the one hole that its plan is for."""
-    requests, canvases, noise = zip(*batch, strict=True)
-    guides = guiding(pipe, requests, canvases, plans, noise, progress)
-    job = Job(pipe, requests[0], canvases, plans, guides, noise, progress, timings)
-    outlooks = [views_of(pipe, *each) for each in zip(requests, canvases, plans, strict=True)]
-    job.paint({i: job.draw_whole(i, sketch) for i, sketch in job.sketch(outlooks).items()})
 
 
 @dataclass(frozen=True)
@@ -179,30 +169,30 @@ def guiding(
     pipe: "Unclip",
     requests: Sequence[Request],
     canvases: Sequence[Canvas],
-    plans: Sequence[Sequence[Look]],
+    plans: Sequence[Sequence[Sequence[Look]]],
     noise: Sequence[torch.Generator],
     progress: Progress | None,
+    timings: dict[str, float],
 ) -> Guides:
-    """What plans are drawn by. An embedding is the prior's, the image's own, or one between them.
+    """What the plans of all holes are drawn by. An embedding is the prior's, the image's own, or one between them.
 
     Without a prompt it is the image's own; an embedding from a file goes before the prior's. Where nothing more is to
     be painted it is the one that stands for none. The prior draws only for those that need it, so that an image's noise
     does not depend on what else is in the batch.
     """
-    jobs = list(dict.fromkeys((i, look.prompt) for i, plan in enumerate(plans) for look in plan))
-    text = pipe.encode_text([prompt or "" for _, prompt in jobs])
-    negative = pipe.encode_text([requests[i].negative for i, _ in jobs])
-    style = [
-        None if prompt is None else requests[i].keep_style if prompt.strip() or requests[i].embedding else 1.0
-        for i, prompt in jobs
-    ]
+    jobs = list(dict.fromkeys((i, look.prompt) for i, holed in enumerate(plans) for plan in holed for look in plan))
+    style = [share_of_style(requests[i], prompt) for i, prompt in jobs]
+    with timed(timings, "text", pipe.device):
+        text = pipe.encode_text([prompt or "" for _, prompt in jobs])
+        negative = pipe.encode_text([requests[i].negative for i, _ in jobs])
     embed = pipe.decoder.network.projection.null_embed.to(text.embed).expand_as(text.embed).clone()
     asked = [row for row, share in enumerate(style) if share is not None and share < 1]
     if asked:
         part, counter = (TextEncoding(*(value[asked] for value in t)) for t in (text, negative))
         own = [noise[jobs[row][0]] for row in asked]
         files = [requests[jobs[row][0]].embedding for row in asked]
-        embed[asked] = pipe.guide(files, part, counter, own, requests[0], progress)
+        with timed(timings, "prior", pipe.device):
+            embed[asked] = pipe.guide(files, part, counter, own, requests[0], progress)
     copied = [row for row, share in enumerate(style) if share]
     if copied:
         images = pipe.embed_image([original(canvases[jobs[row][0]]) for row in copied])

@@ -12,8 +12,9 @@ from PIL import Image
 from unclip.canvas import open_canvas
 from unclip.editing import edit
 from unclip.errors import RequestError
-from unclip.fields import CANVAS_MODES, FIELDS_OF, PRIOR_FIELDS, THETA, foreign_fields, source_kind
+from unclip.fields import CANVAS_MODES, FIELDS_OF, PRIOR_FIELDS, SIDE_PROMPTS, THETA, foreign_fields, source_kind
 from unclip.latents import draw_latents, open_ends
+from unclip.looks import is_told_what_is_new, shares_of_style
 from unclip.pictures import to_images
 from unclip.progress import Progress
 from unclip.request import Request, Result, size_text
@@ -225,8 +226,8 @@ class Front:
             kinds = {source_kind(source) for source in request.sources}
             imagines, looks = "prompt" in kinds, "picture" in kinds
         elif request.mode == "generate" or request.mode in CANVAS_MODES:
-            share = request.keep_style or 0.0
-            imagines, looks = share < 1 and request.embedding is None, share > 0
+            shares = [0.0] if request.mode == "generate" else shares_of_style(self, request)
+            imagines, looks = min(shares, default=1) < 1 and request.embedding is None, any(shares)
         else:
             imagines, looks = False, True
         if imagines:
@@ -251,10 +252,14 @@ class Front:
             return found
         if request.mode in CANVAS_MODES:
             del found["size"]  # the canvas says
-            guided = request.prompt.strip() or request.embedding is not None
             # A decoder that was not trained with masks must be brought to heed what is known.
             harmonize = 1 if self.decoder.network.knows_masks else 4
-            return {**found, "harmonize": harmonize, "keep_style": 0.0 if guided else 1.0}
+            found["harmonize"] = harmonize
+            if request.prompts or request.embedding is not None:
+                found["keep_style"] = 0.0
+            elif not is_told_what_is_new(self, request):
+                found["keep_style"] = 1.0
+            return found
         if request.inverts:
             # Guidance leads away from what was inverted without: none for a reconstruction, all for new noise.
             share = request.strength or 0.0
@@ -272,7 +277,8 @@ class Front:
     def notes(self, request: Request) -> Iterator[str]:
         """What the user should know of a request: what was cut off, and words the model has never seen."""
         ends = [("source", source) for source in request.sources or () if source_kind(source) == "prompt"]
-        shown = [("prompt", request.prompt), ("from_prompt", request.from_prompt or ""), *ends]
+        named = [(name, getattr(request, name) or "") for name in (*SIDE_PROMPTS, "from_prompt")]
+        shown = [("prompt", request.prompt), *named, *ends]
         for field, prompt in (*shown, ("negative", request.negative)):
             if cut := self.tokenizer.cut(prompt):
                 yield f"the {field} is longer than {self.tokenizer.context_length - 2} tokens; cut off: {cut!r}"

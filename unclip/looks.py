@@ -8,7 +8,7 @@ from PIL import Image
 
 from unclip.canvas import KEEP, Box, Canvas
 from unclip.diffusion.tiling import Tiling
-from unclip.request import Request
+from unclip.request import SIDES, Request
 from unclip.windows import holes, sees_all, views, windows
 
 if TYPE_CHECKING:
@@ -30,34 +30,60 @@ class Look:
 def is_told_what_is_new(pipe: "Unclip", request: Request) -> bool:
     """Whether an outpainting is by a decoder that paints beyond a picture all that it is told, and no more.
 
-    Where an embedding is given, or the image's own is to guide a prompt, it is left to that.
+    Where an embedding is given, or the image's own is to guide, it is left to that.
     """
-    guided = request.embedding is not None or bool(request.keep_style and request.prompt.strip())
-    return request.mode == "outpaint" and pipe.shown_above < 1 and not guided
+    return request.mode == "outpaint" and pipe.shown_above < 1 and request.embedding is None and not request.keep_style
 
 
 def shows_already(pipe: "Unclip", request: Request, canvas: Canvas) -> bool:
-    """Whether such an outpainting's prompt says what the picture shows. CLIP can tell, where it has an image tower."""
+    """Whether CLIP, where it has an image tower, takes such an outpainting's prompt for what the picture shows.
+
+    Of a picture that is no square it looks at both ends and the middle: it was not trained on squeezed ones.
+    """
     if not is_told_what_is_new(pipe, request) or not request.prompt.strip() or pipe.clip.visual is None:
         return False
-    return pipe.score(original(canvas), request.prompt)[0] >= pipe.shown_above
+    image = original(canvas)
+    side = min(image.size)
+    x, y = ((0, (length - side) // 2, length - side) for length in image.size)
+    squares = [image.crop((left, top, left + side, top + side)) for left, top in dict.fromkeys(zip(x, y, strict=True))]
+    return max(pipe.score(squares, request.prompt)) >= pipe.shown_above
 
 
-def plans_of(pipe: "Unclip", request: Request, canvas: Canvas, shown: bool) -> list[list[Look]]:
-    """The windows of each hole of a canvas, each with the prompt of the side that it lies beyond.
+def said(pipe: "Unclip", request: Request, side: str | None, shown: bool = False) -> str | None:
+    """What is painted beyond a side by: its own prompt, or that of the whole; None where nothing more is painted.
 
     shown: the prompt of the whole says what is there already, and so nothing that is to be painted.
     """
+    own = None if side is None else getattr(request, f"{side}_prompt")
+    prompt = request.prompt if own is None else own
+    nothing = shown and own is None or not prompt.strip() and is_told_what_is_new(pipe, request)
+    return None if nothing else prompt
 
-    def look(box: Box) -> Look:
-        side = canvas.side_of(box)
-        own = None if side is None else getattr(request, f"{side}_prompt")
-        prompt = request.prompt if own is None else own
-        nothing = shown and own is None or not prompt.strip() and is_told_what_is_new(pipe, request)
-        return Look(box, None if nothing else prompt)
 
+def share_of_style(request: Request, prompt: str | None) -> float | None:
+    """How much the image's own embedding guides what a resolved request paints by a prompt; None: no embedding does."""
+    if prompt is None:
+        return None
+    return (request.keep_style or 0.0) if prompt.strip() or request.embedding is not None else 1.0
+
+
+def shares_of_style(pipe: "Unclip", request: Request) -> list[float]:
+    """Those of all that a resolved edit may paint, as far as it can be told without its picture."""
+    sides = [side for side in SIDES if request.size is not None or getattr(request, side)] or [None]
+    shares = [share_of_style(request, said(pipe, request, side)) for side in sides]
+    return [share for share in shares if share is not None]
+
+
+def plans_of(pipe: "Unclip", request: Request, canvas: Canvas, shown: bool) -> list[list[Look]]:
+    """The windows of each hole of a canvas, each with the prompt of the side that most of what it paints lies beyond.
+
+    shown: the prompt of the whole says what is there already.
+    """
     size, cells = pipe.sizes[-1][0], pipe.decoder.shape[-1]
-    return [[look(box) for box in windows(canvas, size, cells, hole)] for hole in holes(canvas, size)]
+    return [
+        [Look(box, said(pipe, request, canvas.side_of(box), shown)) for box in windows(canvas, size, cells, hole)]
+        for hole in holes(canvas, size)
+    ]
 
 
 def views_of(pipe: "Unclip", request: Request, canvas: Canvas, plan: Sequence[Look]) -> list[Look]:
@@ -94,6 +120,6 @@ def tiling_of(plan: Sequence[Look], cells: int, rows: Sequence[int]) -> Tiling:
 
 
 def original(canvas: Canvas) -> Image.Image:
-    """The picture that a canvas was opened with."""
+    """The picture that a canvas was opened with, until it is painted in; what is clear in it is white."""
     left, top, right, bottom = canvas.origin
-    return Image.fromarray(canvas.pixels[top:bottom, left:right])
+    return Image.fromarray(canvas.seen((slice(top, bottom), slice(left, right))))

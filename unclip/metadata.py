@@ -68,7 +68,7 @@ def pixel_hash(image: Image.Image) -> str:
 
 
 def image_bytes(image: Image.Image, record: dict[str, Any], format: str = "png") -> bytes:
-    """`image` as a file of a format of FORMATS with `record` in it.
+    """`image` as a file of a format of FORMATS with `record` in it; JPEG has white for what is transparent.
 
     Raises UnclipError for a record that is too long for the format.
     """
@@ -82,6 +82,10 @@ def image_bytes(image: Image.Image, record: dict[str, Any], format: str = "png")
         info.add_text("parameters", parameters(record))  # Pillow writes iTXt where it is not Latin-1
         image.save(buffer, format=kind, pnginfo=info)
     else:
+        if kind == "JPEG" and image.mode == "RGBA":
+            from PIL import Image
+
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         image.save(buffer, format=kind, exif=_exif(record, text), xmp=_xmp(record), **_QUALITY[kind])
     return buffer.getvalue()
 

@@ -1,8 +1,6 @@
 """Unclip: text -> embedding -> pixels."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unclip.checkpoints import Checkpoint, load_checkpoint
-from unclip.device import pick_device, pick_dtype
+from unclip.device import pick_device, pick_dtype, timed
 from unclip.diffusion.noise import generators
 from unclip.diffusion.tiling import Tiling
 from unclip.embedder import Embedder
@@ -300,12 +298,3 @@ def pictures_of(
         return None
     seeds = [generator.initial_seed() for generator in noise]
     return lambda x0: progress.see(stage, to_images(x0), seeds)
-
-
-@contextmanager
-def timed(timings: dict[str, float], name: str, device: torch.device) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    if device.type == "cuda":  # which answers before it has computed
-        torch.cuda.synchronize(device)
-    timings[name] = timings.get(name, 0.0) + time.perf_counter() - start  # an edit passes a stage once a window

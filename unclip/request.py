@@ -16,6 +16,7 @@ from unclip.fields import (
     FILE_FIELDS,
     MASK_MODES,
     MAX_SIDE,
+    SIDE_PROMPTS,
     SIDES,
     THETA,
     foreign_fields,
@@ -133,6 +134,12 @@ class Request:
         return dataclasses.replace(
             self, **{name: value for name, value in defaults.items() if getattr(self, name) is None}
         )
+
+    @property
+    def prompts(self) -> list[str]:
+        """What it says is to be drawn: its prompt, and those of an outpainting's sides, where there are any."""
+        prompts = [self.prompt, *(getattr(self, name) or "" for name in SIDE_PROMPTS)]
+        return [prompt for prompt in prompts if prompt.strip()]
 
     @property
     def inverts(self) -> bool:

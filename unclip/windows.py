@@ -1,7 +1,6 @@
 """Which parts of a canvas a model of a certain size looks at, one after another."""
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +12,8 @@ _MARGIN = 1.1
 _SHRINK = 2  # a window of up to this many times the model's size is shrunk to it rather than cut up
 
 
-def holes(canvas: Canvas, size: int) -> list[np.ndarray]:
-    """What is free of a canvas, `h w` bool each, in parts that a model of `size` pixels can paint one after another.
+def holes(canvas: Canvas, size: int) -> list["Extent"]:
+    """Where a canvas is free, in parts that a model of `size` pixels can paint one after another.
 
     What one window sees as a whole is one part, and so is what is around a picture. Else parts are so far from each
     other that no window of one has anything of another in it: two spots far apart are not one region, with all that is
@@ -23,15 +22,16 @@ def holes(canvas: Canvas, size: int) -> list[np.ndarray]:
     free = canvas.known < KEEP
     if not free.any():
         return []
-    if not _is_whole(canvas) or _extent(free).window(canvas, size) is not None:
-        return [free]
-    parts = list(_pieces(free, max(1, size // 4)))
-    while near := next((pair for pair in combinations(parts, 2) if _meet(*(p.seen(canvas, size) for p in pair))), None):
-        parts = [part for part in parts if part not in near] + [near[0] | near[1]]
-    return [free & part.mask(free.shape) for part in sorted(parts)]
+    whole = Extent.of(free)
+    if not _is_whole(canvas) or whole.window(canvas, size) is not None:
+        return [whole]
+    parts, count = list(_pieces(free, max(1, size // 4))), 0
+    while len(parts) != count:
+        count, parts = len(parts), _joined(parts, [part.seen(canvas, size) for part in parts])
+    return sorted(parts)
 
 
-def windows(canvas: Canvas, size: int, cells: int, hole: np.ndarray | None = None) -> list[Box]:
+def windows(canvas: Canvas, size: int, cells: int, hole: "Extent | None" = None) -> list[Box]:
     """The windows in which a model of `size` pixels paints what is free, or one of its `holes`, in their order.
 
     One window with some context, where the region is small enough to be seen as a whole; else windows of the model's
@@ -39,14 +39,15 @@ def windows(canvas: Canvas, size: int, cells: int, hole: np.ndarray | None = Non
     what is given. Those lie on a grid of so many `cells` a side, that they can be drawn as one picture, for which the
     last may reach out of the canvas by a part of a cell, below and on the right.
     """
-    free = canvas.known < KEEP if hole is None else hole
+    free = canvas.known < KEEP
     if not free.any():
         return []
-    window = _extent(free).window(canvas, size)
-    if window is not None and (_is_whole(canvas) or free.all()):
+    hole = hole or Extent.of(free)
+    window = hole.window(canvas, size)
+    if window is not None and (_is_whole(canvas) or window.side == max(canvas.size)):
         return [window]
     side = min(size, *canvas.size)
-    return list(_growing(free, side, *(_starts(length, side, cells) for length in free.shape)))
+    return list(_growing(free & hole.mask(free.shape), side, *(_starts(length, side, cells) for length in free.shape)))
 
 
 def sees_all(canvas: Canvas, plan: Sequence[Box]) -> bool:
@@ -78,7 +79,7 @@ def views(canvas: Canvas, plan: Sequence[Box], size: int) -> list[Box]:
     return [Box(box.left + left, box.top + top, side) for box in _growing(free, side, tops, lefts)]
 
 
-class _Extent(NamedTuple):
+class Extent(NamedTuple):
     """The rows and columns of some pixels, from the first to one beyond the last."""
 
     top: int
@@ -86,8 +87,11 @@ class _Extent(NamedTuple):
     bottom: int
     right: int
 
-    def __or__(self, other: "_Extent") -> "_Extent":
-        return _Extent(*np.minimum(self, other)[:2].tolist(), *np.maximum(self, other)[2:].tolist())
+    @classmethod
+    def of(cls, chosen: np.ndarray) -> "Extent":
+        """That of what is chosen of `h w` bool."""
+        rows, columns = np.flatnonzero(chosen.any(1)).tolist(), np.flatnonzero(chosen.any(0)).tolist()
+        return cls(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
 
     def window(self, canvas: Canvas, size: int) -> Box | None:
         """The one window that sees it whole with some context, or all of a small canvas; None where there is none."""
@@ -100,30 +104,37 @@ class _Extent(NamedTuple):
         y = min(max(0, (self.top + self.bottom - side) // 2), height - side)
         return Box(x, y, side)
 
-    def seen(self, canvas: Canvas, size: int) -> "_Extent":
+    def seen(self, canvas: Canvas, size: int) -> "Extent":
         """It and what is in any window that has some of it."""
         window = self.window(canvas, size)
         if window is None:
-            return _Extent(self.top - size, self.left - size, self.bottom + size, self.right + size)
-        return _Extent(window.top, window.left, window.top + window.side, window.left + window.side)
+            return Extent(self.top - size, self.left - size, self.bottom + size, self.right + size)
+        return Extent(window.top, window.left, window.top + window.side, window.left + window.side)
 
     def mask(self, shape: tuple[int, ...]) -> np.ndarray:
+        """1 in it, of so many rows and columns, `h w` bool."""
         inside = np.zeros(shape, bool)
         inside[self.top : self.bottom, self.left : self.right] = True
         return inside
 
 
-def _extent(free: np.ndarray) -> _Extent:
-    rows, columns = np.flatnonzero(free.any(1)).tolist(), np.flatnonzero(free.any(0)).tolist()
-    return _Extent(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
+def _joined(parts: Sequence[Extent], seen: Sequence[Extent]) -> list[Extent]:
+    """The parts, those as one that are joined by what is seen around them."""
+    lows, highs = np.array(seen)[:, :2], np.array(seen)[:, 2:]
+    left, joined = np.ones(len(parts), bool), []
+    while left.any():
+        reached, new = np.zeros(len(parts), bool), [int(left.argmax())]
+        while new:
+            reached[new] = True
+            meets = [(np.maximum(lows, lows[i]) < np.minimum(highs, highs[i])).all(1) for i in new]
+            new = np.flatnonzero(np.any(meets, axis=0) & ~reached).tolist()
+        left &= ~reached
+        some = np.array(parts)[reached]
+        joined.append(Extent(*some[:, :2].min(0).tolist(), *some[:, 2:].max(0).tolist()))
+    return joined
 
 
-def _meet(one: _Extent, other: _Extent) -> bool:
-    lows, highs = np.maximum(one, other)[:2], np.minimum(one, other)[2:]
-    return bool((lows < highs).all())
-
-
-def _pieces(free: np.ndarray, cell: int) -> Iterator[_Extent]:
+def _pieces(free: np.ndarray, cell: int) -> Iterator[Extent]:
     """The extents of what is free in cells of so many pixels that touch one another, also at a corner."""
     starts = [range(0, length, cell) for length in free.shape]
     coarse = np.logical_or.reduceat(np.logical_or.reduceat(free, starts[0], axis=0), starts[1], axis=1)
@@ -136,10 +147,12 @@ def _pieces(free: np.ndarray, cell: int) -> Iterator[_Extent]:
             near = left & {(y + down, x + right) for down in (-1, 0, 1) for right in (-1, 0, 1)}
             left -= near
             reached += near
-        (top, first), (bottom, last) = (np.array(piece).min(0), np.array(piece).max(0) + 1)
-        top, first = int(top) * cell, int(first) * cell
-        part = _extent(free[top : bottom * cell, first : last * cell])
-        yield _Extent(part.top + top, part.left + first, part.bottom + top, part.right + first)
+        (top, first), (bottom, last) = (
+            (np.array(piece).min(0) * cell).tolist(),
+            (np.array(piece).max(0) * cell).tolist(),
+        )
+        part = Extent.of(free[top : bottom + cell, first : last + cell])
+        yield Extent(part.top + top, part.left + first, part.bottom + top, part.right + first)
 
 
 def _growing(free: np.ndarray, side: int, tops: list[int], lefts: list[int]) -> Iterator[Box]:

@@ -55,8 +55,12 @@ def test_the_samplers_that_are_asked_for(tiny_model: Path, tmp_path: Path, monke
     names = [f"{sampler}, {count} steps" for sampler in ("unipc", "ddim") for count in (1, 2)]
     assert [row[""] for row in results["prior-steps"]["rows"]] == names
     assert [row[""] for row in results["steps"]["rows"]][:-1] == names
-    assert evaluate(tiny_model, tmp_path, "--n", "2") == 2
-    assert "a report with samplers ['unipc', 'ddim'], not" in capsys.readouterr().err
+    monkeypatch.setattr("unclip.evaluation.settings._right", lambda *_: pytest.fail("measured again"))
+    arguments = "--only", "steps,prior-steps", "--samplers", "ddim", "--n", "2"  # fewer, of the same report
+    assert evaluate(tiny_model, tmp_path, *arguments, "--json") == 0
+    again = json.loads(capsys.readouterr().out)["results"]
+    assert again["steps"]["rows"] == results["steps"]["rows"][2:]
+    assert again["prior-steps"]["rows"] == results["prior-steps"]["rows"][2:]
 
 
 def test_an_interrupt_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -262,14 +262,14 @@ def test_where_more_is_to_be_painted_in_what_is_known_it_is_told(recipe: Recipe,
     images[..., 4:-4, 4:-4] = torch.linspace(-0.2, 0.9, 64)[:, None, None, None]
     generator = seeded()
     torch.rand(2, 64, generator=generator)  # what is left out by chance
-    drawn, known, _ = with_known(images, 0.9, 0.0, 0.0, 0.0, generator)
+    drawn, known, _ = with_known(images, 0.9, 1e-9, 0.0, 0.0, generator)
     given = known.flatten(1).any(1)
     bare = given & is_bare(drawn, known)
     assert given.sum() > 50 and bare.sum() > 6 and not given.all()
 
     def told(**options) -> tuple[Tensor, Tensor]:
         perfect = Perfect(make("decoder", recipe, clip).codec.encode(images))
-        task = make("decoder", recipe, clip, known=0.9, pooled_drop=1.0, **options)
+        task = make("decoder", recipe, clip, known=0.9, moved=1e-9, pooled_drop=1.0, **options)
         task.loss(perfect, images, [CAPTIONS[i % 4] for i in range(64)], seeded())
         tokens, times = perfect.conditioning["token_mask"].sum(1), perfect.conditioning["time_condition"]
         return tokens > tokens.min(), (times != times[bare][:1]).any(1)  # has it a text, has it an embedding

@@ -53,7 +53,9 @@ def outpaint(
     image: Source,
     prompt: Annotated[
         str,
-        typer.Argument(metavar="[PROMPT]", help="What the whole shows; what it shows already is not painted again."),
+        typer.Argument(
+            metavar="[PROMPT]", help="What to paint; the bundled model adds nothing if CLIP finds it there."
+        ),
     ] = "",
     left: Annotated[int | None, typer.Option(help="Pixels to add there.")] = None,
     right: Annotated[int | None, typer.Option(help="Pixels to add there.")] = None,
@@ -93,6 +95,6 @@ def mask_or_prompt(words: list[str]) -> tuple[str | None, str]:
         )
     if len(words) == 2:
         return words[0], words[1]
-    if words and Path(words[0]).suffix and " " not in words[0]:
+    if words and (Path(words[0]).is_file() or Path(words[0]).suffix and " " not in words[0]):
         return words[0], ""
     return None, "".join(words)

@@ -77,7 +77,6 @@ def evaluate(
         "n": n,
         "split": split,
         "seed": seed,
-        "samplers": tried,
         "dtype": dtype,
         "defaults": pipe.defaults(),
         "unclip": __version__,

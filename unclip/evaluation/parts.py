@@ -35,6 +35,7 @@ MEASURES = {
     "steps": Part("Steps of the decoder, at its own size", settings.steps),
 }
 assert tuple(MEASURES) == PARTS
+_SUMMARIES = {"prior-steps", "steps"}  # of what is kept cell by cell, for the samplers that are asked for
 _RATED = {"objects", "best", "steps"}  # by the checker, whose error is told before
 
 
@@ -65,6 +66,9 @@ def run(suite: Suite, parts: Sequence[str]) -> Iterator[tuple[str, dict[str, Any
     """Measure parts, each of which is in the report and on the page before it is handed over: (title, result)."""
     for name in parts:
         part = MEASURES[name]
-        result = suite.report.once(name, lambda part=part: part.measure(suite))
+        if name in _SUMMARIES:
+            result = suite.report.put(name, part.measure(suite))
+        else:
+            result = suite.report.once(name, lambda part=part: part.measure(suite))
         write_page(suite, {key: each.title for key, each in MEASURES.items()})
         yield part.title, result

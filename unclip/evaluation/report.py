@@ -40,6 +40,11 @@ class Report:
             self._write()
         return self.results[key]
 
+    def put(self, key: str, result: Any) -> Any:
+        """The result, which takes the place of what the file had of that key."""
+        self.results.pop(key, None)
+        return self.once(key, lambda: result)
+
     def _held(self) -> dict[str, Any]:
         held = read_json(self.path)
         setup, results = held.get("setup"), held.get("results")

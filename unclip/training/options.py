@@ -28,7 +28,8 @@ class DecoderOptions:
     moved: how many of those with a known part have it on one side, and the picture, in half of them, moved out of the
     frame there, as the windows of an outpainting see it (`windows.random_windows`): for pictures whose border is flat.
     Else a decoder whose objects stand in the middle draws them there again, cut in half by what is known. Windows in
-    which there is nothing more to paint have no text and no embedding, and the others always have a text.
+    which there is nothing more to paint have no text and no embedding, and the others always have a text. With them, of
+    other pictures with a known part too, half of those without more to paint have neither, and the others one or both.
     shown_above: what goes with that into the finished model: from which CLIP similarity on a picture that is widened is
     taken to show already what the prompt names, and nothing more is painted. At 1, the default, never.
     beside: how many of these, where it can be, are known in another picture of the batch instead, one with a border of

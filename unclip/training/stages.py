@@ -176,10 +176,11 @@ class DecoderTask:
             images, options.known, options.moved, options.beside, options.views, generator
         )
         shown, drafted = with_drafts(shown, known, options.drafts, generator)
-        # Where something is known and more is to be painted, that is always told, a window always by the text; where
-        # nothing is told, nothing is. Whether a picture shows already what a prompt names, CLIP tells better than a
-        # decoder (see `shown_above`). A draft tells, too.
-        given, silent, blind = known.flatten(1).any(1), drop_text < options.text_drop, drop_embed < options.embed_drop
+        # A decoder that is trained on windows: where something is known and more is to be painted, that is always told,
+        # a window always by the text; where nothing is told, nothing is. Whether a picture shows already what a prompt
+        # names, CLIP tells better than a decoder (see `shown_above`). A draft tells, too.
+        given = known.flatten(1).any(1) & bool(options.moved)
+        silent, blind = drop_text < options.text_drop, drop_embed < options.embed_drop
         nothing = is_bare(shown, known) & (window | (given | drafted) & (drop_text < 0.5))
         read = self.clip.text if self.network.text_encoder is None else self.clip.tokens
         text = read(leave_out(captions, nothing | silent & ~window & ~(given & blind)))

@@ -8,6 +8,8 @@ from unclip.errors import CheckpointError, DataError, nearest
 from unclip.files import read_json
 
 INDEX = "model_index.json"
+COMPONENTS = "components.safetensors"
+"""The principal components of embeddings, which a checkpoint may have, or get later."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 

@@ -12,7 +12,7 @@ from unclip.diffusion.noise import generators
 from unclip.embedding_files import PROBE, read_components, read_embedding, write_embedding
 from unclip.embeddings import Components
 from unclip.errors import RequestError
-from unclip.fields import source_kind
+from unclip.fields import check_is_prompt, source_kind
 from unclip.pictures import squared, to_square, to_tensor
 from unclip.request import Request
 
@@ -74,9 +74,13 @@ class Embedder:
 
     def save_embedding(self, path: str | Path, source: str | Image.Image, seed: int = 0) -> Path:
         """Write the embedding of a picture, or of what the prior imagines for a prompt, for `Request.embedding`."""
-        if source_kind(source) == "picture":
+        kind = source_kind(source)
+        if kind == "embedding":
+            raise RequestError(f"{source!r} is the name of an embedding; give a picture or a prompt to make one of")
+        if kind == "picture":
             embed = self.embed_image(squared(source, "crop")[0])
         else:
+            check_is_prompt(source)
             self.check_prior()
             request = self.resolve(Request(prompt=source, seed=seed))
             text, negative = self.encode_text([source]), self.encode_text([""])

@@ -12,12 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from unclip.bundled import COMPONENTS
 from unclip.embeddings import Components
 from unclip.errors import CheckpointError, DataError
 from unclip.files import write_atomic
 
 PROBE = "a photograph of a red apple beside a blue car"
-COMPONENTS = "components.safetensors"
 """The file of the principal components in a checkpoint's folder."""
 _AGREE = 0.9999  # cosine of two probes
 

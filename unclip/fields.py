@@ -2,6 +2,7 @@
 
 import math
 import operator
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,12 @@ def source_kind(source: Any) -> str:
     if suffix == EMBEDDING_SUFFIX:
         return "embedding"
     return "picture" if suffix in PICTURE_SUFFIXES else "prompt"
+
+
+def check_is_prompt(text: str) -> None:
+    """Raise RequestError for what is the name of a file, though not of one that is read."""
+    if os.path.isfile(text):
+        raise RequestError(f"{text!r} is a file, and of no format that is read; give a PNG, JPEG or WebP, or a prompt")
 
 
 def parse_size(value: str | int | tuple[int, int] | list[int]) -> tuple[int, int]:

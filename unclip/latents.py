@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unclip.diffusion.noise import generators, randn
 from unclip.embeddings import mix, slerp, text_diff
-from unclip.fields import source_kind
+from unclip.fields import check_is_prompt, source_kind
 from unclip.models.clip import TextEncoding
 from unclip.pictures import squared, to_images, to_tensor
 from unclip.progress import Progress
@@ -94,6 +94,8 @@ def open_ends(pipe: "Unclip", request: Request) -> None:
             squared(source, "crop")
         elif kind == "embedding":
             pipe.read_embedding(source)
+        else:
+            check_is_prompt(source)
 
 
 def embed_of(pipe: "Unclip", request: Request, ends: Tensor) -> Tensor:

@@ -30,6 +30,9 @@ class Painter:
             raise RequestError("prompt is refused; write another one")
         return request.resolved(size=(8, 8), steps=4, sampler="ddim", guidance=1.0)
 
+    def picture_size(self, request: Request) -> tuple[int, int]:
+        return self.resolve(request).size
+
     def check_towers(self, request: Request) -> None:
         """It has all that a request can need."""
 

@@ -191,3 +191,42 @@ def test_no_bytes_break_a_reader(tmp_path, capsys):
     with capsys.disabled():
         print(f" [readers: {tried} inputs tried]", end="")
     assert tried >= 300
+
+
+@pytest.mark.parametrize("text", ['"a cat,1\na dog,2\n', '"a cat,1\n"a dog",2\na fox,3\n'])
+def test_a_quotation_mark_that_is_not_closed_is_told(tmp_path, text):
+    rows = read(tmp_path / "p.csv", f"prompt,seed\na hen,4\n{text}".encode())
+    assert rows[0].fields == {"prompt": "a hen", "seed": 4}
+    assert isinstance(rows[1], BadLine) and "close every quotation mark" in rows[1].problem
+
+
+def test_options_without_a_prompt_and_after_a_tab(tmp_path):
+    vary, cat, dog = read(tmp_path / "p.txt", b"-- --mode vary --image p.png\na cat\t--\t--seed 7\na dog --\n")
+    assert vary.fields == {"mode": "vary", "image": "p.png"}
+    assert cat.fields == {"prompt": "a cat", "seed": 7} and dog.fields == {"prompt": "a dog"}
+
+
+def test_unnamed_columns_of_a_spreadsheet_are_no_two_of_a_name(tmp_path):
+    [row] = read(tmp_path / "p.csv", b"prompt,,seed,\na cat,,3,\n")
+    assert row.fields == {"prompt": "a cat", "seed": 3} and set(row.columns.values()) == {""}
+
+
+@pytest.mark.parametrize(
+    ("data", "format"),
+    [
+        (b"seed,prompt\n1,a cat\n", "csv"),
+        (b"Prompt\tseed\na cat\t1\n", "tsv"),
+        (b"prompt, a cat\n", "csv"),
+        (b"a cat, a dog\n", "txt"),
+    ],
+)
+def test_the_format_of_standard_input_is_told_by_its_first_line(monkeypatch, data, format):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    with prompt_file("-") as file:
+        assert file.format == format
+
+
+def test_standard_input_that_is_closed(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="standard input is closed"), prompt_file("-"):
+        pass

@@ -11,7 +11,7 @@ import pytest
 from tests.batch.painter import Painter, stand_in
 from unclip import metadata
 from unclip.batch.folder import open_folder, run_seed
-from unclip.batch.model import Model
+from unclip.batch.model import Model, revision
 from unclip.batch.names import DEFAULT, NameTemplate
 from unclip.batch.plan import Settings, Task, tasks
 from unclip.batch.run import Output, Totals, grouped, run
@@ -50,7 +50,7 @@ def draw_file(
 ) -> Totals:
     template = NameTemplate.parse(name)
     with prompt_file(str(file)) as prompts, open_folder(out, overwrite=overwrite) as folder:
-        settings = Settings(seed=run_seed(out, 5, MODEL), name=template)
+        settings = Settings(seed=run_seed(out, 5, MODEL)[0], name=template)
         jobs = (job for line in tasks(prompts.rows(), settings) if isinstance(line, Task) for job in line.jobs())
         output = Output(str(file), template, format)
         return run(pipe, MODEL, jobs, folder, output, told or Told(), batch_size=batch_size, **options)
@@ -243,9 +243,30 @@ def test_a_second_run_on_a_folder_is_refused(file, tmp_path):
 
 def test_another_model_needs_another_folder(tmp_path):
     assert run_seed(tmp_path, None, MODEL) == run_seed(tmp_path, None, MODEL)
-    assert run_seed(tmp_path, 3, MODEL) == 3
+    assert run_seed(tmp_path, 3, MODEL) == (3, [])
     with pytest.raises(InputError, match="give another folder"):
         run_seed(tmp_path, 3, Model("painter", "1" * 16, None))
+
+
+def test_another_format_is_told_of_and_components_are_no_other_model(tmp_path):
+    seed, notes = run_seed(tmp_path / "out", None, MODEL, naming={"--format": "png", "--name": "{seed}"})
+    assert notes == []
+    again, notes = run_seed(tmp_path / "out", None, MODEL, naming={"--format": "webp", "--name": "{seed}"})
+    assert again == seed and notes == ["the run before had --format png, which the pictures that are there keep"]
+    (tmp_path / "model_index.json").write_text("{}")
+    before = revision(tmp_path)
+    (tmp_path / "components.safetensors").write_bytes(b"x")
+    assert revision(tmp_path) == before
+
+
+def test_a_picture_whose_name_cannot_be_is_one_failure(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("prompt,kind\na cat,taken\na dog,free\n")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "taken").write_text("a file")
+    totals = draw_file(Painter(), path, out, name="{kind}/{index}")
+    assert (totals.made, totals.failed) == (1, 1) and (out / "free" / "1.png").is_file()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

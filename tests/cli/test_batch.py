@@ -1,5 +1,6 @@
 """`unclip batch`: what it says, how it ends, and that it can be interrupted; what it draws is tested with the batch."""
 
+import dataclasses
 import gzip
 import io
 import json
@@ -7,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -139,7 +141,13 @@ def test_dry_run_says_what_would_be_made_and_leaves_nothing(call, painter):
     call("p.txt", "--quiet")
     code, out, _ = call("p.txt", "--dry-run", "--json")
     [plan] = [json.loads(line) for line in out.splitlines()]
-    assert code == 0 and plan["event"] == "plan" and plan["images"] == 3
+    assert code == 0 and plan["event"] == "plan" and (plan["images"], plan["to_make"], plan["seconds"]) == (3, 0, 0)
+    with Path("p.txt").open("a") as more:
+        more.write("a hen -- -n 3\n")
+    code, out, _ = call("p.txt", "--dry-run", "--json")
+    plan = json.loads(out)
+    assert (plan["images"], plan["to_make"]) == (6, 3)
+    assert "images  6, of which 3 are done\n" in call("p.txt", "--dry-run")[1]
     assert plan["seconds"] == pytest.approx(1.5) and plan["estimate"] == "at the speed of the pictures that are there"
     Path("p.txt").write_text("{a\n")
     assert call("p.txt", "--dry-run")[0] == 1
@@ -245,6 +253,40 @@ def test_a_grid_of_the_files_pictures_in_its_order(call):
     Path("out/grid.png").unlink()
     code, out, _ = call("p.txt", "--grid", "--json")
     assert code == 0 and json.loads(out.splitlines()[-1]) == {"event": "grid", "file": "out/grid.png"}
+
+
+def test_a_grid_takes_the_place_of_its_own_only(call):
+    Path("out").mkdir()
+    Path("out/grid.png").write_bytes(b"a stranger's")
+    assert call("p.txt", "--quiet", "--grid")[0] == 0
+    with Image.open("out/grid-2.png") as grid:
+        size = grid.size
+    Path("p.txt").write_text("a cat\na dog -- -n 2\n" + "a hen\n" * 5)
+    assert call("p.txt", "--quiet", "--grid")[0] == 0
+    with Image.open("out/grid-2.png") as grid:
+        assert grid.size != size
+    assert Path("out/grid.png").read_bytes() == b"a stranger's" and not Path("out/grid-3.png").exists()
+
+
+def test_notes_on_the_run_are_told_whatever_the_pictures_have(capsys, result):
+    progress = BatchProgress(as_json=False, quiet=False)
+    for k in range(9):
+        progress.say(f"checked {k} lines")
+    for k in range(9):
+        progress.image(f"{k}.png", dataclasses.replace(result, notes=(f"of picture {k}",)))
+    progress.note("the disk is small")
+    err = capsys.readouterr().err
+    assert "of picture 4" in err and "of picture 5" not in err and err.count("more notes are in the manifest") == 1
+    assert "note: the disk is small" in err and "checked 8 lines" in err
+
+
+def test_a_pipe_is_read_once(call, tmp_path):
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: Path("pipe").write_text("".join(f"cat {i}\n" for i in range(40))))
+    writer.start()
+    code, out, _ = call("pipe", "--dry-run")
+    writer.join()
+    assert code == 0 and out.startswith("images  40\n")
 
 
 def test_too_large_a_grid_is_refused_before_the_first_image(call, painter):

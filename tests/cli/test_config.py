@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from unclip.cli import main
 from unclip.cli.config import files
@@ -95,3 +96,21 @@ def test_shells_complete_commands(shell):
         told = {**environment, "_UNCLIP_COMPLETE": f"{kind}_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
         done = subprocess.run(program, env=told, capture_output=True, text=True)
         assert done.returncode == 0 and says in done.stdout and not done.stderr
+
+
+def test_what_the_command_line_leaves_no_room_for_is_no_setting_in_force(call, tiny_model, monkeypatch):
+    Image.new("RGB", (16, 16)).save("photo.png")
+    for name, value in {
+        "MODEL": str(tiny_model),
+        "DEVICE": "cpu",
+        "SIZE": "16x16",
+        "FORMAT": "webp",
+        "STEPS": "1",
+    }.items():
+        monkeypatch.setenv(f"UNCLIP_{name}", value)
+    assert call("outpaint", "photo.png", "a cat", "--left", "4", "-o", "x.png")[0] == 0
+    with Image.open("x.png") as image:
+        assert image.size == (20, 16) and image.format == "PNG"
+    monkeypatch.setenv("UNCLIP_STEPZ", "5")
+    assert "UNCLIP_STEPZ is the name of no setting" in call("generate", "a cat", "-o", "out")[2]
+    assert len(list(Path("out").glob("*.webp"))) == 1

@@ -127,10 +127,14 @@ def test_all_of_them_in_a_prompt_file(folder: Path, capsys) -> None:
         (["generate", "--embedding", "photo.png"], "cannot read 'photo.png' as safetensors"),
         (["generate", "a cat", "--image-encoder", "stickers"], "has an image tower of its own"),
         (["embed", "photo.png", "-o", "e.bin"], "must end in .safetensors"),
+        (["embed", "photo.heic", "-o", "e.safetensors"], "'photo.heic' is a file, and of no format that is read"),
+        (["embed", "e.safetensors", "-o", "f.safetensors"], "'e.safetensors' is the name of an embedding"),
+        (["interpolate", "photo.png", "photo.heic"], "'photo.heic' is a file, and of no format"),
         (["embed", " ", "-o", "e.safetensors"], "prompt is empty"),
     ],
 )
 def test_mistakes_are_one_line_and_code_2(folder: Path, arguments: list[str], says: str, capsys) -> None:
+    Path("photo.heic").touch()
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1

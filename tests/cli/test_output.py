@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import io
 import stat
 import sys
@@ -11,7 +12,7 @@ from unclip import metadata
 from unclip.cli.bench import table
 from unclip.cli.output import slug, target
 from unclip.cli.progress import Progress
-from unclip.errors import InputError
+from unclip.errors import InputError, WriteError
 from unclip.files import write_new
 from unclip.request import Request, Result
 
@@ -113,3 +114,13 @@ def test_bench_table():
     assert lines[3].endswith("unknown")
     assert lines[4].split(maxsplit=3)[-1] == "4.50 images/s"
     assert lines[-1].endswith("900 MiB")
+
+
+def test_a_picture_that_finds_no_room_is_one_line_with_the_folder(result: Result, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("unclip.files.os.fsync", full)
+    for place in (target(str(tmp_path / "out"), 2), target(str(tmp_path / "x.png"), 1)):
+        with pytest.raises(WriteError, match=f"cannot write into '{tmp_path}.*No space left on device.*make room"):
+            place.save(result)

@@ -96,11 +96,13 @@ def test_a_record_is_not_trusted(result: Result, tmp_path, capsys, monkeypatch):
         return "x.png"
 
     request = good["request"]
+    frames = {"prompt": "", "mode": "interpolate", "sources": ["a", "b"], "frames": 3, "seed": 1}
     for file, says in [
         (lambda: write(model="/etc"), "give it by --model"),
         (lambda: write(model=["a"]), "give it by --model"),
         (lambda: write(request={**request, "n": 100_000}), "not of one image"),
         (lambda: write(request={**request, "seed": None}), "not of one image"),
+        (lambda: write(request=frames), "not of one image"),
         (lambda: write(request={**request, "steps": 10**9}), "steps must be"),
         (lambda: write(request={**request, "shell": "rm"}), "'shell' is not a field"),
     ]:

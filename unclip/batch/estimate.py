@@ -71,7 +71,7 @@ def size_counts(amount: Amount, model: Model) -> dict[str, int]:
 
 
 def largest(amount: Amount, model: Model) -> tuple[int, int] | None:
-    """The smallest (width, height) that every image fits into; None where only the model itself can tell."""
+    """The smallest (width, height) that every image fits into; None where only the model or a picture can tell."""
     sizes = [size or _largest(model) for size in amount.sizes]
     if not sizes or None in sizes:
         return None

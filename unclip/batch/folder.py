@@ -2,7 +2,7 @@
 
     manifest.jsonl   a line an image, on the disk before its picture is
     errors.jsonl     a line each line or image that failed in the last run
-    .unclip/         the lock, the run's seed and model, and files that are being written
+    .unclip/         the lock, the run's seed, model and names, its grid's name, and files that are being written
 
 A picture is done when the manifest has it and a file of that length is there. So a run may be killed at any moment:
 the next one drops the lines without a picture, and draws those anew.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import platform
@@ -19,7 +20,7 @@ import secrets
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ from typing import Any
 from unclip import __version__
 from unclip.batch.model import Model
 from unclip.errors import InputError, WriteError
-from unclip.files import check_writable, write_atomic
+from unclip.files import check_writable, write_atomic, write_json, write_new
 
-MANIFEST, ERRORS, PRIVATE = "manifest.jsonl", "errors.jsonl", ".unclip"
+MANIFEST, ERRORS, PRIVATE, GRID = "manifest.jsonl", "errors.jsonl", ".unclip", "grid.json"
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,11 @@ class Folder:
         """How many images the folder had when it was opened."""
         return len(self._done)
 
-    def add(self, pictures: Sequence[Picture]) -> list[Path]:
+    def add(self, pictures: Sequence[Picture]) -> list[Path | OSError]:
         """Record pictures, then write them. A name that is taken becomes name-2, name-3, ...
 
-        Raises OSError where the system refuses; what was not written then is drawn again by the next run.
+        A picture whose own name is what the system refuses, as one in a folder that is a file, comes back as the error.
+        Raises OSError where it refuses all; what was not written then is drawn again by the next run.
         """
         taken: set[str] = set()
         named = [(picture, self._free(picture.name, taken)) for picture in pictures]
@@ -76,23 +78,40 @@ class Folder:
             )
             for picture, name in named
         ]
-        self._manifest.write("".join(f"{line}\n" for line in lines).encode())
-        self._manifest.flush()
+        told = "".join(f"{line}\n" for line in lines).encode()
+        if self._manifest.write(told) < len(told):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(self._manifest.fileno())
-        paths = []
+        paths: list[Path | OSError] = []
         for picture, name in named:
             path = self.path / name
-            write_atomic(path, picture.data, overwrite=self._overwrite, scratch=self._scratch)
+            try:
+                write_atomic(path, picture.data, overwrite=self._overwrite, scratch=self._scratch)
+            except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+                paths.append(error)
+                continue
             self._remember(name)
             paths.append(path)
         return paths
 
+    def put_grid(self, name: str, data: bytes) -> Path:
+        """Write the sheet of a run: over that of an earlier run of this folder, and over nothing else."""
+        path = grid_of(self.path)
+        if path is None:
+            path = write_new(self.path / name, data)
+        else:
+            write_atomic(path, data)
+        write_json(self.path / PRIVATE / GRID, {"file": path.name, "bytes": len(data)})
+        return path
+
     def error(self, fields: dict[str, Any]) -> None:
-        """Add a line to errors.jsonl."""
-        if self._errors is None:
-            self._errors = (self.path / ERRORS).open("wb")
-        self._errors.write(json.dumps(fields).encode() + b"\n")
-        self._errors.flush()
+        """Add a line to errors.jsonl. Raises WriteError where there is no room for it."""
+        try:
+            if self._errors is None:
+                self._errors = (self.path / ERRORS).open("wb", buffering=0)
+            self._errors.write(json.dumps(fields).encode() + b"\n")
+        except OSError as error:
+            raise disk_full(error, self.path) from error
 
     def _free(self, name: str, taken: set[str]) -> str:
         """`name`, or the first of name-2, name-3, ... that no file and none of `taken` has; added to `taken`."""
@@ -139,7 +158,7 @@ class Folder:
             else:
                 kept.unlink()
         self._done = array("Q", sorted(keys))
-        self._manifest = path.open("ab")
+        self._manifest = path.open("ab", buffering=0)  # what finds no room is not tried again when it is closed
 
     def _confirmed(self, line: bytes) -> dict[str, Any] | None:
         """A line of the manifest, if it is whole and its picture is there."""
@@ -155,6 +174,25 @@ class Folder:
         for file in (self._manifest, self._errors):
             if file is not None:
                 file.close()
+
+
+def look_into(path: str | Path) -> Folder:
+    """A folder to ask what is done in it: it is not locked, and nothing is written."""
+    folder = Folder(Path(path), overwrite=False)
+    with contextlib.suppress(OSError), (folder.path / MANIFEST).open("rb") as manifest:
+        entries = [folder._confirmed(line) for line in manifest]
+        folder._done = array("Q", sorted(int(entry["key"], 16) for entry in entries if entry is not None))
+    return folder
+
+
+def grid_of(path: str | Path) -> Path | None:
+    """The sheet that an earlier run of a folder wrote, if it is still there as it was."""
+    try:
+        told = json.loads((Path(path) / PRIVATE / GRID).read_bytes())
+        found = Path(path) / Path(told["file"]).name
+        return found if found.stat().st_size == told["bytes"] else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 @contextlib.contextmanager
@@ -191,10 +229,14 @@ def open_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Folder
         lock.release()
 
 
-def run_seed(path: str | Path, given: int | None, model: Model, *, write: bool = True) -> int:
+def run_seed(
+    path: str | Path, given: int | None, model: Model, *, write: bool = True, naming: Mapping[str, str] | None = None
+) -> tuple[int, list[str]]:
     """The seed of a run: `given`, or the one that the folder's earlier runs had, or a new one, which is recorded.
 
-    Raises InputError where the folder holds the pictures of another model, or another revision of it.
+    naming: how pictures are named and written, such as {"--format": "png"}. Also what to tell of that: pictures that
+    are there are not made again in another format. Raises InputError where the folder holds the pictures of another
+    model, or another revision of it.
     """
     record = Path(path) / PRIVATE / "run.json"
     try:
@@ -207,20 +249,26 @@ def run_seed(path: str | Path, given: int | None, model: Model, *, write: bool =
     if known is None:
         seed = secrets.randbelow(2**32) if given is None else given
         if write:
-            state = {"seed": seed, **dataclasses.asdict(model), "version": __version__}
+            state = {"seed": seed, **dataclasses.asdict(model), "version": __version__, **(naming or {})}
             state["model"] = state.pop("name")
             write_atomic(record, (json.dumps(state) + "\n").encode())
-        return seed
+        return seed, []
     if (name, revision) != (model.name, model.revision):
         theirs, ours = f"{name} ({revision})", f"{model.name} ({model.revision})"
         raise InputError(f"{str(path)!r} holds pictures by {theirs}, not by {ours}; give another folder")
-    return seed if given is None else given
+    notes = [
+        f"the run before had {option} {known[option]}, which the pictures that are there keep"
+        for option, value in (naming or {}).items()
+        if known.get(option, value) != value
+    ]
+    return seed if given is None else given, notes
 
 
 def disk_full(error: OSError, folder: Path) -> WriteError:
     """An error of the system while a picture was written, as one line."""
     reason = error.strerror or str(error)
-    return WriteError(f"cannot write into {str(folder)!r} ({reason}); make room, and run the same command again")
+    fix = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "see to that"
+    return WriteError(f"cannot write into {str(folder)!r} ({reason}); {fix}, and run the same command again")
 
 
 def _owner(path: Path) -> str:

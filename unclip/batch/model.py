@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from unclip.bundled import INDEX, find_checkpoint
+from unclip.bundled import COMPONENTS, INDEX, find_checkpoint
 from unclip.files import read_json
 from unclip.request import parse_size
 
@@ -42,6 +42,7 @@ def revision(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     files = [path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors") and path.is_file()]
+    files = [path for path in files if path.name != COMPONENTS]  # which `models components` may add at any time
     for path in sorted(files):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())

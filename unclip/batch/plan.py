@@ -15,7 +15,7 @@ from unclip.batch import wildcards
 from unclip.batch.names import NameTemplate, title
 from unclip.batch.rows import BadLine, Row
 from unclip.errors import RequestError
-from unclip.fields import CANVAS_MODES, FILE_FIELDS, MODES, foreign_fields, source_kind
+from unclip.fields import CANVAS_MODES, FILE_FIELDS, MODES, SIDES, foreign_fields, source_kind
 from unclip.request import Request, size_text
 
 
@@ -139,7 +139,10 @@ def _checked(row: Row, settings: Settings) -> Task:
     fields = {**settings.defaults, **row.fields}
     mode = fields.get("mode", "generate")
     if mode in MODES:  # a default for all lines is none for those of a mode without such a field
-        fields = {name: fields[name] for name in fields if name in row.fields or name not in foreign_fields(mode)}
+        foreign = set(foreign_fields(mode))
+        if mode == "inpaint" or mode == "outpaint" and row.fields.keys() & {*SIDES}:
+            foreign.add("size")  # the picture and the margins say
+        fields = {name: fields[name] for name in fields if name in row.fields or name not in foreign}
     if mode == "edit":  # an edit goes to a prompt or to an embedding: the line's own, where a default says the other
         prompts = {"prompt", "from_prompt"}
         others = {"embedding"} if prompts & row.fields.keys() else prompts if "embedding" in row.fields else set()

@@ -10,6 +10,7 @@ import argparse
 import csv
 import functools
 import json
+import math
 import re
 import shlex
 from collections.abc import Iterable, Iterator
@@ -116,16 +117,17 @@ def text(lines: Lines) -> Iterator[Found]:
 
 def _prompt_and_options(text: str) -> dict[str, Any] | Exception:
     """`a cat -- --seed 7` -> fields; `\\#` at the start and `\\--` between blanks stand for themselves."""
-    prompt, mark, options = text.partition(" -- ")
+    prompt, *rest = re.split(r"(?:^|\s)--(?=\s|$)", text, maxsplit=1)
+    mark, options = bool(rest), "".join(rest)
     prompt = re.sub(r"(?<!\S)\\--(?!\S)", "--", prompt.strip().removeprefix("\\") if text[:2] == "\\#" else prompt)
     try:
         if not mark:
             return {"prompt": prompt}
-        if not options.lstrip().startswith("-"):
+        if options.strip() and not options.lstrip().startswith("-"):
             return RequestError(
                 f"options begin with -, not {options.strip()[:40]!r}; in a prompt write \\-- for a lone --"
             )
-        return {"prompt": prompt, **parse_options(shlex.split(options))}
+        return {**({"prompt": prompt} if prompt else {}), **parse_options(shlex.split(options))}
     except RequestError as error:
         return error
     except ValueError as error:  # of shlex
@@ -133,7 +135,7 @@ def _prompt_and_options(text: str) -> dict[str, Any] | Exception:
 
 
 def csv_rows(lines: Lines) -> Iterator[Found]:
-    reader = csv.reader(lines)
+    reader = csv.reader(lines, strict=True)  # else a mark that is not closed takes in all lines that follow
     yield from _table(_csv_records(reader, lines))
 
 
@@ -186,6 +188,7 @@ def _table(records: Iterable[tuple[int, list[str] | Exception]]) -> Iterator[Fou
 def _header(names: list[str]) -> list[str]:
     known = {name: re.sub(r"[\s-]+", "_", name.strip().lower()) for name in names}
     header = [known[name] if known[name] in FIELDS else name.strip() for name in names]
+    header = [name or f"column {place}" for place, name in enumerate(header, start=1)]  # as spreadsheets leave behind
     if "prompt" not in header:
         semicolons = any(";" in name for name in names)
         fix = "separate the columns with commas" if semicolons else "name the column of the prompts so"
@@ -233,7 +236,7 @@ def parquet(path: Path, name: str) -> Iterator[Found]:
 
 def _plain(value: Any) -> Any:
     """A cell as a JSON value."""
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 

@@ -101,17 +101,21 @@ def run(
                     totals.failed += 1
                     continue
                 try:
-                    pictures.append((outcome, picture(job, outcome, model, output)))
+                    pictures.append((job, outcome, picture(job, outcome, model, output)))
                 except Exception as error:  # too long a record for this format, say
                     _failed(folder, report, output.source, job, error)
                     totals.failed += 1
             try:
-                paths = folder.add([p for _, p in pictures])
+                paths = folder.add([written for _, _, written in pictures])
             except OSError as error:
                 raise disk_full(error, folder.path) from error
-            for (result, _), path in zip(pictures, paths, strict=True):
+            for (job, result, _), path in zip(pictures, paths, strict=True):
+                if isinstance(path, OSError):
+                    _failed(folder, report, output.source, job, path)
+                    totals.failed += 1
+                    continue
                 report.image(str(path), result)
-            totals.made += len(pictures)
+                totals.made += 1
     return totals
 
 

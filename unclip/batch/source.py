@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import gzip
 import re
+import shutil
 import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,7 +31,7 @@ class PromptFile:
     """A prompt file that can be read more than once.
 
     name      as the user gave it; "-" for standard input
-    path      where it lies; of standard input, the copy
+    path      where it lies; of standard input and of a pipe, the copy
     format    one of FORMATS
     """
 
@@ -41,7 +42,7 @@ class PromptFile:
     @property
     def folder(self) -> Path:
         """What the paths in the file are relative to."""
-        return Path() if self.name == "-" else self.path.parent
+        return Path() if self.name == "-" else Path(self.name).parent
 
     def rows(self) -> Iterator[Row | BadLine]:
         """The records of the file in order. Raises InputError for a file that is damaged as a whole."""
@@ -75,29 +76,35 @@ class PromptFile:
 
 @contextmanager
 def prompt_file(name: str, format: str | None = None) -> Iterator[PromptFile]:
-    """Open `name`, a file or "-"; standard input is copied to a temporary file that lasts as long as the context.
+    """Open `name`, a file or "-". What can be read but once, as standard input, is copied to a temporary file, which
+    lasts as long as the context.
 
     `format` is told by the suffix (.gz aside) where it is None; standard input is JSONL where it begins with an
-    object, else text. Raises InputError.
+    object, CSV or TSV where its first line names a column "prompt", else text. Raises InputError.
     """
     if format is not None and format not in FORMATS:
         raise InputError(f"--input-format {format!r} is unknown; choose from {', '.join(FORMATS)}")
-    if name != "-":
-        path = Path(name)
+    path = Path(name)
+    with tempfile.TemporaryDirectory(prefix="unclip-") as folder:
+        copy = Path(folder) / "copy"
         try:
-            with path.open("rb") as stream:
-                stream.read(1)
+            if name == "-" and sys.stdin is None:
+                raise InputError("standard input is closed; give a prompt file")
+            with nullcontext(sys.stdin.buffer) if name == "-" else path.open("rb") as stream:
+                is_copied = name == "-" or not path.is_file()  # a pipe
+                if is_copied:
+                    with copy.open("wb") as written:
+                        shutil.copyfileobj(stream, written, 1 << 20)
+                else:
+                    stream.read(1)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(f"cannot read {name!r} ({reason}); give a prompt file, or - for standard input") from None
-        yield PromptFile(name, path, format or _told_by_suffix(path))
-        return
-    with tempfile.TemporaryDirectory(prefix="unclip-") as folder:
-        path = Path(folder) / "stdin"
-        with path.open("wb") as copy:
-            while block := sys.stdin.buffer.read(1 << 20):
-                copy.write(block)
-        yield PromptFile(name, path, format or _told_by_content(path))
+        if not is_copied:
+            yield PromptFile(name, path, format or _told_by_suffix(path))
+            return
+        known = path.suffix and name != "-"
+        yield PromptFile(name, copy, format or (_told_by_suffix(path) if known else _told_by_content(copy)))
 
 
 def _open(path: Path) -> BinaryIO:
@@ -130,4 +137,8 @@ def _told_by_content(path: Path) -> str:
             start = stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     except (OSError, EOFError, zlib.error):
         start = b""
-    return "jsonl" if re.match(rb'\{\s*["}]', start) else "txt"
+    if re.match(rb'\{\s*["}]', start):
+        return "jsonl"
+    cells = [re.split(rb"[\r\n]", start)[0].split(mark) for mark in (b",", b"\t")]
+    named = [b"prompt" in [cell.strip(b' "').lower() for cell in some] and len(some) > 1 for some in cells]
+    return "csv" if named[0] else "tsv" if named[1] else "txt"

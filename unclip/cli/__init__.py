@@ -19,7 +19,8 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         args, sources = with_settings(app, sys.argv[1:] if args is None else args)
         code = app(args, prog_name="unclip", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may have been closed
+            sys.stdout.flush()
     except SystemExit as ending:
         code = ending.code
     except BrokenPipeError:  # the reader of our output went away (`| head`)

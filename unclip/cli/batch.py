@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unclip import metadata
-from unclip.batch.folder import open_folder, run_seed
+from unclip.batch.folder import grid_of, open_folder, run_seed
 from unclip.batch.model import identify
 from unclip.batch.names import DEFAULT, NameTemplate
 from unclip.batch.plan import Settings
@@ -16,8 +16,9 @@ from unclip.batch.run import Output
 from unclip.batch.source import FORMATS, prompt_file
 from unclip.cli import options
 from unclip.cli.progress import BatchProgress
-from unclip.cli.session import GRID, Grid, Session
+from unclip.cli.session import Grid, Session
 from unclip.errors import InputError
+from unclip.fields import MODES, foreign_fields
 from unclip.names import check_device, check_dtype, check_memory
 from unclip.request import Request
 
@@ -123,11 +124,13 @@ def batch(
             preview=preview,
         )
         if dry_run:
-            plan = settings(run_seed(out, seed, identity, write=False), prompts.folder)
+            plan = settings(run_seed(out, seed, identity, write=False)[0], prompts.folder)
             raise typer.Exit(session.dry_run(plan, Path(out)))
         with open_folder(out, overwrite=overwrite) as folder:
-            drawn = run_seed(out, seed, identity)
-            progress.note(f"seed {drawn}")
+            naming = {"--name": name, "--format": image_format, "--dtype": dtype}
+            drawn, notes = run_seed(out, seed, identity, naming=naming)
+            for note in (f"seed {drawn}", *notes):
+                progress.note(note)
 
             def load() -> "Unclip":
                 from unclip.pipeline import Unclip  # torch: only once all that can be known is known to be right
@@ -138,7 +141,7 @@ def batch(
 
             code = session.run(settings(drawn, prompts.folder), folder, load, batch_size)
     if open_result and code != 130:
-        options.show_result(Path(out) / GRID if grid and (Path(out) / GRID).is_file() else Path(out))
+        options.show_result((grid_of(out) if grid else None) or Path(out))
     raise typer.Exit(code)
 
 
@@ -152,11 +155,17 @@ def checked_defaults(given: dict[str, Any], more: list[str]) -> dict[str, Any]:
             raise InputError(f"--set {assignment!r}: write FIELD=VALUE, such as prior_best_of=4")
         if field in ("prompt", "seed", "id"):
             raise InputError(f"--set {field}: each line has its own; put it into the file")
-        if field in fields:
+        if given.get(field) is not None:
             raise InputError(f"--set {field}: it is given twice; keep one of them")
         fields[field] = typed(field, value)
-    if fields.get("mode") is None:
-        Request.from_dict({"prompt": "x", **{name: value for name, value in fields.items() if name in FIELDS}})
+    mode = fields.get("mode")
+    if mode is None:  # lines may have modes of their own, for which fields that generate has not are meant
+        own = {
+            name: value for name, value in fields.items() if name in FIELDS and name not in foreign_fields("generate")
+        }
+        Request.from_dict({"prompt": "x", **own})
+    elif mode not in MODES:
+        Request(prompt="x", mode=mode)  # which says what there is
     unknown = [name for name in fields if name not in FIELDS]
     if unknown:
         Request.from_dict({"prompt": "x", unknown[0]: None})  # which says what was meant

@@ -17,6 +17,8 @@ import typer
 
 from unclip.cli import options
 from unclip.errors import InputError, nearest
+from unclip.fields import SIDES
+from unclip.metadata import FORMATS
 
 FILE = "unclip.toml"
 PREFIX = "UNCLIP_"
@@ -63,10 +65,14 @@ def with_settings(root: Any, args: Sequence[str]) -> tuple[list[str], dict[str, 
     commands = picture_commands(typer.main.get_command(root))
     if not args or args[0] not in commands:
         return args, {}
+    for name in ignored(commands):
+        print(f"unclip: note: {name} is the name of no setting", file=sys.stderr)
     known = commands[args[0]]
     chosen = {s.name: s for s in settings(commands) if s.command in (None, args[0]) and s.name in known}  # the last
     extra, sources = [], {}
     for name, setting in chosen.items():
+        if _is_overruled(name, args[1:]):
+            continue
         words = _as_arguments(known[name], setting.value)
         if words:
             sources[_option(known[name])] = setting.source
@@ -169,6 +175,17 @@ def _as_arguments(param: Any, value: Any) -> list[str]:
     for one in value if isinstance(value, list) else [value]:
         words += [f"{_option(param)}={one}"] if _option(param).startswith("--") else [_option(param), str(one)]
     return words
+
+
+def _is_overruled(name: str, words: Sequence[str]) -> bool:
+    """Whether what is given on the command line leaves no room for a setting of another name."""
+    if name == "size":  # margins say it
+        return any(word.partition("=")[0] in [f"--{side}" for side in SIDES] for word in words)
+    if name == "format":  # the suffix of one file says it
+        outs = [after for word, after in zip(words, words[1:], strict=False) if word in ("-o", "--out")]
+        outs += [word.partition("=")[2] for word in words if word.startswith("--out=")]
+        return any(Path(out).suffix.lower().removeprefix(".") in FORMATS for out in outs)
+    return False
 
 
 def _is_setting(param: Any) -> bool:

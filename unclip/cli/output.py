@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from unclip.batch.folder import disk_full
 from unclip.batch.names import slug, title
 from unclip.errors import InputError
 from unclip.files import check_writable, write_atomic, write_new
@@ -28,12 +29,13 @@ class Target:
         return self.path.with_name(f"{self.path.stem}-previews") if self.is_file else self.path / "previews"
 
     def save(self, result: Result) -> Path:
-        """Write a result, whole or not at all, and return its path."""
+        """Write a result, whole or not at all, and return its path. Raises WriteError where that cannot be."""
         data = result.to_bytes(self.format)
-        if self.is_file:
-            return write_atomic(self.path, data)
         name = f"{slug(title(result.request))}-{result.seed}{step(result.request)}.{self.format}"
-        return write_new(self.path / name, data)
+        try:
+            return write_atomic(self.path, data) if self.is_file else write_new(self.path / name, data)
+        except OSError as error:
+            raise disk_full(error, self.path.parent if self.is_file else self.path) from error
 
 
 def target(out: str, images: int, format: str | None = None) -> Target:

@@ -117,7 +117,8 @@ class BatchProgress:
         self._task: Any = None
         self._total = self._made = self._failed = 0
         self._began = self._told = 0.0
-        self._notes: set[str] = set()
+        self._notes: set[str] = set()  # of images
+        self._told_once: set[str] = set()  # of the run
 
     # ---- before anything is drawn
 
@@ -168,7 +169,7 @@ class BatchProgress:
         elif self._bar is None or not sys.stdout.isatty():
             print(f"{file}  seed {result.seed}", flush=True)
         for note in result.notes:
-            self.note(note)
+            self._note_of_an_image(note)
         self._advance()
 
     def failure(self, job: Job, problem: str) -> None:
@@ -180,7 +181,18 @@ class BatchProgress:
         self._advance()
 
     def note(self, text: str) -> None:
-        """A note, once; after so many that they tell nothing any more only where to find them."""
+        """A note on the run, once."""
+        if not self._quiet and text not in self._told_once:
+            self._told_once.add(text)
+            self._line(f"note: {text}")
+
+    def say(self, text: str) -> None:
+        """What is going on now."""
+        if not self._quiet:
+            self._line(text)
+
+    def _note_of_an_image(self, text: str) -> None:
+        """The same, once; after so many that they tell nothing any more only where to find them."""
         if self._quiet or text in self._notes or len(self._notes) > MAX_NOTES:
             return
         full = len(self._notes) == MAX_NOTES

@@ -68,7 +68,7 @@ def recorded_request(record: dict, image: str) -> Request:
         request = Request.from_dict(record.get("request"))
     except RequestError as error:
         raise DataError(f"{image!r} holds a record whose request cannot be drawn: {error}") from None
-    if request.n != 1 or request.seed is None:
+    if request.count != 1 or request.seed is None:
         raise DataError(f"{image!r} holds a record that is not of one image with a seed; it is damaged")
     return request
 

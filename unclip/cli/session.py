@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unclip.batch.estimate import Amount, largest, measure, size_counts, spoken_bytes
-from unclip.batch.folder import ERRORS, MANIFEST, Folder
+from unclip.batch.folder import ERRORS, MANIFEST, Folder, disk_full, look_into
 from unclip.batch.model import Model
 from unclip.batch.plan import Job, Settings, Task, tasks
 from unclip.batch.rows import BadLine
@@ -19,13 +19,12 @@ from unclip.batch.source import PromptFile
 from unclip.cli.interrupt import StopOnInterrupt
 from unclip.cli.progress import BatchProgress, Previews
 from unclip.errors import InputError
-from unclip.files import write_atomic
+from unclip.request import Request
 from unclip.sheet import layout, sheet, size_of
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
 
-GRID = "grid.png"
 _SHOWN = 20  # bad lines; errors.jsonl has all of them
 
 
@@ -50,7 +49,7 @@ class Session:
 
     def dry_run(self, plan: Settings, out: Path) -> int:
         """Check every line and say what `run` would make; nothing is written."""
-        amount, bad = self._check(plan, None)
+        amount, bad = self._check(plan, None, look_into(out))
         self._check_grid(amount, largest(amount, self.model))
         seconds, size, source = measure(amount, self.model, out, self.output.format)
         self.progress.plan(amount, seconds, size, source, bad, size_counts(amount, self.model))
@@ -58,7 +57,7 @@ class Session:
 
     def run(self, plan: Settings, folder: Folder, load: Callable[[], "Unclip"], batch_size: int) -> int:
         """Draw what the folder does not have yet. Raises InputError before the first image, for instance if strict."""
-        amount, bad = self._check(plan, folder)
+        amount, bad = self._check(plan, folder, folder)
         self._refuse_if_strict(bad, folder)
         self._check_grid(amount, largest(amount, self.model))
         totals = Totals(skipped=amount.done)
@@ -78,21 +77,24 @@ class Session:
             self._write_grid(plan, folder)
         return 1 if bad or totals.failed else 0
 
-    def _check(self, plan: Settings, folder: Folder | None) -> tuple[Amount, int]:
-        """Check every line without the model; tell the bad ones. -> (what the good ones ask for, number of bad ones)"""
+    def _check(self, plan: Settings, folder: Folder | None, before: Folder) -> tuple[Amount, int]:
+        """Check every line without the model; tell the bad ones. -> (what the good ones ask for, number of bad ones)
+
+        folder: where the bad ones are recorded; before: where what is done is known.
+        """
         amount, bad = Amount(), 0
         last = time.monotonic()
         for count, line in enumerate(tasks(self.prompts.rows(), plan)):
             if time.monotonic() - last > 10:
-                self.progress.note(f"checked {count:,} lines")
+                self.progress.say(f"checked {count:,} lines")
                 last = time.monotonic()
             if isinstance(line, BadLine):
                 self._report(line, folder, bad)
                 bad += 1
                 continue
             amount.add(line.request, line.count)
-            if folder is not None and folder.done:
-                amount.done += sum(folder.is_done(job.key) for job in line.jobs())
+            if before.done:
+                amount.done += sum(before.is_done(job.key) for job in line.jobs())
         if bad > _SHOWN and not self.progress.as_json:
             where = f"; all are in {folder.path / ERRORS}" if folder else ""
             print(f"unclip: error: {bad - _SHOWN} more bad lines{where}", file=sys.stderr)
@@ -108,7 +110,7 @@ class Session:
             if isinstance(line, BadLine):
                 self._report(line, folder, bad + refused)
                 refused += 1
-            elif self.grid is not None and (size := pipe.resolve(line.request).size):
+            elif self.grid is not None and (size := _size(pipe, line.request)):
                 largest_of = max(largest_of[0], size[0]), max(largest_of[1], size[1])
         self._check_grid(amount, largest_of)
         return refused
@@ -170,9 +172,19 @@ class Session:
         pictures = [(path, label) for _, path, label in sorted(found)]
         sizes = [size_of(path) for path, _ in pictures]
         cell = max(width for width, _ in sizes), max(height for _, height in sizes)
-        path = folder.path / GRID
-        write_atomic(path, sheet(pictures, layout(len(pictures), cell, self.grid.labels)))
-        self.progress.grid(path)
+        made = sheet(pictures, layout(len(pictures), cell, self.grid.labels))
+        try:
+            self.progress.grid(folder.put_grid("grid.png", made))
+        except OSError as error:
+            raise disk_full(error, folder.path) from error
+
+
+def _size(pipe: "Unclip", request: Request) -> tuple[int, int] | None:
+    """(width, height) of what a request makes; None of what cannot be read, which is told when its turn comes."""
+    try:
+        return pipe.picture_size(request)
+    except InputError:
+        return None
 
 
 def _resolved(prompts: PromptFile, plan: Settings, pipe: "Unclip") -> Iterator[Task | BadLine]:

@@ -1,11 +1,12 @@
 """Which folder a model's name stands for."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from unclip import bundled
-from unclip.bundled import find_checkpoint
+from unclip.bundled import find_checkpoint, missing_parts
 from unclip.errors import CheckpointError
 
 
@@ -46,3 +47,21 @@ def test_an_unknown_model_lists_the_known_ones(model: Path, monkeypatch: pytest.
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     assert failure(tmp_path) == f"{tmp_path} has no model_index.json: give the folder that holds it"
+
+
+def test_shards_without_their_index_and_words_of_a_tokenizer_are_missing(model: Path) -> None:
+    index = {"prior": ["diffusers", "PriorTransformer"], "tokenizer": ["transformers", "CLIPTokenizer"]}
+    (model / "model_index.json").write_text(json.dumps(index))
+    for name in ("prior/config.json", "tokenizer/tokenizer_config.json"):
+        (model / name).parent.mkdir()
+        (model / name).write_text("{}")
+    shard = model / "prior" / "diffusion_pytorch_model-00001-of-00002.safetensors"
+    shard.touch()
+    assert missing_parts(model) == ["prior/diffusion_pytorch_model.safetensors.index.json", "tokenizer/vocab.json"]
+    other = shard.with_name("diffusion_pytorch_model-00002-of-00002.safetensors")
+    weights = {"weight_map": {"a": shard.name, "b": other.name}}
+    (model / "prior" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(weights))
+    (model / "tokenizer" / "tokenizer.json").touch()
+    assert missing_parts(model) == [f"prior/{other.name}"]
+    other.touch()
+    assert missing_parts(model) == []

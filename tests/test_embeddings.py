@@ -1,8 +1,10 @@
 import math
 
+import pytest
 import torch
 
 from unclip.embeddings import mix, principal_components, slerp, text_diff
+from unclip.errors import RequestError
 
 A = torch.tensor([[3.0, 0.0, 0.0]])
 B = torch.tensor([[0.0, 1.0, 0.0]])
@@ -106,3 +108,10 @@ def test_more_components_come_closer_and_all_of_them_are_the_embedding() -> None
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 1e-4 < errors[-2]
     torch.testing.assert_close(found.project(data, 0), data.mean(0).expand(60, 6))
+    with pytest.raises(RequestError, match="components 7 are more than the 6 of this model"):
+        found.project(data, 7)
+
+
+def test_a_mixture_of_one_alone_is_that_one() -> None:
+    vectors = torch.randn(3, 160, generator=torch.Generator().manual_seed(6))
+    assert torch.equal(mix(vectors, (0, 0, 1)), vectors[2]) and torch.equal(mix(vectors[:1], (1,)), vectors[0])

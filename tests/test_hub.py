@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.numpy import save_file
 
 from tests.hub_server import COMMIT, Hub, serve
 from unclip import hub as hub_module
+from unclip.bundled import find_checkpoint
 from unclip.checkpoints.checking import check
 from unclip.hub import damaged_files, identity, is_id
 
@@ -76,7 +78,7 @@ def test_a_model_is_fetched_once_checked_and_then_needs_no_hub(run, hub: Hub, tm
     assert "ok     hashes              those that the hub gave" in lines
     assert lines[-1] == "0"
     assert run("models", "show", f"someone/tiny@{COMMIT}", HF_HUB_OFFLINE="1").returncode == 0
-    assert "someone/tiny@01234567  16x16, 32x32" in run("models", "list").stdout
+    assert f"someone/tiny@{COMMIT}  16x16, 32x32" in run("models", "list").stdout
     assert hub.requests == []
 
     blob = (folder / WEIGHTS).resolve()
@@ -101,7 +103,7 @@ def test_what_is_there_is_not_fetched_again(run, hub: Hub) -> None:
     message = error_of(done)
     assert f"{WEIGHTS} of someone/tiny does not have the hash that the hub gives for it; it was removed" in message
     done = run("models", "list")
-    assert "someone/tiny@01234567  incomplete: it lacks text_proj/model.safetensors; `unclip models" in done.stdout
+    assert f"someone/tiny@{COMMIT}  incomplete: it lacks text_proj/model.safetensors; `unclip models" in done.stdout
     done = run("models", "show", "someone/tiny")
     assert "get it with `unclip models download someone/tiny`" in error_of(done)
 
@@ -148,3 +150,14 @@ def test_only_folders_of_the_cache_have_an_identity(tmp_path: Path) -> None:
     assert identity(tmp_path / "models--a--b" / "snapshots" / "main") is None
     assert identity(tmp_path / "models--a--b-c" / "snapshots" / COMMIT) == ("a/b-c", COMMIT)
     assert hub_module.cached("no-one/nothing-of-this-name") is None
+
+
+def test_what_is_not_needed_may_be_missing_from_the_cache(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Partly(LocalEntryNotFoundError):
+        snapshot_path = str(tiny_model)
+
+    def refuse(*_: object, **__: object) -> str:
+        raise Partly("README.md is missing")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    assert find_checkpoint("someone/tiny") == tiny_model

@@ -1,6 +1,7 @@
 """Where the files that come with the package lie, and which folder a model's name stands for. Reads no weights."""
 
 import os
+import re
 from pathlib import Path
 
 from unclip import hub
@@ -10,6 +11,7 @@ from unclip.files import read_json
 INDEX = "model_index.json"
 COMPONENTS = "components.safetensors"
 """The principal components of embeddings, which a checkpoint may have, or get later."""
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -116,7 +118,13 @@ def missing_parts(folder: Path) -> list[str]:
         known = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
         if not any((part / config).is_file() for config in known):
             missing.append(f"{name}/config.json")
+        elif (part / "tokenizer_config.json").is_file():
+            if not any((part / words).is_file() for words in ("vocab.json", "tokenizer.json")):
+                missing.append(f"{name}/vocab.json")
         elif (part / "config.json").is_file():
             files = weight_files(part) or [part / "model.safetensors"]
             missing += [f"{name}/{file.name}" for file in files if not file.is_file()]
+            shards = {match[1] for file in files if (match := _SHARD.fullmatch(file.name))}
+            indexes = (f"{stem}.safetensors.index.json" for stem in sorted(shards))
+            missing += [f"{name}/{index}" for index in indexes if not (part / index).is_file()]
     return missing

@@ -49,9 +49,11 @@ def free_memory(device: torch.device) -> int:
     group = Path("/sys/fs/cgroup")  # version 2; a container sees its own limit there
     try:
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        files = int(told.get("inactive_file", 0)) + int(told.get("active_file", 0))  # kept while there is room
     except (OSError, ValueError):  # none, or "max": no limit
         return free
-    return max(0, min(free, limit - used))
+    return max(0, min(free, limit - used + files))
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unclip.errors import RequestError
+
 
 def slerp(a: Tensor, b: Tensor, share: Tensor | float) -> Tensor:
     """Spherical interpolation of `b d` and `b d`: the direction turns from a's to b's, the length goes with it.
@@ -38,6 +40,8 @@ def mix(vectors: Tensor, weights: Sequence[float]) -> Tensor:
     shares = shares / shares.sum()  # n
     if len(vectors) == 2:
         return slerp(vectors[:1], vectors[1:], float(shares[1]))[0]
+    if shares.max() == 1:
+        return vectors[shares.argmax()]
     length = shares @ vectors.norm(dim=-1)
     unit = F.normalize(vectors, dim=-1)
     mean = shares @ unit
@@ -72,8 +76,14 @@ class Components:
     mean: Tensor
     axes: Tensor
 
+    def check(self, count: int) -> None:
+        """Raise RequestError for more components than there are."""
+        if count > len(self.axes):
+            raise RequestError(f"components {count} are more than the {len(self.axes)} of this model: give fewer")
+
     def project(self, embed: Tensor, count: int) -> Tensor:
         """Embeddings `b d` from the mean and their first `count` components alone (Ramesh et al. 2022, figure 7)."""
+        self.check(count)
         axes = self.axes[:count].to(embed)
         mean = self.mean.to(embed)
         return mean + (embed - mean) @ axes.T @ axes

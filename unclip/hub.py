@@ -26,8 +26,11 @@ def cached(name: str) -> Path | None:
     owner_and_name, revision = _ID.fullmatch(name).groups()
     try:
         return Path(snapshot_download(owner_and_name, revision=revision, local_files_only=True, **_files()))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
+    except (LocalEntryNotFoundError, HFValidationError) as error:
+        # Newer versions refuse a folder that lacks anything of what was listed, be it the card; what a model needs, its
+        # own index says.
+        partly = getattr(error, "snapshot_path", None)
+        return None if partly is None else Path(partly)
 
 
 def download(name: str) -> Path:

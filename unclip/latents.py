@@ -87,7 +87,7 @@ def weights_of(request: Request) -> tuple[float, ...]:
 def open_ends(pipe: "Unclip", request: Request) -> None:
     """Find out whether what a request is drawn from is there. Raises DataError; RequestError without components."""
     if request.components is not None:
-        pipe.components()
+        pipe.components().check(max(request.components))
     for source in sources_of(request) if request.mode != "generate" else ():
         kind = source_kind(source) if request.mode == "interpolate" else "picture"
         if kind == "picture":

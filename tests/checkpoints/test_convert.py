@@ -197,6 +197,11 @@ def test_files_that_are_not_what_they_are_called(model: Path, capsys) -> None:
     assert capsys.readouterr().out.splitlines()[-1] == "ok     together            the components fit"
 
 
+def test_the_same_tensors_in_two_files_are_refused(model: Path) -> None:
+    shutil.copy(model / DECODER, (model / DECODER).with_name("training_ema.safetensors"))
+    assert "training_ema.safetensors has " in failure(model) and "keep one of the two" in failure(model)
+
+
 def test_a_second_copy_in_half_precision_is_left_aside(model: Path) -> None:
     (model / "decoder" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not read")
     assert all(right for _, _, right in check(model))

@@ -1,6 +1,7 @@
 """One network in memory at a time."""
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,24 @@ STEPS = {"seed": 3, "prior_steps": 2, "steps": 2, "upsampler_steps": 2}
 def weights(network: nn.Module) -> int:
     """The values of a network that are in memory."""
     return sum(p.numel() for p in network.parameters() if not p.is_meta)
+
+
+def test_threads_take_turns_with_what_is_in_memory(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "SMALL", 64)
+    low = Unclip.from_pretrained(tiny_model, "cpu", "float32", "low")
+    prompts = ["a cat", "a red dog", "a cat on a dog", "two dogs"]
+    alone = [low.generate(prompt, **STEPS)[0].image.tobytes() for prompt in prompts]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            drawn = pool.map(lambda prompt: low.generate(prompt, **STEPS)[0].image.tobytes(), prompts)
+            assert list(drawn) == alone
+    broken = low.decoder.network.unet.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        low.generate("a cat", **STEPS)
+    broken.remove()  # and nothing is left locked for the others
+    with ThreadPoolExecutor(1) as pool:
+        drawn = pool.submit(lambda: low.generate("a cat", **STEPS)[0].image.tobytes())
+        assert drawn.result(timeout=60) == alone[0]
 
 
 @pytest.mark.parametrize("model", ["tiny_model", "karlo"])

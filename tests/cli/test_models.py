@@ -80,7 +80,9 @@ def test_models_of_other_software_in_the_cache_are_not_listed(tmp_path, monkeypa
         folder = tmp_path / f"models--someone--{name}" / "snapshots" / ("0" * 40)
         folder.mkdir(parents=True)
         (folder / "model_index.json").write_text(json.dumps({"_class_name": kind, "prior": ["diffusers", "X"]}))
+    (tmp_path / "models--someone--broken" / "snapshots" / ("1" * 40)).mkdir(parents=True)
+    (tmp_path / "models--someone--broken" / "snapshots" / ("1" * 40) / "model_index.json").write_text("{")
     assert main(["models", "list"]) == 0
     out = capsys.readouterr().out
-    assert "someone/other" not in out
-    assert "someone/karlo@00000000  incomplete: it lacks prior/config.json; `unclip models download" in out
+    assert "someone/other" not in out and "broken" not in out
+    assert f"someone/karlo@{'0' * 40}  incomplete: it lacks prior/config.json; `unclip models download" in out

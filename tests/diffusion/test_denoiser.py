@@ -118,6 +118,8 @@ def test_karlos_older_config_leaves_out_the_beta_schedule() -> None:
         ("prediction_type", "flow"),
         ("variance_type", "learned"),
         ("rescale_betas_zero_snr", True),
+        *(("num_train_timesteps", value) for value in (1.5, None, [], -1, 1, True, "x", 10**9)),
+        *(("clip_sample_range", value) for value in ("x", 0, -1, float("nan"))),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(key: str, value: object) -> None:

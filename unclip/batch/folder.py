@@ -230,7 +230,12 @@ def open_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Folder
 
 
 def run_seed(
-    path: str | Path, given: int | None, model: Model, *, write: bool = True, naming: Mapping[str, str] | None = None
+    path: str | Path,
+    given: int | None,
+    model: Model,
+    *,
+    write: bool = True,
+    naming: Mapping[str, str | None] | None = None,
 ) -> tuple[int, list[str]]:
     """The seed of a run: `given`, or the one that the folder's earlier runs had, or a new one, which is recorded.
 

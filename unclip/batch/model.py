@@ -22,9 +22,9 @@ class Model:
     sizes: tuple[tuple[int, int], ...] | None
 
 
-def identify(name: str | Path) -> Model:
-    """The model that a name or a folder stands for. Raises CheckpointError."""
-    folder = find_checkpoint(name)
+def identify(name: str | Path, download: bool = False) -> Model:
+    """The model that a name or a folder stands for; a hub's is fetched if that is asked for. Raises CheckpointError."""
+    folder = find_checkpoint(name, download=download)
     index = read_json(folder / INDEX)
     stages = index.get("stages")
     sizes = [stage["size"] for stage in stages.values() if "size" in stage] if isinstance(stages, dict) else []

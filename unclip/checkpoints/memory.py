@@ -1,5 +1,7 @@
 """Networks that are not in memory together: for machines that hold one of them, but not all."""
 
+import threading
+
 import torch
 from torch import nn
 
@@ -11,12 +13,16 @@ SMALL = 1 << 16  # values; what has no more (norms, biases) stays, costs little 
 
 
 class Shelf:
-    """Holds the weights of one network at a time. Calling a network reads its weights and frees those of the last."""
+    """Holds the weights of one network at a time. Calling a network reads its weights and frees those of the last.
+
+    Threads take turns: none frees the network that another one is running.
+    """
 
     def __init__(self) -> None:
         self._large: dict[nn.Module, dict[str, torch.Tensor]] = {}  # what is freed, as tensors without storage
         self._read: dict[nn.Module, Read] = {}
         self._held: nn.Module | None = None
+        self._turn = threading.RLock()
 
     def put(self, network: nn.Module, read: Read, device: torch.device | str) -> nn.Module:
         """Add an empty network; only what is small of it is read now. Returns it."""
@@ -29,8 +35,13 @@ class Shelf:
             for name, buffer in module.named_buffers(recurse=False):
                 if not buffer.is_meta:
                     module._buffers[name] = buffer.to(device)
-        network.register_forward_pre_hook(lambda module, _: self.hold(module))
+        network.register_forward_pre_hook(self._begin)
+        network.register_forward_hook(lambda *_: self._turn.release(), always_call=True)
         return network.eval().requires_grad_(False)
+
+    def _begin(self, network: nn.Module, _: object) -> None:
+        self._turn.acquire()
+        self.hold(network)
 
     def hold(self, network: nn.Module) -> None:
         """Have the weights of `network` in memory, and of no other."""

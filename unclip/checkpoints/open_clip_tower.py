@@ -41,7 +41,8 @@ class OpenClipTower:
 
 def is_open_clip_name(name: str) -> bool:
     """Whether a name is that of a model of open_clip, with or without its weights."""
-    return open_clip.get_model_config(name.partition("/")[0]) is not None
+    model = name.partition("/")[0]
+    return ":" not in model and open_clip.get_model_config(model) is not None  # "hf-hub:" and the like are no names
 
 
 def open_clip_tower(name: str) -> OpenClipTower:

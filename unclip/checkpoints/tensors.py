@@ -22,7 +22,10 @@ def tensor_shapes(folder: Path) -> Shapes:
     shapes: Shapes = {}
     for path in files_of(folder):
         with opened(path) as file:
-            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if twice := sorted(found.keys() & shapes.keys()):
+            raise CheckpointError(f"{path} has {twice[0]} again, which another file there has: keep one of the two")
+        shapes |= found
     return shapes
 
 

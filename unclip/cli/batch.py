@@ -96,7 +96,7 @@ def batch(
     options.check_at_least_one("--batch-size", batch_size)
     options.check_labels(labels, grid)
     template, part = NameTemplate.parse(name), parse_shard(shard)
-    identity = identify(model)
+    identity = identify(model, download=not dry_run)
 
     def settings(run_seed: int, folder: Path) -> Settings:
         return Settings(
@@ -127,7 +127,7 @@ def batch(
             plan = settings(run_seed(out, seed, identity, write=False)[0], prompts.folder)
             raise typer.Exit(session.dry_run(plan, Path(out)))
         with open_folder(out, overwrite=overwrite) as folder:
-            naming = {"--name": name, "--format": image_format, "--dtype": dtype}
+            naming = {"--name": name, "--format": image_format, "--dtype": dtype, "--image-encoder": image_encoder}
             drawn, notes = run_seed(out, seed, identity, naming=naming)
             for note in (f"seed {drawn}", *notes):
                 progress.note(note)

@@ -1,5 +1,6 @@
 """`unclip models`: the models that are here, what is in one, and getting others. Loads no weights."""
 
+import contextlib
 import json
 import math
 import re
@@ -31,8 +32,9 @@ def list_models() -> None:
     """List the models that came with the package, and those that were fetched from the hub."""
     here = [(name, find_checkpoint(name)) for name in bundled_models()]
     for name, folder in hub.cached_models():
-        if read_json(folder / INDEX).get("_class_name") in CLASSES:  # other software keeps its models there too
-            here.append((f"{name}@{folder.name[:8]}", folder))
+        with contextlib.suppress(CheckpointError):  # other software keeps its models there too
+            if read_json(folder / INDEX).get("_class_name") in CLASSES:
+                here.append((f"{name}@{folder.name}", folder))
     if not here:
         raise CheckpointError("no model came with this installation; reinstall unclip, or use a full checkout")
     for name, folder in here:
@@ -110,6 +112,7 @@ def make_components(
         Path | None, typer.Option(metavar="FOLDER", help="Pictures to learn from. Unset: scenes that are drawn.")
     ] = None,
     count: Annotated[int, typer.Option(help="Of so many pictures at most.")] = 4096,
+    image_encoder: options.ImageEncoder = None,
     device: options.Device = "auto",
 ) -> None:
     """Compute the principal components of a model's embeddings, for `unclip reconstruct`, and store them with it."""
@@ -123,7 +126,7 @@ def make_components(
     from unclip import principal  # torch: only once the arguments are known to be right
     from unclip.pipeline import Unclip
 
-    pipe = Unclip.from_pretrained(folder, device=device)
+    pipe = Unclip.from_pretrained(folder, device=device, image_encoder=image_encoder)
     if pictures is None:
         found = principal.drawn_pictures(count, pipe.clip.config.image_size, pipe.vocabulary)
     else:
@@ -174,7 +177,10 @@ def _parameters(file: Path) -> int:
             if length > _MAX_JSON:
                 raise ValueError("the header is too long")
             header = json.loads(stream.read(length))
-        return sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
+        count = sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
+        if not 0 <= count <= file.stat().st_size * 8:
+            raise ValueError("the file is too short for so many")
+        return count
     except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
         raise CheckpointError(f"{file} is damaged: it has no safetensors header; copy it anew") from error
 

@@ -45,6 +45,10 @@ class PixelUnshuffle:
 
     factor: int
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.factor, int) or isinstance(self.factor, bool) or self.factor < 1:
+            raise CheckpointError(f"the codec's factor is {self.factor!r:.40}; it must be a whole number from 1 up")
+
     def encode(self, image: Tensor) -> Tensor:
         return F.pixel_unshuffle(image, self.factor)  # b 3 (h p) (w p) -> b (3 p p) h w
 

@@ -5,6 +5,7 @@ variance. Only this file knows which. `ab` is alpha bar, the cumulative product 
 equation 4 of DDPM: x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -40,6 +41,9 @@ Network = Callable[[Tensor, Tensor], Tensor]
 """(x: `b ...`, t: `b` int64) -> raw output, `b ...`, with twice the channels if the variance is learned."""
 
 
+_MOST = 100_000  # timesteps
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How a network was trained: noise levels, and what its output means.
@@ -58,6 +62,11 @@ class Schedule:
         _one_of("beta_schedule", self.beta_schedule, ("squaredcos_cap_v2",))
         _one_of("prediction_type", self.prediction_type, PREDICTION_TYPES)
         _one_of("variance_type", self.variance_type, VARIANCE_TYPES)
+        count, clip = self.num_train_timesteps, self.clip
+        if type(count) is not int or not 2 <= count <= _MOST:
+            raise CheckpointError(f"num_train_timesteps is {count!r:.40}; it must be a whole number from 2 to {_MOST}")
+        if clip is not None and (type(clip) not in (int, float) or not 0 < clip < math.inf):
+            raise CheckpointError(f"clip_sample_range is {clip!r:.40}; it must be a number above 0")
 
     def alphas_cumprod(self) -> Tensor:
         """Alpha bar at every timestep, float32 on the CPU, the numbers of diffusers. Not to be written to."""

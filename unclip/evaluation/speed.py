@@ -56,6 +56,7 @@ def measure(run: Run) -> dict[str, Any]:
     flops = count_flops(networks, draw)  # also what warms up
     with timed_calls(networks, seconds, device):
         draw(run.steps)
+    memory = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else peak_resident()
     peak = matmul_rate(device, dtype)
     stages = {}
     for stage, each in seconds.items():
@@ -75,7 +76,7 @@ def measure(run: Run) -> dict[str, Any]:
         "stages": stages,
         "peak_tflop_s": peak / 1e12,
         "images_a_minute": 60 * run.batch_size / total,
-        "peak_mib": torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else peak_resident(),
+        "peak_mib": memory,
     }
 
 

@@ -27,8 +27,8 @@ class TextAttention:
     """
 
     def __init__(self) -> None:
-        self._text: weakref.ref[Tensor] | None = None  # of which `_projected` is the projection
-        self._projected: tuple[Tensor, Tensor] | None = None
+        # A text, its keys and its values: one value, which threads replace and read as a whole.
+        self._last: tuple[weakref.ref[Tensor], tuple[Tensor, Tensor]] | None = None
 
     def __call__(
         self,
@@ -55,11 +55,12 @@ class TextAttention:
         """Keys and values of the text, each `b h n c`."""
         # In training each step has another text, and gradients; and a reference would cut a compiled network to pieces.
         keep = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
-        if keep and self._text is not None and self._text() is text:
-            return self._projected
+        last = self._last
+        if keep and last is not None and last[0]() is text:
+            return last[1]
         projected = _heads(attn.add_k_proj(text), attn), _heads(attn.add_v_proj(text), attn)
         if keep:
-            self._text, self._projected = weakref.ref(text), projected
+            self._last = weakref.ref(text), projected
         return projected
 
 

@@ -256,6 +256,13 @@ def test_what_is_clear_is_seen_as_white_and_kept_as_it_is() -> None:
     assert (np.asarray(canvas.image())[:, :40] == (9, 9, 9, 0)).all()
 
 
+def test_what_is_blended_with_what_is_clear_is_blended_with_white() -> None:
+    clear = Image.new("RGBA", (60, 40), (0, 0, 0, 0))
+    canvas = inpainting(clear, Image.new("L", (60, 40), 128))
+    canvas.paste(Box(0, 0, 60), Image.new("RGB", (60, 60), "white"))
+    assert (np.asarray(canvas.image()) == 255).all()
+
+
 def test_what_is_kept_in_part_is_drawn_anew() -> None:
     image, known = inpainting(given=mask().point(lambda value: value // 2)).crop(Box(0, 0, 40), 40)
     assert np.array_equal(known[0].numpy() == 0, FREE[:, :40])

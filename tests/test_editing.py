@@ -173,6 +173,21 @@ def test_a_sides_prompt_is_heard_however_little_is_added(pipe: Unclip, right: in
     assert np.array_equal(pixels(alone), pixels(other)) and alone.request.keep_style == 0
 
 
+def test_sides_with_prompts_of_their_own_are_not_painted_at_once(pipe: Unclip) -> None:
+    sides = {"left": 16, "right": 16, "left_prompt": "a cat", "right_prompt": "a dog"}
+
+    def run(width: int, **changes: str) -> Result:
+        return pipe.outpaint(picture(width, 60), "a red cat", seed=2, **{**sides, **changes})[0]
+
+    assert run(28).notes == ()  # a square canvas, which one window would see
+    image = picture(28, 60)
+    both = ({**sides, "right_prompt": own} for own in ("a dog", "a red cat"))
+    one, other = (pipe.outpaint(image, "a red cat", seed=2, **fields)[0] for fields in both)
+    assert not np.array_equal(pixels(one)[:, 44:], pixels(other)[:, 44:])
+    small = pipe.outpaint(picture(10, 20), "a red cat", seed=2, left=5, right=5, right_prompt="a dog")[0]
+    assert ["right_prompt was not used" in note for note in small.notes] == [True]
+
+
 def test_both_ends_of_a_long_image_are_looked_at(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
     monkeypatch.setattr(pipe, "score", lambda images, prompts: (looked.append(images), [0.1, 0.1, 0.6])[1])

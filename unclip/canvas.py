@@ -90,14 +90,14 @@ class Canvas:
 
         parts: the windows in which alone it is put, if not everywhere.
         """
-        pixels, known = self.pixels[box.slices], self.known[box.slices]
+        pixels, known, seen = self.pixels[box.slices], self.known[box.slices], self.seen(box.slices)
         drawn = np.asarray(picture.resize((box.side, box.side), Image.Resampling.BICUBIC), dtype=np.float32)
-        drawn = match_edges(drawn[box.inside(*known.shape)], self.seen(box.slices), known)
+        drawn = match_edges(drawn[box.inside(*known.shape)], seen, known)
         free = known < KEEP
         if parts is not None:
             free &= self.covered(parts)[box.slices]
         share = (known[free] / np.float32(KEEP))[:, None]
-        pixels[free] = (share * pixels[free] + (1 - share) * drawn[free]).round().clip(0, 255).astype(np.uint8)
+        pixels[free] = (share * seen[free] + (1 - share) * drawn[free]).round().clip(0, 255).astype(np.uint8)
         if self.alpha is not None:
             self.alpha[box.slices][free] = 255
         known[free] = KEEP
@@ -125,14 +125,18 @@ class Canvas:
         return self.known.shape[1], self.known.shape[0]
 
     def side_of(self, box: Box) -> str | None:
-        """Beyond which side of the original most of what is free in a window lies; None where nothing is free."""
+        """Beyond which side of the original most of what is free in a window lies.
+
+        None where nothing is free, and where nearly as much lies beyond the opposite side.
+        """
         left, top, right, bottom = self.origin
         rows, columns = np.nonzero(self.known[box.slices] < KEEP)
         y, x = (part.start + places for part, places in zip(box.slices, (rows, columns), strict=True))
         beyond = {"left": x < left, "right": x >= right, "top": y < top, "bottom": y >= bottom}
         found = {side: int(is_there.sum()) for side, is_there in beyond.items()}
         side = max(SIDES, key=found.__getitem__)
-        return side if found[side] else None
+        opposite = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}[side]
+        return side if found[side] > 2 * found[opposite] else None
 
 
 # ---- a request -> its canvas

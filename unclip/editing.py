@@ -12,7 +12,7 @@ from unclip.canvas import Canvas, open_canvas
 from unclip.device import timed
 from unclip.diffusion.noise import generators
 from unclip.embeddings import slerp
-from unclip.looks import Look, original, plans_of, share_of_style, shows_already, tiling_of, views_of
+from unclip.looks import Look, original, plans_of, share_of_style, shows_already, tiling_of, unheard, views_of
 from unclip.models.clip import TextEncoding
 from unclip.pictures import to_images
 from unclip.progress import Progress, Watcher
@@ -66,6 +66,8 @@ def edit(
                 "CLIP takes the prompt for what the image shows: nothing more was painted by it; give what is new as a "
                 "side's prompt"
             )
+        for side in unheard(request, holed):
+            notes.append(f"no window lies beyond that side alone, so the {side}_prompt was not used; add more there")
         edited.append((image, score, tuple(notes)))
     return edited, timings
 

@@ -18,7 +18,6 @@ from unclip.errors import CheckpointError, DataError
 from unclip.files import write_atomic
 
 PROBE = "a photograph of a red apple beside a blue car"
-"""The file of the principal components in a checkpoint's folder."""
 _AGREE = 0.9999  # cosine of two probes
 
 

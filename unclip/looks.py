@@ -80,10 +80,16 @@ def plans_of(pipe: "Unclip", request: Request, canvas: Canvas, shown: bool) -> l
     shown: the prompt of the whole says what is there already.
     """
     size, cells = pipe.sizes[-1][0], pipe.decoder.shape[-1]
-    return [
-        [Look(box, said(pipe, request, canvas.side_of(box), shown)) for box in windows(canvas, size, cells, hole)]
-        for hole in holes(canvas, size)
-    ]
+    apart = any(getattr(request, f"{side}_prompt") is not None for side in SIDES)
+    plans = [windows(canvas, size, cells, hole, apart=apart) for hole in holes(canvas, size)]
+    return [[Look(box, said(pipe, request, canvas.side_of(box), shown)) for box in plan] for plan in plans]
+
+
+def unheard(request: Request, plans: Sequence[Sequence[Look]]) -> list[str]:
+    """The sides whose own prompts nothing is painted by: those that no window lies beyond more than beyond others."""
+    heard = {look.prompt or "" for plan in plans for look in plan}
+    own = {side: getattr(request, f"{side}_prompt") for side in SIDES}
+    return [side for side, prompt in own.items() if prompt is not None and prompt not in heard]
 
 
 def views_of(pipe: "Unclip", request: Request, canvas: Canvas, plan: Sequence[Look]) -> list[Look]:

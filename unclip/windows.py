@@ -9,6 +9,7 @@ from unclip.canvas import KEEP, Box, Canvas
 
 _CONTEXT = 1.5  # the side of a window over that of the region it repaints, and never less than
 _MARGIN = 1.1
+_MOST_PARTS = 1000  # more pieces than that are specks all over, and one region
 _SHRINK = 2  # a window of up to this many times the model's size is shrunk to it rather than cut up
 
 
@@ -26,25 +27,28 @@ def holes(canvas: Canvas, size: int) -> list["Extent"]:
     if not _is_whole(canvas) or whole.window(canvas, size) is not None:
         return [whole]
     parts, count = list(_pieces(free, max(1, size // 4))), 0
+    if len(parts) > _MOST_PARTS:
+        return [whole]
     while len(parts) != count:
         count, parts = len(parts), _joined(parts, [part.seen(canvas, size) for part in parts])
     return sorted(parts)
 
 
-def windows(canvas: Canvas, size: int, cells: int, hole: "Extent | None" = None) -> list[Box]:
+def windows(canvas: Canvas, size: int, cells: int, hole: "Extent | None" = None, *, apart: bool = False) -> list[Box]:
     """The windows in which a model of `size` pixels paints what is free, or one of its `holes`, in their order.
 
     One window with some context, where the region is small enough to be seen as a whole; else windows of the model's
     size that overlap by half, each where it finds closest to half of itself known already: so they grow outwards from
     what is given. Those lie on a grid of so many `cells` a side, that they can be drawn as one picture, for which the
-    last may reach out of the canvas by a part of a cell, below and on the right.
+    last may reach out of the canvas by a part of a cell, below and on the right. apart: what is beyond one side is not
+    to be seen as a whole with what is beyond another.
     """
     free = canvas.known < KEEP
     if not free.any():
         return []
     hole = hole or Extent.of(free)
     window = hole.window(canvas, size)
-    if window is not None and (_is_whole(canvas) or window.side == max(canvas.size)):
+    if window is not None and (_is_whole(canvas) or window.side == max(canvas.size) and not apart):
         return [window]
     side = min(size, *canvas.size)
     return list(_growing(free & hole.mask(free.shape), side, *(_starts(length, side, cells) for length in free.shape)))

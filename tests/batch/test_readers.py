@@ -228,5 +228,5 @@ def test_the_format_of_standard_input_is_told_by_its_first_line(monkeypatch, dat
 
 def test_standard_input_that_is_closed(monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
-    with pytest.raises(InputError, match="standard input is closed"), prompt_file("-"):
+    with pytest.raises(InputError, match="^standard input is closed; give a prompt file$"), prompt_file("-"):
         pass

@@ -74,6 +74,7 @@ def test_mistakes_are_one_line_and_code_2(folder: Path, tiny_model: Path, argume
 def test_one_argument_is_a_mask_if_it_is_a_files_name(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert mask_or_prompt(["a mask.png"]) == (None, "a mask.png")
+    assert mask_or_prompt(["a cat " * 100]) == (None, "a cat " * 100)  # longer than a name may be
     Path("a mask.png").touch()
     assert mask_or_prompt(["a mask.png"]) == ("a mask.png", "")
     assert mask_or_prompt(["a.png", "a cat"]) == ("a.png", "a cat")

@@ -261,11 +261,11 @@ def run_seed(
     if (name, revision) != (model.name, model.revision):
         theirs, ours = f"{name} ({revision})", f"{model.name} ({model.revision})"
         raise InputError(f"{str(path)!r} holds pictures by {theirs}, not by {ours}; give another folder")
-    notes = [
-        f"the run before had {option} {known[option]}, which the pictures that are there keep"
-        for option, value in (naming or {}).items()
-        if known.get(option, value) != value
-    ]
+    changed = {option: known[option] for option, value in (naming or {}).items() if known.get(option, value) != value}
+    before = [f"no {option}" if was is None else f"{option} {was}" for option, was in changed.items()]
+    notes = [f"the run before had {told}, as the pictures have that are there" for told in before]
+    if write and changed:
+        write_atomic(record, (json.dumps({**known, **naming}) + "\n").encode())
     return seed if given is None else given, notes
 
 

@@ -33,16 +33,18 @@ class PromptFile:
     name      as the user gave it; "-" for standard input
     path      where it lies; of standard input and of a pipe, the copy
     format    one of FORMATS
+    is_copied whether it could be read but once: then paths in it are seen from the working folder
     """
 
     name: str
     path: Path
     format: str
+    is_copied: bool = False
 
     @property
     def folder(self) -> Path:
         """What the paths in the file are relative to."""
-        return Path() if self.name == "-" else Path(self.name).parent
+        return Path() if self.is_copied else self.path.parent
 
     def rows(self) -> Iterator[Row | BadLine]:
         """The records of the file in order. Raises InputError for a file that is damaged as a whole."""
@@ -85,11 +87,11 @@ def prompt_file(name: str, format: str | None = None) -> Iterator[PromptFile]:
     if format is not None and format not in FORMATS:
         raise InputError(f"--input-format {format!r} is unknown; choose from {', '.join(FORMATS)}")
     path = Path(name)
+    if name == "-" and sys.stdin is None:
+        raise InputError("standard input is closed; give a prompt file")
     with tempfile.TemporaryDirectory(prefix="unclip-") as folder:
         copy = Path(folder) / "copy"
         try:
-            if name == "-" and sys.stdin is None:
-                raise InputError("standard input is closed; give a prompt file")
             with nullcontext(sys.stdin.buffer) if name == "-" else path.open("rb") as stream:
                 is_copied = name == "-" or not path.is_file()  # a pipe
                 if is_copied:
@@ -104,7 +106,8 @@ def prompt_file(name: str, format: str | None = None) -> Iterator[PromptFile]:
             yield PromptFile(name, path, format or _told_by_suffix(path))
             return
         known = path.suffix and name != "-"
-        yield PromptFile(name, copy, format or (_told_by_suffix(path) if known else _told_by_content(copy)))
+        told = format or (_told_by_suffix(path) if known else _told_by_content(copy))
+        yield PromptFile(name, copy, told, is_copied=True)
 
 
 def _open(path: Path) -> BinaryIO:

@@ -35,13 +35,15 @@ class Shelf:
             for name, buffer in module.named_buffers(recurse=False):
                 if not buffer.is_meta:
                     module._buffers[name] = buffer.to(device)
-        network.register_forward_pre_hook(self._begin)
-        network.register_forward_hook(lambda *_: self._turn.release(), always_call=True)
-        return network.eval().requires_grad_(False)
+        forward = network.forward
 
-    def _begin(self, network: nn.Module, _: object) -> None:
-        self._turn.acquire()
-        self.hold(network)
+        def in_turn(*args: object, **options: object) -> object:
+            with self._turn:
+                self.hold(network)
+                return forward(*args, **options)
+
+        network.forward = in_turn
+        return network.eval().requires_grad_(False)
 
     def hold(self, network: nn.Module) -> None:
         """Have the weights of `network` in memory, and of no other."""

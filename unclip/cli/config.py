@@ -184,6 +184,7 @@ def _is_overruled(name: str, words: Sequence[str]) -> bool:
     if name == "format":  # the suffix of one file says it
         outs = [after for word, after in zip(words, words[1:], strict=False) if word in ("-o", "--out")]
         outs += [word.partition("=")[2] for word in words if word.startswith("--out=")]
+        outs += [word[2:] for word in words if word.startswith("-o") and len(word) > 2]
         return any(Path(out).suffix.lower().removeprefix(".") in FORMATS for out in outs)
     return False
 

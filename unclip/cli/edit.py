@@ -1,5 +1,6 @@
 """`unclip inpaint` and `unclip outpaint`: repaint a part of an image, or paint on beyond its borders."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -95,6 +96,6 @@ def mask_or_prompt(words: list[str]) -> tuple[str | None, str]:
         )
     if len(words) == 2:
         return words[0], words[1]
-    if words and (Path(words[0]).is_file() or Path(words[0]).suffix and " " not in words[0]):
+    if words and (os.path.isfile(words[0]) or Path(words[0]).suffix and " " not in words[0]):
         return words[0], ""
     return None, "".join(words)

@@ -1,6 +1,7 @@
 """A batch from its prompt file to its exit code: check, load, check with the model, draw, tell."""
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -164,7 +165,7 @@ class Session:
         found = []
         with (folder.path / MANIFEST).open("rb") as manifest:
             for entry in map(json.loads, manifest):
-                if entry["key"] in wanted:
+                if entry["key"] in wanted and os.path.isfile(folder.path / entry["file"]):
                     label = f"{entry['seed']} {entry['request']['prompt']}"
                     found.append((wanted[entry["key"]], folder.path / entry["file"], label))
         if not found:
@@ -174,9 +175,10 @@ class Session:
         cell = max(width for width, _ in sizes), max(height for _, height in sizes)
         made = sheet(pictures, layout(len(pictures), cell, self.grid.labels))
         try:
-            self.progress.grid(folder.put_grid("grid.png", made))
+            path = folder.put_grid("grid.png", made)
         except OSError as error:
             raise disk_full(error, folder.path) from error
+        self.progress.grid(path)
 
 
 def _size(pipe: "Unclip", request: Request) -> tuple[int, int] | None:

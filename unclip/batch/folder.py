@@ -180,8 +180,8 @@ def look_into(path: str | Path) -> Folder:
     """A folder to ask what is done in it: it is not locked, and nothing is written."""
     folder = Folder(Path(path), overwrite=False)
     with contextlib.suppress(OSError), (folder.path / MANIFEST).open("rb") as manifest:
-        entries = [folder._confirmed(line) for line in manifest]
-        folder._done = array("Q", sorted(int(entry["key"], 16) for entry in entries if entry is not None))
+        keys = array("Q", (int(entry["key"], 16) for line in manifest if (entry := folder._confirmed(line))))
+        folder._done = array("Q", sorted(keys))
     return folder
 
 
@@ -272,7 +272,7 @@ def run_seed(
 def disk_full(error: OSError, folder: Path) -> WriteError:
     """An error of the system while a picture was written, as one line."""
     reason = error.strerror or str(error)
-    fix = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "see to that"
+    fix = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "put that right"
     return WriteError(f"cannot write into {str(folder)!r} ({reason}); {fix}, and run the same command again")
 
 

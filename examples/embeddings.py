@@ -55,7 +55,9 @@ def figures(folder: str = "out", model: str = "stickers") -> None:
     rows["interpolation"] = [images(pipe.interpolate(one, other, frames=8, seed=1))]
     rows["text_diff"] = [images(pipe.edit(one, second, from_prompt=first, frames=8, theta=0.5, seed=1))]
     try:
-        rows["components"] = [[*images(pipe.reconstruct(one, components=COMPONENTS, seed=1)), one]]
+        most = len(pipe.components().axes)
+        counts = sorted({min(count, most) for count in COMPONENTS})
+        rows["components"] = [[*images(pipe.reconstruct(one, components=counts, seed=1)), one]]
     except RequestError as error:
         print(f"no ladder: {error}")
     for name, lines in rows.items():

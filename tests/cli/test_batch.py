@@ -1,6 +1,7 @@
 """`unclip batch`: what it says, how it ends, and that it can be interrupted; what it draws is tested with the batch."""
 
 import dataclasses
+import errno
 import gzip
 import io
 import json
@@ -323,6 +324,28 @@ def test_a_default_that_no_request_has_is_refused_at_once():
     }  # fmt: skip
     with pytest.raises(InputError):
         checked_defaults({}, ["mode=generate", "stepz=2"])
+    # lines may have modes of their own, and a setting may be set again
+    assert checked_defaults({}, ["harmonize=4", "prior_best_of=4", "prior_best_of=2"]) == {
+        "harmonize": 4, "prior_best_of": 2
+    }  # fmt: skip
+    for given, more in (({}, ["mode=bogus"]), ({"n": 2}, ["n=3"])):
+        with pytest.raises(InputError):
+            checked_defaults(given, more)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(call, monkeypatch, first):
+    def full(_: int) -> None:
+        known = Path("out/manifest.jsonl")
+        if first or known.exists() and known.stat().st_size:  # else only when the first picture is recorded
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("os.fsync", full)
+        code, out, err = call("p.txt", "--quiet")
+    assert (code, out) == (1, "") and err.count("\n") == 1
+    assert "cannot write into 'out' (No space left on device); make room, and run the same command again" in err
+    assert call("p.txt", "--quiet")[0] == 0 and len(manifest()) == 3
 
 
 def test_previews_of_a_batch(tiny_model, tmp_path):

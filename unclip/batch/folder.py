@@ -217,10 +217,13 @@ def open_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Folder
         raise InputError(f"{str(path)!r} is in use by {_owner(owner)}; wait for it, or give another folder") from None
     try:
         told = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        write_atomic(owner, json.dumps(told).encode())
         folder = Folder(path, overwrite)
         try:
-            folder._start()
+            try:
+                write_atomic(owner, json.dumps(told).encode())
+                folder._start()
+            except OSError as error:
+                raise disk_full(error, path) from error
             yield folder
         finally:
             folder._close()
@@ -256,7 +259,7 @@ def run_seed(
         if write:
             state = {"seed": seed, **dataclasses.asdict(model), "version": __version__, **(naming or {})}
             state["model"] = state.pop("name")
-            write_atomic(record, (json.dumps(state) + "\n").encode())
+            _write_run(record, state)
         return seed, []
     if (name, revision) != (model.name, model.revision):
         theirs, ours = f"{name} ({revision})", f"{model.name} ({model.revision})"
@@ -265,8 +268,15 @@ def run_seed(
     before = [f"no {option}" if was is None else f"{option} {was}" for option, was in changed.items()]
     notes = [f"the run before had {told}, as the pictures have that are there" for told in before]
     if write and changed:
-        write_atomic(record, (json.dumps({**known, **naming}) + "\n").encode())
+        _write_run(record, {**known, **naming})
     return seed if given is None else given, notes
+
+
+def _write_run(record: Path, state: Mapping[str, Any]) -> None:
+    try:
+        write_atomic(record, (json.dumps(state) + "\n").encode())
+    except OSError as error:
+        raise disk_full(error, record.parent.parent) from error
 
 
 def disk_full(error: OSError, folder: Path) -> WriteError:

@@ -58,7 +58,7 @@ def source_kind(source: Any) -> str:
 
 def check_is_prompt(text: str) -> None:
     """Raise RequestError for what is the name of a file, though not of one that is read."""
-    if os.path.isfile(text):
+    if Path(text).suffix and os.path.isfile(text):  # a word may be a file's name, too
         raise RequestError(f"{text!r} is a file, and of no format that is read; give a PNG, JPEG or WebP, or a prompt")
 
 

@@ -75,7 +75,9 @@ def test_one_argument_is_a_mask_if_it_is_a_files_name(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert mask_or_prompt(["a mask.png"]) == (None, "a mask.png")
     assert mask_or_prompt(["a cat " * 100]) == (None, "a cat " * 100)  # longer than a name may be
-    Path("a mask.png").touch()
+    for name in ("a mask.png", "cat"):
+        Path(name).touch()
+    assert mask_or_prompt(["cat"]) == (None, "cat")
     assert mask_or_prompt(["a mask.png"]) == ("a mask.png", "")
     assert mask_or_prompt(["a.png", "a cat"]) == ("a.png", "a cat")
     assert mask_or_prompt(["a.png"]) == ("a.png", "")

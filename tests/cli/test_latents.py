@@ -59,6 +59,11 @@ def test_edit_and_reconstruct(folder: Path, capsys) -> None:
     assert "make them with `unclip models components" in capsys.readouterr().err
 
 
+def test_a_prompt_may_be_a_files_name_too(folder: Path, capsys) -> None:
+    Path("cat").touch()
+    assert main(["embed", "cat", "-o", "cat.safetensors"]) == 0
+
+
 def test_an_embedding_is_kept_and_used(folder: Path, tiny_model: Path, capsys) -> None:
     assert main(["embed", "photo.png", "-o", "e.safetensors"]) == 0
     assert capsys.readouterr().out == "e.safetensors\n"

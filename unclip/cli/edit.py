@@ -96,6 +96,6 @@ def mask_or_prompt(words: list[str]) -> tuple[str | None, str]:
         )
     if len(words) == 2:
         return words[0], words[1]
-    if words and (os.path.isfile(words[0]) or Path(words[0]).suffix and " " not in words[0]):
+    if words and Path(words[0]).suffix and (" " not in words[0] or os.path.isfile(words[0])):
         return words[0], ""
     return None, "".join(words)

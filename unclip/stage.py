@@ -17,7 +17,7 @@ from unclip.diffusion.masking import keep_known, levelled, watched
 from unclip.diffusion.noise import randn
 from unclip.diffusion.samplers import Progress, sample
 from unclip.diffusion.tiling import Tiling, tiled
-from unclip.heap import blocks_reused, close_holes
+from unclip.heap import blocks_reused, bounded_growth
 
 WINDOWS_TOGETHER = 4  # of a tiling, in a batch: memory is not to grow with the picture
 
@@ -180,9 +180,11 @@ class Stage:
             for k, v in conditioning.items()
         }
 
+        bound_growth = bounded_growth()
+
         def predict(x: Tensor, t: Tensor) -> Tensor:
             if self.reuse and device.type == "cpu":
-                close_holes()
+                bound_growth()
             return network(x.to(dtype), t, **bound)
 
         return denoiser(predict, self.schedule)

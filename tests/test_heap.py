@@ -97,13 +97,14 @@ def test_nothing_is_asked_where_it_is_not_wanted_or_not_known(wanted: bool, monk
 
 def test_memory_is_handed_back_when_it_has_grown_and_not_before(monkeypatch: pytest.MonkeyPatch):
     held = iter([5, 5, 8, 9, 3, 6, 7, 9, 12])  # at the second call and after, with what a step needs
-    handed_back = []
+    calls, handed_back = [], []
     monkeypatch.setattr(heap, "GROWTH", 3)
     monkeypatch.setattr(heap, "resident", lambda: next(held))
-    monkeypatch.setattr(heap, "trim", lambda: handed_back.append(call))
+    monkeypatch.setattr(heap, "trim", lambda: handed_back.append(len(calls)))
     bound = heap.bounded_growth()
-    for call in range(10):
+    for _ in range(10):
         bound()
+        calls.append(1)
     assert handed_back == [4, 7]  # more than 5 + 3, and then, for it begins anew, more than 3 + 3
 
 

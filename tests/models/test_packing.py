@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unclip.models import packing
-from unclip.models.packing import can_pack, pack, packed_flops
+from unclip.models.packing import can_pack, convolved_plus, pack, packed_flops
 
 KINDS = {
     "3x3": nn.Conv2d(16, 32, 3, padding=1),
@@ -74,9 +74,27 @@ def test_a_torch_without_the_operations_changes_nothing(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("conv", KINDS.values(), ids=KINDS)
 def test_the_arithmetic_of_a_packed_convolution_is_counted_as_torch_counts_others(conv: nn.Conv2d) -> None:
     dense = nn.Sequential(copy.deepcopy(conv)).bfloat16().requires_grad_(False)
-    x, counts = torch.randn(2, conv.in_channels, 9, 8).bfloat16(), []
-    for network in (dense, pack(copy.deepcopy(dense))):
+    x, packed = torch.randn(2, conv.in_channels, 9, 8).bfloat16(), pack(copy.deepcopy(dense))
+    term, counts = dense(x), []
+    for run in (lambda: dense(x), lambda: packed(x), lambda: convolved_plus(packed[0], x, term)):
         with FlopCounterMode(display=False, custom_mapping=packed_flops()) as counter:
-            network(x)
+            run()
         counts.append(counter.get_total_flops())
-    assert counts[0] == counts[1] > 0
+    assert counts[0] == counts[1] == counts[2] > 0
+
+
+@pytest.mark.parametrize("packed", [False, pytest.param(True, marks=needs_packing)])
+@pytest.mark.parametrize("conv", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("everywhere", [False, True], ids=["a value a pixel", "one for all pixels"])
+def test_a_sum_with_a_convolution_is_what_it_says(packed: bool, conv: nn.Conv2d, batch: int, everywhere: bool) -> None:
+    conv = nn.Sequential(copy.deepcopy(conv)).requires_grad_(False)
+    conv = pack(conv.bfloat16()) if packed else conv.float()
+    x = torch.randn(batch, conv[0].in_channels, 9, 8).to(conv[0].weight.dtype)
+    alone = conv(x)
+    term = torch.randn_like(alone[..., :1, :1] if everywhere else alone)
+    before = x.clone(), term.clone()
+    found = convolved_plus(conv[0], x, term)
+    torch.testing.assert_close(found, alone + term, atol=0.03 if packed else 1e-6, rtol=0.02 if packed else 1e-6)
+    assert torch.equal(x, before[0])
+    assert torch.equal(term, before[1])

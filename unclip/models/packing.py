@@ -20,8 +20,32 @@ class PackedConv2d(nn.Conv2d):
         if not weight.is_mkldnn:
             return super()._conv_forward(input, weight, bias)
         x = input.contiguous(memory_format=torch.channels_last)
-        how = (self.padding, self.stride, self.dilation, self.groups)
-        return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *how, "none", [], "")
+        return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *self._how, "none", [], "")
+
+    def plus(self, x: Tensor, term: Tensor) -> Tensor:
+        """The convolution of `b c h w` and a term of the result's shape, added before anything is rounded."""
+        x, term = (each.contiguous(memory_format=torch.channels_last) for each in (x, term))
+        sum_ = ("add", 1, None, [], None)
+        return torch.ops.mkldnn._convolution_pointwise.binary(x, term, self.weight, self.bias, *self._how, *sum_)
+
+    @property
+    def _how(self) -> tuple:
+        return self.padding, self.stride, self.dilation, self.groups
+
+
+def convolved_plus(conv: nn.Conv2d, x: Tensor, term: Tensor) -> Tensor:
+    """`conv(x) + term`, in one pass over memory where that can be; the term is `b d h w`, or `b d 1 1` of every pixel.
+
+    For drawing: nothing here has a gradient.
+    """
+    if not (isinstance(conv, PackedConv2d) and conv.weight.is_mkldnn):
+        return conv(x).add_(term)
+    if term.shape[2:] != (1, 1):
+        return conv.plus(x, term)
+    if len(x) > 1:  # a convolution has one bias for all its pictures
+        return conv(x).add_(term)
+    bias = term[0, :, 0, 0] if conv.bias is None else conv.bias + term[0, :, 0, 0]
+    return conv._conv_forward(x, conv.weight, bias)
 
 
 def pack(network: nn.Module) -> nn.Module:
@@ -35,8 +59,7 @@ def pack(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if type(module) in (nn.Conv2d, PackedConv2d) and _gains(module):
             module.__class__ = PackedConv2d
-            how = (module.padding, module.stride, module.dilation, module.groups)
-            packed = torch.ops.mkldnn._reorder_convolution_weight(module.weight, *how, None)
+            packed = torch.ops.mkldnn._reorder_convolution_weight(module.weight, *module._how, None)
             module.weight = nn.Parameter(packed, requires_grad=False)
     return network
 
@@ -51,7 +74,9 @@ def can_pack() -> bool:
 def packed_flops() -> dict[Any, Callable[..., int]]:
     """For torch's FlopCounterMode, which knows no packed convolutions: two operations a multiplication and addition."""
 
-    def flops(x: torch.Size, weight: torch.Size, *_: Any, out_shape: torch.Size, **__: Any) -> int:
+    def flops(x: torch.Size, second: torch.Size, third: torch.Size | None, *_: Any, out_shape: torch.Size) -> int:
+        # With a sum, the second is the term and the third the weight; else the weight, and the bias of one dimension.
+        weight = third if third is not None and len(third) == len(x) else second
         kernel = torch.Size(weight[1:]).numel()  # of one output channel; its input channels are those of a group
         return 2 * kernel * torch.Size(out_shape).numel()
 

@@ -55,7 +55,8 @@ class Stage:
     """A network, what it was trained to predict, and its default way of sampling.
 
     network(x, t, **conditioning) takes x (`b *shape`) and t (`b`, int64) and returns what `schedule` says. Conditioning
-    comes in the network's precision, but for what `network.exact` names, where it has that.
+    comes in the network's precision, but for what `network.exact` names, and as `network.prepare` returns it, where it
+    has those.
     last_network: the network of the last step, where that is another one. last_factor: what the last x0 of the sampler
     "unclip" is multiplied by (see `Schedule.last_factor`).
     shape: one item in the codec's space, without `b`. sampler, steps and guidance are defaults of `run`.
@@ -172,7 +173,7 @@ class Stage:
         return guided(partial(self._bind, network), cond, uncond, guidance)
 
     def _bind(self, network: nn.Module, conditioning: Conditioning) -> Denoise:
-        """A network with its conditioning, moved to its device and precision once, not at every step."""
+        """A network with its conditioning, moved to its device and precision, and prepared, once and not each step."""
         device, dtype = self._placement()
         exact = getattr(network, "exact", ())
         bound = {
@@ -180,6 +181,8 @@ class Stage:
             for k, v in conditioning.items()
         }
 
+        if (prepare := getattr(network, "prepare", None)) is not None:
+            bound = prepare(bound)
         bound_growth = bounded_growth()
 
         def predict(x: Tensor, t: Tensor) -> Tensor:

@@ -44,8 +44,8 @@ class Tiling:
 def tiled(denoise_some: Callable[[slice], Denoise], tiling: Tiling, together: int) -> Denoise:
     """Denoise x `1 c H W` by windows: where they overlap x0 is their mean, which each leaves towards its own edge.
 
-    MultiDiffusion (Bar-Tal et al. 2023, arXiv:2302.08113), at x0. denoise_some: what denoises some of the windows, of
-    which there are `together` at a time. Where there is no window x0 is 0.
+    MultiDiffusion (Bar-Tal et al. 2023, arXiv:2302.08113), at x0. denoise_some: makes what denoises some of the windows,
+    of which there are `together` at a time; called once for each. Where there is no window x0 is 0.
     """
     from_edge = torch.arange(tiling.side) + 0.5
     slope = torch.minimum(from_edge, tiling.side - from_edge)
@@ -55,6 +55,9 @@ def tiled(denoise_some: Callable[[slice], Denoise], tiling: Tiling, together: in
         weights[tiling.slices(corner)] += weight
     weights = weights.clamp(min=weight.min())
 
+    every = [slice(first, first + together) for first in range(0, len(tiling.corners), together)]
+    each = [(some, denoise_some(some)) for some in every]
+
     def joined(parts: Sequence[Tensor]) -> Tensor:  # of n c s s -> 1 c H W
         whole = parts[0].new_zeros(1, parts[0].shape[1], tiling.height, tiling.width)
         for window, corner in zip((window for part in parts for window in part), tiling.corners, strict=True):
@@ -63,10 +66,9 @@ def tiled(denoise_some: Callable[[slice], Denoise], tiling: Tiling, together: in
 
     def denoise(x: Tensor, t: Tensor) -> Prediction:
         parts = []
-        for first in range(0, len(tiling.corners), together):
-            some = slice(first, first + together)
+        for some, denoise_these in each:
             windows = tiling.cut(x, some)
-            parts.append(denoise_some(some)(windows, t.expand(len(windows))))
+            parts.append(denoise_these(windows, t.expand(len(windows))))
         learned = parts[0].variance is not None
         return Prediction(
             joined([part.x0 for part in parts]), joined([part.variance for part in parts]) if learned else None

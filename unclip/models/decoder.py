@@ -161,6 +161,17 @@ class Decoder(nn.Module):
         # A pixel's mask is the same in its three colours, which the codecs lay one after the other.
         return torch.cat([image * known, known[:, : self._hint_channels - self.channels]], dim=1)
 
+    @staticmethod
+    def prepare(conditioning: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The conditioning of a run without the tokens that no row sees, and without a mask that hides nothing.
+
+        Padding is most of a short text, and attention over it, and over masks, takes its time at every step.
+        """
+        seen = conditioning["token_mask"].any(0)
+        tokens, mask = conditioning["tokens"][:, seen], conditioning["token_mask"][:, seen]
+        rest = {key: value for key, value in conditioning.items() if key not in ("tokens", "token_mask")}
+        return rest | {"tokens": tokens} | ({} if mask.all() else {"token_mask": mask})
+
     @property
     def _hint_channels(self) -> int:
         """Those of the latent, and one mask a pixel."""
@@ -171,13 +182,13 @@ class Decoder(nn.Module):
         x: Tensor,
         t: Tensor,
         tokens: Tensor,
-        token_mask: Tensor,
         time_condition: Tensor,
+        token_mask: Tensor | None = None,
         hint: Tensor | None = None,
     ) -> Tensor:
         """Noised latent `b c h w` at timesteps `b` -> the network's raw prediction, `b c h w` or `b 2c h w`.
 
-        hint: `b k h w`, the known part of the latent (0 where unknown) and its mask.
+        token_mask: which tokens are to be seen, `b n`; None for all. hint: `b k h w`, the known part of the latent (0 where unknown) and its mask.
         """
         if hint is not None:
             x = torch.cat([x, hint], dim=1)

@@ -54,6 +54,25 @@ def test_defaults_and_what_replaces_them() -> None:
     assert all(torch.equal(colour, UNCOND["colour"]) for _, _, colour in s.network.calls)
 
 
+@pytest.mark.parametrize(("room", "sizes"), [(1, [2, 2]), (2 * 64 * 4 * 4 * 4, [2, 2]), (1 << 20, [4])])
+@pytest.mark.parametrize("guided", [True, False])
+def test_a_network_takes_as_many_at_a_time_as_there_is_room_for(
+    room: int, sizes: list[int], guided: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = stage().run(COND, UNCOND, generators([0, 1]), guidance=2.0 if guided else 1.0)
+    monkeypatch.setattr("unclip.stage.TOGETHER", {True: room, False: 0})
+    parted = stage()
+    parted.network.width = 64
+    out = parted.run(COND, UNCOND, generators([0, 1]), guidance=2.0 if guided else 1.0)
+    if not guided:  # one half of it each; the second has room for two
+        sizes = [1, 1] if room == 1 else [2]
+    assert [len(x) for x, _, _ in parted.network.calls] == 4 * sizes
+    torch.testing.assert_close(out, whole)
+    with torch.inference_mode():
+        back = parted.invert(out, COND, steps=4)
+        torch.testing.assert_close(back, stage().invert(out, COND, steps=4))
+
+
 def test_samples_are_clipped_as_the_schedule_says() -> None:
     out = stage().run({"colour": COND["colour"] * 100}, UNCOND, generators([0, 1]))
     assert out.abs().max() == 1

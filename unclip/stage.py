@@ -1,5 +1,7 @@
 """A stage of the pipeline (prior, decoder, upsampler): a network, and how to sample from it."""
 
+import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +18,13 @@ from unclip.diffusion.inversion import SKIP, invert
 from unclip.diffusion.masking import keep_known, levelled, watched
 from unclip.diffusion.noise import randn
 from unclip.diffusion.samplers import Progress, sample
-from unclip.diffusion.tiling import Tiling, tiled
+from unclip.diffusion.tiling import Tiling, in_parts, tiled
 from unclip.heap import blocks_reused, bounded_growth
 
 WINDOWS_TOGETHER = 4  # of a tiling, in a batch: memory is not to grow with the picture
+# Bytes of a network's first level, by whether it is on the CPU; what it needs in all is some forty times that. One
+# picture of 256 x 256 fills 40 MiB in the published upsampler, and two cores gain nothing by more of them at a time.
+TOGETHER = {True: 1 << 25, False: 1 << 28}
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class Stage:
         conditioning each has; spread: conditioning that lies on that picture, `1 ...`, and is cut as x is.
         eta: of the sampler "ddim" (see `samplers.sample`). watch: called with x0 as each step predicts it, `b 3 H W` or
         `b d`.
-        All is one batch: cutting it up is the caller's business.
+        All is one batch, of which the network takes so many at a time as memory allows (see `together`).
         Raises RequestError for an unknown sampler or a number of steps out of range.
         """
         steps = self.steps if steps is None else steps
@@ -119,16 +124,16 @@ class Stage:
         device, _ = self._placement()
         # What inversion found is the start of a way on which no x0 was clamped; guidance leaves that way.
         limit = None if start is not None and guidance == 1 else self.schedule.clip
+        together = self.together(guidance not in (0, 1))
 
         def denoiser_of(network: nn.Module) -> Denoise:
-            if tiling is None:
-                return clamped(self._denoiser(network, cond, uncond, guidance), limit)
-
             def of_some(which: slice) -> Denoise:
-                each = [_of_windows(one, spread or {}, tiling, which) for one in (cond, uncond)]
+                each = [_of_some(one, which, tiling, spread or {}) for one in (cond, uncond)]
                 return clamped(self._denoiser(network, *each, guidance), limit)
 
-            return tiled(of_some, tiling, WINDOWS_TOGETHER)
+            if tiling is None:
+                return in_parts(of_some, rows, together)
+            return tiled(in_parts(of_some, len(tiling.corners), min(WINDOWS_TOGETHER, together)), tiling)
 
         denoise = last = denoiser_of(self.network)
         if self.last_network is not None:
@@ -161,11 +166,25 @@ class Stage:
         number of steps out of range.
         """
         device, _ = self._placement()
-        denoise = self._denoiser(self.network, cond, None, guidance=1)
-        steps = self.steps if steps is None else steps
         x0 = self.codec.encode(pictures.to(device))
+        part_of = partial(_of_some, cond, tiling=None, spread={})
+        denoise = in_parts(
+            lambda which: self._denoiser(self.network, part_of(which), None, guidance=1), len(x0), self.together(False)
+        )
+        steps = self.steps if steps is None else steps
         with blocks_reused(self.reuse and device.type == "cpu"):
             return invert(denoise, x0, self.schedule, steps, progress)
+
+    def together(self, guided: bool) -> int:
+        """How many of a batch the network takes at a time, so that memory does not grow with the batch.
+
+        It does with a network's first level. A network that has none (see `Decoder.width`) takes all of them.
+        """
+        if (width := getattr(self.network, "width", None)) is None:
+            return sys.maxsize
+        device, dtype = self._placement()
+        each = width * math.prod(self.shape[1:]) * dtype.itemsize * (2 if guided else 1)
+        return max(1, TOGETHER[device.type == "cpu"] // each)
 
     def _denoiser(
         self, network: nn.Module, cond: Conditioning, uncond: Conditioning | None, guidance: float
@@ -200,13 +219,13 @@ class Stage:
         return first.device, first.dtype
 
 
-def _of_windows(
-    conditioning: Conditioning | None, spread: Conditioning, tiling: Tiling, which: slice
+def _of_some(
+    conditioning: Conditioning | None, which: slice, tiling: Tiling | None, spread: Conditioning
 ) -> Conditioning | None:
-    """The conditioning of some windows: for each its row, and of what lies on the picture its part."""
+    """The conditioning of a part of a batch; of windows: for each its row, and its part of what is spread over all."""
     if conditioning is None:
         return None
-    rows = list(tiling.rows[which])
+    rows = which if tiling is None else list(tiling.rows[which])
     return {key: value[rows] for key, value in conditioning.items() if key not in spread} | {
         key: tiling.cut(value, which) for key, value in spread.items()
     }

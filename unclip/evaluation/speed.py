@@ -5,11 +5,10 @@ A measurement is a process of its own, so that its peak memory is its own: `pyth
 """
 
 import json
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -28,7 +27,7 @@ class Run:
     side: str
     folder: str
     batch_size: int = 1
-    steps: int = 2  # timed in each stage; a step takes the same time wherever it is
+    steps: int = 7  # timed in each stage, two at least; the first takes longer, for it finds no memory to use again
     device: str = "auto"
     dtype: str = "auto"
     memory: str = "auto"
@@ -53,19 +52,21 @@ def measure(run: Run) -> dict[str, Any]:
 
     networks, steps, draw, dtype, device = (ours if run.side == "unclip" else theirs)(run)
     seconds = {stage: [] for stage in networks}
+    count = max(FEWEST, run.steps)
     flops = count_flops(networks, draw)  # also what warms up
     with timed_calls(networks, seconds, device):
-        draw(run.steps)
+        draw(count)
     memory = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else peak_resident()
     peak = matmul_rate(device, dtype)
     stages = {}
-    for stage, each in seconds.items():
-        a_step = statistics.median(each) if each else None
-        rate = flops[stage] / a_step if a_step else None
+    for stage, each in seconds.items():  # a batch may have been cut up, so that a step takes several calls
+        a_step = sum(each) / steps_drawn(stage, count, networks) if each else None
+        arithmetic = flops[stage] / steps_drawn(stage, FEWEST, networks)
+        rate = arithmetic / a_step if a_step else None
         stages[stage] = {
             "seconds_a_step": a_step,
             "steps": steps[stage],
-            "tflop": flops[stage] / 1e12,
+            "tflop": arithmetic / 1e12,
             "share_of_peak": None if rate is None else rate / peak,
         }
     total = sum(s["seconds_a_step"] * s["steps"] for s in stages.values() if s["seconds_a_step"] is not None)
@@ -78,6 +79,18 @@ def measure(run: Run) -> dict[str, Any]:
         "images_a_minute": 60 * run.batch_size / total,
         "peak_mib": memory,
     }
+
+
+FEWEST = 2  # steps that a picture can be drawn in: the upsampler's last one has a network of its own
+
+
+def steps_drawn(stage: str, count: int, stages: Iterable[str]) -> int:
+    """How often a stage took a step when a picture was drawn in `count` steps. Text is read, and its absence."""
+    if stage == "text":
+        return 2
+    if stage.endswith(", last"):
+        return 1
+    return count - 1 if f"{stage}, last" in stages else count
 
 
 Side = tuple[Mapping[str, Any], Mapping[str, int], Callable[[int], None], Any, Any]
@@ -93,7 +106,7 @@ def ours(run: Run) -> Side:
     pipe.check_prior()
     own = pipe.defaults()
     networks = {"text": pipe.clip.text, "prior": pipe.prior.network.transformer, "decoder": pipe.decoder.network.unet}
-    steps = {"text": 1, "prior": own["prior_steps"], "decoder": own["steps"]}
+    steps = {"text": 2, "prior": own["prior_steps"], "decoder": own["steps"]}
     for stage in pipe.upsamplers:
         networks[stage.name], steps[stage.name] = stage.network.unet, stage.steps
         if stage.last_network is not None:
@@ -191,12 +204,12 @@ def timed_calls(networks: Mapping[str, Any], seconds: Mapping[str, list[float]],
 
 
 def count_flops(networks: Mapping[str, Any], draw: Callable[[int], None]) -> dict[str, int]:
-    """The arithmetic of one call of each network: two operations a multiplication with its addition."""
+    """The arithmetic of each network for a picture in `FEWEST` steps: two operations a multiplication and addition."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from unclip.models.packing import packed_flops
 
-    found: dict[str, int] = {}
+    found = dict.fromkeys(networks, 0)
     before: dict[str, int] = {}
     hooks = []
     with FlopCounterMode(display=False, custom_mapping=packed_flops()) as counter:
@@ -206,25 +219,25 @@ def count_flops(networks: Mapping[str, Any], draw: Callable[[int], None]) -> dic
                 before[stage] = counter.get_total_flops()
 
             def leave(*_: Any, stage: str = stage) -> None:
-                found[stage] = counter.get_total_flops() - before[stage]
+                found[stage] += counter.get_total_flops() - before[stage]
 
             hooks += [network.register_forward_pre_hook(enter), network.register_forward_hook(leave)]
-        draw(2)  # the upsampler's last step has a network of its own
+        draw(FEWEST)
     for hook in hooks:
         hook.remove()
-    return {stage: found.get(stage, 0) for stage in networks}
+    return found
 
 
-def matmul_rate(device: Any, dtype: Any, repeat: int = 5) -> float:
+def matmul_rate(device: Any, dtype: Any, repeat: int = 7) -> float:
     """Operations a second of a large matrix product: what this machine gives a program that does nothing else."""
     import torch
 
-    side = 8192 if device.type == "cuda" else 2048
+    side = 8192 if device.type == "cuda" else 4096 if dtype is torch.bfloat16 else 2048
     a, b = torch.randn(2, side, side, device=device).to(dtype)
-    seconds = []
+    product, seconds = torch.empty_like(a), []
     for _ in range(repeat):
         start = time.perf_counter()
-        a @ b
+        torch.mm(a, b, out=product)  # new memory would take a part of the time
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)

@@ -129,6 +129,11 @@ class Decoder(nn.Module):
         """Whether the U-Net was trained with GLIDE's inpainting inputs."""
         return self.unet.config.in_channels > self.channels
 
+    @property
+    def width(self) -> int:
+        """Channels of the U-Net's first level, which is as large as the latent."""
+        return self.unet.config.block_out_channels[0]
+
     def condition(
         self,
         image_embed: Tensor,
@@ -188,7 +193,8 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Noised latent `b c h w` at timesteps `b` -> the network's raw prediction, `b c h w` or `b 2c h w`.
 
-        token_mask: which tokens are to be seen, `b n`; None for all. hint: `b k h w`, the known part of the latent (0 where unknown) and its mask.
+        token_mask: which tokens are to be seen, `b n`; None for all. hint: `b k h w`, the known part of the latent (0
+        where unknown) and its mask.
         """
         if hint is not None:
             x = torch.cat([x, hint], dim=1)

@@ -32,6 +32,11 @@ class Upsampler(nn.Module):
         super().__init__()
         self.unet, self.difference = in_place(unet), difference
 
+    @property
+    def width(self) -> int:
+        """Channels of the U-Net's first level, which is as large as the latent."""
+        return self.unet.config.block_out_channels[0]
+
     def forward(self, x: Tensor, t: Tensor, enlarged: Tensor) -> Tensor:
         """Noised latent `b c h w` at timesteps `b`, and the enlarged small picture `b c h w` -> what it predicts."""
         output = self.unet(torch.cat([x, enlarged.to(x.dtype)], dim=1), t).sample

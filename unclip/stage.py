@@ -24,7 +24,7 @@ from unclip.heap import blocks_reused, bounded_growth
 WINDOWS_TOGETHER = 4  # of a tiling, in a batch: memory is not to grow with the picture
 # Bytes of a network's first level, by whether it is on the CPU; what it needs in all is some forty times that. One
 # picture of 256 x 256 fills 40 MiB in the published upsampler, and two cores gain nothing by more of them at a time.
-TOGETHER = {True: 1 << 25, False: 1 << 28}
+TOGETHER = {True: 1 << 24, False: 1 << 28}
 
 
 @dataclass(frozen=True)

@@ -86,3 +86,16 @@ def test_calls_are_timed_and_left_alone_afterwards() -> None:
 def test_mistakes(arguments: list[str], says: str, capsys) -> None:
     assert main(["bench", *arguments]) == 2
     assert capsys.readouterr().err == f"unclip: error: {says}\n"
+
+
+@pytest.mark.parametrize(
+    ("calls", "drawn", "steps", "mean"),
+    [
+        ([4.0, 1.0, 1.0], 3, 25, (4 + 24) / 25),
+        ([2.0, 2.0, 0.5, 0.5, 0.5, 0.5], 3, 10, (4 + 9) / 10),  # two calls a step
+        ([3.0, 1.0], 1, 1, 4.0),
+        ([4.0, 1.0, 1.0], 3, 1, 4.0),
+    ],
+)
+def test_the_first_step_counts_once(calls: list[float], drawn: int, steps: int, mean: float) -> None:
+    assert speed.seconds_a_step(calls, drawn, steps) == pytest.approx(mean)

@@ -10,6 +10,7 @@ from tests.tiny import CODEC, DECODER, DECODER_TEXT, DIM, TEXT_PROJ, TOKENS, tin
 from unclip.diffusion.codec import Identity, PixelUnshuffle
 from unclip.models.clip import TextEncoding
 from unclip.models.decoder import Decoder
+from unclip.models.packing import can_pack, pack
 
 # Its module moves from release to release; the pipeline's own knows where it is.
 UnCLIPTextProjModel = import_module(UnCLIPPipeline.__module__).UnCLIPTextProjModel
@@ -115,6 +116,38 @@ def test_every_input_has_its_effect_and_padding_has_none() -> None:
     ):
         changed = network(*change[:2], **network.condition(*change[2:]))
         assert (changed - out).abs().amax((1, 2, 3)).min() > 1e-4
+
+
+def test_what_no_row_sees_is_left_out_of_a_run() -> None:
+    network, embed = decoder(), torch.randn(3, DIM)
+    x, t = torch.randn(3, 48, 4, 4), torch.tensor([700, 400, 10])
+    text = texts(3)
+    text.mask[:, 1] = False  # no padding at its end, but hidden all the same
+    whole = network.condition(embed, text)
+    seen = int(text.mask.any(0).sum())
+    assert seen < TOKENS - 1
+    short = network.prepare(whole)
+    assert short["tokens"].shape[1] == short["token_mask"].shape[1] == 4 + seen
+    out = network(x, t, **whole)
+    torch.testing.assert_close(network(x, t, **short), out)
+    alone = network.prepare({key: value[1:2] for key, value in whole.items()})
+    assert "token_mask" not in alone  # nothing is left to hide
+    torch.testing.assert_close(network(x[1:2], t[1:2], **alone), out[1:2])
+
+
+@pytest.mark.skipif(not can_pack(), reason="this torch packs no weights")
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("time", ["scale_shift", "default"])
+def test_packed_it_computes_the_same(rows: int, time: str) -> None:
+    network = decoder(resnet_time_scale_shift=time)
+    embed, x, t = torch.randn(rows, DIM), torch.randn(rows, 48, 4, 4), torch.tensor([700, 300, 20])[:rows]
+    with torch.inference_mode():
+        conditioning = network.condition(embed, texts(rows))
+        expected = network(x, t, **conditioning)
+        pack(network.unet.bfloat16().to(memory_format=torch.channels_last))
+        half = {k: v.bfloat16() if v.is_floating_point() else v for k, v in conditioning.items()}
+        found = network(x.bfloat16(), t, **half)
+    assert (found - expected).abs().max() < 0.05 * expected.abs().max()
 
 
 # ---- GLIDE's inpainting inputs

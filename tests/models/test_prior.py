@@ -45,6 +45,20 @@ def test_every_input_has_its_effect_and_padding_has_none() -> None:
         assert (changed - out).abs().amax(1).min() > 1e-4
 
 
+def test_what_no_row_sees_is_not_computed_when_drawing() -> None:
+    prior, text = Prior(tiny_network("PriorTransformer", PRIOR)), texts(3)
+    text.mask[:, 1] = False  # no padding at its end, but hidden all the same
+    x, t, lengths = torch.randn(3, DIM), torch.tensor([700, 400, 10]), []
+    for block in prior.transformer.transformer_blocks:
+        block.ff.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
+    whole = prior(x, t, **prior.condition(text))  # as in training, where all are computed
+    with torch.no_grad():
+        drawn = prior(x, t, **prior.condition(text))
+    seen = int(text.mask.any(0).sum())
+    assert lengths == [TOKENS + 4] * 2 + [seen + 4] * 2
+    torch.testing.assert_close(drawn, whole)
+
+
 def test_whitening_and_its_inverse() -> None:
     prior = Prior(tiny_network("PriorTransformer", PRIOR))
     mean, std = prior.transformer.clip_mean[0], prior.transformer.clip_std[0]

@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -27,7 +27,7 @@ class Run:
     side: str
     folder: str
     batch_size: int = 1
-    steps: int = 7  # timed in each stage, two at least; the first takes longer, for it finds no memory to use again
+    steps: int = 7  # timed in each stage, two at least; the first is slower, for it finds no memory to use again
     device: str = "auto"
     dtype: str = "auto"
     memory: str = "auto"
@@ -60,7 +60,7 @@ def measure(run: Run) -> dict[str, Any]:
     peak = matmul_rate(device, dtype)
     stages = {}
     for stage, each in seconds.items():  # a batch may have been cut up, so that a step takes several calls
-        a_step = sum(each) / steps_drawn(stage, count, networks) if each else None
+        a_step = seconds_a_step(each, steps_drawn(stage, count, networks), steps[stage]) if each else None
         arithmetic = flops[stage] / steps_drawn(stage, FEWEST, networks)
         rate = arithmetic / a_step if a_step else None
         stages[stage] = {
@@ -79,6 +79,13 @@ def measure(run: Run) -> dict[str, Any]:
         "images_a_minute": 60 * run.batch_size / total,
         "peak_mib": memory,
     }
+
+
+def seconds_a_step(calls: Sequence[float], drawn: int, steps: int) -> float:
+    """The mean over a model's own `steps`, of the calls of a network in `drawn` steps, of which the first is slower."""
+    each = len(calls) // drawn
+    first, others = sum(calls[:each]), sum(calls[each:])
+    return first if drawn == 1 else (first + (steps - 1) * others / (drawn - 1)) / steps
 
 
 FEWEST = 2  # steps that a picture can be drawn in: the upsampler's last one has a network of its own

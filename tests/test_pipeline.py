@@ -100,7 +100,7 @@ def test_results_come_as_their_micro_batch_is_drawn(pipe: Unclip) -> None:
     assert calls == []
     results = [next(stream), next(stream)]
     once = len(calls)
-    assert once == 3 + 4
+    assert once == (1 + 3) + (1 + 4)  # of the prior and the decoder; each begins at 0
     results.append(next(stream))
     assert len(calls) == 2 * once
     again = pipe.generate("a cat", n=3, seed=1, size=16, batch_size=2)
@@ -157,8 +157,16 @@ def test_a_watcher_sees_the_picture_of_every_step_and_the_last_is_the_result(pip
 def test_progress_counts_the_steps_of_every_stage(pipe: Unclip) -> None:
     calls: list[tuple[str, int, int]] = []
     pipe.generate("a cat", n=3, batch_size=2, progress=lambda *call: calls.append(call))
-    once = [(stage, i + 1, n) for stage, n in (("prior", 3), ("decoder", 4), ("upsampler", 2)) for i in range(n)]
+    once = [(stage, i, n) for stage, n in (("prior", 3), ("decoder", 4), ("upsampler", 2)) for i in range(n + 1)]
     assert calls == once * 2
+
+
+@pytest.mark.parametrize("memory", ["high", "low"])
+def test_loading_tells_of_each_network(tiny_model: Path, memory: str) -> None:
+    calls: list[tuple[str, int, int]] = []
+    Unclip.from_pretrained(tiny_model, memory=memory, progress=lambda *call: calls.append(call))
+    assert calls == [("loading", done, len(calls)) for done in range(1, len(calls) + 1)]
+    assert len(calls) == len(list(tiny_model.glob("*/config.json")))
 
 
 # ---- what goes wrong
@@ -292,7 +300,8 @@ def test_one_step_is_one_step(pipe: Unclip) -> None:
         fields = {"steps": 1, "prior_steps": 1, "upsampler_steps": 1, "sampler": sampler, "prior_sampler": sampler}
         [result] = pipe.generate("a cat", seed=5, progress=lambda *call: calls.append(call), **fields)
         assert (result.request.steps, result.request.prior_steps, result.request.upsampler_steps) == (1, 1, 1)
-    assert calls == [("prior", 1, 1), ("decoder", 1, 1), ("upsampler", 1, 1)] * len(SAMPLER_NAMES)
+    once = [(stage, done, 1) for stage in ("prior", "decoder", "upsampler") for done in (0, 1)]
+    assert calls == once * len(SAMPLER_NAMES)
 
 
 # ---- against the same thing done by hand, or by others

@@ -1,3 +1,6 @@
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -54,23 +57,53 @@ def test_defaults_and_what_replaces_them() -> None:
     assert all(torch.equal(colour, UNCOND["colour"]) for _, _, colour in s.network.calls)
 
 
-@pytest.mark.parametrize(("room", "sizes"), [(1, [2, 2]), (2 * 64 * 4 * 4 * 4, [2, 2]), (1 << 20, [4])])
-@pytest.mark.parametrize("guided", [True, False])
+ROOM = {"one": 2 * 64 * 4 * 4 * 4, "both": 1 << 20, "none": 1}  # bytes: of a guided item of 64 channels, 4 x 4
+
+
+@pytest.mark.parametrize(("room", "sizes", "bare"), [("none", 2, 1), ("one", 2, 2), ("both", 4, 2)])
 def test_a_network_takes_as_many_at_a_time_as_there_is_room_for(
-    room: int, sizes: list[int], guided: bool, monkeypatch: pytest.MonkeyPatch
+    room: str, sizes: int, bare: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = stage().run(COND, UNCOND, generators([0, 1]), guidance=2.0 if guided else 1.0)
-    monkeypatch.setattr("unclip.stage.TOGETHER", {True: room, False: 0})
-    parted = stage()
+    """Sizes of its calls, of two items: `sizes` with guidance, `bare` without."""
+    cond, uncond, whole = COND, UNCOND, stage(last_network=Net())
+    monkeypatch.setattr("unclip.stage.TOGETHER", {True: ROOM[room], False: 0})
+    parted = stage(last_network=copy.deepcopy(whole.last_network), network=copy.deepcopy(whole.network))
     parted.network.width = 64
-    out = parted.run(COND, UNCOND, generators([0, 1]), guidance=2.0 if guided else 1.0)
-    if not guided:  # one half of it each; the second has room for two
-        sizes = [1, 1] if room == 1 else [2]
-    assert [len(x) for x, _, _ in parted.network.calls] == 4 * sizes
-    torch.testing.assert_close(out, whole)
-    with torch.inference_mode():
-        back = parted.invert(out, COND, steps=4)
-        torch.testing.assert_close(back, stage().invert(out, COND, steps=4))
+    for guidance, size in ((2.0, sizes), (1.0, bare)):
+        made = [s.run(cond, uncond, generators([0, 1]), guidance=guidance) for s in (parted, whole)]
+        torch.testing.assert_close(*made)
+        calls = [len(x) for net in (parted.network, parted.last_network) for x, _, _ in net.calls]
+        each = (4 if guidance == 2 else 2) // size
+        assert calls == [size] * each * 4  # of which the last step's are those of the last network
+        assert len(parted.last_network.calls) == each
+        parted.network.calls.clear(), parted.last_network.calls.clear()
+    back = [s.invert(made[1], cond, steps=4) for s in (parted, whole)]
+    torch.testing.assert_close(*back)
+    assert {len(x) for x, _, _ in parted.network.calls} == {bare}
+
+
+@pytest.mark.parametrize(("room", "size"), [("one", 2), ("both", 8)])
+def test_windows_are_as_many_at_a_time_as_there_is_room_for(
+    room: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unclip.stage.TOGETHER", {True: ROOM[room], False: 0})
+    s, tiling = stage(), Tiling(4, 12, 4, ((0, 0), (0, 2), (0, 4), (0, 6), (0, 8)), (0, 1, 0, 1, 1))
+    s.network.width = 64
+    assert s.run(COND, UNCOND, generators([0]), tiling=tiling, steps=1).shape == (1, 3, 16, 48)
+    calls = [len(x) for x, _, _ in s.network.calls]
+    assert calls[0] == size and sum(calls) == 10
+
+
+def test_a_run_bounds_its_memory_before_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, called = [], []
+    monkeypatch.setattr("unclip.stage.bounded_growth", lambda: made.append(1) or (lambda: called.append(1)))
+    s = stage(last_network=Net())
+    s.run(COND, UNCOND, generators([0, 1]))
+    assert (len(made), len(called)) == (1, 4)
+    s.invert(torch.zeros(2, 3, 16, 16), COND, steps=4)
+    assert (len(made), len(called)) == (2, 4 + len(s.network.calls) - 3)
+    replace(s, reuse=False).run(COND, UNCOND, generators([0, 1]))
+    assert len(called) == 4 + len(s.network.calls) - 3 - 3
 
 
 def test_samples_are_clipped_as_the_schedule_says() -> None:
@@ -197,7 +230,7 @@ def test_a_larger_picture_is_drawn_by_windows_each_with_its_own_conditioning(sam
 def test_progress_is_reported() -> None:
     calls: list[tuple[int, int]] = []
     stage().run(COND, UNCOND, generators([0, 1]), progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert calls == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_what_cannot_be_run_says_so() -> None:

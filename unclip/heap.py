@@ -46,9 +46,9 @@ def blocks_reused(wanted: bool = True) -> Iterator[None]:
 
 
 def bounded_growth() -> Callable[[], None]:
-    """A function for once before every step of a run within `blocks_reused`, which keeps the holes from growing.
+    """A function to call before each call of the networks of a run, which keeps the holes of `blocks_reused` few.
 
-    From its second call on it has a step behind it, and knows what the process holds for one. Whenever that has grown
+    From its second call on there is one behind it, and it knows what the process holds for one. Whenever that has grown
     by `GROWTH` it hands back what is free. Not sooner: to provide it anew takes a quarter of a large U-Net's time.
     """
     called, usual = False, None

@@ -54,6 +54,7 @@ class Unclip(Front, Embedder):
         dtype: str = "auto",
         memory: str = "auto",
         image_encoder: str | Path | None = None,
+        progress: Progress | None = None,
     ) -> "Unclip":
         """A bundled model's name, a checkpoint folder, or a hub id ("owner/name", "owner/name@commit") -> a pipeline.
 
@@ -62,11 +63,11 @@ class Unclip(Front, Embedder):
         device: "auto", "cpu", "cuda", "mps". dtype: of the denoisers; "auto" is bfloat16 where the device computes it
         natively, float32 elsewhere. memory: "high" keeps all networks on the device, "low" one at a time; "auto" does
         what the free memory allows. image_encoder: a name as above, of a checkpoint whose CLIP image tower is used
-        where this one has none, or an open_clip name ("ViT-L-14/openai"). Raises CheckpointError for an unknown name or
-        a damaged file.
+        where this one has none, or an open_clip name ("ViT-L-14/openai"). progress: told of each network that is
+        loaded, as of each step in `generate`. Raises CheckpointError for an unknown name or a damaged file.
         """
         where = pick_device(device)
-        return cls(load_checkpoint(name, where, pick_dtype(dtype, where), memory, image_encoder), where)
+        return cls(load_checkpoint(name, where, pick_dtype(dtype, where), memory, image_encoder, progress), where)
 
     # ---- text -> embedding -> pixels
 

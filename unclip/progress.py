@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Progress = Callable[[str, int, int], None]
-"""(stage, done, total): called after each denoising step."""
+"""(stage, done, total): called before the first denoising step of a stage, with 0, and after each."""
 
 
 class Watcher:

@@ -61,7 +61,7 @@ class Stage:
 
     network(x, t, **conditioning) takes x (`b *shape`) and t (`b`, int64) and returns what `schedule` says. Conditioning
     comes in the network's precision, but for what `network.exact` names, and as `network.prepare` returns it, where it
-    has those.
+    has those; how many of a batch it takes at a time depends on `network.width` (see `together`).
     last_network: the network of the last step, where that is another one. last_factor: what the last x0 of the sampler
     "unclip" is multiplied by (see `Schedule.last_factor`).
     shape: one item in the codec's space, without `b`. sampler, steps and guidance are defaults of `run`.
@@ -124,16 +124,16 @@ class Stage:
         device, _ = self._placement()
         # What inversion found is the start of a way on which no x0 was clamped; guidance leaves that way.
         limit = None if start is not None and guidance == 1 else self.schedule.clip
-        together = self.together(guidance not in (0, 1))
+        together, bound_growth = self.together(guidance not in (0, 1)), bounded_growth()
 
         def denoiser_of(network: nn.Module) -> Denoise:
             def of_some(which: slice) -> Denoise:
                 each = [_of_some(one, which, tiling, spread or {}) for one in (cond, uncond)]
-                return clamped(self._denoiser(network, *each, guidance), limit)
+                return clamped(guided(partial(self._bind, network, bound_growth), *each, guidance), limit)
 
             if tiling is None:
                 return in_parts(of_some, rows, together)
-            return tiled(in_parts(of_some, len(tiling.corners), min(WINDOWS_TOGETHER, together)), tiling)
+            return tiled(of_some, tiling, min(WINDOWS_TOGETHER, together))
 
         denoise = last = denoiser_of(self.network)
         if self.last_network is not None:
@@ -167,18 +167,21 @@ class Stage:
         """
         device, _ = self._placement()
         x0 = self.codec.encode(pictures.to(device))
-        part_of = partial(_of_some, cond, tiling=None, spread={})
-        denoise = in_parts(
-            lambda which: self._denoiser(self.network, part_of(which), None, guidance=1), len(x0), self.together(False)
-        )
+        bind = partial(self._bind, self.network, bounded_growth())
+
+        def of_some(which: slice) -> Denoise:
+            return bind(_of_some(cond, which, None, {}))
+
+        denoise = in_parts(of_some, len(x0), self.together(guided=False))
         steps = self.steps if steps is None else steps
         with blocks_reused(self.reuse and device.type == "cpu"):
             return invert(denoise, x0, self.schedule, steps, progress)
 
     def together(self, guided: bool) -> int:
-        """How many of a batch the network takes at a time, so that memory does not grow with the batch.
+        """How many of a batch the network takes at a time, so that its memory does not grow with the batch.
 
-        It does with a network's first level. A network that has none (see `Decoder.width`) takes all of them.
+        A U-Net's memory is told by its first level: its channels, `width`, at each position of the latent. A network
+        without takes all at once.
         """
         if (width := getattr(self.network, "width", None)) is None:
             return sys.maxsize
@@ -186,23 +189,16 @@ class Stage:
         each = width * math.prod(self.shape[1:]) * dtype.itemsize * (2 if guided else 1)
         return max(1, TOGETHER[device.type == "cpu"] // each)
 
-    def _denoiser(
-        self, network: nn.Module, cond: Conditioning, uncond: Conditioning | None, guidance: float
-    ) -> Denoise:
-        return guided(partial(self._bind, network), cond, uncond, guidance)
-
-    def _bind(self, network: nn.Module, conditioning: Conditioning) -> Denoise:
-        """A network with its conditioning, moved to its device and precision, and prepared, once and not each step."""
+    def _bind(self, network: nn.Module, bound_growth: Callable[[], None], conditioning: Conditioning) -> Denoise:
+        """A network with its conditioning, moved to its device and precision, and prepared: not at every step."""
         device, dtype = self._placement()
         exact = getattr(network, "exact", ())
         bound = {
             k: v.to(device, dtype if v.is_floating_point() and k not in exact else None)
             for k, v in conditioning.items()
         }
-
         if (prepare := getattr(network, "prepare", None)) is not None:
             bound = prepare(bound)
-        bound_growth = bounded_growth()
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
             if self.reuse and device.type == "cpu":

@@ -34,7 +34,8 @@ def painter(tmp_path, monkeypatch) -> Painter:
     painter, module = Painter(), stand_in()
     painter.opened = []
 
-    def from_pretrained(name, **options):
+    def from_pretrained(name, progress, **options):
+        progress("loading", 1, 1)
         painter.opened.append((name, options))
         return painter
 

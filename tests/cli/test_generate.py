@@ -20,7 +20,8 @@ class Painter:
         self.ends = ends
         self.opened = self.requests = None
 
-    def from_pretrained(self, name, **options):
+    def from_pretrained(self, name, progress, **options):
+        progress("loading", 1, 1)
         self.opened = (name, options)
         return self
 

@@ -226,7 +226,7 @@ def test_progress_and_integer_timesteps() -> None:
 
     g = generators(SEEDS)
     sample(denoise, randn(SHAPE, g), Schedule(), "unipc", 3, g, lambda done, total: calls.append((done, total)))
-    assert calls == [(1, 3), (2, 3), (3, 3)]
+    assert calls == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert dtypes == {torch.int64}
 
 

@@ -1,4 +1,5 @@
 import copy
+import weakref
 
 import pytest
 import torch
@@ -57,3 +58,16 @@ def test_names_of_weights_stay(block: nn.Module) -> None:
 def test_other_activations_are_left_to_diffusers() -> None:
     block = nn.Sequential(ResnetBlock2D(in_channels=8, groups=4, temb_channels=None, non_linearity="gelu"))
     assert type(in_place(block)[0]) is ResnetBlock2D
+
+
+@pytest.mark.parametrize("settings", [KINDS["plain"], KINDS["scale and shift"]], ids=["plain", "scale and shift"])
+def test_it_holds_no_activation_longer_than_it_needs_it(settings: dict) -> None:
+    """What went into a convolution is not held beside what comes out of the normalisation after it."""
+    block = ResnetBlock2D(in_channels=8, temb_channels=12, groups=4, **settings).eval()
+    in_place(nn.Sequential(block))
+    went_in, alive = [], []
+    block.conv1.register_forward_pre_hook(lambda _, inputs: went_in.append(weakref.ref(inputs[0])))
+    block.norm2.register_forward_pre_hook(lambda *_: alive.append(went_in[0]() is not None))
+    with torch.inference_mode():
+        block(torch.randn(1, 8, 6, 6), torch.randn(1, 12))
+    assert alive == [False]

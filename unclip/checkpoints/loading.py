@@ -1,6 +1,8 @@
 """A name, a folder or a hub id -> a Checkpoint."""
 
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -18,6 +20,7 @@ from unclip.errors import CheckpointError
 from unclip.files import read_json
 from unclip.heap import give_back_large
 from unclip.names import check_memory
+from unclip.progress import Progress
 
 HEADROOM = 1.5  # of memory over the weights: for activations, and for what else the machine does
 
@@ -28,13 +31,14 @@ def load_checkpoint(
     dtype: torch.dtype,
     memory: str = "high",
     image_encoder: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> Checkpoint:
     """Read a whole checkpoint onto `device`, its denoisers in `dtype`, CLIP in float32. A hub id is fetched.
 
     image_encoder: what `name` can be too, a checkpoint whose CLIP image tower is used where the other has none; or a
     model of open_clip and its weights, "ViT-L-14/openai".
     memory: "high" keeps all networks there; "low" one at a time, read anew when it is used; "auto" does what the free
-    memory allows. Raises CheckpointError.
+    memory allows. progress: told of each network that is loaded. Raises CheckpointError.
     """
     folder = find_checkpoint(name, download=True)
     index = read_json(folder / INDEX)
@@ -44,7 +48,7 @@ def load_checkpoint(
         mode = "high" if weight_bytes(folder, parts, dtype) * HEADROOM < free_memory(device) else "low"
     if mode == "low" and device.type == "cpu":
         give_back_large()
-    loader = Loader(folder, device, dtype, Shelf() if mode == "low" else None)
+    loader = Loader(folder, device, dtype, Shelf() if mode == "low" else None, counted(progress, folder, parts))
     # From the hub, the name by which it is found there again.
     origin, revision = hub.identity(folder) or (str(index.get("name", folder.name)), None)
     if not is_karlo(index):
@@ -55,6 +59,14 @@ def load_checkpoint(
         images = None if image_encoder is None else image_tower(image_encoder)
         found = load_karlo(index, loader, name=origin, revision=revision, images=images)
     return replace(found if mode == "high" else sparing(found), folder=folder)
+
+
+def counted(progress: Progress | None, folder: Path, parts: Collection[str]) -> Callable[[], None]:
+    """A function to call after each network of a checkpoint, which tells how many there are."""
+    total = sum((folder / part / "config.json").is_file() for part in parts)
+    total -= {"text_encoder", "image_encoder"} <= set(parts)  # the towers of one network
+    done = count(1)
+    return lambda: None if progress is None else progress("loading", next(done), total)
 
 
 def sparing(checkpoint: Checkpoint) -> Checkpoint:

@@ -1,6 +1,6 @@
 """What a checkpoint is made of, and how its parts come into memory."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,13 +40,14 @@ class Checkpoint:
 class Loader:
     """Where a checkpoint's networks lie, and where and in which precision they are wanted.
 
-    shelf: for networks that are not to be in memory together; None keeps all of them there.
+    shelf: for networks that are not to be in memory together; None keeps all of them there. loaded: called after each.
     """
 
     folder: Path
     device: torch.device
     dtype: torch.dtype
     shelf: Shelf | None = None
+    loaded: Callable[[], None] = lambda: None
 
     def network(self, component: str, kind: type[nn.Module], small: bool = False) -> Any:
         """A component's network, with its convolutions in channels_last; `small` ones always stay in memory.
@@ -61,17 +62,22 @@ class Loader:
         check_fit(folder, shapes_of(network), tensor_shapes(folder))
         read = partial(read_tensors, folder, self.device, self.dtype, channels_last=True)
         if self.shelf is None or small:
-            return pack(filled(network, read, self.device))
-        return self.shelf.put(network, read, self.device)
+            pack(filled(network, read, self.device))
+        else:
+            self.shelf.put(network, read, self.device)
+        self.loaded()
+        return network
 
     def clip(self, clip: Clip, read: Read) -> Clip:
         """An empty CLIP with its weights, in float32, which costs little; each tower is one network on the shelf."""
         if self.shelf is None:
-            return filled(clip, read, self.device)
-        for tower in ("text", "visual"):
-            if getattr(clip, tower) is not None:
-                self.shelf.put(getattr(clip, tower), partial(below, read, f"{tower}."), self.device)
-        clip.load_state_dict(read(["logit_scale"]), strict=False, assign=True)
+            filled(clip, read, self.device)
+        else:
+            for tower in ("text", "visual"):
+                if getattr(clip, tower) is not None:
+                    self.shelf.put(getattr(clip, tower), partial(below, read, f"{tower}."), self.device)
+            clip.load_state_dict(read(["logit_scale"]), strict=False, assign=True)
+        self.loaded()
         return clip
 
     def schedule(self, part: str) -> Schedule:

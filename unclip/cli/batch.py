@@ -1,6 +1,7 @@
 """`unclip batch`: a prompt file to images, checked before it starts and resumed where it ended."""
 
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ from unclip.batch.rows import FIELDS, typed
 from unclip.batch.run import Output
 from unclip.batch.source import FORMATS, prompt_file
 from unclip.cli import options
-from unclip.cli.progress import BatchProgress
+from unclip.cli.progress import BatchProgress, Progress, on_terminal
 from unclip.cli.session import Grid, Session
 from unclip.errors import InputError
 from unclip.fields import MODES, foreign_fields
@@ -135,9 +136,9 @@ def batch(
             def load() -> "Unclip":
                 from unclip.pipeline import Unclip  # torch: only once all that can be known is known to be right
 
-                return Unclip.from_pretrained(
-                    model, device=device, dtype=dtype, memory=memory, image_encoder=image_encoder
-                )
+                with closing(Progress(on_terminal(quiet))) as loading:
+                    how = {"device": device, "dtype": dtype, "memory": memory, "image_encoder": image_encoder}
+                    return Unclip.from_pretrained(model, **how, progress=loading)
 
             code = session.run(settings(drawn, prompts.folder), folder, load, batch_size)
     if open_result and code != 130:

@@ -35,7 +35,7 @@ def bench(
     dtype: options.Dtype = "auto",
     memory: options.Memory = "auto",
     stages: Annotated[
-        bool, typer.Option("--stages", help="Only two steps of each stage: for models that take minutes a picture.")
+        bool, typer.Option("--stages", help="Only seven steps of each stage: for models that take minutes a picture.")
     ] = False,
     against: Annotated[
         str | None, typer.Option(metavar="diffusers", help="The same by diffusers, as it comes; as --stages.")

@@ -130,17 +130,18 @@ def draw(jobs: Sequence[dict[str, Any]], drawing: Drawing, film: Film | None = N
     watcher = Previews(place.previews, progress) if drawing.preview else progress
     told: set[str] = set()
     paths: list[tuple[Path, str]] = []
-    pipe = Unclip.from_pretrained(
-        drawing.model,
-        device=drawing.device,
-        dtype=drawing.dtype,
-        memory=drawing.memory,
-        image_encoder=drawing.image_encoder,
-    )
-    if drawing.grid:
-        cell = pipe.picture_size(requests[0])
-        layout(images, cell, drawing.labels)  # too large a sheet is to fail now, not at the end
     try:
+        pipe = Unclip.from_pretrained(
+            drawing.model,
+            device=drawing.device,
+            dtype=drawing.dtype,
+            memory=drawing.memory,
+            image_encoder=drawing.image_encoder,
+            progress=progress,
+        )
+        if drawing.grid:
+            cell = pipe.picture_size(requests[0])
+            layout(images, cell, drawing.labels)  # too large a sheet is to fail now, not at the end
         for result in pipe.stream(requests, batch_size=drawing.batch_size, progress=watcher):
             progress.close()
             path = place.save(result)

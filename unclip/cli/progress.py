@@ -73,7 +73,7 @@ class Previews(Watcher):
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         self._progress(stage, done, total)
-        self._ended = done == total
+        self._ended = self._ended if done == 0 else done == total  # at 0 what begins has no pictures yet
 
     def see(self, stage: str, images: "Sequence[Image.Image]", seeds: Sequence[int]) -> None:
         try:

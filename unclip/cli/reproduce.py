@@ -45,7 +45,7 @@ def reproduce(
 
     progress = Progress(on_terminal(quiet))
     try:
-        pipe = Unclip.from_pretrained(name, device, dtype, memory, image_encoder)
+        pipe = Unclip.from_pretrained(name, device, dtype, memory, image_encoder, progress)
         [result] = pipe.generate(request, progress=progress)
     finally:
         progress.close()

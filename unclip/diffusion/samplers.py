@@ -45,11 +45,12 @@ def sample(
 ) -> Tensor:
     """Denoise x (`b ...`, standard normal) over `steps` timesteps; return the last x0 in float32.
 
-    generators: one per item, for samplers that draw noise. progress(done, total) is called after each call of
-    `denoise`. repeats: how often each stretch of the way is gone (RePaint; see `visits`). last: the denoiser of the
-    last step, if it is another. skip: how many of the noisiest timesteps are left out; x is then at the level of the
-    first of the others. draft: a rough x0 (`b ...`) to begin with; x is then the noise that takes it to the level of
-    the timestep nearest to `DRAFT` of all, and those before are left out (SDEdit, Meng et al. 2022, arXiv:2108.01073).
+    generators: one per item, for samplers that draw noise. progress(done, total) is called before the first step, with
+    0, and after each call of `denoise`. repeats: how often each stretch of the way is gone (RePaint; see `visits`).
+    last: the denoiser of the last step, if it is another. skip: how many of the noisiest timesteps are left out; x is
+    then at the level of the first of the others. draft: a rough x0 (`b ...`) to begin with; x is then the noise that
+    takes it to the level of the timestep nearest to `DRAFT` of all, and those before are left out (SDEdit, Meng et al.
+    2022, arXiv:2108.01073).
     eta: of the sampler "ddim", how much of the noise is drawn anew at each step, from 0 to 1.
     Raises RequestError for an unknown sampler, one that has no eta, or a number of steps outside
     1..num_train_timesteps.
@@ -97,6 +98,8 @@ def travel(
     timesteps, step = way()
     route = visits(len(timesteps), repeats)
     x = x.float()
+    if progress is not None:
+        progress(0, len(route))
     for done, (i, following) in enumerate(zip(route, [*route[1:], None], strict=True), start=1):
         now = denoise if following is not None or last is None else last
         prediction = now(x, torch.full((len(x),), timesteps[i], device=x.device))

@@ -44,15 +44,13 @@ class Tiling:
 def in_parts(denoise_some: Callable[[slice], Denoise], count: int, together: int) -> Denoise:
     """Denoise a batch of `count`, `together` at a time, in what memory those take.
 
-    denoise_some: makes what denoises some of the batch; called once for each part of it.
+    denoise_some: makes what denoises some of the batch, anew each time, so that nothing is held for all.
     """
     if count <= together:
         return denoise_some(slice(count))
-    parts = [slice(first, min(first + together, count)) for first in range(0, count, together)]
-    each = [(part, denoise_some(part)) for part in parts]
 
     def denoise(x: Tensor, t: Tensor) -> Prediction:
-        predicted = [denoise_part(x[part], t[part]) for part, denoise_part in each]
+        predicted = [denoise_some(part)(x[part], t[part]) for part in parts_of(count, together)]
         learned = predicted[0].variance is not None
         x0 = torch.cat([prediction.x0 for prediction in predicted])
         return Prediction(x0, torch.cat([prediction.variance for prediction in predicted]) if learned else None)
@@ -60,11 +58,11 @@ def in_parts(denoise_some: Callable[[slice], Denoise], count: int, together: int
     return denoise
 
 
-def tiled(denoise: Denoise, tiling: Tiling) -> Denoise:
+def tiled(denoise_some: Callable[[slice], Denoise], tiling: Tiling, together: int) -> Denoise:
     """Denoise x `1 c H W` by windows: where they overlap x0 is their mean, which each leaves towards its own edge.
 
-    MultiDiffusion (Bar-Tal et al. 2023, arXiv:2302.08113), at x0. denoise: takes all windows as one batch. Where there
-    is no window x0 is 0.
+    MultiDiffusion (Bar-Tal et al. 2023, arXiv:2302.08113), at x0. denoise_some: as in `in_parts`, of the windows. Where
+    there is no window x0 is 0.
     """
     from_edge = torch.arange(tiling.side) + 0.5
     slope = torch.minimum(from_edge, tiling.side - from_edge)
@@ -74,14 +72,25 @@ def tiled(denoise: Denoise, tiling: Tiling) -> Denoise:
         weights[tiling.slices(corner)] += weight
     weights = weights.clamp(min=weight.min())
 
-    def joined(windows: Tensor) -> Tensor:  # n c s s -> 1 c H W
-        whole = windows.new_zeros(1, windows.shape[1], tiling.height, tiling.width)
-        for window, corner in zip(windows, tiling.corners, strict=True):
+    def joined(parts: Sequence[Tensor]) -> Tensor:  # of n c s s -> 1 c H W
+        whole = parts[0].new_zeros(1, parts[0].shape[1], tiling.height, tiling.width)
+        for window, corner in zip((window for part in parts for window in part), tiling.corners, strict=True):
             whole[..., *tiling.slices(corner)] += weight.to(window) * window
         return whole / weights.to(whole)
 
-    def denoise_whole(x: Tensor, t: Tensor) -> Prediction:
-        prediction = denoise(tiling.cut(x), t.expand(len(tiling.corners)))
-        return Prediction(joined(prediction.x0), None if prediction.variance is None else joined(prediction.variance))
+    def denoise(x: Tensor, t: Tensor) -> Prediction:
+        parts = []
+        for some in parts_of(len(tiling.corners), together):
+            windows = tiling.cut(x, some)
+            parts.append(denoise_some(some)(windows, t.expand(len(windows))))
+        learned = parts[0].variance is not None
+        return Prediction(
+            joined([part.x0 for part in parts]), joined([part.variance for part in parts]) if learned else None
+        )
 
-    return denoise_whole
+    return denoise
+
+
+def parts_of(count: int, together: int) -> list[slice]:
+    """A batch of `count` cut into parts of `together`, the last of what is left."""
+    return [slice(first, min(first + together, count)) for first in range(0, count, together)]

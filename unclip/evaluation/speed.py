@@ -163,7 +163,6 @@ def theirs(run: Run) -> Side:
 
     def draw(count: int) -> None:
         noise = [torch.Generator("cpu").manual_seed(i) for i in range(run.batch_size)]
-        count = max(2, count)  # it cannot do a single step
         pipe(
             [PROMPT] * run.batch_size,
             generator=noise,
@@ -187,7 +186,7 @@ def check_against(side: str, index: Mapping[str, Any]) -> None:
 
 @contextmanager
 def timed_calls(networks: Mapping[str, Any], seconds: Mapping[str, list[float]], device: Any) -> Iterator[None]:
-    """Note how long each call of the networks takes, without what comes before it (in low memory, their weights)."""
+    """Note how long each call of the networks takes; in low memory, the first with the reading of its weights."""
     import torch
 
     started: dict[str, float] = {}
@@ -239,7 +238,10 @@ def matmul_rate(device: Any, dtype: Any, repeat: int = 7) -> float:
     """Operations a second of a large matrix product: what this machine gives a program that does nothing else."""
     import torch
 
-    side = 8192 if device.type == "cuda" else 4096 if dtype is torch.bfloat16 else 2048
+    from unclip.device import has_native_bfloat16
+
+    fast = dtype is torch.bfloat16 and has_native_bfloat16(device)  # elsewhere it would take minutes
+    side = 8192 if device.type == "cuda" else 4096 if fast else 2048
     a, b = torch.randn(2, side, side, device=device).to(dtype)
     product, seconds = torch.empty_like(a), []
     for _ in range(repeat):

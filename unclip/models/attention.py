@@ -22,7 +22,8 @@ def attend_to_text(unet: nn.Module) -> nn.Module:
 class TextAttention:
     """What diffusers' processor for added keys and values computes, with two differences.
 
-    The text's keys and values are the same at every step of a picture, so they are projected once. And a level with as
+    The text's keys and values are the same at every step of a picture, so they are projected once, as long as no other
+    text comes between, as with a batch that is cut up. And a level with as
     many pixels as there are tokens works: diffusers takes the tokens' mask for one of all keys there, and fails.
     """
 

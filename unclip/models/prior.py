@@ -56,7 +56,7 @@ class UnpaddedBlock(BasicTransformerBlock):
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: object, **kwargs: object
     ) -> Tensor:
-        """Tokens `b n c`, or those of them that are seen, and the bias `b*heads n n` -> those that are seen."""
+        """Tokens `b n c`, or what the block before left of them, and the bias `b*heads n n` -> as many, or fewer."""
         # Elsewhere a shape that depends on values would hold up the queue.
         if attention_mask is not None and hidden_states.device.type == "cpu" and not torch.is_grad_enabled():
             seen = (attention_mask[:, -1] > HIDDEN / 2).any(0)  # n

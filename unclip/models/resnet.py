@@ -37,10 +37,12 @@ class InPlaceBlock(ResnetBlock2D):
             time = self.time_emb_proj(temb if self.skip_time_act else F.silu(temb))[:, :, None, None]  # b d 1 1
         if time is not None and self.time_embedding_norm == "scale_shift":
             scale, shift = time.chunk(2, dim=1)
-            x = self.norm2(self.conv1(x))
+            x = self.conv1(x)
+            x = self.norm2(x)  # not of one line: what went into the convolution would be held meanwhile
             x = torch.addcmul(shift, x, 1 + scale, out=x)
         else:
-            x = self.norm2(self.conv1(x) if time is None else convolved_plus(self.conv1, x, time))
+            x = self.conv1(x) if time is None else convolved_plus(self.conv1, x, time)
+            x = self.norm2(x)
         x = convolved_plus(self.conv2, _silu(x), skip if self.conv_shortcut is None else self.conv_shortcut(skip))
         return x if self.output_scale_factor == 1 else x.div_(self.output_scale_factor)
 

@@ -314,6 +314,15 @@ def test_an_image_tower_can_be_added(karlo, variations) -> None:
         Unclip.from_pretrained(karlo("other")[0], "cpu", "float32", image_encoder=variations[0])
 
 
+def test_loading_tells_of_each_network(variations, karlo) -> None:
+    published, pictures_only = karlo("one")[0], variations[0]
+    for folder, images, networks in ((published, None, 6), (pictures_only, None, 5), (published, pictures_only, 6)):
+        calls: list[tuple[str, int, int]] = []
+        how = {"image_encoder": images, "progress": lambda *call, calls=calls: calls.append(call)}
+        Unclip.from_pretrained(folder, "cpu", "float32", **how)
+        assert calls == [("loading", done, networks) for done in range(1, networks + 1)]
+
+
 # ---- memory and precision
 
 

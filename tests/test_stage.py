@@ -66,7 +66,7 @@ def test_a_network_takes_as_many_at_a_time_as_there_is_room_for(
 ) -> None:
     """Sizes of its calls, of two items: `sizes` with guidance, `bare` without."""
     cond, uncond, whole = COND, UNCOND, stage(last_network=Net())
-    monkeypatch.setattr("unclip.stage.TOGETHER", {True: ROOM[room], False: 0})
+    monkeypatch.setattr("unclip.stage.TOGETHER", {"cpu": ROOM[room]})
     parted = stage(last_network=copy.deepcopy(whole.last_network), network=copy.deepcopy(whole.network))
     parted.network.width = 64
     for guidance, size in ((2.0, sizes), (1.0, bare)):
@@ -86,7 +86,7 @@ def test_a_network_takes_as_many_at_a_time_as_there_is_room_for(
 def test_windows_are_as_many_at_a_time_as_there_is_room_for(
     room: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unclip.stage.TOGETHER", {True: ROOM[room], False: 0})
+    monkeypatch.setattr("unclip.stage.TOGETHER", {"cpu": ROOM[room]})
     s, tiling = stage(), Tiling(4, 12, 4, ((0, 0), (0, 2), (0, 4), (0, 6), (0, 8)), (0, 1, 0, 1, 1))
     s.network.width = 64
     assert s.run(COND, UNCOND, generators([0]), tiling=tiling, steps=1).shape == (1, 3, 16, 48)

@@ -154,6 +154,7 @@ class Front:
                     seed=request.seed,
                     model=self.name,
                     revision=self.revision,
+                    image_encoder=self.image_encoder,
                     score=score,
                     timings={stage: seconds / len(batch) for stage, seconds in timings.items()},
                     notes=(*self.notes(request), *notes),

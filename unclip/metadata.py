@@ -1,7 +1,8 @@
 """What made an image, written into its file and read back.
 
 The record is one JSON object: {"version", "model", "revision", "dtype", "seed", "request", "score", "notes",
-"pixels"}; of an image that was chosen among candidates also "ranked", the scores of all. A PNG has it in the text
+"pixels"}; of an image that was chosen among candidates also "ranked", the scores of all; of one by a model with another's image
+tower "image_encoder". A PNG has it in the text
 chunk "unclip"; JPEG and WebP have it in the EXIF tag ImageDescription. It holds nothing that differs between two runs
 of one request in one precision (no times). "pixels" is a hash of the picture as it was drawn, before a lossy format
 changed it. Beside it, as "parameters" in PNG and as UserComment in EXIF, is the same in the lines that web interfaces
@@ -50,6 +51,7 @@ def record(result: Result) -> dict[str, Any]:
         "version": __version__,
         "model": result.model,
         "revision": result.revision,
+        **({"image_encoder": result.image_encoder} if result.image_encoder is not None else {}),
         "dtype": result.dtype,
         "seed": result.seed,
         "request": result.request.to_dict(),

@@ -30,7 +30,7 @@ class Unclip(Front, Embedder):
     def __init__(self, checkpoint: Checkpoint, device: torch.device):
         self.name = checkpoint.name
         self.folder = checkpoint.folder
-        self.revision = checkpoint.revision
+        self.revision, self.image_encoder = checkpoint.revision, checkpoint.image_encoder
         self.device = device
         self.clip = checkpoint.clip
         self.prior = checkpoint.prior

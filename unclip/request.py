@@ -226,6 +226,7 @@ class Result:
     notes     what the user should know, e.g. that the prompt was cut
     dtype     the precision it was drawn in, such as "bfloat16"; None where that is not known
     ranked    of an image that was chosen among candidates: their scores, the best first, and this one's among them
+    image_encoder  whose image tower the model looked with, if not with its own
     """
 
     image: Image.Image
@@ -238,6 +239,7 @@ class Result:
     notes: tuple[str, ...] = ()
     dtype: str | None = None
     ranked: tuple[float, ...] = ()
+    image_encoder: str | None = None
 
     def to_bytes(self, format: str = "png") -> bytes:
         """The bytes of a "png", "jpg" or "webp" file, with a record of what made the image (see unclip.metadata)."""

@@ -22,9 +22,9 @@ from unclip.diffusion.tiling import Tiling, in_parts, tiled
 from unclip.heap import blocks_reused, bounded_growth
 
 WINDOWS_TOGETHER = 4  # of a tiling, in a batch: memory is not to grow with the picture
-# Bytes of a network's first level, by whether it is on the CPU; what it needs in all is some forty times that. One
-# picture of 256 x 256 fills 40 MiB in the published upsampler, and two cores gain nothing by more of them at a time.
-TOGETHER = {True: 1 << 24, False: 1 << 28}
+# Bytes of a network's first level, by device; what it needs in all is some forty times that. One picture of 256 x 256
+# fills 40 MiB in the published upsampler, and two cores gain nothing by more of them at a time.
+TOGETHER = {"cpu": 1 << 24, "cuda": 1 << 28, "mps": 1 << 28}
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class Stage:
             return sys.maxsize
         device, dtype = self._placement()
         each = width * math.prod(self.shape[1:]) * dtype.itemsize * (2 if guided else 1)
-        return max(1, TOGETHER[device.type == "cpu"] // each)
+        return max(1, TOGETHER[device.type] // each)
 
     def _bind(self, network: nn.Module, bound_growth: Callable[[], None], conditioning: Conditioning) -> Denoise:
         """A network with its conditioning, moved to its device and precision, and prepared: not at every step."""

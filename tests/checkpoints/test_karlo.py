@@ -17,6 +17,7 @@ from tests.published import SIZES
 from unclip import Unclip
 from unclip.diffusion.noise import generators
 from unclip.errors import CheckpointError, RequestError
+from unclip.metadata import record
 from unclip.models.clip import TextEncoding
 from unclip.models.upsampler import enlarge
 from unclip.request import Request
@@ -308,6 +309,8 @@ def test_an_image_tower_can_be_added(karlo, variations) -> None:
     [one], [other] = (pipe.vary(picture, strength=0.5, **fields) for pipe in (both, pictures_only))
     assert one.image.tobytes() == other.image.tobytes()
     assert len(both.interpolate(picture, "a cat", frames=2, prior_steps=2, **fields)) == 2
+    assert record(one)["image_encoder"] == variations[0].name
+    assert "image_encoder" not in record(other)
     with pytest.raises(CheckpointError, match="karlo has no image_encoder; give the repository for variations"):
         Unclip.from_pretrained(karlo("one")[0], "cpu", "float32", image_encoder=karlo("one")[0])
     with pytest.raises(CheckpointError, match="projection_dim is 16, the text's is 24"):

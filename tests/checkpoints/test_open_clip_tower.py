@@ -42,6 +42,7 @@ def tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VisionTransformer:
 @pytest.mark.parametrize("memory", ["high", "low"])
 def test_it_sees_what_open_clip_sees(karlo, tower: VisionTransformer, memory: str) -> None:
     pipe = Unclip.from_pretrained(karlo("one")[0], "cpu", "float32", memory, image_encoder="Tiny/random")
+    assert pipe.image_encoder == "Tiny/random"
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
     x = (x - torch.tensor([0.5, 0.4, 0.3])[:, None, None]) / torch.tensor([0.2, 0.3, 0.4])[:, None, None]

@@ -122,3 +122,13 @@ def test_show_takes_many_files(result: Result, tmp_path, capsys, monkeypatch):
     assert [line.pop("file") for line in lines] == ["a.png", "a.jpg", "a.webp"]
     assert lines[0] == lines[1] == lines[2] == metadata.record(result)
     assert err.count("\n") == 1 and "'none.png' is not a PNG" in err
+
+
+def test_the_image_tower_of_another_model_is_told(made, tiny_model, capsys, monkeypatch):
+    file, read = str(made / "cat.png"), metadata.read
+    monkeypatch.setattr(metadata, "read", lambda path: {**read(path), "image_encoder": "a/b\x1b[2J"})
+    assert main(["reproduce", file, "--model", str(tiny_model), "--dtype", "float32"]) == 0
+    told = capsys.readouterr()
+    assert told.err == "unclip: note: it was made with --image-encoder 'a/b\\x1b[2J'\n"
+    assert told.out == f"{file}: identical pixels\n"
+    assert reproduce(tiny_model, capsys, file)[2] == ""  # quiet

@@ -197,6 +197,7 @@ def picture(job: Job, result: Result, model: Model, output: Output) -> Picture:
         "request": request.to_dict(),
         "model": result.model,
         "revision": model.revision,
+        **({"image_encoder": result.image_encoder} if result.image_encoder is not None else {}),
         "dtype": result.dtype,
         "version": __version__,
         "score": result.score,

@@ -58,6 +58,7 @@ def load_checkpoint(
     else:
         images = None if image_encoder is None else image_tower(image_encoder)
         found = load_karlo(index, loader, name=origin, revision=revision, images=images)
+        found = replace(found, image_encoder=None if images is None else tower_name(images))
     return replace(found if mode == "high" else sparing(found), folder=folder)
 
 
@@ -86,6 +87,13 @@ def image_tower(name: str | Path) -> Path | OpenClipTower:
     if not (folder / "image_encoder" / "config.json").is_file():
         raise CheckpointError(f"{name} has no image_encoder; give the repository for variations of the same model")
     return folder
+
+
+def tower_name(images: Path | OpenClipTower) -> str:
+    """By which name an image tower is found again."""
+    if isinstance(images, OpenClipTower):
+        return images.name
+    return (hub.identity(images) or (images.name, None))[0]
 
 
 def weight_bytes(folder: Path, parts: dict[str, str], dtype: torch.dtype) -> int:

@@ -34,6 +34,7 @@ class Checkpoint:
     shown_above: float = 1.0  # the similarity of a picture and a prompt from which on the one shows what the other says
     revision: str | None = None  # the commit, of a model from the hub
     folder: Path | None = None  # where it lies
+    image_encoder: str | None = None  # what its image tower is from, if that is not its own
 
 
 @dataclass(frozen=True)

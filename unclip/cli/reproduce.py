@@ -1,6 +1,7 @@
 """`unclip reproduce`: make an image again from its record, and compare."""
 
 import json
+import sys
 from typing import Annotated
 
 import typer
@@ -40,6 +41,8 @@ def reproduce(
     request = recorded_request(record, image)
     name = recorded_model(record) if model is None else model
     place = None if out is None else target(out, images=1)
+    if image_encoder is None and isinstance(other := record.get("image_encoder"), str) and not quiet:
+        print(f"unclip: note: it was made with --image-encoder {other[:80]!r}", file=sys.stderr)
 
     from unclip.pipeline import Unclip
 
@@ -56,8 +59,8 @@ def reproduce(
         told |= {"tolerance": found.tolerance, "dtype": result.dtype}
         print(json.dumps({**told, "model": result.model, "seed": result.seed, "new_file": path and str(path)}))
     else:
-        other = record.get("dtype") not in (None, result.dtype)
-        drawn = f"; drawn in {result.dtype}, not as recorded" if other and not found.identical else ""
+        changed = record.get("dtype") not in (None, result.dtype)
+        drawn = f"; drawn in {result.dtype}, not as recorded" if changed and not found.identical else ""
         print(f"{image}: {spoken(found)}{drawn}" + (f"; the new one is {path}" if path else ""))
     raise typer.Exit(0 if found.agrees else 1)
 

@@ -1,12 +1,12 @@
 """What made an image, written into its file and read back.
 
 The record is one JSON object: {"version", "model", "revision", "dtype", "seed", "request", "score", "notes",
-"pixels"}; of an image that was chosen among candidates also "ranked", the scores of all; of one by a model with another's image
-tower "image_encoder". A PNG has it in the text
-chunk "unclip"; JPEG and WebP have it in the EXIF tag ImageDescription. It holds nothing that differs between two runs
-of one request in one precision (no times). "pixels" is a hash of the picture as it was drawn, before a lossy format
-changed it. Beside it, as "parameters" in PNG and as UserComment in EXIF, is the same in the lines that web interfaces
-read; JPEG and WebP have XMP for photo programs, too.
+"pixels"}; of an image that was chosen among candidates also "ranked", the scores of all; of one by a model that looks
+with another's image tower also "image_encoder", whose. A PNG has it in the text chunk "unclip"; JPEG and WebP have it
+in the EXIF tag ImageDescription. It holds nothing that differs between two runs of one request in one precision (no
+times). "pixels" is a hash of the picture as it was drawn, before a lossy format changed it. Beside it, as "parameters"
+in PNG and as UserComment in EXIF, is the same in the lines that web interfaces read; JPEG and WebP have XMP for photo
+programs, too.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ class Watcher:
     """A Progress that is shown the pictures as well, as they come out of the noise. Subclass it to look at them."""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """As a Progress; told after `see`."""
+        """As a Progress; of a step it is told after `see`."""
 
     def see(self, stage: str, images: Sequence[Image.Image], seeds: Sequence[int]) -> None:
         """The clean pictures that a step of the decoder, or of an upsampler, predicts, and the seed of each."""

@@ -190,7 +190,7 @@ class Stage:
         return max(1, TOGETHER[device.type] // each)
 
     def _bind(self, network: nn.Module, bound_growth: Callable[[], None], conditioning: Conditioning) -> Denoise:
-        """A network with its conditioning, moved to its device and precision, and prepared: not at every step."""
+        """A network with its conditioning, moved to its device and precision, and prepared; of a whole batch once."""
         device, dtype = self._placement()
         exact = getattr(network, "exact", ())
         bound = {

@@ -22,6 +22,7 @@ from unclip.models.clip import TextEncoding
 from unclip.models.upsampler import enlarge
 from unclip.request import Request
 
+COMMIT = 40 * "0"
 PROMPTS = ["a red cat!", "two dogs & a   HOUSE", "!!", ""]
 ODD = [
     "hello!world ! !!!",
@@ -300,7 +301,7 @@ def test_what_needs_an_image_tower_is_refused_without_one(karlo, tmp_path: Path)
     assert result.score is None
 
 
-def test_an_image_tower_can_be_added(karlo, variations) -> None:
+def test_an_image_tower_can_be_added(karlo, variations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = Unclip.from_pretrained(karlo("one")[0], "cpu", "float32", image_encoder=variations[0])
     pictures_only = Unclip.from_pretrained(variations[0], "cpu", "float32", "low")
     picture = Image.new("RGB", (30, 30), "red")
@@ -311,6 +312,12 @@ def test_an_image_tower_can_be_added(karlo, variations) -> None:
     assert len(both.interpolate(picture, "a cat", frames=2, prior_steps=2, **fields)) == 2
     assert record(one)["image_encoder"] == variations[0].name
     assert "image_encoder" not in record(other)
+    cached = shutil.copytree(variations[0], tmp_path / "models--a--b" / "snapshots" / COMMIT)
+    assert Unclip.from_pretrained(karlo("one")[0], "cpu", image_encoder=cached).image_encoder == f"a/b@{COMMIT}"
+    monkeypatch.chdir(variations[0])
+    assert Unclip.from_pretrained(karlo("one")[0], "cpu", image_encoder=".").image_encoder == variations[0].name
+    with pytest.raises(CheckpointError, match="has an image tower of its own: leave the image encoder out"):
+        Unclip.from_pretrained(variations[0], "cpu", "float32", image_encoder=variations[0])
     with pytest.raises(CheckpointError, match="karlo has no image_encoder; give the repository for variations"):
         Unclip.from_pretrained(karlo("one")[0], "cpu", "float32", image_encoder=karlo("one")[0])
     with pytest.raises(CheckpointError, match="projection_dim is 16, the text's is 24"):
@@ -323,7 +330,7 @@ def test_loading_tells_of_each_network(variations, karlo) -> None:
         calls: list[tuple[str, int, int]] = []
         how = {"image_encoder": images, "progress": lambda *call, calls=calls: calls.append(call)}
         Unclip.from_pretrained(folder, "cpu", "float32", **how)
-        assert calls == [("loading", done, networks) for done in range(1, networks + 1)]
+        assert calls == [("loading", done, networks) for done in range(networks + 1)]
 
 
 # ---- memory and precision

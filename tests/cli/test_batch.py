@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.batch.painter import Painter, stand_in
 from unclip.cli import main
-from unclip.cli.progress import BatchProgress, Previews
+from unclip.cli.progress import BatchProgress, Previews, Progress
 from unclip.errors import InputError
 
 INDEX = {"name": "painter", "stages": {"decoder": {"size": [8, 8]}, "upsampler": {"size": [16, 16]}}}
@@ -439,3 +439,13 @@ def test_the_program_ends_with_2_for_a_bad_file_and_1_for_a_bad_line(tmp_path):
         done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, env=environment)
         assert done.returncode == code and says in done.stderr and "Traceback" not in done.stderr
         assert done.stdout == ""
+
+
+def test_quiet_and_what_is_no_terminal_see_no_bar(call, monkeypatch):
+    shown = []
+    monkeypatch.setattr("unclip.cli.batch.Progress", lambda enabled: shown.append(enabled) or Progress(False))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert call("p.txt", "--quiet")[0] == 0
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    assert call("p.txt", "-o", "other")[0] == 0
+    assert shown == [False, False]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from unclip import metadata
 from unclip.cli import main
+from unclip.errors import CheckpointError
 from unclip.progress import Watcher
 from unclip.request import Result
 
@@ -208,3 +209,16 @@ def test_another_error_of_torch_is_a_bug(painter):
 def test_every_device_that_there_may_be_is_handed_on(painter, device):
     assert main(["generate", "a cat", "--device", device]) == 0
     assert painter.opened[1]["device"] == device
+
+
+def test_the_bar_is_cleared_away_when_loading_fails(painter, monkeypatch, capsys):
+    def from_pretrained(name, progress, **options):
+        progress("loading", 1, 3)
+        raise CheckpointError("a part of it is damaged")
+
+    closed = []
+    monkeypatch.setattr(painter, "from_pretrained", from_pretrained)
+    monkeypatch.setattr("unclip.cli.drawing.Progress.close", lambda self: closed.append(True))
+    assert main(["generate", "a cat"]) == 2
+    assert closed == [True]
+    assert "unclip: error: a part of it is damaged" in capsys.readouterr().err

@@ -70,10 +70,17 @@ def test_it_rises_from_the_cleanest_timestep_and_leaves_out_the_noisiest() -> No
         return Prediction(x * 0)
 
     calls: list[tuple[int, int]] = []
+    called: list[int] = []  # how often the network was by then
     x = torch.zeros(2, 3)
-    invert(watched, x, SCHEDULE, 4, lambda done, total: calls.append((done, total)), rounds=0)
+
+    def progress(done: int, total: int) -> None:
+        calls.append((done, total))
+        called.append(len(times))
+
+    invert(watched, x, SCHEDULE, 4, progress, rounds=0)
     assert times == [250, 250, 500]  # it ends at 749, of 999, 749, 500 and 250
     assert calls == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert called[0] == 0
     times.clear()
     again(watched, x, 4)
     assert times == [749, 500, 250]

@@ -31,7 +31,7 @@ class Report(Protocol):
         """These are drawn next."""
 
     def step(self, stage: str, done: int, total: int) -> None:
-        """A denoising step is done."""
+        """So many denoising steps of a stage are done, at first 0."""
 
     def image(self, file: str, result: Result) -> None:
         """An image is on the disk."""

@@ -56,6 +56,8 @@ def load_checkpoint(
             raise CheckpointError(f"{origin} has an image tower of its own: leave the image encoder out")
         found = load_own(index, loader, name=origin, revision=revision)
     else:
+        if image_encoder is not None and "image_encoder" in parts:
+            raise CheckpointError(f"{origin} has an image tower of its own: leave the image encoder out")
         images = None if image_encoder is None else image_tower(image_encoder)
         found = load_karlo(index, loader, name=origin, revision=revision, images=images)
         found = replace(found, image_encoder=None if images is None else tower_name(images))
@@ -63,10 +65,12 @@ def load_checkpoint(
 
 
 def counted(progress: Progress | None, folder: Path, parts: Collection[str]) -> Callable[[], None]:
-    """A function to call after each network of a checkpoint, which tells how many there are."""
+    """A function to call after each network of a checkpoint, which tells how many there are; so does this, of none."""
     total = sum((folder / part / "config.json").is_file() for part in parts)
     total -= {"text_encoder", "image_encoder"} <= set(parts)  # the towers of one network
     done = count(1)
+    if progress is not None:
+        progress("loading", 0, total)
     return lambda: None if progress is None else progress("loading", next(done), total)
 
 
@@ -90,10 +94,11 @@ def image_tower(name: str | Path) -> Path | OpenClipTower:
 
 
 def tower_name(images: Path | OpenClipTower) -> str:
-    """By which name an image tower is found again."""
+    """A name by which an image tower is found again; of a folder that is not from the hub, the folder's own."""
     if isinstance(images, OpenClipTower):
         return images.name
-    return (hub.identity(images) or (images.name, None))[0]
+    known = hub.identity(images)
+    return "@".join(known) if known else images.resolve().name
 
 
 def weight_bytes(folder: Path, parts: dict[str, str], dtype: torch.dtype) -> int:

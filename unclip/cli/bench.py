@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +24,9 @@ from unclip.evaluation import speed
 from unclip.files import read_json
 from unclip.names import check_device, check_dtype, check_memory
 from unclip.request import Request, size_text
+
+if TYPE_CHECKING:
+    from unclip.pipeline import Unclip
 
 PROMPT = "a penguin on a pink background"
 
@@ -126,9 +130,14 @@ def _throughput(model: str, device: str, dtype: str, memory: str, batch_size: in
     """Images a second of one full batch, at the model's smallest and largest size."""
     from unclip.pipeline import Unclip
 
-    pipe = Unclip.from_pretrained(model, device=device, dtype=dtype, memory=memory)
-    by_area = sorted(pipe.sizes, key=lambda size: size[0] * size[1])
     progress = Progress(on_terminal(quiet=False))
+    with closing(progress):
+        pipe = Unclip.from_pretrained(model, device=device, dtype=dtype, memory=memory, progress=progress)
+        return _rates(pipe, batch_size, repeat, progress)
+
+
+def _rates(pipe: "Unclip", batch_size: int, repeat: int, progress: Progress) -> dict[str, float]:
+    by_area = sorted(pipe.sizes, key=lambda size: size[0] * size[1])
     rates: dict[str, float] = {}
     for size in dict.fromkeys([by_area[0], by_area[-1]]):
         request = Request(prompt=PROMPT, n=batch_size, seed=0, size=size)
@@ -140,7 +149,6 @@ def _throughput(model: str, device: str, dtype: str, memory: str, batch_size: in
             pipe.generate([request], batch_size=batch_size, progress=progress)  # ends with images on the CPU
             seconds.append(time.perf_counter() - start)
         rates[size_text(size)] = batch_size / statistics.median(seconds)
-    progress.close()
     return rates
 
 

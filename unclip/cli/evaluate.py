@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -65,7 +66,9 @@ def evaluate(
     from unclip.evaluation.suite import Suite
     from unclip.pipeline import Unclip
 
-    pipe = Unclip.from_pretrained(model, device=device, dtype=dtype, memory=memory)
+    progress = Progress(on_terminal(quiet))
+    with closing(progress):
+        pipe = Unclip.from_pretrained(model, device=device, dtype=dtype, memory=memory, progress=progress)
     parts = chosen(pipe, names)
     left_out = [name for name in PARTS if name not in parts]
     if names is None and left_out and not quiet:
@@ -82,7 +85,6 @@ def evaluate(
         "unclip": __version__,
     }
     report = Report(Path(out), setup)
-    progress = Progress(on_terminal(quiet))
     asked = {"n": n, "seed": seed, "split": split, "samplers": tried, "batch_size": batch_size}
     examined = Suite(pipe, report, Path(out), **asked, progress=progress)
     try:

@@ -26,7 +26,7 @@ def reproduce(
     memory: options.Memory = "auto",
     out: Annotated[str | None, typer.Option("-o", "--out", help="Keep the new picture: a folder, or a file.")] = None,
     as_json: options.Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no notes.")] = False,
 ) -> None:
     """Make an image again from the record in it, and say whether the pixels agree. Exit code 1 if they do not.
 

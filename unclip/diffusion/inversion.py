@@ -27,7 +27,13 @@ def invert(
     """
     check_steps(steps, schedule, least=1 + SKIP)
     timesteps = even(schedule, steps)[SKIP:][::-1]
+    if progress is not None:  # the network is called before the way begins
+        progress(0, len(timesteps))
     x = first(denoise, x0.float(), timesteps[0], schedule, rounds)
+
+    def tell(done: int, total: int) -> None:
+        if progress is not None and done > 0:
+            progress(done, total)
 
     def way() -> tuple[list[int], Step]:
         return timesteps, step
@@ -38,7 +44,7 @@ def invert(
     def arrived(x: Tensor, t: Tensor) -> Prediction:
         return Prediction(x)
 
-    return travel(ahead(denoise, timesteps, schedule, rounds), x, schedule, way, (), progress, last=arrived)
+    return travel(ahead(denoise, timesteps, schedule, rounds), x, schedule, way, (), tell, last=arrived)
 
 
 def first(denoise: Denoise, x0: Tensor, t: int, schedule: Schedule, rounds: int) -> Tensor:

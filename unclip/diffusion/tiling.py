@@ -1,6 +1,6 @@
 """Wrappers of x0 for what is too much at once: a batch in parts, and many windows of one picture as that picture."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,13 +44,14 @@ class Tiling:
 def in_parts(denoise_some: Callable[[slice], Denoise], count: int, together: int) -> Denoise:
     """Denoise a batch of `count`, `together` at a time, in what memory those take.
 
-    denoise_some: makes what denoises some of the batch, anew each time, so that nothing is held for all.
+    denoise_some: makes what denoises some of the batch (see `parts_of`).
     """
-    if count <= together:
-        return denoise_some(slice(count))
+    parts = parts_of(denoise_some, count, together)
 
     def denoise(x: Tensor, t: Tensor) -> Prediction:
-        predicted = [denoise_some(part)(x[part], t[part]) for part in parts_of(count, together)]
+        predicted = [denoise_part(x[part], t[part]) for part, denoise_part in parts()]
+        if len(predicted) == 1:
+            return predicted[0]
         learned = predicted[0].variance is not None
         x0 = torch.cat([prediction.x0 for prediction in predicted])
         return Prediction(x0, torch.cat([prediction.variance for prediction in predicted]) if learned else None)
@@ -78,19 +79,29 @@ def tiled(denoise_some: Callable[[slice], Denoise], tiling: Tiling, together: in
             whole[..., *tiling.slices(corner)] += weight.to(window) * window
         return whole / weights.to(whole)
 
+    parts = parts_of(denoise_some, len(tiling.corners), together)
+
     def denoise(x: Tensor, t: Tensor) -> Prediction:
-        parts = []
-        for some in parts_of(len(tiling.corners), together):
-            windows = tiling.cut(x, some)
-            parts.append(denoise_some(some)(windows, t.expand(len(windows))))
-        learned = parts[0].variance is not None
-        return Prediction(
-            joined([part.x0 for part in parts]), joined([part.variance for part in parts]) if learned else None
-        )
+        predicted = []
+        for part, denoise_part in parts():
+            windows = tiling.cut(x, part)
+            predicted.append(denoise_part(windows, t.expand(len(windows))))
+        learned = predicted[0].variance is not None
+        x0 = joined([prediction.x0 for prediction in predicted])
+        return Prediction(x0, joined([prediction.variance for prediction in predicted]) if learned else None)
 
     return denoise
 
 
-def parts_of(count: int, together: int) -> list[slice]:
-    """A batch of `count` cut into parts of `together`, the last of what is left."""
-    return [slice(first, min(first + together, count)) for first in range(0, count, together)]
+def parts_of(
+    denoise_some: Callable[[slice], Denoise], count: int, together: int
+) -> Callable[[], Iterator[tuple[slice, Denoise]]]:
+    """A function that goes through the parts of a batch of `count`, and what denoises each.
+
+    That is made once where there is one part, and else anew each time it comes, so that nothing is held for all.
+    """
+    if count <= together:
+        whole = slice(count), denoise_some(slice(count))
+        return lambda: iter([whole])
+    parts = [slice(first, min(first + together, count)) for first in range(0, count, together)]
+    return lambda: ((part, denoise_some(part)) for part in parts)

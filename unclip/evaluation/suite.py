@@ -105,6 +105,7 @@ class Suite:
     def draw(self, label: str, requests: Sequence[Request]) -> Iterator[Result]:
         """The pictures of requests, in their order."""
         total = sum(request.n for request in requests)
+        self.progress(label, 0, total)
         for done, result in enumerate(self.pipe.stream(requests, batch_size=self.batch_size), start=1):
             self.progress(label, done, total)
             yield result

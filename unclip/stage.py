@@ -110,7 +110,7 @@ class Stage:
         conditioning each has; spread: conditioning that lies on that picture, `1 ...`, and is cut as x is.
         eta: of the sampler "ddim" (see `samplers.sample`). watch: called with x0 as each step predicts it, `b 3 H W` or
         `b d`.
-        All is one batch, of which the network takes so many at a time as memory allows (see `together`).
+        All is one batch, of which the network takes so many at a time as `together` says.
         Raises RequestError for an unknown sampler or a number of steps out of range.
         """
         steps = self.steps if steps is None else steps

@@ -23,8 +23,8 @@ class TextAttention:
     """What diffusers' processor for added keys and values computes, with two differences.
 
     The text's keys and values are the same at every step of a picture, so they are projected once, as long as no other
-    text comes between, as with a batch that is cut up. And a level with as
-    many pixels as there are tokens works: diffusers takes the tokens' mask for one of all keys there, and fails.
+    text comes between, as with a batch that is cut up. And a level with as many pixels as there are tokens works:
+    diffusers takes the tokens' mask for one of all keys there, and fails.
     """
 
     def __init__(self) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from unclip.models.clip import TextEncoding
 
+HIDDEN = -10_000  # diffusers' bias of a token that is not to be seen
+
 
 class Prior(nn.Module):
     """The transformer, and the whitening of the embeddings it works on."""
@@ -65,6 +67,3 @@ class UnpaddedBlock(BasicTransformerBlock):
                     hidden_states = hidden_states[:, seen]
                 attention_mask = attention_mask[:, seen][:, :, seen]
         return super().forward(hidden_states, attention_mask, *args, **kwargs)
-
-
-HIDDEN = -10_000  # diffusers' bias of a token that is not to be seen

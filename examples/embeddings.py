@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from unclip import Request, RequestError, Unclip
-from unclip.evaluation.checker import check
-from unclip.evaluation.prompts import prompts
-from unclip.evaluation.rates import interval, row
-from unclip.training.captions import nouns_in
-from unclip.training.scenes import render
+from unclip.evaluation.intervals import interval, row
+from unclip.stickers.captions import nouns_in
+from unclip.stickers.prompts import prompts
+from unclip.stickers.recognition.checker import check
+from unclip.stickers.render import render
 
 COMPONENTS = (5, 10, 20, 40, 80, 160)
 STEPS = (10, 25, 50, 100)

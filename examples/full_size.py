@@ -19,9 +19,8 @@ from accelerate import init_empty_weights
 from open_clip.tokenizer import SimpleTokenizer, default_bpe
 from safetensors.torch import save_file
 
-from unclip.checkpoints import new_network
-from unclip.checkpoints.networks import shapes_of
-from unclip.checkpoints.towers import shape_there, sources_of
+from unclip.checkpoints.networks import new_network, shapes_of
+from unclip.checkpoints.transformers_clip import shape_there, sources_of
 from unclip.models.clip import Clip, ClipConfig
 
 PUBLISHED = {

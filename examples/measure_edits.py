@@ -16,13 +16,14 @@ import numpy as np
 from PIL import Image
 
 from unclip import Unclip
-from unclip.evaluation.checker import check
-from unclip.evaluation.prompts import prompts
-from unclip.evaluation.rates import row
-from unclip.request import Request
-from unclip.training.captions import canonical_caption, nouns_in
-from unclip.training.scenes import BACKGROUNDS, Scene, render
-from unclip.training.sprites import load_nouns
+from unclip.evaluation.intervals import row
+from unclip.requests.request import Request
+from unclip.stickers.captions import canonical_caption, nouns_in
+from unclip.stickers.prompts import prompts
+from unclip.stickers.recognition.checker import check
+from unclip.stickers.render import render
+from unclip.stickers.scene import BACKGROUNDS, Scene
+from unclip.stickers.sprites import load_nouns
 
 SIDE, STEP = 256, 4.0
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from PIL import Image
 
 from unclip import Unclip
+from unclip.stickers.render import render
+from unclip.stickers.stream import scene_at
 from unclip.training.run import train
-from unclip.training.scenes import render, scene_at
 from unclip.training.state import has_state
 
 RECIPE = Path(__file__).with_name("own_pictures.toml")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from unclip.request import Request, Result
+from unclip.images.result import Result
+from unclip.requests.request import Request
 
 os.environ["UNCLIP_CONFIG"] = os.devnull  # the settings of whoever runs the tests are not to change them
 

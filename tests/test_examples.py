@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from unclip.batch.source import FORMATS
-from unclip.cli import main
+from unclip.batch.prompt_file import FORMATS
+from unclip.cli.main import main
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

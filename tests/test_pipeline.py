@@ -10,18 +10,21 @@ from PIL import Image
 from torch import Tensor
 
 from tests.tiny import CLIP, DECODER, DIM, PRIOR, TEXT_PROJ, TOKENS, UPSAMPLER, tiny_network
-from unclip.checkpoints import Checkpoint
-from unclip.diffusion.denoiser import Schedule
-from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.diffusion.noise import generators
+from unclip.diffusion.sampler_names import SAMPLER_NAMES
+from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError, InputError, RequestError, UnclipError
+from unclip.front import micro_batches
+from unclip.images.processing import to_images, to_tensor
+from unclip.images.result import Result
+from unclip.inference.callbacks import Watcher
+from unclip.inference.model import Checkpoint
+from unclip.inference.stage import Stage
 from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler, enlarge
-from unclip.pipeline import Unclip, micro_batches, to_images, to_tensor
-from unclip.progress import Watcher
-from unclip.request import Request, Result
-from unclip.stage import Stage
+from unclip.pipeline import Unclip
+from unclip.requests.request import Request
 
 # Its module moves from release to release; the pipeline's own knows where it is.
 UnCLIPTextProjModel = import_module(UnCLIPPipeline.__module__).UnCLIPTextProjModel
@@ -122,7 +125,7 @@ def test_requests_of_different_kinds_keep_their_order(pipe: Unclip) -> None:
 
 
 def test_micro_batches_hold_what_can_be_drawn_together() -> None:
-    a, b = ([Request(prompt=f"{i}", negative="x" * i, seed=i, id=str(i), steps=s) for i in range(5)] for s in (3, 4))
+    a, b = ([Request(prompt=f"{i}", negative_prompt="x" * i, seed=i, id=str(i), steps=s) for i in range(5)] for s in (3, 4))
     assert [len(batch) for batch in micro_batches(a, 2)] == [2, 2, 1]
     assert list(micro_batches([*a[:3], *b], 16)) == [a[:3], b]
     assert list(micro_batches([], 2)) == []
@@ -215,8 +218,8 @@ def test_notes_tell_what_was_cut_and_what_is_not_known(pipe: Unclip) -> None:
     long = "a red cat on a blue dog on a red cat"  # as long as can be
     notes = [r.notes for r in pipe.generate([long, f"{long} on a dog"], size=16)]
     assert notes == [(), (f"the prompt is longer than {TOKENS - 2} tokens; cut off: 'on a dog'",)]
-    [result] = pipe.generate("a cat", negative=f"{long} on", size=16)
-    assert result.notes == (f"the negative is longer than {TOKENS - 2} tokens; cut off: 'on'",)
+    [result] = pipe.generate("a cat", negative_prompt=f"{long} on", size=16)
+    assert result.notes == (f"the negative_prompt is longer than {TOKENS - 2} tokens; cut off: 'on'",)
     [result] = pipe.generate("A Red wizard, on a unicorn", size=16)
     assert result.notes == ("tiny does not know 'wizard', 'unicorn': see `unclip models show tiny --vocabulary`",)
     sides = {"left": 4, "left_prompt": "a wizard", "right": 4, "right_prompt": f"{long} on"}
@@ -240,7 +243,7 @@ def test_an_image_is_the_same_alone_and_at_every_place_of_a_batch(
     negatives = ["", "a dog", "", "blue", ""]
     seeds = [0, 3, 3, 2**63 - 1, 1]
     requests = [
-        Request(prompt=prompt, negative=negative, seed=seed, **fields)
+        Request(prompt=prompt, negative_prompt=negative, seed=seed, **fields)
         for prompt, negative, seed in zip(prompts, negatives, seeds, strict=True)
     ]
     alone = {request.prompt + str(request.seed): pipe.generate(request)[0] for request in requests}
@@ -249,7 +252,7 @@ def test_an_image_is_the_same_alone_and_at_every_place_of_a_batch(
     plenty, little = 1 << 24, 1 << 12  # bytes: room for all, and for two in the decoder, one in the upsampler
     whole = [*((order, 5, plenty) for order in rotated), (requests, 2, plenty), (requests[::-1], 3, plenty)]
     for order, batch_size, room in [*whole, (requests, 5, little)]:
-        monkeypatch.setattr("unclip.stage.TOGETHER", {"cpu": room})
+        monkeypatch.setattr("unclip.inference.stage.TOGETHER", {"cpu": room})
         for result in pipe.generate(order, batch_size=batch_size):
             assert difference(result, alone[result.request.prompt + str(result.seed)]) <= 1
 
@@ -314,7 +317,7 @@ def test_one_step_is_one_step(pipe: Unclip) -> None:
 
 @pytest.mark.parametrize("negative", ["", "a blue dog"])
 def test_the_path_from_text_to_pixels_by_hand(pipe: Unclip, negative: str) -> None:
-    [result] = pipe.generate("a red cat", negative=negative, seed=9, prior_best_of=1, prior_sampler="unclip")
+    [result] = pipe.generate("a red cat", negative_prompt=negative, seed=9, prior_best_of=1, prior_sampler="unclip")
     text, without = pipe.encode_text(["a red cat"]), pipe.encode_text([negative])
     noise = generators([9])  # one after another through the stages
     prior, decoder, [upsampler] = pipe.prior, pipe.decoder, pipe.upsamplers
@@ -331,10 +334,10 @@ def test_a_negative_prompt_steers_away_unless_there_is_no_guidance(pipe: Unclip)
     def drawn(**fields) -> Result:
         return pipe.generate("a red cat", seed=9, size=16, prior_best_of=1, **fields)[0]
 
-    assert difference(drawn(), drawn(negative="a blue dog")) > 10
-    assert difference(drawn(guidance=0), drawn(guidance=0, negative="a blue dog")) > 10
+    assert difference(drawn(), drawn(negative_prompt="a blue dog")) > 10
+    assert difference(drawn(guidance=0), drawn(guidance=0, negative_prompt="a blue dog")) > 10
     plain = {"guidance": 1, "prior_guidance": 1}
-    assert difference(drawn(**plain), drawn(**plain, negative="a blue dog")) == 0
+    assert difference(drawn(**plain), drawn(**plain, negative_prompt="a blue dog")) == 0
 
 
 @pytest.mark.parametrize("best_of", [1, 2, 5])

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from unclip import Unclip
-from unclip.bundled import bundled
-from unclip.cli import main
-from unclip.evaluation.checker import background_colour, check, find_objects
-from unclip.evaluation.prompts import prompts
-from unclip.request import Request
-from unclip.training.captions import nouns_in
+from unclip.cli.main import main
+from unclip.requests.request import Request
+from unclip.stickers.captions import nouns_in
+from unclip.stickers.prompts import prompts
+from unclip.stickers.recognition.checker import background_colour, check, find_objects
+from unclip.system.resources import bundled
 
 PROMPT = "a penguin on a pink background"
 OBJECTS = (("penguin", "pink"), ("strawberry", "white"), ("snowman", "blue"), ("pumpkin", "turquoise"))

@@ -5,9 +5,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from unclip.checkpoints import INDEX, new_network, save_network, write_json
-from unclip.diffusion.codec import PixelUnshuffle
-from unclip.diffusion.denoiser import Schedule
+from unclip.checkpoints.index import INDEX
+from unclip.checkpoints.networks import new_network, save_network
+from unclip.diffusion.codecs import PixelUnshuffle
+from unclip.diffusion.schedule import Schedule
+from unclip.system.files import write_json
 
 DIM, TOKENS = 16, 13  # of an embedding; of a text (not 12: diffusers fails where 4 + tokens = height * width)
 CODEC = PixelUnshuffle(4)

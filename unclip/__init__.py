@@ -7,19 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unclip.errors import (
-        CheckpointError,
-        DataError,
-        InputError,
-        RecipeError,
-        RequestError,
-        UnclipError,
-    )
+    from unclip.errors import CheckpointError, DataError, InputError, RecipeError, RequestError, UnclipError
+    from unclip.images.result import Result
+    from unclip.inference.callbacks import Watcher
     from unclip.pipeline import Unclip
-    from unclip.progress import Watcher
-    from unclip.request import Request, Result
+    from unclip.requests.request import Request
+    from unclip.version import __version__
 
-__version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
@@ -36,10 +30,11 @@ __all__ = [
 ]
 
 _HOME = {
+    "__version__": "unclip.version",
     "Unclip": "unclip.pipeline",
-    "Request": "unclip.request",
-    "Result": "unclip.request",
-    "Watcher": "unclip.progress",
+    "Request": "unclip.requests.request",
+    "Result": "unclip.images.result",
+    "Watcher": "unclip.inference.callbacks",
 }
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from unclip.cli import main
+from unclip.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -37,6 +37,13 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), None)
 
 
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: the closest known one, or all of them."""
+    known = list(known)
+    near = nearest(name, known)
+    return f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the machine, had no memory left. Told by name: torch must not be imported to compare."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

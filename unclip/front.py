@@ -9,16 +9,19 @@ from typing import Any
 
 from PIL import Image
 
-from unclip.canvas import open_canvas
-from unclip.editing import edit
 from unclip.errors import RequestError
-from unclip.fields import CANVAS_MODES, FIELDS_OF, PRIOR_FIELDS, SIDE_PROMPTS, THETA, foreign_fields, source_kind
-from unclip.latents import draw_latents, open_ends
-from unclip.looks import is_told_what_is_new, shares_of_style
-from unclip.pictures import to_images
-from unclip.progress import Progress
-from unclip.request import Request, Result, size_text
-from unclip.words import nearest_words, unknown_words
+from unclip.images.processing import to_images
+from unclip.images.result import Result
+from unclip.inference.callbacks import Progress
+from unclip.modes.bipartite import draw_latents, open_ends
+from unclip.modes.inpainting.inpaint import edit
+from unclip.modes.inpainting.plan import is_told_what_is_new, shares_of_style
+from unclip.modes.inpainting.prepare import open_canvas
+from unclip.requests.fields import CANVAS_MODES, FIELDS_OF, PRIOR_FIELDS, SIDE_PROMPTS, THETA, foreign_fields
+from unclip.requests.request import Request
+from unclip.requests.sources import source_kind
+from unclip.requests.values import size_text
+from unclip.requests.vocabulary import nearest_words, unknown_words
 
 Picture = str | Path | Image.Image
 Source = Picture
@@ -27,8 +30,8 @@ Source = Picture
 Rankings = list[tuple[list[Request], list[Result]]]
 """Candidates, and what was drawn of them, the best first."""
 
-SHARED = {"harmonize", "strength", *PRIOR_FIELDS}
-OWN_FIELDS = {"prompt", "negative", "seed", "id", "rank", *chain.from_iterable(FIELDS_OF.values())} - SHARED
+SHARED = {"resample", "strength", *PRIOR_FIELDS}
+OWN_FIELDS = {"prompt", "negative_prompt", "seed", "id", "rank", *chain.from_iterable(FIELDS_OF.values())} - SHARED
 """Fields in which the images of one micro-batch may differ."""
 BATCH = 16
 INVERSION_STEPS = 25
@@ -254,8 +257,8 @@ class Front:
         if request.mode in CANVAS_MODES:
             del found["size"]  # the canvas says
             # A decoder that was not trained with masks must be brought to heed what is known.
-            harmonize = 1 if self.decoder.network.knows_masks else 4
-            found["harmonize"] = harmonize
+            resample = 1 if self.decoder.network.knows_masks else 4
+            found["resample"] = resample
             if request.prompts or request.embedding is not None:
                 found["keep_style"] = 0.0
             elif not is_told_what_is_new(self, request):
@@ -268,7 +271,7 @@ class Front:
             found |= {"steps": INVERSION_STEPS, "sampler": "ddim", "guidance": guidance}
         own = {"fit": "crop", "strength": 1.0, "theta": None if request.frames else THETA, "from_prompt": ""}
         if request.mode == "interpolate" and request.weights is None and request.frames is None:
-            own["share"] = 0.5
+            own["fraction"] = 0.5
         return {**found, **own}
 
     def picture_size(self, request: Request) -> tuple[int, int]:
@@ -280,7 +283,7 @@ class Front:
         ends = [("source", source) for source in request.sources or () if source_kind(source) == "prompt"]
         named = [(name, getattr(request, name) or "") for name in (*SIDE_PROMPTS, "from_prompt")]
         shown = [("prompt", request.prompt), *named, *ends]
-        for field, prompt in (*shown, ("negative", request.negative)):
+        for field, prompt in (*shown, ("negative_prompt", request.negative_prompt)):
             if cut := self.tokenizer.cut(prompt):
                 yield f"the {field} is longer than {self.tokenizer.context_length - 2} tokens; cut off: {cut!r}"
         said = " ".join(prompt for _, prompt in shown)

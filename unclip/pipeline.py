@@ -7,19 +7,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unclip.checkpoints import Checkpoint, load_checkpoint
-from unclip.device import pick_device, pick_dtype, timed
+from unclip.checkpoints.load import load_checkpoint
 from unclip.diffusion.noise import generators
 from unclip.diffusion.tiling import Tiling
-from unclip.embedder import Embedder
 from unclip.errors import UnclipError
 from unclip.front import Front, Picture, micro_batches
-from unclip.models.clip import TextEncoding, Tokenizer
+from unclip.images.processing import to_images, to_tensor
+from unclip.inference.callbacks import Progress, Watcher
+from unclip.inference.conditions import Known
+from unclip.inference.encoder import Embedder
+from unclip.inference.model import Checkpoint
+from unclip.inference.run import timed
+from unclip.inference.stage import Stage
+from unclip.models.text import TextEncoding
+from unclip.models.tokenizer import Tokenizer
 from unclip.models.upsampler import enlarge
-from unclip.pictures import to_images, to_tensor
-from unclip.progress import Progress, Watcher
-from unclip.request import Request
-from unclip.stage import Known, Stage
+from unclip.requests.request import Request
+from unclip.system.device import pick_device, pick_dtype
 
 __all__ = ["Picture", "Progress", "Unclip", "Watcher", "micro_batches", "to_images", "to_tensor"]
 
@@ -85,7 +89,7 @@ class Unclip(Front, Embedder):
         first, noise, timings = requests[0], generators([request.seed for request in requests]), {}
         with timed(timings, "text", self.device):
             text = self.encode_text([request.prompt for request in requests])  # b d, b n d
-            negative = self.encode_text([request.negative for request in requests])
+            negative = self.encode_text([request.negative_prompt for request in requests])
         if embed is None:
             with timed(timings, "prior", self.device):
                 files = [request.embedding for request in requests]
@@ -155,7 +159,7 @@ class Unclip(Front, Embedder):
                 sampler=request.sampler,
                 guidance=request.guidance,
                 known=known,
-                repeats=request.harmonize or 1,
+                repeats=request.resample or 1,
                 start=start,
                 draft=draft,
                 tiling=tiling,

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from PIL import Image
 
 from unclip.errors import RequestError, UnclipError
-from unclip.progress import Watcher
-from unclip.request import Request, Result
+from unclip.images.result import Result
+from unclip.inference.callbacks import Watcher
+from unclip.requests.request import Request
 
 
 class OutOfMemoryError(RuntimeError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unclip.cli import main
+from unclip.cli.main import main
 from unclip.pipeline import Unclip
 
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unclip import CheckpointError, Unclip
-from unclip.checkpoints.checking import check
-from unclip.cli import main
+from unclip.checkpoints.verify import check
+from unclip.cli.main import main
 
 STEPS = {"seed": 3, "prior_steps": 2, "steps": 2, "upsampler_steps": 2}
 

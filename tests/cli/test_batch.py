@@ -17,8 +17,10 @@ import pytest
 from PIL import Image
 
 from tests.batch.painter import Painter, stand_in
-from unclip.cli import main
-from unclip.cli.progress import BatchProgress, Previews, Progress
+from unclip.batch.previews import Previews
+from unclip.cli.batch_progress import BatchProgress
+from unclip.cli.main import main
+from unclip.cli.progress import Progress
 from unclip.errors import InputError
 
 INDEX = {"name": "painter", "stages": {"decoder": {"size": [8, 8]}, "upsampler": {"size": [16, 16]}}}
@@ -87,7 +89,7 @@ def test_options_are_defaults_for_the_lines(call, painter):
         "2",
         "--guidance",
         "0",
-        "--negative",
+        "--negative-prompt",
         "x",
         "--size",
         "8",
@@ -99,7 +101,7 @@ def test_options_are_defaults_for_the_lines(call, painter):
     assert painter.opened == [("m", opened)]
     requests = [entry["request"] for entry in manifest()]
     assert sorted(request["steps"] for request in requests) == [3, 3, 9, 9]
-    assert {(r["guidance"], r["negative"], r["size"], r["prior_best_of"]) for r in requests} == {(0.0, "x", "8x8", 5)}
+    assert {(r["guidance"], r["negative_prompt"], r["size"], r["prior_best_of"]) for r in requests} == {(0.0, "x", "8x8", 5)}
 
 
 def test_bad_lines_are_skipped_and_told(call):
@@ -241,7 +243,7 @@ def test_the_second_interrupt_stops_at_once(call, painter):
 
 
 def test_a_line_now_and_then_where_there_is_no_terminal(call, monkeypatch):
-    monkeypatch.setattr("unclip.cli.progress.EVERY", 0)
+    monkeypatch.setattr("unclip.cli.batch_progress.EVERY", 0)
     _, _, err = call("p.txt", "--batch-size", "1")
     assert "unclip: 2/3 images, " in err and " images/s, " in err
 
@@ -326,8 +328,8 @@ def test_a_default_that_no_request_has_is_refused_at_once():
     with pytest.raises(InputError):
         checked_defaults({}, ["mode=generate", "stepz=2"])
     # lines may have modes of their own, and a setting may be set again
-    assert checked_defaults({}, ["harmonize=4", "prior_best_of=4", "prior_best_of=2"]) == {
-        "harmonize": 4, "prior_best_of": 2
+    assert checked_defaults({}, ["resample=4", "prior_best_of=4", "prior_best_of=2"]) == {
+        "resample": 4, "prior_best_of": 2
     }  # fmt: skip
     for given, more in (({}, ["mode=bogus"]), ({"n": 2}, ["n=3"])):
         with pytest.raises(InputError):

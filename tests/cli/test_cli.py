@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from unclip import __version__
-from unclip.cli import main
+from unclip.cli.main import main
 from unclip.errors import UnclipError
-from unclip.request import Result
+from unclip.images.result import Result
+from unclip.version import __version__
 
 
 def run_python(code: str) -> subprocess.CompletedProcess:
@@ -34,7 +34,7 @@ def test_import_and_help_are_light():
     heavy = "{'torch', 'numpy', 'PIL', 'diffusers', 'open_clip', 'tqdm'}"
     done = run_python(
         "import sys, unclip; unclip.Request\n"
-        "from unclip.cli import main; code = main(['generate', '--help'])\n"
+        "from unclip.cli.main import main; code = main(['generate', '--help'])\n"
         f"print(code, sorted({heavy} & set(sys.modules)))"
     )
     assert done.stdout.splitlines()[-1] == "0 []"
@@ -145,12 +145,12 @@ def test_other_ends(run, monkeypatch, error, code, line):
     def fail(_):
         raise error
 
-    monkeypatch.setattr("unclip.metadata.read", fail)
+    monkeypatch.setattr("unclip.images.metadata.read", fail)
     assert run("show", "image.png") == (code, "", line)
 
 
 def test_a_bug_is_not_dressed_up(run, monkeypatch):
-    monkeypatch.setattr("unclip.metadata.read", lambda _: 1 / 0)
+    monkeypatch.setattr("unclip.images.metadata.read", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("show", "image.png")
 
@@ -169,8 +169,8 @@ def test_the_program_as_a_process(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_real_interrupt_ends_with_130():
     code = (
-        "import os, signal, sys, unclip.metadata; from unclip.cli import main\n"
-        f"unclip.metadata.read = lambda path: os.kill(os.getpid(), {int(signal.SIGINT)})\n"
+        "import os, signal, sys, unclip.images.metadata; from unclip.cli.main import main\n"
+        f"unclip.images.metadata.read = lambda path: os.kill(os.getpid(), {int(signal.SIGINT)})\n"
         "sys.exit(main(['show', 'x']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from unclip.cli import main
 from unclip.cli.config import files
+from unclip.cli.main import main
 
 
 @pytest.fixture

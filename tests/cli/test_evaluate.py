@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unclip.cli import main
+from unclip.cli.main import main
 from unclip.evaluation.suite import Suite
 
 PARTS = "distance,clip,prior,upsampler"  # quick for a model that draws noise
@@ -40,7 +40,7 @@ def test_the_same_seeds_give_the_same_report(tiny_model: Path, tmp_path: Path, c
 
 def test_a_report_is_gone_on_with_and_never_mixed(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     assert evaluate(tiny_model, tmp_path, "--only", "prior") == 0
-    monkeypatch.setattr("unclip.evaluation.clip_space.imagined", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr("unclip.evaluation.clip_and_prior.imagined", lambda *_, **__: pytest.fail("measured again"))
     assert evaluate(tiny_model, tmp_path, "--only", "prior,upsampler", "--json") == 0
     assert list(json.loads(capsys.readouterr().out.splitlines()[-1])["results"]) == ["prior", "upsampler"]
     assert evaluate(tiny_model, tmp_path, "--seed", "1") == 2
@@ -55,7 +55,7 @@ def test_the_samplers_that_are_asked_for(tiny_model: Path, tmp_path: Path, monke
     names = [f"{sampler}, {count} steps" for sampler in ("unipc", "ddim") for count in (1, 2)]
     assert [row[""] for row in results["prior-steps"]["rows"]] == names
     assert [row[""] for row in results["steps"]["rows"]][:-1] == names
-    monkeypatch.setattr("unclip.evaluation.settings._right", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("unclip.evaluation.sweeps._right", lambda *_: pytest.fail("measured again"))
     arguments = "--only", "steps,prior-steps", "--samplers", "ddim", "--n", "2"  # fewer, of the same report
     assert evaluate(tiny_model, tmp_path, *arguments, "--json") == 0
     again = json.loads(capsys.readouterr().out)["results"]
@@ -64,7 +64,7 @@ def test_the_samplers_that_are_asked_for(tiny_model: Path, tmp_path: Path, monke
 
 
 def test_an_interrupt_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("unclip.evaluation.upsampling.psnr", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("unclip.evaluation.super_resolution.psnr", lambda *_: signal.raise_signal(signal.SIGINT))
     assert evaluate(tiny_model, tmp_path, "--only", "prior,upsampler") == 130
     assert "the same command again goes on where this one stopped" in capsys.readouterr().err
     assert list(json.loads((tmp_path / "report.json").read_text())["results"]) == ["prior"]

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from unclip import metadata
-from unclip.cli import main
+from unclip.cli.main import main
 from unclip.errors import CheckpointError
-from unclip.progress import Watcher
-from unclip.request import Result
+from unclip.images import metadata
+from unclip.images.result import Result
+from unclip.inference.callbacks import Watcher
 
 
 class Painter:
@@ -107,14 +107,14 @@ def test_previews_of_windows_of_several_pictures(tiny_model, tmp_path):
 
 
 def test_every_option_reaches_the_request(painter):
-    options = ["--negative", "dog", "--steps", "3", "--prior-steps", "4", "--upsampler-steps", "5"]
+    options = ["--negative-prompt", "dog", "--steps", "3", "--prior-steps", "4", "--upsampler-steps", "5"]
     options += ["--guidance", "0", "--prior-guidance", "1.5", "--sampler", "ddim", "--prior-sampler", "unipc"]
     options += ["--size", "64x32", "--prior-best-of", "2", "--best-of", "4", "--seed", "9"]
     options += ["--embedding", "e.safetensors", "--image-encoder", "there"]
     assert main(["generate", "a cat", "--model", "here", "--device", "cpu", "--dtype", "float32", *options]) == 0
     [request] = painter.requests
     expected = {
-        "prompt": "a cat", "negative": "dog", "mode": "generate", "seed": 9, "n": 1, "steps": 3,
+        "prompt": "a cat", "negative_prompt": "dog", "mode": "generate", "seed": 9, "n": 1, "steps": 3,
         "prior_steps": 4, "upsampler_steps": 5, "guidance": 0.0, "prior_guidance": 1.5, "sampler": "ddim",
         "prior_sampler": "unipc", "size": "64x32", "prior_best_of": 2, "id": None,
         "best_of": 4, "rank": None, "embedding": "e.safetensors",
@@ -218,7 +218,7 @@ def test_the_bar_is_cleared_away_when_loading_fails(painter, monkeypatch, capsys
 
     closed = []
     monkeypatch.setattr(painter, "from_pretrained", from_pretrained)
-    monkeypatch.setattr("unclip.cli.drawing.Progress.close", lambda self: closed.append(True))
+    monkeypatch.setattr("unclip.cli.image_command.Progress.close", lambda self: closed.append(True))
     assert main(["generate", "a cat"]) == 2
     assert closed == [True]
     assert "unclip: error: a part of it is damaged" in capsys.readouterr().err

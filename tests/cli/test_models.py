@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from unclip.cli import main
+from unclip.cli.main import main
 
 
 @pytest.fixture

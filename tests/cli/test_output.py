@@ -9,13 +9,15 @@ import threading
 import pytest
 from PIL import Image
 
-from unclip import metadata
-from unclip.cli.bench import table
-from unclip.cli.output import slug, target
+from unclip.batch.file_names import slug
+from unclip.benchmark.throughput import table
+from unclip.cli.output import target
 from unclip.cli.progress import Progress
 from unclip.errors import InputError, WriteError
-from unclip.files import write_new
-from unclip.request import Request, Result
+from unclip.images import metadata
+from unclip.images.result import Result
+from unclip.requests.request import Request
+from unclip.system.files import write_new
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_a_picture_that_finds_no_room_is_one_line_with_the_folder(result: Result
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("unclip.files.os.fsync", full)
+    monkeypatch.setattr("unclip.system.files.os.fsync", full)
     for place in (target(str(tmp_path / "out"), 2), target(str(tmp_path / "x.png"), 1)):
         where = re.escape(str(tmp_path))
         with pytest.raises(WriteError, match=f"cannot write into '{where}.*No space left on device.*make room"):

@@ -3,9 +3,9 @@ import json
 import pytest
 from PIL import Image
 
-from unclip import metadata
-from unclip.cli import main
-from unclip.request import Result
+from unclip.cli.main import main
+from unclip.images import metadata
+from unclip.images.result import Result
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unclip.cli import main
+from unclip.cli.main import main
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unclip.diffusion.denoiser import Denoise, Prediction, Schedule
+from unclip.diffusion.denoiser import Denoise, Prediction
+from unclip.diffusion.schedule import Schedule
 
 
 @dataclass(frozen=True)

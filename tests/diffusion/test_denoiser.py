@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, UnCLIPScheduler
 
-from unclip.diffusion.denoiser import Schedule, add_noise, denoiser
+from unclip.diffusion.denoiser import denoiser
+from unclip.diffusion.schedule import Schedule, add_noise
 from unclip.errors import CheckpointError
 
 SHAPES = [(4, 3, 5, 6), (4, 7)]

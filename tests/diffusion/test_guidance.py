@@ -2,8 +2,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from unclip.diffusion.denoiser import Denoise, Prediction, Schedule, denoiser
-from unclip.diffusion.guidance import clamped, guided
+from unclip.diffusion.denoiser import Denoise, Prediction, denoiser
+from unclip.diffusion.guidance import guided
+from unclip.diffusion.schedule import Schedule
+from unclip.diffusion.wrappers import clamped
 
 X = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 T = torch.tensor([10, 700])

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from unclip.diffusion.denoiser import Denoise, Prediction, Schedule
+from unclip.diffusion.denoiser import Denoise, Prediction
 from unclip.diffusion.inversion import SKIP, invert
 from unclip.diffusion.noise import generators, randn
 from unclip.diffusion.samplers import even, sample
+from unclip.diffusion.schedule import Schedule
 from unclip.errors import RequestError
 
 SCHEDULE = Schedule()

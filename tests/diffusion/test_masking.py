@@ -2,11 +2,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from unclip.diffusion.denoiser import Prediction, Schedule
-from unclip.diffusion.masking import keep_known, levelled
-from unclip.diffusion.names import SAMPLER_NAMES
+from unclip.diffusion.denoiser import Prediction
+from unclip.diffusion.masking import keep_known
 from unclip.diffusion.noise import generators, randn
+from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.diffusion.samplers import sample
+from unclip.diffusion.schedule import Schedule
+from unclip.diffusion.wrappers import levelled
 
 N = 6
 SHAPE = (3, 16, 16)

@@ -11,11 +11,13 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from unclip.diffusion.denoiser import Prediction, Schedule, denoiser
-from unclip.diffusion.guidance import clamped
-from unclip.diffusion.names import SAMPLER_NAMES
+from unclip.diffusion.denoiser import Prediction, denoiser
 from unclip.diffusion.noise import generators, randn
-from unclip.diffusion.samplers import SAMPLERS, sample, visits
+from unclip.diffusion.repaint import visits
+from unclip.diffusion.sampler_names import SAMPLER_NAMES
+from unclip.diffusion.samplers import SAMPLERS, sample
+from unclip.diffusion.schedule import Schedule
+from unclip.diffusion.wrappers import clamped
 from unclip.errors import RequestError
 
 SHAPE = (3, 4, 4)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from unclip.diffusion.denoiser import Schedule
-from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.diffusion.noise import generators, randn
+from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.diffusion.samplers import sample
+from unclip.diffusion.schedule import Schedule
 
 STOCHASTIC = ("unclip", "ddpm")
 DETERMINISTIC = tuple(name for name in SAMPLER_NAMES if name not in STOCHASTIC)

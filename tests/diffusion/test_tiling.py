@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from unclip.diffusion.denoiser import Prediction, Schedule
+from unclip.diffusion.chunking import in_parts
+from unclip.diffusion.denoiser import Prediction
 from unclip.diffusion.masking import keep_known
-from unclip.diffusion.names import SAMPLER_NAMES
 from unclip.diffusion.noise import generators, randn
+from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.diffusion.samplers import sample
-from unclip.diffusion.tiling import Tiling, in_parts, tiled
+from unclip.diffusion.schedule import Schedule
+from unclip.diffusion.tiling import Tiling, tiled
 
 CORNERS = ((0, 0), (4, 0), (4, 4), (0, 4), (0, 8), (4, 8), (0, 12), (4, 12))
 TILING = Tiling(height=12, width=20, side=8, corners=CORNERS, rows=(0,) * 8)

@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unclip.evaluation.prompts import prompts
 from unclip.evaluation.report import Report
 from unclip.evaluation.suite import Suite
-from unclip.models.clip import TextEncoding
-from unclip.request import Request, Result
-from unclip.training.scenes import Scene, render
+from unclip.images.result import Result
+from unclip.models.text import TextEncoding
+from unclip.requests.request import Request
+from unclip.stickers.prompts import prompts
+from unclip.stickers.render import render
+from unclip.stickers.scene import Scene
 
 Paint = Callable[[Request], Image.Image]
 

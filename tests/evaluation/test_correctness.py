@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests.evaluation.stand_in import StandIn, asked, noise, renderer, suite
-from unclip.evaluation.checker import judge, see
 from unclip.evaluation.correctness import ORDER, categories, checker_error, objects
-from unclip.training.scenes import render
+from unclip.stickers.recognition.checker import judge, see
+from unclip.stickers.render import render
 
 
 def rates(result: dict, column: str) -> dict[str, tuple]:

@@ -8,9 +8,9 @@ import pytest
 
 from tests.evaluation.stand_in import StandIn, asked, blank, renderer, suite
 from unclip.errors import InputError
-from unclip.evaluation.page import at_random
-from unclip.evaluation.parts import chosen, run
-from unclip.evaluation.rates import mean, rate
+from unclip.evaluation.html_report import at_random
+from unclip.evaluation.intervals import mean, rate
+from unclip.evaluation.measures import chosen, run
 from unclip.evaluation.report import Report, table, told
 
 

@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from open_clip.model import CustomTextCLIP
 
 from tests.tiny import CLIP, TOKENS, tiny_network
-from unclip.models.clip import Clip, ClipConfig, Tokenizer, contrastive_loss
+from unclip.models.clip import Clip, ClipConfig
+from unclip.models.tokenizer import Tokenizer
+from unclip.training.losses import contrastive_loss
 
 PROMPTS = ["a cat", "", "two red dogs to the left of a blue house!", "a cat"]
 

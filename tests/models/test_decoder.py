@@ -7,10 +7,10 @@ from diffusers import UnCLIPPipeline
 from torch import Tensor
 
 from tests.tiny import CODEC, DECODER, DECODER_TEXT, DIM, TEXT_PROJ, TOKENS, tiny_network
-from unclip.diffusion.codec import Identity, PixelUnshuffle
-from unclip.models.clip import TextEncoding
+from unclip.diffusion.codecs import Identity, PixelUnshuffle
+from unclip.models.cpu.onednn import can_pack, pack
 from unclip.models.decoder import Decoder
-from unclip.models.packing import can_pack, pack
+from unclip.models.text import TextEncoding
 
 # Its module moves from release to release; the pipeline's own knows where it is.
 UnCLIPTextProjModel = import_module(UnCLIPPipeline.__module__).UnCLIPTextProjModel

@@ -1,8 +1,8 @@
 import torch
 
 from tests.tiny import DIM, PRIOR, TOKENS, tiny_network
-from unclip.models.clip import TextEncoding
 from unclip.models.prior import Prior
+from unclip.models.text import TextEncoding
 
 
 def texts(b: int, seed: int = 1) -> TextEncoding:

@@ -3,10 +3,10 @@ import torch
 from PIL import Image
 
 from tests.tiny import UPSAMPLER, tiny_network
-from unclip.diffusion.denoiser import Schedule
 from unclip.diffusion.noise import generators
+from unclip.diffusion.schedule import Schedule
+from unclip.inference.stage import Stage
 from unclip.models.upsampler import Upsampler, enlarge
-from unclip.stage import Stage
 
 
 def test_it_is_the_unet_with_the_enlarged_picture_as_more_channels() -> None:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from unclip.errors import CheckpointError, RecipeError
+from unclip.training.budget import Budget, Progress
 from unclip.training.loop import fit, learning_rate
-from unclip.training.progress import Budget, Meter, Progress
+from unclip.training.monitor import Meter
 from unclip.training.recipe import Fit
 
 CPU = torch.device("cpu")

@@ -8,11 +8,14 @@ import torch
 from accelerate import init_empty_weights
 
 from unclip.errors import DataError, RecipeError
-from unclip.models.clip import Clip, ClipConfig, Tokenizer
+from unclip.models.clip import Clip, ClipConfig
+from unclip.models.tokenizer import Tokenizer
 from unclip.training.recipe import STAGES, Fit, Sampling, build, load_recipe, presets
 from unclip.training.run import dataset
-from unclip.training.stages import ClipTask, DecoderTask, PriorTask
-from unclip.training.upsampling import UpsamplerTask
+from unclip.training.tasks.clip import ClipTask
+from unclip.training.tasks.decoder import DecoderTask
+from unclip.training.tasks.prior import PriorTask
+from unclip.training.tasks.upsampler import UpsamplerTask
 
 DATA = '[data]\nkind = "scenes"\n'
 

@@ -16,9 +16,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from unclip import Unclip
-from unclip.checkpoints import load_checkpoint, load_network, read_json
+from unclip.checkpoints.load import load_checkpoint
+from unclip.checkpoints.networks import load_network
 from unclip.diffusion.noise import generators
 from unclip.errors import CheckpointError, DataError, InputError, RecipeError
+from unclip.system.files import read_json
 from unclip.training import run
 from unclip.training.recipe import STAGES
 from unclip.training.run import train
@@ -90,7 +92,7 @@ def test_a_stage_that_was_stopped_ends_as_if_it_had_not(stage, chain, tiny_recip
 
 PROGRAM = """
 import os, signal, sys
-from unclip.cli import main
+from unclip.cli.main import main
 from unclip.training.stages import ClipTask
 loss, calls = ClipTask.loss, []
 def cut(*args):

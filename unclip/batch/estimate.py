@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from unclip.batch.folder import MANIFEST
-from unclip.batch.model import Model
-from unclip.request import Request, size_text
+from unclip.batch.output_folder import MANIFEST
+from unclip.checkpoints.identity import Model
+from unclip.requests.request import Request
+from unclip.requests.values import size_text
 
 # Of the model "stickers" on two server cores at its defaults: 64x64, and what the upsampler to 256x256 adds.
 _PRIOR_STEP, _DECODER_STEP, _UPSAMPLER_STEP = 0.002, 0.006, 0.012  # seconds an image

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unclip.bundled import PICKLES, weight_files
+from unclip.checkpoints.index import PICKLES, weight_files
 from unclip.errors import CheckpointError
-from unclip.files import check_writable, read_json, write_json
+from unclip.system.files import check_writable, read_json, write_json
 
 
 def convert(folder: Path, out: Path | None = None) -> Iterator[str]:

@@ -16,9 +16,10 @@ from torch import nn
 
 from unclip.checkpoints.tensors import Shapes, check_fit, read_tensors, tensor_shapes
 from unclip.errors import CheckpointError
-from unclip.files import read_json, write_atomic, write_json
 from unclip.models.clip import Clip, ClipConfig
-from unclip.models.decoder import TextEncoder, TextEncoderConfig, TextProjection, TextProjectionConfig
+from unclip.models.projection import TextProjection, TextProjectionConfig
+from unclip.models.text_encoder import TextEncoder, TextEncoderConfig
+from unclip.system.files import read_json, write_atomic, write_json
 
 SHARD_INDEX = "model.safetensors.index.json"
 SHARD = "15MB"  # the largest weight file that is written, unless a single tensor is larger

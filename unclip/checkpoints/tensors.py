@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from unclip.bundled import INDEX, PICKLES, weight_files
+from unclip.checkpoints.index import INDEX, PICKLES, weight_files
 from unclip.errors import CheckpointError
 
 WINDOW = 256 << 20  # bytes of a file that are converted before it is mapped anew

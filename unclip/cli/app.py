@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
-from unclip import __version__
-from unclip.cli import batch, bench, config, edit, embed, evaluate, generate, latents, models, reproduce, show, train
+from unclip.cli import batch, bench, config, embed, evaluate, generate, models, reproduce, show, train
+from unclip.cli import inpaint as edit
+from unclip.cli import vary as latents
+from unclip.version import __version__
 
 app = typer.Typer(
     name="unclip",

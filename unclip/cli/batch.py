@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unclip import metadata
-from unclip.batch.folder import grid_of, open_folder, run_seed
-from unclip.batch.model import identify
-from unclip.batch.names import DEFAULT, NameTemplate
-from unclip.batch.plan import Settings
-from unclip.batch.rows import FIELDS, typed
-from unclip.batch.run import Output
-from unclip.batch.source import FORMATS, prompt_file
+from unclip.batch.file_names import DEFAULT, NameTemplate
+from unclip.batch.jobs import Settings
+from unclip.batch.output_folder import grid_of, open_folder, run_seed
+from unclip.batch.prompt_file import FORMATS, prompt_file
+from unclip.batch.row import FIELDS, typed
+from unclip.batch.runner import Output
+from unclip.batch.session import Grid, Session
+from unclip.checkpoints.identity import identify
 from unclip.cli import options
-from unclip.cli.progress import BatchProgress, Progress, on_terminal
-from unclip.cli.session import Grid, Session
+from unclip.cli.batch_progress import BatchProgress
+from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import InputError
-from unclip.fields import MODES, foreign_fields
-from unclip.names import check_device, check_dtype, check_memory
-from unclip.request import Request
+from unclip.images import metadata
+from unclip.requests.fields import MODES, foreign_fields
+from unclip.requests.request import Request
+from unclip.system.choices import check_device, check_dtype, check_memory
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
@@ -37,7 +38,7 @@ def batch(
         typer.Option(help="Decides the seeds of lines without one. Unset: drawn, printed, and kept for a resume."),
     ] = None,
     n: Annotated[int | None, typer.Option("-n", help="Images of a line that does not say.")] = None,
-    negative: options.Negative = None,
+    negative_prompt: options.NegativePrompt = None,
     steps: options.Steps = None,
     prior_steps: options.PriorSteps = None,
     upsampler_steps: options.UpsamplerSteps = None,
@@ -83,7 +84,7 @@ def batch(
     Example: unclip batch prompts.csv -o out/ --seed 7 --size 64x64
     """
     given = {
-        "n": n, "negative": negative, "steps": steps, "prior_steps": prior_steps, "upsampler_steps": upsampler_steps,
+        "n": n, "negative_prompt": negative_prompt, "steps": steps, "prior_steps": prior_steps, "upsampler_steps": upsampler_steps,
         "guidance": guidance, "prior_guidance": prior_guidance, "sampler": sampler, "prior_sampler": prior_sampler,
         "size": size,
     }  # fmt: skip
@@ -134,7 +135,7 @@ def batch(
                 progress.note(note)
 
             def load() -> "Unclip":
-                from unclip.pipeline import Unclip  # torch: only once all that can be known is known to be right
+                from unclip.pipeline import Unclip
 
                 with closing(Progress(on_terminal(quiet))) as loading:
                     how = {"device": device, "dtype": dtype, "memory": memory, "image_encoder": image_encoder}

@@ -17,8 +17,8 @@ import typer
 
 from unclip.cli import options
 from unclip.errors import InputError, nearest
-from unclip.fields import SIDES
-from unclip.metadata import FORMATS
+from unclip.images.metadata import FORMATS
+from unclip.requests.fields import SIDES
 
 FILE = "unclip.toml"
 PREFIX = "UNCLIP_"

@@ -7,10 +7,10 @@ import typer
 
 from unclip.cli import options
 from unclip.errors import InputError
-from unclip.fields import EMBEDDING_SUFFIX
-from unclip.files import check_writable
-from unclip.names import check_device, check_memory
-from unclip.request import Request
+from unclip.requests.request import Request
+from unclip.requests.sources import EMBEDDING_SUFFIX
+from unclip.system.choices import check_device, check_memory
+from unclip.system.files import check_writable
 
 
 def embed(
@@ -36,7 +36,7 @@ def embed(
     check_memory(memory)
     check_writable(path.parent)
 
-    from unclip.pipeline import Unclip  # torch: only once everything that can be known is known to be right
+    from unclip.pipeline import Unclip
 
     pipe = Unclip.from_pretrained(model, device=device, memory=memory, image_encoder=image_encoder)
     print(pipe.save_embedding(path, source, seed=seed))

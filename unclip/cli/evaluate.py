@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
-from unclip import __version__
-from unclip.batch.model import identify
+from unclip.checkpoints.identity import identify
 from unclip.cli import options
 from unclip.cli.progress import Progress, on_terminal
-from unclip.diffusion.names import SAMPLER_NAMES
+from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import InputError
-from unclip.evaluation.names import PARTS, SUITES, parse_parts, parse_samplers
-from unclip.fields import MAX_SEED
-from unclip.files import check_writable
-from unclip.names import check_device, check_dtype, check_memory
+from unclip.evaluation.choices import PARTS, SUITES, parse_parts, parse_samplers
+from unclip.requests.fields import MAX_SEED
+from unclip.system.choices import check_device, check_dtype, check_memory
+from unclip.system.files import check_writable
+from unclip.version import __version__
 
 SPLITS = ("held_out", "train")
 
@@ -61,7 +61,7 @@ def evaluate(
     names, tried = None if only is None else parse_parts(only), parse_samplers(samplers)
     check_writable(out)
 
-    from unclip.evaluation.parts import chosen, run  # torch: only once the arguments are known to be right
+    from unclip.evaluation.measures import chosen, run
     from unclip.evaluation.report import Report, told
     from unclip.evaluation.suite import Suite
     from unclip.pipeline import Unclip

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from unclip.cli import options
-from unclip.cli.drawing import Drawing, draw, with_drawing
+from unclip.cli.image_command import Drawing, draw, with_drawing
 from unclip.errors import InputError
 
 

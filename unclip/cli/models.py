@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from unclip import hub
-from unclip.bundled import INDEX, bundled_models, find_checkpoint, missing_parts, predicted, weight_files
+from unclip.checkpoints import hub
+from unclip.checkpoints.index import INDEX, missing_parts, predicted, weight_files
+from unclip.checkpoints.locate import bundled_models, find_checkpoint
 from unclip.cli import options
 from unclip.errors import CheckpointError, InputError
-from unclip.files import check_writable, read_json
-from unclip.names import check_device
+from unclip.system.choices import check_device
+from unclip.system.files import check_writable, read_json
 
 CARD_LINES = 12
 CLASSES = ("Unclip", "UnCLIPPipeline", "UnCLIPImageVariationPipeline")  # what can be run
@@ -78,7 +79,7 @@ def check_model(
     """Compare every file of a model with its config and its hash, without running it."""
     folder = find_checkpoint(name)
 
-    from unclip.checkpoints.checking import check  # torch: only once there is something to check
+    from unclip.checkpoints.verify import check
 
     wrong = 0
     for component, found, right in check(folder):
@@ -123,8 +124,8 @@ def make_components(
     if pictures is None and not (folder / "vocabulary.json").is_file():
         raise InputError(f"{name} was not trained on scenes that could be drawn; give pictures by --pictures FOLDER")
 
-    from unclip import principal  # torch: only once the arguments are known to be right
     from unclip.pipeline import Unclip
+    from unclip.training import components as principal
 
     pipe = Unclip.from_pretrained(folder, device=device, image_encoder=image_encoder)
     if pictures is None:

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from unclip.diffusion.names import SAMPLER_NAMES
+from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import InputError
-from unclip.names import DEVICES, DTYPES, MEMORY
+from unclip.system.choices import DEVICES, DTYPES, MEMORY
 
 Model = Annotated[str, typer.Option(help="A model's name, a checkpoint folder, or a hub id.")]
 ImageEncoder = Annotated[
@@ -21,7 +21,7 @@ Embedding = Annotated[
     str | None, typer.Option(metavar="FILE", help="An embedding of `unclip embed` that guides in the prior's place.")
 ]
 _SAMPLERS = "|".join(SAMPLER_NAMES)
-Negative = Annotated[str | None, typer.Option(help="What to steer away from.")]
+NegativePrompt = Annotated[str | None, typer.Option(help="What to steer away from.")]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps of the decoder.")]
 PriorSteps = Annotated[int | None, typer.Option(help="Denoising steps of the prior.")]
 UpsamplerSteps = Annotated[int | None, typer.Option(help="Denoising steps of each upsampler.")]

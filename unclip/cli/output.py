@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from unclip.batch.folder import disk_full
-from unclip.batch.names import slug, title
+from unclip.batch.file_names import slug, title
+from unclip.batch.output_folder import disk_full
 from unclip.errors import InputError
-from unclip.files import check_writable, write_atomic, write_new
-from unclip.metadata import FORMATS
-from unclip.request import Request, Result
+from unclip.images.metadata import FORMATS
+from unclip.images.result import Result
+from unclip.requests.request import Request
+from unclip.system.files import check_writable, write_atomic, write_new
 
 __all__ = ["Target", "slug", "target"]
 
@@ -71,5 +72,5 @@ def step(request: Request) -> str:
     """What tells the pictures of a sequence apart, whose seed is the same: how far along it they are."""
     if request.components:
         return f"-{request.components[0]:03d}"
-    share = request.theta if request.mode == "edit" else request.share
+    share = request.theta if request.mode == "edit" else request.fraction
     return "" if share is None else f"-{round(1000 * share):04d}"

@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from unclip import metadata
-from unclip.bundled import bundled_models
+from unclip.checkpoints.locate import bundled_models
 from unclip.cli import options
 from unclip.cli.output import target
 from unclip.cli.progress import Progress, on_terminal
-from unclip.compare import TOLERANCE, Comparison, compare
 from unclip.errors import DataError, InputError, RequestError
-from unclip.names import DTYPES, check_device, check_dtype, check_memory
-from unclip.request import Request
+from unclip.images import metadata
+from unclip.images.compare import TOLERANCE, Comparison, compare
+from unclip.requests.request import Request
+from unclip.system.choices import DTYPES, check_device, check_dtype, check_memory
 
 
 def reproduce(

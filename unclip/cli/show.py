@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from unclip import metadata
 from unclip.cli import options
 from unclip.errors import DataError
+from unclip.images import metadata
 
 
 def show(

@@ -7,8 +7,8 @@ import typer
 
 from unclip.cli import options
 from unclip.errors import InputError
-from unclip.files import check_writable
-from unclip.names import check_device
+from unclip.system.choices import check_device
+from unclip.system.files import check_writable
 from unclip.training.recipe import STAGES
 
 CHOICES = (*STAGES, "all")
@@ -40,6 +40,6 @@ def train(
         raise InputError("--minutes and --steps both say when to end; give one of them")
     check_writable(out)
 
-    from unclip.training import run  # torch: only once the arguments are known to be right
+    from unclip.training import run
 
     run.train(stage, recipe, out, resume=resume, init=init, device=device, minutes=minutes, steps=steps, quiet=quiet)

@@ -5,20 +5,12 @@ variance. Only this file knows which. `ab` is alpha bar, the cumulative product 
 equation 4 of DDPM: x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
-import torch
-from diffusers import UnCLIPScheduler
 from torch import Tensor
 
-from unclip.errors import CheckpointError
-
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
-VARIANCE_TYPES = ("fixed_small_log", "learned_range")
+from unclip.diffusion.schedule import Schedule, as_float, signal_and_noise
 
 
 @dataclass(frozen=True)
@@ -41,83 +33,11 @@ Network = Callable[[Tensor, Tensor], Tensor]
 """(x: `b ...`, t: `b` int64) -> raw output, `b ...`, with twice the channels if the variance is learned."""
 
 
-_MOST = 100_000  # timesteps
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How a network was trained: noise levels, and what its output means.
-
-    clip is the limit of |x0| during sampling (1 for images in [-1, 1], 5 for Karlo's prior), or None.
-    Raises CheckpointError for a value this package does not run.
-    """
-
-    num_train_timesteps: int = 1000
-    beta_schedule: str = "squaredcos_cap_v2"
-    prediction_type: str = "epsilon"
-    variance_type: str = "fixed_small_log"
-    clip: float | None = 1.0
-
-    def __post_init__(self) -> None:
-        _one_of("beta_schedule", self.beta_schedule, ("squaredcos_cap_v2",))
-        _one_of("prediction_type", self.prediction_type, PREDICTION_TYPES)
-        _one_of("variance_type", self.variance_type, VARIANCE_TYPES)
-        count, clip = self.num_train_timesteps, self.clip
-        if type(count) is not int or not 2 <= count <= _MOST:
-            raise CheckpointError(f"num_train_timesteps is {count!r:.40}; it must be a whole number from 2 to {_MOST}")
-        if clip is not None and (type(clip) not in (int, float) or not 0 < clip < math.inf):
-            raise CheckpointError(f"clip_sample_range is {clip!r:.40}; it must be a number above 0")
-
-    def alphas_cumprod(self) -> Tensor:
-        """Alpha bar at every timestep, float32 on the CPU, the numbers of diffusers. Not to be written to."""
-        return _alphas_cumprod(self.num_train_timesteps)
-
-    def last_factor(self) -> float:
-        """What UnCLIPScheduler multiplies x0 by in its last step, where it should be 1: its betas are rounded.
-
-        It is 1.0005 for 1000 timesteps. A picture that is to be the very one of diffusers' pipeline must have it, for
-        what is small in the prior is large in the first step of the decoder, which divides by sqrt(alpha bar) = 5e-5.
-        """
-        scheduler = UnCLIPScheduler(num_train_timesteps=self.num_train_timesteps)
-        return float(scheduler.betas[0] / (1 - scheduler.alphas_cumprod[0]))
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Schedule":
-        """Read a scheduler_config.json of diffusers. A key left out has the default of UnCLIPScheduler."""
-        for key in ("trained_betas", "rescale_betas_zero_snr", "thresholding"):
-            if config.get(key):
-                raise CheckpointError(f"the scheduler config sets {key}, which is not supported: unset it")
-        variance = config.get("variance_type", cls.variance_type)
-        clip = config.get("clip_sample_range", 1.0) if config.get("clip_sample", True) else None
-        return cls(
-            num_train_timesteps=config.get("num_train_timesteps", cls.num_train_timesteps),
-            beta_schedule=config.get("beta_schedule", cls.beta_schedule),
-            prediction_type=config.get("prediction_type", cls.prediction_type),
-            # the same variance, computed without the detour through its logarithm
-            variance_type="fixed_small_log" if variance == "fixed_small" else variance,
-            clip=clip,
-        )
-
-    def to_config(self) -> dict[str, Any]:
-        """The scheduler_config.json from which diffusers, too, rebuilds this schedule."""
-        # UnCLIPScheduler is what unCLIP pipelines ask for, but it does not know v
-        name = "DDPMScheduler" if self.prediction_type == "v_prediction" else "UnCLIPScheduler"
-        return {
-            "_class_name": name,
-            "num_train_timesteps": self.num_train_timesteps,
-            "beta_schedule": self.beta_schedule,
-            "prediction_type": self.prediction_type,
-            "variance_type": self.variance_type,
-            "clip_sample": self.clip is not None,
-            "clip_sample_range": 1.0 if self.clip is None else self.clip,
-        }
-
-
 def denoiser(network: Network, schedule: Schedule) -> Denoise:
     """Turn a network into a function that predicts x0. The algebra is float32 even if the network is not."""
 
     def denoise(x: Tensor, t: Tensor) -> Prediction:
-        output, variance = network(x, t).to(_wide(x)), None
+        output, variance = network(x, t).to(as_float(x)), None
         if schedule.variance_type == "learned_range":
             assert output.shape[1] == 2 * x.shape[1], "a learned variance doubles the channels of the output"
             output, variance = output.chunk(2, dim=1)
@@ -128,38 +48,9 @@ def denoiser(network: Network, schedule: Schedule) -> Denoise:
 
 def x0_from(output: Tensor, x: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
     """The clean sample that an output (eps, x0 or v; `b ...`) of a network implies at x, t (`b`)."""
-    a, s = _signal_and_noise(x, t, schedule)
+    a, s = signal_and_noise(x, t, schedule)
     if schedule.prediction_type == "epsilon":
         return (x - s * output) / a
     if schedule.prediction_type == "v_prediction":
         return a * x - s * output
     return output
-
-
-def add_noise(x0: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """x_t given x0 and noise (`b ...`) at timesteps t (`b`): DDPM (Ho et al. 2020), equation 4."""
-    a, s = _signal_and_noise(x0, t, schedule)
-    return a * x0 + s * noise
-
-
-def _signal_and_noise(x: Tensor, t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
-    """sqrt(ab_t) and sqrt(1 - ab_t), `b 1 ...`, ready to multiply x (`b ...`)."""
-    ab = schedule.alphas_cumprod().to(x.device, _wide(x))[t]
-    ab = ab.reshape(-1, *[1] * (x.ndim - 1))
-    return ab.sqrt(), (1 - ab).sqrt()
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-@cache
-def _alphas_cumprod(num_train_timesteps: int) -> Tensor:
-    # made outside inference mode, or training could not use what sampling happened to cache first
-    with torch.inference_mode(False):
-        return UnCLIPScheduler(num_train_timesteps=num_train_timesteps).alphas_cumprod
-
-
-def _one_of(key: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise CheckpointError(f"a schedule with {key}={value!r} is not supported: use {' or '.join(known)}")

@@ -35,15 +35,3 @@ def guided(
         return Prediction(x0_uncond + scale * (x0_cond - x0_uncond), variance)
 
     return denoise
-
-
-def clamped(denoise: Denoise, limit: float | None) -> Denoise:
-    """Keep x0 within [-limit, limit]; None leaves it alone."""
-    if limit is None:
-        return denoise
-
-    def within(x: Tensor, t: Tensor) -> Prediction:
-        prediction = denoise(x, t)
-        return Prediction(prediction.x0.clamp(-limit, limit), prediction.variance)
-
-    return within

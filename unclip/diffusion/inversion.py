@@ -7,8 +7,10 @@ Together with the embedding that the decoder is given, that noise is the biparti
 import torch
 from torch import Tensor
 
-from unclip.diffusion.denoiser import Denoise, Prediction, Schedule
-from unclip.diffusion.samplers import Generators, Progress, Step, check_steps, ddim, even, travel
+from unclip.diffusion.denoiser import Denoise, Prediction
+from unclip.diffusion.noise import Generators
+from unclip.diffusion.samplers import Progress, Step, check_steps, ddim, even, travel
+from unclip.diffusion.schedule import Schedule
 
 SKIP = 1
 """Timesteps left out at the noisy end. There x0 is (x - s eps) / sqrt(alpha bar), and the divisor next to nothing: on

@@ -1,7 +1,5 @@
 """Wrappers of x0: that hold a part of the picture fixed, correct it, or look at it."""
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from unclip.diffusion.denoiser import Denoise, Prediction
@@ -24,24 +22,3 @@ def keep_known(denoise: Denoise, image: Tensor, known: Tensor) -> Denoise:
         return Prediction(x0, variance)
 
     return denoise_rest
-
-
-def levelled(denoise: Denoise, correct: Callable[[Tensor], Tensor]) -> Denoise:
-    """A denoiser whose x0 is passed through `correct`, such as a factor."""
-
-    def corrected(x: Tensor, t: Tensor) -> Prediction:
-        prediction = denoise(x, t)
-        return Prediction(correct(prediction.x0), prediction.variance)
-
-    return corrected
-
-
-def watched(denoise: Denoise, see: Callable[[Tensor], None]) -> Denoise:
-    """A denoiser that shows each x0 to `see`."""
-
-    def seen(x: Tensor, t: Tensor) -> Prediction:
-        prediction = denoise(x, t)
-        see(prediction.x0)
-        return prediction
-
-    return seen

@@ -24,3 +24,6 @@ def randn(
     """
     noise = [torch.randn((1, *shape), generator=g, dtype=torch.float32) for g in generators]
     return torch.cat(noise).to(device, dtype)
+
+
+Generators = Sequence[torch.Generator]

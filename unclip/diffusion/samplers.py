@@ -7,23 +7,26 @@ is the result. That is exact where schedulers round, and makes a single step wel
 The same loop, led up the timesteps, finds the noise that a picture comes from: see `inversion.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UnCLIPScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from unclip.diffusion.denoiser import Denoise, Prediction, Schedule, add_noise
-from unclip.diffusion.names import check_sampler
-from unclip.diffusion.noise import randn
+from unclip.diffusion.denoiser import Denoise, Prediction
+from unclip.diffusion.noise import Generators, randn
+from unclip.diffusion.repaint import renoise, visits
+from unclip.diffusion.sampler_names import check_sampler
+from unclip.diffusion.schedule import Schedule, add_noise
 from unclip.errors import RequestError
 
 DRAFT = 0.6
 """How far from the end of the schedule a draft is taken up again: enough to paint it anew, too little to forget what is
 where."""
-Generators = Sequence[torch.Generator]
+
 Progress = Callable[[int, int], None]
+
 Step = Callable[[Prediction, Tensor, int, int, Generators], Tensor]
 """(prediction, x, t, next t, generators) -> x at next t."""
 
@@ -111,28 +114,6 @@ def travel(
         if progress is not None:
             progress(done, len(route))
     return prediction.x0
-
-
-def visits(steps: int, repeats: int) -> list[int]:
-    """The order in which the timesteps 0 .. steps-1 (the noisiest first) are visited.
-
-    RePaint (Lugmayr et al. 2022, arXiv:2201.09865, section 4.2): after every stretch of a tenth of the way the sample
-    is noised again and the stretch gone once more, `repeats` times in all, so that the free part comes to agree with
-    the known one. A stretch ends one timestep before the last at the latest: from the last, x0 itself is the result.
-    """
-    jump = max(1, round(steps / 10))
-    route: list[int] = []
-    for start in range(0, steps - 1, jump):
-        stretch = range(start, min(start + jump, steps - 1))
-        route += [*stretch] * repeats
-    return [*route, steps - 1]
-
-
-def renoise(x: Tensor, t: int, t_up: int, schedule: Schedule, generators: Generators) -> Tensor:
-    """x (`b ...`) at timestep t, noised forward to a noisier one: DDPM (Ho et al. 2020), equation 2, in one jump."""
-    ab = schedule.alphas_cumprod()
-    kept = float(ab[t_up] / ab[t])
-    return kept**0.5 * x + (1 - kept) ** 0.5 * randn(x.shape[1:], generators, x.device)
 
 
 def _unclip(schedule: Schedule, steps: int) -> tuple[list[int], Step]:

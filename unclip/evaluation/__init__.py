@@ -1,0 +1,1 @@
+"""Measure a model: correctness, distances, CLIP retrieval, the prior, super-resolution."""

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from unclip.evaluation.checker import Seen, Verdict, judge, see
-from unclip.evaluation.rates import rate
+from unclip.evaluation.intervals import rate
 from unclip.evaluation.suite import Suite
-from unclip.training.scenes import BACKGROUNDS, COUNTS, SIZE_WORDS, Scene
-from unclip.training.sprites import load_nouns
+from unclip.stickers.recognition.checker import Seen, Verdict, judge, see
+from unclip.stickers.scene import BACKGROUNDS, COUNTS, SIZE_WORDS, Scene
+from unclip.stickers.sprites import load_nouns
 
 OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above", "next to": "above"}
 

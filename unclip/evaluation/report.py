@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from unclip.errors import InputError
-from unclip.evaluation.rates import text
-from unclip.files import read_json, write_json
+from unclip.evaluation.intervals import text
+from unclip.system.files import read_json, write_json
 
 FILE = "report.json"
 PICTURES = "pictures"

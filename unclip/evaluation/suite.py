@@ -10,13 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unclip.diffusion.names import SAMPLER_NAMES
-from unclip.evaluation.prompts import KINDS, prompts
+from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.evaluation.report import PICTURES, Report
-from unclip.request import Request, Result
-from unclip.training.captions import nouns_in
-from unclip.training.scenes import Scene, render
-from unclip.training.sprites import load_nouns
+from unclip.images.result import Result
+from unclip.requests.request import Request
+from unclip.stickers.captions import nouns_in
+from unclip.stickers.prompts import KINDS, prompts
+from unclip.stickers.render import render
+from unclip.stickers.scene import Scene
+from unclip.stickers.sprites import load_nouns
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip

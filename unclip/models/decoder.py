@@ -4,104 +4,15 @@ Ramesh et al. 2022, "Hierarchical Text-Conditional Image Generation with CLIP La
 the embedding is projected into the time embedding and into four extra tokens that join the text's.
 """
 
-from dataclasses import asdict, dataclass
-
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from einops import rearrange
-from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from unclip.models.attention import attend_to_text
-from unclip.models.clip import TextEncoding
-from unclip.models.resnet import in_place
-
-
-@dataclass(frozen=True)
-class TextProjectionConfig:
-    """Sizes of the projection; `time_embed_dim` is four times the U-Net's first width."""
-
-    clip_embeddings_dim: int = 768
-    clip_extra_context_tokens: int = 4
-    time_embed_dim: int = 1280
-    cross_attention_dim: int = 1536
-
-    def to_dict(self) -> dict:
-        return asdict(self)
-
-
-class TextProjection(nn.Module):
-    """CLIP embeddings and text states -> what the U-Net attends to, and what joins its time embedding.
-
-    The parameters carry the names of the published checkpoints.
-    """
-
-    def __init__(self, config: TextProjectionConfig):
-        super().__init__()
-        self.config = config
-        dim, time, cross = config.clip_embeddings_dim, config.time_embed_dim, config.cross_attention_dim
-        self.learned_classifier_free_guidance_embeddings = nn.Parameter(torch.zeros(dim))
-        self.embedding_proj = nn.Linear(dim, time)
-        self.clip_image_embeddings_project_to_time_embeddings = nn.Linear(dim, time)
-        self.clip_extra_context_tokens_proj = nn.Linear(dim, config.clip_extra_context_tokens * cross)
-        self.encoder_hidden_states_proj = nn.Linear(dim, cross)
-        self.text_encoder_hidden_states_norm = nn.LayerNorm(cross)
-
-    @property
-    def null_embed(self) -> Tensor:
-        """The embedding that stands for "no picture given" in the unconditional branch, `d`."""
-        return self.learned_classifier_free_guidance_embeddings
-
-    def forward(self, image_embed: Tensor, text: TextEncoding) -> dict[str, Tensor]:
-        """`b d` and a text -> tokens `b 4+n c`, their mask `b 4+n`, and time conditioning `b t`."""
-        dtype = self.null_embed.dtype  # CLIP may be in a higher precision
-        image_embed, text_embed, states = image_embed.to(dtype), text.embed.to(dtype), text.states.to(dtype)
-        extra = self.clip_extra_context_tokens_proj(image_embed)
-        # The published weights hold the tokens interleaved: token j takes every fourth value from j on.
-        extra = rearrange(extra, "b (c k) -> b k c", k=self.config.clip_extra_context_tokens)
-        states = self.text_encoder_hidden_states_norm(self.encoder_hidden_states_proj(states))
-        time = self.embedding_proj(text_embed) + self.clip_image_embeddings_project_to_time_embeddings(image_embed)
-        mask = torch.cat([text.mask.new_ones(extra.shape[:2]), text.mask], dim=1)
-        return {"tokens": torch.cat([extra, states], dim=1), "token_mask": mask, "time_condition": time}
-
-
-@dataclass(frozen=True)
-class TextEncoderConfig:
-    """Sizes of a decoder's own text encoder. It speaks in as many dimensions as CLIP, in whose place it steps."""
-
-    width: int = 160
-    layers: int = 4
-    heads: int = 5
-    context_length: int = 32
-    vocab_size: int = 49408
-
-    def to_dict(self) -> dict:
-        return asdict(self)
-
-
-class TextEncoder(nn.Module):
-    """A text encoder that is trained along with the decoder, as GLIDE's is: what tells two objects apart matters to it.
-
-    CLIP's has learned to tell captions apart, for which a few directions of its states do.
-    """
-
-    def __init__(self, config: TextEncoderConfig):
-        super().__init__()
-        self.config = config
-        self.transformer = TextTransformer(
-            context_length=config.context_length,
-            vocab_size=config.vocab_size,
-            width=config.width,
-            layers=config.layers,
-            heads=config.heads,
-            output_dim=None,
-            output_tokens=True,
-        )
-
-    def forward(self, text: TextEncoding) -> TextEncoding:
-        """The same text with this encoder's embedding and states in the place of CLIP's."""
-        embed, states = self.transformer(text.tokens)
-        return text._replace(embed=embed, states=states)
+from unclip.models.cpu.resnet import in_place
+from unclip.models.projection import TextProjection
+from unclip.models.text import TextEncoding
+from unclip.models.text_encoder import TextEncoder
 
 
 class Decoder(nn.Module):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
-from unclip.models.resnet import in_place
+from unclip.models.cpu.resnet import in_place
 
 
 def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,43 +12,22 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
-from unclip.device import has_native_bfloat16
 from unclip.errors import RecipeError
-from unclip.files import write_atomic
-from unclip.training.data import batches
-from unclip.training.progress import Budget, Curve, Meter
+from unclip.system.device import has_native_bfloat16
+from unclip.system.files import write_atomic
+from unclip.training.budget import Budget
+from unclip.training.data.loader import batches
+from unclip.training.monitor import Curve, Meter
 from unclip.training.recipe import Fit
 from unclip.training.state import State
-
-
-class Task(Protocol):
-    """What a stage trains: a network, a loss, and a picture that shows how far it has come."""
-
-    network: nn.Module
-    size: int  # of the pictures it wants
-    predicts: str  # what the network says: what its weights mean
-
-    def loss(
-        self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Images `b 3 h w` in [-1, 1] and captions -> the loss, and figures for the curve.
-
-        `network` is `self.network` as wrapped for speed; everything random comes from `generator` (on the CPU).
-        """
-
-    def grid(self) -> Image.Image | None:
-        """A picture of what `self.network` does with its present weights, or None."""
-
-    def networks(self) -> dict[str, nn.Module]:
-        """The components that the checkpoint keeps, by the names of their folders."""
+from unclip.training.tasks.base import Task
 
 
 def learning_rate(fit: Fit, step: int, done: float) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from unclip.diffusion.names import SAMPLER_NAMES
+from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import RecipeError, nearest
 
 STAGES = ("clip", "prior", "decoder", "upsampler")

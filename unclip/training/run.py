@@ -10,23 +10,30 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from unclip import __version__
-from unclip.bundled import INDEX, find_checkpoint, predicted
-from unclip.checkpoints import load_network, read_json, read_tensors, save_network, write_json
-from unclip.device import pick_device
+from unclip.checkpoints.index import INDEX, predicted
+from unclip.checkpoints.locate import find_checkpoint
+from unclip.checkpoints.networks import load_network, save_network
+from unclip.checkpoints.tensors import read_tensors
 from unclip.errors import CheckpointError, DataError, InputError, RecipeError
-from unclip.training.captions import vocabulary
-from unclip.training.data import open_dataset
-from unclip.training.images import Sample
-from unclip.training.loop import Task, fit
-from unclip.training.options import PREDICTIONS, check_sizes, prediction
-from unclip.training.parts import check_meaning, meaning
-from unclip.training.progress import Budget
+from unclip.stickers.captions import vocabulary
+from unclip.stickers.sprites import load_nouns
+from unclip.system.device import pick_device
+from unclip.system.files import read_json, write_json
+from unclip.training.budget import Budget
+from unclip.training.compatibility import check_meaning, meaning
+from unclip.training.data.decode import Sample
+from unclip.training.data.open import open_dataset
+from unclip.training.loop import fit
 from unclip.training.recipe import Recipe, load_recipe
-from unclip.training.sprites import load_nouns
-from unclip.training.stages import ClipTask, DecoderTask, FrozenClip, PriorTask
 from unclip.training.state import PORTABLE, has_state
-from unclip.training.upsampling import UpsamplerTask
+from unclip.training.tasks.base import Task
+from unclip.training.tasks.clip import ClipTask
+from unclip.training.tasks.decoder import DecoderTask
+from unclip.training.tasks.frozen_clip import FrozenClip
+from unclip.training.tasks.options import PREDICTIONS, check_sizes, prediction
+from unclip.training.tasks.prior import PriorTask
+from unclip.training.tasks.upsampler import UpsamplerTask
+from unclip.version import __version__
 
 MEASURED = ("clip_mean", "clip_std")
 """What a prior takes from its CLIP: anew, where that is not the CLIP of the weights that it starts from."""

@@ -17,9 +17,9 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from unclip.errors import CheckpointError
-from unclip.files import write_atomic
-from unclip.training.parts import check_meaning
-from unclip.training.progress import Progress
+from unclip.system.files import write_atomic
+from unclip.training.budget import Progress
+from unclip.training.compatibility import check_meaning
 from unclip.training.recipe import Fit
 
 FILE = "state.safetensors"

@@ -1,0 +1,232 @@
+import csv
+import gzip
+import io
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from unclip.batch.formats import MAX_LINE
+from unclip.batch.prompt_file import prompt_file
+from unclip.batch.row import BadLine, Row
+from unclip.errors import InputError
+
+QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+prompts = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1), max_size=5)
+prompts = prompts.map(lambda texts: [text for text in texts if text.strip()])
+
+
+def read(path, data: bytes, format: str | None = None) -> list[Row | BadLine]:
+    path.write_bytes(data)
+    with prompt_file(str(path), format) as file:
+        return list(file.rows())
+
+
+def prompts_of(rows) -> list[str]:
+    rows = list(rows)
+    assert all(isinstance(row, Row) for row in rows), rows
+    return [row.fields["prompt"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.jsonl", '{"prompt": "a cat", "seed": 3, "size": "64x64", "guidance": 2.5}\n\n{"prompt": "ein Bär"}\n'),
+        ("p.csv", 'Prompt,SEED,size,Guidance\n"a cat",3,64x64,2.5\n\nein Bär,,,\n'),
+        ("p.tsv", "PROMPT\tSeed\tSize\tguidance\na cat\t3\t64x64\t2.5\nein Bär\n"),
+        ("p.txt", "# comment\na cat -- --seed 3 --size 64x64 --guidance 2.5\n\n  ein Bär\n"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_every_format(tmp_path, name, text, bom, end, pack):
+    name = f"{name}.gz" if pack is gzip.compress else name
+    first, second = read(tmp_path / name, pack(bom + text.replace("\n", end).encode()))
+    assert first.fields == {"prompt": "a cat", "seed": 3, "size": "64x64", "guidance": 2.5}
+    assert (second.fields, second.index) == ({"prompt": "ein Bär"}, 1)
+    assert second.line == {"jsonl": 3, "csv": 4, "tsv": 3, "txt": 4}[name.split(".")[1]]
+
+
+def test_a_public_prompt_set_works_as_it_is(tmp_path):
+    table = 'Prompt\tCategory\tChallenge\tNote\nthe words "Fly, high" on a wall\tArts\tBasic\t\n"say ""hi"""\tA\tB\tC\n'
+    rows = read(tmp_path / "p.tsv", table.encode())
+    assert prompts_of(rows) == ['the words "Fly, high" on a wall', 'say "hi"']
+    assert rows[0].columns == {"Category": "Arts", "Challenge": "Basic", "Note": ""}
+    with prompt_file(str(tmp_path / "p.tsv")) as file:
+        assert file.header_notes() == ["columns carried into the manifest: Category, Challenge, Note"]
+    read(tmp_path / "q.csv", b"prompt,guidence\na cat,3\n")
+    with prompt_file(str(tmp_path / "q.csv")) as file:
+        assert "did you mean 'guidance'" in file.header_notes()[1]
+
+
+def test_parquet(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = {"Prompt": ["a cat", "a dog"], "seed": [3.0, float("nan")], "id": [1, None], "When": [None, float("nan")]}
+    pq.write_table(pa.table(table), tmp_path / "p.parquet")
+    with prompt_file(str(tmp_path / "p.parquet")) as file:
+        assert [row.fields for row in file.rows()] == [{"prompt": "a cat", "seed": 3, "id": "1"}, {"prompt": "a dog"}]
+    (tmp_path / "p.parquet").write_bytes(b"PAR1 no")
+    with prompt_file(str(tmp_path / "p.parquet")) as file, pytest.raises(InputError, match="as Parquet"):
+        list(file.rows())
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        ("a cat -- -n 2 --prior-steps 4 --negative-prompt 'a dog'", {"n": 2, "prior_steps": 4, "negative_prompt": "a dog"}),
+        ("a cat -- --guidance 0", {"guidance": 0.0}),
+        (r"\# 1 cat", {"prompt": "# 1 cat"}),
+        (r"a cat \-- asleep -- --seed 1", {"prompt": "a cat -- asleep", "seed": 1}),
+        ("a cat--dog", {"prompt": "a cat--dog"}),
+    ],
+)
+def test_options_behind_a_prompt(tmp_path, line, fields):
+    [row] = read(tmp_path / "p.txt", line.encode())
+    assert row.fields == {"prompt": "a cat", **fields}
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "says"),
+    [
+        ("p.jsonl", b'{"prompt": "a cat"', "not JSON"),
+        ("p.jsonl", b'"a cat"', "not a JSON object"),
+        ("p.jsonl", b'{"prompt": "a", "prompt": "b"}', "prompt is given twice"),
+        ("p.jsonl", b"[" * 100_000, "nested too deeply"),
+        ("p.jsonl", b'{"seed": ' + b"1" * 5000 + b"}", "a number is too long"),
+        ("p.jsonl", b"x" * (MAX_LINE + 5), "longer than"),
+        ("p.txt", b"x" * (2 * MAX_LINE + 5), "longer than"),
+        ("p.txt", b"a cat -- asleep", r"write \\-- for a lone --"),
+        ("p.txt", b"a cat -- --sede 3", "options: unrecognized arguments"),
+        ("p.txt", b"a cat -- --seed", "options: argument --seed"),
+        ("p.txt", b"a cat -- --negative-prompt 'dog", "close every quotation mark"),
+        ("p.csv", b"a,1,2", "3 cells for 2 columns"),
+        ("p.csv", b"x" * (MAX_LINE + 5), "longer than"),
+        ("p.csv", b'"' + b"x" * 200_000 + b'",3', "quotation mark"),
+        ("p.tsv", b"a\t1\t2", "3 cells for 2 columns"),
+    ],
+)
+def test_a_bad_line_is_one_line_and_the_next_is_read(tmp_path, name, line, says):
+    head = {"p.csv": b"prompt,seed\n", "p.tsv": b"prompt\tseed\n"}.get(name, b"")
+    good = b'{"prompt": "a dog"}' if name == "p.jsonl" else b"a dog"
+    before, bad, after = read(tmp_path / name, head + b"\n".join([good, line, good]))
+    assert isinstance(bad, BadLine) and says.replace("\\\\", "\\") in bad.problem and "\n" not in bad.problem
+    assert (bad.index, bad.line) == (1, 2 + bool(head))
+    assert before.fields == after.fields == {"prompt": "a dog"} and after.index == 2
+
+
+def test_bytes_that_are_no_text_spoil_their_line_only(tmp_path):
+    from unclip.batch.file_names import NameTemplate
+    from unclip.batch.jobs import Settings, check
+
+    rows = read(tmp_path / "p.txt", b"a \xff cat\na dog")
+    bad = check(rows[0], Settings(seed=0, name=NameTemplate.parse("{seed}")))
+    assert bad.field == "prompt" and "UTF-8" in bad.problem
+    assert rows[1].fields == {"prompt": "a dog"}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("p.csv", b"text,seed\na,1", "no column 'prompt'"),
+        ("p.csv", b"prompt;seed\na;1", "separate the columns with commas"),
+        ("p.csv", b"Prompt,prompt\na,b", "two columns"),
+        ("p.txt", "a cat".encode("utf-16"), "UTF-16"),
+        ("p.txt.gz", gzip.compress(b"a cat\n" * 1000)[:-20], "to its end"),
+        ("p.txt", b"\x1f\x8bnonsense", "to its end"),
+        ("p.doc", b"", "--input-format"),
+    ],
+)
+def test_a_file_that_is_bad_as_a_whole(tmp_path, name, data, says):
+    with pytest.raises(InputError, match=says):
+        read(tmp_path / name, data)
+
+
+def test_standard_input_can_be_read_twice(monkeypatch):
+    for data, format, found in [
+        (b'{"prompt": "a cat"}', None, "a cat"),
+        (b"{red|blue} cat", None, "{red|blue} cat"),
+        (gzip.compress(b"a cat\n"), None, "a cat"),
+        (b"prompt\na cat", "csv", "a cat"),
+    ]:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        with prompt_file("-", format) as file:
+            assert prompts_of(file.rows()) == prompts_of(file.rows()) == [found]
+
+
+@QUICK
+@given(prompts)
+def test_jsonl_round_trip(tmp_path, texts):
+    data = "".join(json.dumps({"prompt": text}, ensure_ascii=False) + "\n" for text in texts)
+    assert prompts_of(read(tmp_path / "p.jsonl", data.encode())) == texts
+
+
+@QUICK
+@given(prompts)
+def test_csv_round_trip(tmp_path, texts):
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([["prompt", "x"], *([text, "1"] for text in texts)])
+    assert prompts_of(read(tmp_path / "p.csv", table.getvalue().encode())) == texts
+
+
+def test_no_bytes_break_a_reader(tmp_path, capsys):
+    tried = 0
+    line = st.one_of(st.binary(max_size=60), st.text('{}[]":,\t -\\#"1aprompt\n', max_size=60).map(str.encode))
+
+    @settings(max_examples=300, deadline=None, database=None)
+    @given(st.sampled_from(["jsonl", "csv", "tsv", "txt"]), st.sampled_from([b"", b"prompt,seed\n", b"prompt\n"]), line)
+    def fuzz(format, head, data):
+        nonlocal tried
+        tried += 1
+        try:
+            rows = read(tmp_path / "fuzz", head + data, format)
+        except InputError as error:
+            assert "\n" not in str(error)
+            return
+        assert [row.index for row in rows] == list(range(len(rows)))
+        assert all(isinstance(row, Row) or "\n" not in row.problem for row in rows)
+
+    fuzz()
+    with capsys.disabled():
+        print(f" [readers: {tried} inputs tried]", end="")
+    assert tried >= 300
+
+
+@pytest.mark.parametrize("text", ['"a cat,1\na dog,2\n', '"a cat,1\n"a dog",2\na fox,3\n'])
+def test_a_quotation_mark_that_is_not_closed_is_told(tmp_path, text):
+    rows = read(tmp_path / "p.csv", f"prompt,seed\na hen,4\n{text}".encode())
+    assert rows[0].fields == {"prompt": "a hen", "seed": 4}
+    assert isinstance(rows[1], BadLine) and "close every quotation mark" in rows[1].problem
+
+
+def test_options_without_a_prompt_and_after_a_tab(tmp_path):
+    vary, cat, dog = read(tmp_path / "p.txt", b"-- --mode vary --image p.png\na cat\t--\t--seed 7\na dog --\n")
+    assert vary.fields == {"mode": "vary", "image": "p.png"}
+    assert cat.fields == {"prompt": "a cat", "seed": 7} and dog.fields == {"prompt": "a dog"}
+
+
+def test_unnamed_columns_of_a_spreadsheet_are_no_two_of_a_name(tmp_path):
+    [row] = read(tmp_path / "p.csv", b"prompt,,seed,\na cat,,3,\n")
+    assert row.fields == {"prompt": "a cat", "seed": 3} and set(row.columns.values()) == {""}
+
+
+@pytest.mark.parametrize(
+    ("data", "format"),
+    [
+        (b"seed,prompt\n1,a cat\n", "csv"),
+        (b"Prompt\tseed\na cat\t1\n", "tsv"),
+        (b"prompt, a cat\n", "csv"),
+        (b"a cat, a dog\n", "txt"),
+    ],
+)
+def test_the_format_of_standard_input_is_told_by_its_first_line(monkeypatch, data, format):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    with prompt_file("-") as file:
+        assert file.format == format
+
+
+def test_standard_input_that_is_closed(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="^standard input is closed; give a prompt file$"), prompt_file("-"):
+        pass

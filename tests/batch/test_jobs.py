@@ -1,0 +1,155 @@
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from unclip.batch.file_names import DEFAULT, NameTemplate
+from unclip.batch.jobs import Settings, Task, check, key_of, line_seed, tasks
+from unclip.batch.prompt_file import prompt_file
+from unclip.batch.row import BadLine, Row
+from unclip.requests.request import Request
+
+PLAIN = {"seed": 9, "name": NameTemplate.parse(DEFAULT)}
+
+
+def task(fields: dict, index: int = 0, **settings) -> Task | BadLine:
+    return check(Row(index + 1, index, fields), Settings(**{**PLAIN, **settings}))
+
+
+def test_a_line_without_a_seed_gets_its_own():
+    seeds = [task({"prompt": "a cat"}, index).request.seed for index in range(100)]
+    assert seeds == [line_seed(9, index) for index in range(100)]
+    assert len(set(seeds)) == 100 and max(seeds) < 2**32
+    assert line_seed(9, 0) == 3753050242 != line_seed(10, 0)  # fixed for good: folders are resumed by it
+    assert task({"prompt": "a cat", "seed": 0}).request.seed == 0
+
+
+def test_a_line_overrides_the_defaults():
+    defaults = {"steps": 5, "guidance": 2.0, "n": 2}
+    found = task({"prompt": "a cat", "guidance": 0, "n": 1}, defaults=defaults).request
+    assert (found.steps, found.guidance, found.n) == (5, 0.0, 1)
+
+
+def test_an_edit_goes_where_its_line_says_and_not_where_the_defaults_do(tmp_path):
+    for name in ("photo.png", "e.safetensors"):
+        (tmp_path / name).touch()
+    edit, file = {"mode": "edit", "image": str(tmp_path / "photo.png")}, str(tmp_path / "e.safetensors")
+    for defaults in ({"embedding": file}, {"prompt": "a dog", "from_prompt": "a cat"}):
+        for own in ({"prompt": "a fox"}, {"embedding": file}):
+            request = task(edit | own, defaults=defaults).request
+            assert (request.prompt, request.embedding) == (own.get("prompt", ""), own.get("embedding"))
+    with_file = {"defaults": {"embedding": file}}
+    assert task(edit, **with_file).request.embedding == file
+    assert task({"prompt": "a fox"}, **with_file).request.embedding == file  # elsewhere both guide
+
+
+def test_each_image_chooses_by_its_own_seed():
+    line = task({"prompt": "a {red|blue|green} cat", "seed": 1, "n": 20})
+    jobs = list(line.jobs())
+    assert line.count == len(jobs) == 20
+    assert {job.request.prompt for job in jobs} == {f"a {colour} cat" for colour in ("red", "blue", "green")}
+    [alone] = task({"prompt": "a {red|blue|green} cat", "seed": 8}).jobs()
+    assert alone.request == jobs[7].request
+
+
+def test_all_combinations_have_the_same_seeds():
+    line = task({"prompt": "{red|blue} cat", "seed": 1, "n": 2}, all_combinations=True)
+    assert line.count == 4
+    assert [(job.request.prompt, job.request.seed, job.image) for job in line.jobs()] == [
+        ("red cat", 1, 0), ("red cat", 2, 1), ("blue cat", 1, 2), ("blue cat", 2, 3)
+    ]  # fmt: skip
+
+
+def test_braces_can_be_text():
+    [job] = task({"prompt": r"a \{b\} c"}).jobs()
+    assert job.request.prompt == "a {b} c"
+    [job] = task({"prompt": "a {b} \\{"}, wildcards=False).jobs()
+    assert job.request.prompt == "a {b} \\{"
+
+
+@pytest.mark.parametrize(
+    ("fields", "settings", "field", "says"),
+    [
+        ({}, {}, "prompt", "prompt is empty"),
+        ({"prompt": " "}, {}, "prompt", "empty"),
+        ({"prompt": "a {cat"}, {}, "prompt", "never closed"),
+        ({"prompt": "{|a}{|b}"}, {"all_combinations": True}, "prompt", "empty"),
+        ({"prompt": "{a|b|c}" * 20}, {"all_combinations": True}, "prompt", "3,486,784,401 combinations"),
+        ({"prompt": "a", "seed": "x"}, {}, "seed", "not 'x'"),
+        ({"prompt": "a", "guidence": 3}, {}, "guidence", "did you mean 'guidance'"),
+        ({"prompt": "a", "size": 32}, {"sizes": ((64, 64),)}, "size", "choose from 64x64"),
+        ({"prompt": "a"}, {"name": NameTemplate.parse("{pk}")}, None, "no column 'pk'"),
+    ],
+)
+def test_a_bad_line_names_its_field(fields, settings, field, says):
+    bad = task(fields, **settings)
+    assert isinstance(bad, BadLine)
+    assert bad.field == field and says in bad.problem and bad.line == 1
+
+
+def test_paths_are_relative_to_the_prompt_file(tmp_path, monkeypatch):
+    (tmp_path / "photo.png").touch()
+    there = str(tmp_path / "photo.png")
+    for fields, name, expected in [
+        ({"mode": "vary", "image": "photo.png"}, "image", there),
+        ({"mode": "interpolate", "sources": "photo.png | a cat"}, "sources", (there, "a cat")),
+        ({"mode": "interpolate", "sources": ["a cat", "photo.png"]}, "sources", ("a cat", there)),
+    ]:
+        [job] = task({**fields, "seed": 1}, folder=tmp_path).jobs()
+        assert getattr(job.request, name) == expected
+        with monkeypatch.context() as moved:
+            moved.chdir(tmp_path)
+            [here] = task({**fields, "seed": 1}).jobs()
+        assert getattr(here.request, name) != expected and here.key == job.key
+        gone = {key: "none.png|a" if key == "sources" else "none.png" for key in fields if key != "mode"}
+        bad = task({**fields, **gone}, folder=tmp_path)
+        assert bad.problem == f"{name} 'none.png' is not a file; paths are relative to the prompt file"
+    defaults = {"mode": "vary", "image": "photo.png"}
+    [from_options] = task({"prompt": "a cat"}, folder=Path("elsewhere"), defaults=defaults).jobs()
+    assert from_options.request.image == "photo.png"  # of the command line: from the working folder
+
+
+def test_a_sequence_is_a_line_of_many_images_with_one_seed():
+    line = task({"mode": "interpolate", "sources": "a cat|a dog", "frames": 3, "seed": 4, "n": 2})
+    jobs = list(line.jobs())
+    assert line.count == len(jobs) == 6 == len({job.key for job in jobs})
+    assert [(job.request.seed, job.request.fraction) for job in jobs] == [(s, k) for s in (4, 5) for k in (0.0, 0.5, 1.0)]
+
+
+def test_a_default_for_all_lines_is_none_for_modes_without_such_a_field():
+    defaults = {"prior_steps": 5, "steps": 6}
+    assert task({"prompt": "a cat"}, defaults=defaults).request.prior_steps == 5
+    found = task({"mode": "vary", "image": __file__}, defaults=defaults).request
+    assert (found.prior_steps, found.steps) == (None, 6)
+    assert task({"mode": "vary", "image": __file__, "prior_steps": 3}).field == "prior_steps"
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    lines = 1500
+    (tmp_path / "p.txt").write_text("a {red|blue} cat -- --steps 5\na dog\n" * (lines // 2))
+
+    def peak(keep: bool) -> int:
+        tracemalloc.start()
+        with prompt_file(str(tmp_path / "p.txt")) as file:
+            found = tasks(file.rows(), Settings(**PLAIN))
+            assert sum(line.count for line in (list(found) if keep else found)) == lines
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    assert peak(keep=False) < 800_000 < 1_200_000 < peak(keep=True)  # bytes
+
+
+def test_shards_share_a_file_out():
+    rows = [Row(i + 1, i, {"prompt": "a cat"}) if i != 4 else BadLine(i + 1, i, "no") for i in range(11)]
+    seen = []
+    for i in (1, 2, 3):
+        for found in tasks(rows, Settings(**PLAIN, shard=(i, 3))):
+            seen.append(found.index if isinstance(found, BadLine) else found.row.index)
+    assert sorted(seen) == list(range(11)) and seen[:4] == [0, 3, 6, 9]
+
+
+def test_keys_tell_images_apart():
+    one = Request(prompt="a cat", seed=1)
+    keys = {key_of(0, 0, one), key_of(1, 0, one), key_of(0, 1, one), key_of(0, 0, Request(prompt="a cat", seed=2))}
+    assert len(keys) == 4 and key_of(0, 0, Request(prompt="a cat", seed=1)) in keys

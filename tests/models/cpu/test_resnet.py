@@ -1,0 +1,73 @@
+import copy
+import weakref
+
+import pytest
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
+
+from unclip.models.cpu.resnet import in_place
+
+KINDS = {
+    "plain": {"out_channels": 8},
+    "widening": {"out_channels": 16},
+    "scale and shift": {"out_channels": 16, "time_embedding_norm": "scale_shift"},
+    "halving": {"out_channels": 8, "down": True},
+    "doubling": {"out_channels": 8, "up": True, "time_embedding_norm": "scale_shift"},
+    "scaled": {"out_channels": 8, "output_scale_factor": 2.0},
+    "time as it is": {"out_channels": 8, "skip_time_act": True},
+    "without time": {"out_channels": 8, "temb_channels": None},
+}
+
+
+@pytest.fixture(params=KINDS, ids=str)
+def block(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(0)
+    settings = {"temb_channels": 12, "groups": 4, **KINDS[request.param]}
+    return nn.Sequential(ResnetBlock2D(in_channels=8, **settings)).eval()
+
+
+def inputs(block: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+    x = torch.randn(3, 8, 6, 10).to(memory_format=torch.channels_last)
+    return x, None if block[0].time_emb_proj is None else torch.randn(3, 12)
+
+
+def test_computes_what_diffusers_computes_and_leaves_its_inputs_alone(block: nn.Module) -> None:
+    x, time = inputs(block)
+    ours, before = in_place(copy.deepcopy(block)), (x.clone(), None if time is None else time.clone())
+    with torch.inference_mode():
+        torch.testing.assert_close(ours[0](x, time), block[0](x, time))
+    assert torch.equal(x, before[0])
+    assert time is None or torch.equal(time, before[1])
+
+
+def test_gradients_are_those_of_diffusers(block: nn.Module) -> None:
+    x, time = inputs(block)
+    ours = in_place(copy.deepcopy(block))
+    for network in (ours, block):
+        network[0](x, time).square().sum().backward()
+    for mine, theirs in zip(ours.parameters(), block.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+def test_names_of_weights_stay(block: nn.Module) -> None:
+    names = list(block.state_dict())
+    assert list(in_place(block).state_dict()) == names
+
+
+def test_other_activations_are_left_to_diffusers() -> None:
+    block = nn.Sequential(ResnetBlock2D(in_channels=8, groups=4, temb_channels=None, non_linearity="gelu"))
+    assert type(in_place(block)[0]) is ResnetBlock2D
+
+
+@pytest.mark.parametrize("settings", [KINDS["plain"], KINDS["scale and shift"]], ids=["plain", "scale and shift"])
+def test_it_holds_no_activation_longer_than_it_needs_it(settings: dict) -> None:
+    """What went into a convolution is not held beside what comes out of the normalisation after it."""
+    block = ResnetBlock2D(in_channels=8, temb_channels=12, groups=4, **settings).eval()
+    in_place(nn.Sequential(block))
+    went_in, alive = [], []
+    block.conv1.register_forward_pre_hook(lambda _, inputs: went_in.append(weakref.ref(inputs[0])))
+    block.norm2.register_forward_pre_hook(lambda *_: alive.append(went_in[0]() is not None))
+    with torch.inference_mode():
+        block(torch.randn(1, 8, 6, 6), torch.randn(1, 12))
+    assert alive == [False]

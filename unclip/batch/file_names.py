@@ -1,0 +1,103 @@
+"""The names of pictures: safe on every file system, and never outside their folder."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unclip.errors import InputError, RequestError
+from unclip.requests.request import Request
+from unclip.requests.sources import source_kind
+
+DEFAULT = "{index:05d}-{slug}-{seed}"
+NUMBERS = ("index", "line", "image", "seed")
+TEXTS = ("slug", "id", "size", "mode", "model", "sampler")
+SLUG_LENGTH = 60
+MAX_LENGTH = 180  # of each part, which leaves room below the usual 255 bytes for "-2.jpeg" and the like
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}  # by Windows
+_LITERAL = re.compile(r"[A-Za-z0-9 _.,+=@()\[\]~/-]*")
+
+
+@dataclass(frozen=True)
+class NameTemplate:
+    """A pattern such as "{index:05d}-{slug}-{seed}". Build one with `parse`.
+
+    index, line   the line's place in the file, from 0 and comments aside; its number, from 1
+    image         the image's place among those of its line, from 0
+    seed          the image's
+    slug          the prompt, or what stands for it, in lower-case letters, digits and hyphens, at most 60
+    id, size, mode, model, sampler, and every other column of the file, in the same letters
+    """
+
+    text: str
+    parts: tuple[tuple[str, str | None, str], ...]  # literal, field, its format
+
+    @classmethod
+    def parse(cls, text: str) -> NameTemplate:
+        """Raises InputError for what cannot be a name on every file system."""
+        try:
+            parsed = [(literal, field, spec or "", how) for literal, field, spec, how in string.Formatter().parse(text)]
+        except ValueError as error:
+            raise InputError(f"--name {text!r}: {error}; write it as {DEFAULT!r}") from None
+        for literal, field, spec, how in parsed:
+            if not _LITERAL.fullmatch(literal):
+                bad = next(c for c in literal if not _LITERAL.fullmatch(c))
+                raise InputError(f"--name {text!r}: {bad!r} is not safe in a file name; leave it out")
+            if field is None:
+                continue
+            if how or not re.fullmatch(r"[^\W\d][\w -]*", field):
+                raise InputError(f"--name {text!r}: {field!r} is not a name; known are {', '.join(NUMBERS + TEXTS)}")
+            allowed = r"(0?\d{1,2})?d?" if field in NUMBERS else r"(\.\d{1,3})?"
+            if not re.fullmatch(allowed, spec, re.ASCII):
+                example = "05d" if field in NUMBERS else ".20"
+                raise InputError(f"--name {text!r}: {spec!r} cannot format {field}; write it as {{{field}:{example}}}")
+        if not any(field for _, field, _, _ in parsed):
+            raise InputError(f"--name {text!r} is the same for every picture; write it as {DEFAULT!r}")
+        for part in "".join(literal + ("x" if field else "") for literal, field, _, _ in parsed).split("/"):
+            if not part or part.startswith(".") or part.endswith((".", " ")) or part.startswith(" "):
+                raise InputError(
+                    f"--name {text!r}: {part!r} is no part of a path; begin and end each with a letter or a digit"
+                )
+        return cls(text, tuple((literal, field, spec) for literal, field, spec, _ in parsed))
+
+    def name(self, values: Mapping[str, Any], suffix: str) -> str:
+        """A path below the folder, with "/" between its parts. Raises RequestError for a column that is not there."""
+        filled = []
+        for literal, field, spec in self.parts:
+            filled.append(literal)
+            if field in NUMBERS:
+                filled.append(format(values[field], spec))
+            elif field is not None:
+                if field not in values:
+                    known = ", ".join((*NUMBERS, *TEXTS))
+                    raise RequestError(f"name: the line has no column {field!r} for --name; known are {known}")
+                value = values[field]
+                filled.append(format(slug("none" if value in (None, "") else str(value)), spec))
+        parts = [_safe(part) for part in "".join(filled).split("/")]
+        return "/".join(parts) + suffix
+
+
+def slug(text: str, length: int = SLUG_LENGTH) -> str:
+    """A text as part of a file name: lower-case ASCII letters, digits and single hyphens, at most `length`."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:length].rstrip("-") or "image"
+
+
+def title(request: Request) -> str:
+    """What to name a picture after: its prompt, or without one what it is drawn from."""
+    if request.prompt.strip():
+        return request.prompt
+    towards = request.embedding if request.mode == "edit" else None
+    sources = request.sources or (request.image or request.embedding, towards)
+    parts = [Path(one).stem if source_kind(one) != "prompt" else one for one in sources if isinstance(one, str)]
+    return " to ".join(parts)
+
+
+def _safe(part: str) -> str:
+    part = part[:MAX_LENGTH].rstrip(". ") or "image"
+    return f"{part}_" if part.split(".")[0].strip().casefold() in _RESERVED else part

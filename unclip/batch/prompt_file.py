@@ -1,0 +1,147 @@
+"""Prompt files -> Rows, a line at a time: JSONL, CSV, TSV, plain text, Parquet; the text formats also as gzip.
+
+Memory does not grow with the file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from unclip.batch.formats import Found, Lines, csv_rows, jsonl, parquet, text, tsv
+from unclip.batch.row import FIELDS, BadLine, Row
+from unclip.errors import InputError, nearest
+
+FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
+_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".parquet": "parquet"}
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """A prompt file that can be read more than once.
+
+    name      as the user gave it; "-" for standard input
+    path      where it lies; of standard input and of a pipe, the copy
+    format    one of FORMATS
+    is_copied whether it could be read but once: then paths in it are seen from the working folder
+    """
+
+    name: str
+    path: Path
+    format: str
+    is_copied: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """What the paths in the file are relative to."""
+        return Path() if self.is_copied else self.path.parent
+
+    def rows(self) -> Iterator[Row | BadLine]:
+        """The records of the file in order. Raises InputError for a file that is damaged as a whole."""
+        for index, (line, fields, columns) in enumerate(self._found()):
+            if isinstance(fields, Exception):
+                yield BadLine.of(line, index, fields)
+            else:
+                yield Row(line, index, fields, columns)
+
+    def header_notes(self) -> list[str]:
+        """What to tell of the columns before anything is drawn: which are carried and which may be misspelt."""
+        if self.format not in ("csv", "tsv", "parquet"):
+            return []
+        row = next((row for row in self.rows() if isinstance(row, Row)), None)
+        return _column_notes(row.columns) if row else []
+
+    def _found(self) -> Iterator[Found]:
+        if self.format == "parquet":
+            yield from parquet(self.path, self.name)
+            return
+        read = {"jsonl": jsonl, "csv": csv_rows, "tsv": tsv, "txt": text}[self.format]
+        try:
+            with closing(_open(self.path)) as stream:
+                yield from read(Lines(stream, "\n" if self.format == "csv" else ""))  # csv wants its ends
+        except (OSError, EOFError, zlib.error) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"cannot read {self.name!r} to its end ({reason}); save it anew") from None
+        except InputError as error:
+            raise InputError(f"{self.name}: {error}") from None
+
+
+@contextmanager
+def prompt_file(name: str, format: str | None = None) -> Iterator[PromptFile]:
+    """Open `name`, a file or "-". What can be read but once, as standard input, is copied to a temporary file, which
+    lasts as long as the context.
+
+    `format` is told by the suffix (.gz aside) where it is None; standard input is JSONL where it begins with an
+    object, CSV or TSV where its first line names a column "prompt", else text. Raises InputError.
+    """
+    if format is not None and format not in FORMATS:
+        raise InputError(f"--input-format {format!r} is unknown; choose from {', '.join(FORMATS)}")
+    path = Path(name)
+    if name == "-" and sys.stdin is None:
+        raise InputError("standard input is closed; give a prompt file")
+    with tempfile.TemporaryDirectory(prefix="unclip-") as folder:
+        copy = Path(folder) / "copy"
+        try:
+            with nullcontext(sys.stdin.buffer) if name == "-" else path.open("rb") as stream:
+                is_copied = name == "-" or not path.is_file()  # a pipe
+                if is_copied:
+                    with copy.open("wb") as written:
+                        shutil.copyfileobj(stream, written, 1 << 20)
+                else:
+                    stream.read(1)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"cannot read {name!r} ({reason}); give a prompt file, or - for standard input") from None
+        if not is_copied:
+            yield PromptFile(name, path, format or _told_by_suffix(path))
+            return
+        known = path.suffix and name != "-"
+        told = format or (_told_by_suffix(path) if known else _told_by_content(copy))
+        yield PromptFile(name, copy, told, is_copied=True)
+
+
+def _open(path: Path) -> BinaryIO:
+    with path.open("rb") as stream:
+        packed = stream.read(2) == _GZIP
+    return gzip.open(path, "rb") if packed else path.open("rb")
+
+
+def _column_notes(columns: dict[str, Any]) -> list[str]:
+    notes = [f"columns carried into the manifest: {', '.join(columns)}"] if columns else []
+    for column in columns:
+        if near := nearest(column.lower(), FIELDS):
+            notes.append(f"column {column!r} is not a field of a request; did you mean {near!r}?")
+    return notes
+
+
+def _told_by_suffix(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    if suffixes and suffixes[-1] in _SUFFIXES:
+        return _SUFFIXES[suffixes[-1]]
+    known = ", ".join(_SUFFIXES)
+    raise InputError(f"{path.name}: the format is not known by its suffix ({known}); give --input-format")
+
+
+def _told_by_content(path: Path) -> str:
+    try:
+        with closing(_open(path)) as stream:
+            start = stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except (OSError, EOFError, zlib.error):
+        start = b""
+    if re.match(rb'\{\s*["}]', start):
+        return "jsonl"
+    cells = [re.split(rb"[\r\n]", start)[0].split(mark) for mark in (b",", b"\t")]
+    named = [b"prompt" in [cell.strip(b' "').lower() for cell in some] and len(some) > 1 for some in cells]
+    return "csv" if named[0] else "tsv" if named[1] else "txt"

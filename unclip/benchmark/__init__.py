@@ -1,0 +1,1 @@
+"""Measure speed: each stage, whole images, start-up."""

@@ -1,0 +1,1 @@
+"""Checkpoint layouts: this project's own and those of published models."""

@@ -1,0 +1,1 @@
+"""CLIP image embeddings: algebra, principal components, files."""

@@ -1,0 +1,72 @@
+"""Embeddings that people keep, and a checkpoint's principal components: safetensors files.
+
+An embedding file holds "image_embed" (`d`, what a decoder draws) and "probe", the embedding of a fixed text: two CLIPs
+that agree on it are the same one, on whatever device and in whichever folder. Its metadata says in words which model
+made it, and from what.
+"""
+
+from pathlib import Path
+
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from unclip.embeddings.components import Components
+from unclip.errors import CheckpointError, DataError
+from unclip.system.files import write_atomic
+from unclip.system.resources import COMPONENTS
+
+PROBE = "a photograph of a red apple beside a blue car"
+_AGREE = 0.9999  # cosine of two probes
+
+
+def write_embedding(path: str | Path, embed: Tensor, probe: Tensor, model: str, source: str) -> Path:
+    """Write an embedding `d` of a source, with the probe `d` of the model's CLIP."""
+    held = {name: tensor.float().cpu().contiguous() for name, tensor in (("image_embed", embed), ("probe", probe))}
+    return write_atomic(path, save(held, metadata={"clip": model, "source": source}))
+
+
+def read_embedding(path: str | Path, probe: Tensor, model: str) -> Tensor:
+    """The image embedding `d` in a file, on the CPU. Raises DataError if there is none, or another CLIP made it."""
+    tensors, told = _read(path)
+    found, theirs = tensors.get("image_embed"), tensors.get("probe")
+    if found is None or theirs is None or found.ndim != 1 or found.shape != theirs.shape:
+        raise DataError(f"{str(path)!r} holds no embedding; give a file that `unclip embed` wrote")
+    ours = probe.float().cpu()
+    if theirs.shape != ours.shape or F.cosine_similarity(theirs.float(), ours, dim=0) < _AGREE:
+        maker = " ".join(told.get("clip", "another model").split())[:80]
+        raise DataError(
+            f"{str(path)!r} was made by the CLIP of {maker}, and {model} has another: make it anew with --model {model}"
+        )
+    return found.float()
+
+
+def write_components(folder: Path, found: Components) -> Path:
+    """Store principal components with a checkpoint."""
+    return write_atomic(folder / COMPONENTS, save({"mean": found.mean.cpu(), "axes": found.axes.cpu()}))
+
+
+def read_components(folder: Path, dim: int) -> Components | None:
+    """Those that a checkpoint has, or None. Raises CheckpointError for a file that is damaged, or of another CLIP."""
+    path = folder / COMPONENTS
+    if not path.is_file():
+        return None
+    try:
+        tensors, _ = _read(path)
+    except DataError as error:
+        raise CheckpointError(str(error)) from None
+    mean, axes = tensors.get("mean"), tensors.get("axes")
+    if mean is None or axes is None or mean.shape != (dim,) or axes.shape[1:] != (dim,):
+        raise CheckpointError(f"{path} does not fit this model: make it anew with `unclip models components {folder}`")
+    return Components(mean, axes)
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"cannot read {str(path)!r} as safetensors ({' '.join(reason.split())})") from None

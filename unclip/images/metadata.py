@@ -1,0 +1,215 @@
+"""What made an image, written into its file and read back.
+
+The record is one JSON object: {"version", "model", "revision", "dtype", "seed", "request", "score", "notes",
+"pixels"}; of an image that was chosen among candidates also "ranked", the scores of all; of one by a model that looks
+with another's image tower also "image_encoder", whose. A PNG has it in the text chunk "unclip"; JPEG and WebP have it
+in the EXIF tag ImageDescription. It holds nothing that differs between two runs of one request in one precision (no
+times). "pixels" is a hash of the picture as it was drawn, before a lossy format changed it. Beside it, as "parameters"
+in PNG and as UserComment in EXIF, is the same in the lines that web interfaces read; JPEG and WebP have XMP for photo
+programs, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+from unclip.errors import DataError, UnclipError
+from unclip.requests.fields import CANVAS_MODES
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+KEY = "unclip"
+
+MAX_BYTES = 1 << 20  # of the record
+
+FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
+"""Suffixes of the files that are written, and Pillow's names of their formats."""
+
+_MAX_CHUNKS = 100_000
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_EXIF_IFD, _IMAGE_DESCRIPTION, _USER_COMMENT = 0x8769, 0x010E, 0x9286
+
+_MAX_EXIF = 65_000  # a JPEG segment holds 65,533 bytes
+
+_MAX_SHOWN = 8_000  # characters of a prompt in XMP; the record has all of it
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
+
+_SOURCES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+
+_QUALITY = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95, "method": 4}}
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """SHA-256 of an image's mode, size and pixels, in hexadecimal digits."""
+    digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height}\n".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+def image_bytes(image: Image.Image, record: dict[str, Any], format: str = "png") -> bytes:
+    """`image` as a file of a format of FORMATS with `record` in it; JPEG has white for what is transparent.
+
+    Raises UnclipError for a record that is too long for the format.
+    """
+    buffer, kind = io.BytesIO(), FORMATS[format]
+    text = json.dumps(record, allow_nan=False)  # ASCII, which every reader takes
+    if kind == "PNG":
+        from PIL.PngImagePlugin import PngInfo
+
+        info = PngInfo()
+        info.add_text(KEY, text)
+        info.add_text("parameters", parameters(record))  # Pillow writes iTXt where it is not Latin-1
+        image.save(buffer, format=kind, pnginfo=info)
+    else:
+        if kind == "JPEG" and image.mode == "RGBA":
+            from PIL import Image
+
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        image.save(buffer, format=kind, exif=_exif(record, text), xmp=_xmp(record), **_QUALITY[kind])
+    return buffer.getvalue()
+
+
+def parameters(record: dict[str, Any]) -> str:
+    """The record as the lines that web interfaces for diffusion models write and read."""
+    request = record["request"]
+    settings = {
+        "Steps": request.get("steps"),
+        "Sampler": request.get("sampler"),
+        "CFG scale": request.get("guidance"),
+        "Seed": record["seed"],
+        "Size": request.get("size"),
+        "Model": record["model"],
+        "Version": f"unclip {record['version']}",
+    }
+    lines = [request["prompt"]]
+    if request.get("negative_prompt"):
+        lines.append(f"Negative prompt: {request['negative_prompt']}")
+    lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None))
+    return "\n".join(lines)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The record in the image file at `path`. No pixel is decoded and the file is not trusted.
+
+    Raises DataError if the file cannot be read, is of another format, or holds no record.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(12)
+            file.seek(0)
+            if start.startswith(b"\xff\xd8\xff") or (start[:4] == b"RIFF" and start[8:] == b"WEBP"):
+                text = _exif_text(file, str(path))
+            else:
+                text = _text_chunk(file, str(path))
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"cannot read {str(path)!r} ({reason})") from error
+    try:
+        found = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{str(path)!r} holds a damaged record: it is not JSON") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{str(path)!r} holds a damaged record: it is not a JSON object")
+    return found
+
+
+def _text_chunk(file: BinaryIO, name: str) -> str:
+    """The text of the first tEXt chunk with our key (PNG specification, 5.3 and 11.3.3)."""
+    if file.read(8) != _SIGNATURE:
+        raise DataError(f"{name!r} is not a PNG, JPEG or WebP file; give a picture that unclip made")
+    for _ in range(_MAX_CHUNKS):
+        head = file.read(8)
+        if len(head) < 8:
+            break
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"IEND":
+            break
+        prefix = KEY.encode() + b"\0"
+        body = file.read(min(length, len(prefix))) if kind == b"tEXt" else b""
+        if body == prefix:
+            if length > MAX_BYTES:
+                raise DataError(f"{name!r} holds a record of {length} bytes; at most {MAX_BYTES} are read")
+            body += file.read(length - len(prefix))
+            checksum = file.read(4)
+            if len(checksum) < 4 or zlib.crc32(kind + body) != struct.unpack(">I", checksum)[0]:
+                raise DataError(f"{name!r} is damaged: the checksum of its record does not match")
+            return body[len(prefix) :].decode("latin-1")
+        file.seek(length - len(body) + 4, io.SEEK_CUR)
+    raise _no_record(name)
+
+
+def _exif(record: dict[str, Any], text: str) -> bytes:
+    from PIL import Image
+
+    if len(text) > _MAX_EXIF:
+        raise UnclipError(f"the record of the picture has {len(text)} bytes, too long for this format; write PNG")
+    exif = Image.Exif()
+    exif[_IMAGE_DESCRIPTION] = f"{KEY} {text}"
+    lines = parameters(record).encode("utf-16-be", "replace")
+    if len(text) + len(lines) + 100 < _MAX_EXIF:  # of a very long prompt the record alone is kept
+        exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"UNICODE\0" + lines
+    return exif.tobytes()
+
+
+def _xmp(record: dict[str, Any]) -> bytes:
+    """What photo programs show of it (XMP, ISO 16684): the prompt, the program, and that a model made it (IPTC)."""
+    from xml.sax.saxutils import escape, quoteattr
+
+    def shown(text: str) -> str:
+        return _NOT_XML.sub(" ", text[:_MAX_SHOWN])
+
+    request = record["request"]
+    prompt = shown(request["prompt"])
+    tool = quoteattr(shown(f"unclip {record['version']}, {record['model']}"))
+    source = "compositeWithTrainedAlgorithmicMedia" if request["mode"] in CANVAS_MODES else "trainedAlgorithmicMedia"
+    packet = (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
+        ' xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
+        ' xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
+        f' Iptc4xmpExt:DigitalSourceType="{_SOURCES}{source}" xmp:CreatorTool={tool}>'
+        f'<dc:description><rdf:Alt><rdf:li xml:lang="x-default">{escape(prompt)}</rdf:li></rdf:Alt></dc:description>'
+        '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    )
+    return packet.encode()
+
+
+def _exif_text(file: BinaryIO, name: str) -> str:
+    """The record in the EXIF of a JPEG or WebP file."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes and of odd EXIF: no pixel is decoded here
+            with Image.open(file, formats=("JPEG", "WEBP")) as image:
+                text = image.getexif().get(_IMAGE_DESCRIPTION)
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise DataError(f"{name!r} is damaged: its header cannot be read") from error
+    if not isinstance(text, str) or not text.startswith(f"{KEY} "):
+        raise _no_record(name)
+    if len(text) > MAX_BYTES:
+        raise DataError(f"{name!r} holds a record of {len(text)} bytes; at most {MAX_BYTES} are read")
+    return text.removeprefix(f"{KEY} ")
+
+
+def _no_record(name: str) -> DataError:
+    return DataError(f"{name!r} holds no record of what made it; it was not made by unclip, or was saved again since")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

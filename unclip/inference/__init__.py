@@ -1,0 +1,1 @@
+"""The loaded model: tensors in, tensors out."""

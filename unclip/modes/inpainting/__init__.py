@@ -1,0 +1,1 @@
+"""Inpainting and outpainting: masked denoising in windows of a canvas."""

@@ -1,0 +1,1 @@
+"""Requests: what to generate, validated. Imports neither torch nor numpy."""

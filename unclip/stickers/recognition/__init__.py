@@ -1,0 +1,1 @@
+"""An independent check of an image: which sprites it shows, where, and on which background."""

@@ -1,0 +1,60 @@
+"""A scene: its background and objects, before anything is rendered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+BACKGROUNDS = MappingProxyType(
+    {
+        "white": (250, 250, 248),
+        "black": (24, 24, 28),
+        "grey": (148, 152, 158),
+        "red": (214, 64, 62),
+        "orange": (245, 152, 66),
+        "yellow": (250, 220, 96),
+        "green": (92, 172, 96),
+        "blue": (74, 122, 208),
+        "purple": (142, 92, 186),
+        "pink": (246, 164, 196),
+        "brown": (132, 90, 62),
+        "turquoise": (72, 198, 196),
+    }
+)
+
+RELATIONS = ("left of", "right of", "above", "below", "next to")
+
+SIZE_WORDS = ("small", "large")
+
+COUNTS = (2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An object on the canvas: its centre, and the longer side of its picture, as fractions of the canvas."""
+
+    name: str
+    x: float
+    y: float
+    size: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is to be seen.
+
+    Attributes:
+        objects: What is on the canvas; objects never overlap.
+        background: One of BACKGROUNDS.
+        kind: "single", "pair" or "count".
+        relation: For a pair, one of RELATIONS: the first object is ``relation`` the second.
+        count: For a count, one of COUNTS.
+        size_word: For a single, one of SIZE_WORDS, or None where the size is not worth a word.
+    """
+
+    objects: tuple[Placed, ...]
+    background: str
+    kind: str
+    relation: str | None = None
+    count: int | None = None
+    size_word: str | None = None

@@ -1,0 +1,1 @@
+"""Training data: scenes made on the fly, image folders and webdataset shards."""

@@ -1,0 +1,1 @@
+"""One training task a stage: its networks, its loss and its samples."""

@@ -125,7 +125,9 @@ def test_requests_of_different_kinds_keep_their_order(pipe: Unclip) -> None:
 
 
 def test_micro_batches_hold_what_can_be_drawn_together() -> None:
-    a, b = ([Request(prompt=f"{i}", negative_prompt="x" * i, seed=i, id=str(i), steps=s) for i in range(5)] for s in (3, 4))
+    a, b = (
+        [Request(prompt=f"{i}", negative_prompt="x" * i, seed=i, id=str(i), steps=s) for i in range(5)] for s in (3, 4)
+    )
     assert [len(batch) for batch in micro_batches(a, 2)] == [2, 2, 1]
     assert list(micro_batches([*a[:3], *b], 16)) == [a[:3], b]
     assert list(micro_batches([], 2)) == []

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from unclip.diffusion.denoiser import Prediction
 from unclip.diffusion.masking import keep_known
-from unclip.diffusion.noise import generators, randn
+from unclip.diffusion.noise import make_generators, randn
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.diffusion.samplers import sample
 from unclip.diffusion.schedule import Schedule
@@ -31,7 +31,7 @@ def restless(variance: bool):
 @pytest.mark.parametrize("schedule", [Schedule(), LEARNED], ids=["fixed", "learned"])
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_it_ends_bit_for_bit_on_the_known_image(sampler: str, schedule: Schedule, steps: int) -> None:
-    g = generators(range(N))
+    g = make_generators(range(N))
     denoise = keep_known(restless(schedule is LEARNED), IMAGE, KNOWN)
     out = sample(denoise, randn(SHAPE, g), schedule, sampler, steps, g)
     known = KNOWN.bool().expand_as(out)
@@ -48,7 +48,7 @@ def test_on_the_way_the_known_region_has_the_noise_level_of_its_timestep(sampler
         seen[int(t[0])] = x
         return restless(schedule is LEARNED)(x, t)
 
-    g = generators(range(N))
+    g = make_generators(range(N))
     sample(keep_known(watched, IMAGE, KNOWN), randn(SHAPE, g), schedule, sampler, 12, g)
     known = KNOWN.bool().expand_as(IMAGE)
     for t, x in seen.items():
@@ -71,7 +71,7 @@ def test_a_soft_mask_blends() -> None:
 
 def given_first(ideal_denoise, value: float, sampler: str, repeats: int, pairs: int = 600) -> Tensor:
     """Draws of the second of two numbers, the first of which is known to be `value`."""
-    g, schedule = generators(range(4)), Schedule()
+    g, schedule = make_generators(range(4)), Schedule()
     known = torch.tensor([1.0, 0.0]).view(1, 2, 1)
     denoise = keep_known(ideal_denoise, torch.full((4, 2, pairs), value), known)
     return sample(denoise, randn((2, pairs), g), schedule, sampler, 60, g, repeats=repeats)[:, 1]

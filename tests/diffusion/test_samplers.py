@@ -12,7 +12,7 @@ from diffusers import (
 from torch import Tensor, nn
 
 from unclip.diffusion.denoiser import Prediction, denoiser
-from unclip.diffusion.noise import generators, randn
+from unclip.diffusion.noise import make_generators, randn
 from unclip.diffusion.repaint import visits
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.diffusion.samplers import SAMPLERS, sample
@@ -193,7 +193,7 @@ def test_an_item_is_the_same_alone_and_at_every_place(sampler: str) -> None:
 
     @torch.inference_mode()
     def run(seeds: list[int]) -> Tensor:
-        g = generators(seeds)
+        g = make_generators(seeds)
         return sample(denoise, randn((3, 8, 8), g), schedule, sampler, 6, g)
 
     alone = {seed: run([seed])[0] for seed in (0, 1, 2, 3)}
@@ -253,7 +253,7 @@ def test_resampling_keeps_a_gaussian_what_it_is_at_every_step(ideal, sampler: st
         seen.append((int(t[0]), float(x.std())))
         return exact(x, t)
 
-    g, schedule = generators(range(4)), Schedule()
+    g, schedule = make_generators(range(4)), Schedule()
     sample(watched, randn((5000,), g), schedule, sampler, 100, g, repeats=3)
     assert len(seen) == len(visits(100, 3))
     for t, spread in seen:

@@ -7,7 +7,7 @@ from torch import Tensor
 from unclip.diffusion.chunking import in_parts
 from unclip.diffusion.denoiser import Prediction
 from unclip.diffusion.masking import keep_known
-from unclip.diffusion.noise import generators, randn
+from unclip.diffusion.noise import make_generators, randn
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.diffusion.samplers import sample
 from unclip.diffusion.schedule import Schedule
@@ -103,7 +103,7 @@ def test_an_ideal_denoiser_draws_by_windows_what_it_draws_at_once(sampler: str, 
         return Prediction(gaussian(x.flatten(1), t).x0.view_as(x))
 
     def run(denoise) -> Tensor:
-        g = generators([3])
+        g = make_generators([3])
         x = randn(SHAPE, g)
         return sample(keep_known(denoise, image, known), x, schedule, sampler, 10, g, repeats=repeats)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from unclip.diffusion.denoiser import Denoise, Prediction
 from unclip.diffusion.inversion import SKIP, invert
 from unclip.diffusion.noise import make_generators, randn
-from unclip.diffusion.samplers import even, sample
+from unclip.diffusion.samplers import Sampling, even_timesteps, sample
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import RequestError
 
@@ -26,7 +26,7 @@ def linear(gain: float, shift: float) -> Denoise:
 
 
 def again(denoise: Denoise, x: Tensor, steps: int) -> Tensor:
-    return sample(denoise, x, SCHEDULE, "ddim", steps, (), skip=SKIP)
+    return sample(denoise, x, SCHEDULE, Sampling("ddim", steps, skip=SKIP), ())
 
 
 @pytest.mark.parametrize("steps", [2, 5, 30])
@@ -45,7 +45,7 @@ def test_the_noise_of_a_gaussian_is_its_quantile(ideal) -> None:
     exact = ideal.gaussian(0.3, 0.5)
     x0 = 0.3 + 0.5 * randn((2000,), make_generators([3]))
     found = invert(exact, x0, SCHEDULE, 200)
-    ab = SCHEDULE.alphas_cumprod()[even(SCHEDULE, 200)[SKIP]]
+    ab = SCHEDULE.alphas_cumprod()[even_timesteps(SCHEDULE, 200)[SKIP]]
     expected = ab.sqrt() * 0.3 + (ab * 0.25 + 1 - ab).sqrt() * (x0 - 0.3) / 0.5
     assert (found - expected).abs().max() < 0.12
     assert abs(float(found.std()) - 1) < 0.03

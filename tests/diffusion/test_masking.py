@@ -6,9 +6,9 @@ from unclip.diffusion.denoiser import Prediction
 from unclip.diffusion.masking import keep_known
 from unclip.diffusion.noise import make_generators, randn
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
-from unclip.diffusion.samplers import sample
+from unclip.diffusion.samplers import Sampling, sample
 from unclip.diffusion.schedule import Schedule
-from unclip.diffusion.wrappers import levelled
+from unclip.diffusion.wrappers import map_x0
 
 N = 6
 SHAPE = (3, 16, 16)
@@ -33,7 +33,7 @@ def restless(variance: bool):
 def test_it_ends_bit_for_bit_on_the_known_image(sampler: str, schedule: Schedule, steps: int) -> None:
     g = make_generators(range(N))
     denoise = keep_known(restless(schedule is LEARNED), IMAGE, KNOWN)
-    out = sample(denoise, randn(SHAPE, g), schedule, sampler, steps, g)
+    out = sample(denoise, randn(SHAPE, g), schedule, Sampling(sampler, steps), g)
     known = KNOWN.bool().expand_as(out)
     assert torch.equal(out[known], IMAGE[known])
     assert not torch.isclose(out[~known], IMAGE[~known]).all()
@@ -49,7 +49,7 @@ def test_on_the_way_the_known_region_has_the_noise_level_of_its_timestep(sampler
         return restless(schedule is LEARNED)(x, t)
 
     g = make_generators(range(N))
-    sample(keep_known(watched, IMAGE, KNOWN), randn(SHAPE, g), schedule, sampler, 12, g)
+    sample(keep_known(watched, IMAGE, KNOWN), randn(SHAPE, g), schedule, Sampling(sampler, 12), g)
     known = KNOWN.bool().expand_as(IMAGE)
     for t, x in seen.items():
         ab = schedule.alphas_cumprod()[t]
@@ -74,7 +74,7 @@ def given_first(ideal_denoise, value: float, sampler: str, repeats: int, pairs: 
     g, schedule = make_generators(range(4)), Schedule()
     known = torch.tensor([1.0, 0.0]).view(1, 2, 1)
     denoise = keep_known(ideal_denoise, torch.full((4, 2, pairs), value), known)
-    return sample(denoise, randn((2, pairs), g), schedule, sampler, 60, g, repeats=repeats)[:, 1]
+    return sample(denoise, randn((2, pairs), g), schedule, Sampling(sampler, 60, repeats), g)[:, 1]
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
@@ -117,7 +117,7 @@ def test_resampling_shares_out_a_mixture_whose_parts_both_fit_the_known(ideal, s
 
 
 def test_levelled_corrects_x0_and_leaves_the_variance() -> None:
-    denoise = levelled(restless(True), lambda x0: x0 + 1)
+    denoise = map_x0(restless(True), lambda x0: x0 + 1)
     x, t = torch.zeros(N, *SHAPE), torch.zeros(N, dtype=torch.int64)
     torch.testing.assert_close(denoise(x, t).x0, restless(True)(x, t).x0 + 1)
     assert torch.equal(denoise(x, t).variance, torch.ones_like(x))

@@ -101,8 +101,9 @@ def noise_draft(draft: Tensor, noise: Tensor, schedule: Schedule, sampling: Samp
     """x and the sampling that continue from a draft: SDEdit (Meng et al. 2022, arXiv:2108.01073).
 
     draft: a rough x0 `b ...`; noise: standard normal `b ...`. The draft is noised to the timestep nearest to
-    DRAFT_NOISE of the schedule; the noisier timesteps are skipped.
+    DRAFT_NOISE of the schedule; the noisier timesteps are skipped. Raises RequestError as `sample`.
     """
+    check_steps(sampling.steps, schedule)
     timesteps, _ = SAMPLERS[check_sampler(sampling.sampler)](schedule, sampling.steps)
     level = DRAFT_NOISE * schedule.num_train_timesteps
     skip = min(range(len(timesteps)), key=lambda i: abs(timesteps[i] - level))

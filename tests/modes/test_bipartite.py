@@ -1,3 +1,6 @@
+from unclip.inference.run import Run
+from unclip.modes.base import sampling_options
+
 """Variations, interpolations, text diffs and reconstructions through the public names, on a tiny model."""
 
 from pathlib import Path
@@ -115,10 +118,10 @@ def test_a_frame_is_the_same_alone(pipe: Unclip, cat, dog) -> None:
 def test_prompts_are_joined_by_one_noise_and_meet_what_they_draw(pipe: Unclip) -> None:
     results = pipe.interpolate("a red cat", "a blue dog", frames=3, seed=5, size=16, prior_best_of=1)
     assert (results[0].request.sampler, results[0].request.guidance) == ("dpmpp-2m", 2.0)
-    text, nothing = pipe.encode_text(["a red cat"]), pipe.encode_text([""])
+    text, nothing = pipe.model.encode_text(["a red cat"]), pipe.model.encode_text([""])
     request = pipe.resolve(Request(prompt="a red cat", seed=5, size=16, prior_best_of=1))
     noise = [torch.Generator().manual_seed(5)]
-    embed = pipe.imagine(text, nothing, noise, request)
+    embed = pipe.model.sample_prior(text, nothing, Run(noise, pipe.model.device, sampling_options(request)))
     torch.randn(1, 16, generator=noise[0])  # of the other prompt
     [x] = pipe.paint(embed, nothing, nothing, noise, request, None, {})
     assert difference(results[0], to_images(x[None])[0]) <= 1
@@ -155,7 +158,7 @@ def test_no_turn_is_the_reconstruction_and_a_turn_goes_towards_the_prompt(pipe: 
     assert [r.request.theta for r in results] == [0.0, 0.25, 0.5]
     assert difference(results[0], pipe.reconstruct(cat, **FEW)[0]) <= 1
     assert difference(results[2], results[0]) > 5
-    there, here = pipe.encode_text(["a blue dog", "a red cat"]).embed.split(1)
+    there, here = pipe.model.encode_text(["a blue dog", "a red cat"]).embed.split(1)
     image = pipe.embed_image(cat)
     turned = text_diff(image, there, here, 0.5)
     torch.testing.assert_close(turned.norm(), image.norm())
@@ -172,7 +175,7 @@ def test_a_turn_towards_an_embedding_starts_at_the_pictures_own(pipe: Unclip, ca
     own = pipe.edit(cat, embedding=pipe.save_embedding(tmp_path / "cat.safetensors", cat), theta=0.5, seed=5, **FEW)
     assert difference(own[0], results[0]) <= 1  # from itself there is no way to go
     [there] = pipe.edit(cat, embedding=file, theta=1, seed=5, **FEW)
-    nothing, noise = pipe.encode_text([""]), [torch.Generator()]
+    nothing, noise = pipe.model.encode_text([""]), [torch.Generator()]
     own_noise = pipe.invert(to_tensor(cat)[None], pipe.embed_image(cat), nothing, there.request, None, {})
     x = pipe.paint(pipe.embed_image(dog), nothing, nothing, noise, there.request, None, {}, start=own_noise)
     assert difference(there, to_images(x)[0]) <= 1  # all the way: its embedding, in this picture's noise
@@ -284,7 +287,7 @@ def test_what_is_wrong_is_said_before_anything_is_drawn(pipe: Unclip, cat, tmp_p
 
 def test_a_model_without_an_image_tower_says_what_to_add(tiny_model: Path, cat: Image.Image) -> None:
     pipe = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
-    pipe.clip.visual = None
+    pipe.model.clip.visual = None
     for request in (
         Request(mode="vary", image=cat),
         Request(mode="interpolate", sources=(cat, "a cat")),

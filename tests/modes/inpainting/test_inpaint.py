@@ -126,7 +126,7 @@ def test_holes_far_apart_are_painted_each_by_itself(pipe: Unclip) -> None:
     assert np.array_equal(pixels(result)[:, :100], pixels(alone)[:, :100])
     assert (pixels(result)[40:60, 270:290] != pixels(image)[40:60, 270:290]).any(-1).mean() > 0.9
     assert {name.partition(",")[0] for name in told if "prior" not in name} == {"hole 1 of 2", "hole 2 of 2"}
-    assert sum("prior" in name for name in told) == 1 + pipe.prior.steps  # once for all holes, from 0
+    assert sum("prior" in name for name in told) == 1 + pipe.model.prior.stage.steps  # once for all holes, from 0
 
 
 def test_holes_are_guided_by_the_image_as_it_was(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_a_told_decoder_heeds_the_images_style_when_asked(pipe: Unclip, monkeypa
 
 def test_what_needs_an_image_tower_is_told_by_what_is_painted(tiny_model: Path) -> None:
     pipe = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
-    pipe.clip.visual, image = None, picture(32, 32)
+    pipe.model.clip.visual, image = None, picture(32, 32)
     short = {"steps": 1, "prior_steps": 1, "upsampler_steps": 1}
     assert pipe.outpaint(image, "", right=16, right_prompt="a cat", **short)[0].score is None
     for fields in (
@@ -354,8 +354,8 @@ def test_windows_drawn_as_one_are_hinted_at_what_is_known(pipe: Unclip, monkeypa
     monkeypatch.setattr(Stage, "run", spy)
     pipe.outpaint(picture(32, 32), "a cat", seed=2, right=32)
     [options] = [options for options in seen if options.get("tiling") is not None]
-    known, hint, codec = options["known"], options["spread"]["hint"], pipe.decoder.codec
-    channels = pipe.decoder.shape[0]
+    known, hint, codec = options["known"], options["spread"]["hint"], pipe.model.decoder.codec
+    channels = pipe.model.decoder.shape[0]
     mask = codec.encode_mask((known.mask == 1).float())
     assert torch.equal(hint[:, channels:], mask[:, : hint.shape[1] - channels]) and 0.2 < mask.mean() < 0.8
     assert torch.equal(hint[:, :channels], codec.encode(known.image) * mask)

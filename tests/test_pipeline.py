@@ -9,6 +9,7 @@ from diffusers import UnCLIPPipeline, UnCLIPScheduler
 from PIL import Image
 from torch import Tensor
 
+from tests.sampling import sample_tensors
 from tests.tiny import CLIP, DECODER, DIM, PRIOR, TEXT_PROJ, TOKENS, UPSAMPLER, tiny_network
 from unclip.diffusion.noise import make_generators
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
@@ -17,7 +18,6 @@ from unclip.errors import CheckpointError, InputError, RequestError, UnclipError
 from unclip.images.processing import to_images, to_tensor
 from unclip.images.result import Result
 from unclip.inference.callbacks import Watcher
-from unclip.inference.conditions import Conditioning
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
 from unclip.inference.run import Run
@@ -25,7 +25,7 @@ from unclip.inference.stage import Stage, StageInputs, StageOptions
 from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler, enlarge
-from unclip.modes.base import make_run, sampling_options
+from unclip.modes.base import sampling_options
 from unclip.modes.resolve import model_defaults
 from unclip.pipeline import Unclip
 from unclip.requests.batching import micro_batches
@@ -406,9 +406,7 @@ def test_the_same_networks_and_seeds_give_what_the_pipeline_of_diffusers_gives()
 
     prompts, seeds = ["a red cat", "a dog"], [4, 17]
     requests = [Request(prompt=p, seed=s, prior_best_of=1) for p, s in zip(prompts, seeds, strict=True)]
-    run = make_run(model, [pipe.resolve(request) for request in requests])
-    text, negative = model.encode_text(prompts), model.encode_text(["", ""])
-    ours = model.sample(Conditioning(model.sample_prior(text, negative, run), text, negative), run)
+    ours = sample_tensors(pipe, [pipe.resolve(request) for request in requests])
 
     schedulers = [UnCLIPScheduler.from_config(schedule.to_config()) for schedule in schedules]
     for scheduler in schedulers:  # whose last step, to x0, is off by 0.05% in float32

@@ -99,7 +99,7 @@ def test_a_pickle_that_holds_more_than_tensors_is_not_converted(model: Path, tmp
         err = capsys.readouterr().err
         assert err.startswith(f"unclip: error: {path} was not converted: ") and err.count("\n") == 1
         assert not trace.exists()
-        assert sorted(p.model.name for p in part.iterdir()) == ["config.json", path.name]
+        assert sorted(p.name for p in part.iterdir()) == ["config.json", path.name]
     (part / "other.pt").write_bytes(b"")
     assert main(["models", "convert", str(model)]) == 2
     assert "several pickles (diffusion_pytorch_model.bin, other.pt)" in capsys.readouterr().err

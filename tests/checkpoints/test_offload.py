@@ -103,7 +103,7 @@ def test_auto_decides_from_the_free_memory(karlo, monkeypatch: pytest.MonkeyPatc
     folder, _ = karlo("one")
     needed = loading.weight_bytes(folder, loading.components(loading.read_json(folder / loading.INDEX)), torch.bfloat16)
     pipe = Unclip.from_pretrained(folder, "cpu", "bfloat16", "high")
-    stages = (pipe.model.prior, pipe.model.decoder, pipe.model.upsamplers[0])
+    stages = (pipe.model.prior.stage, pipe.model.decoder, pipe.model.upsamplers[0])
     networks = [*(s.network for s in stages), pipe.model.upsamplers[0].last_network]
     denoisers = sum(p.nbytes for n in networks for p in (*n.parameters(), *dict(n.named_buffers()).values()))
     assert needed == pytest.approx(denoisers + sum(p.nbytes for p in pipe.model.clip.parameters()), rel=0.01)

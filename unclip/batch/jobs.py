@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -83,9 +82,9 @@ class Task:
         for image, (prompt, one) in enumerate(numbered):
             if self.template.has_choices:
                 prompt = self.template.sample(one.seed) if prompt is None else prompt
-                one = dataclasses.replace(one, prompt=prompt)
+                one = one.replace(prompt=prompt)
             elif (plain := "".join(self.template.parts)) != one.prompt:  # an escaped brace
-                one = dataclasses.replace(one, prompt=plain)
+                one = one.replace(prompt=plain)
             yield Job(one, self.row, image, key_of(self.row.index, image, one, self.given))
 
 

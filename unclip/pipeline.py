@@ -16,7 +16,7 @@ from unclip.inference.callbacks import Progress
 from unclip.inference.model import UnclipModel
 from unclip.modes import dispatch
 from unclip.modes.base import make_run
-from unclip.modes.resolve import check_requirements, resolve
+from unclip.modes.resolve import check_requirements, output_size, resolve
 from unclip.requests.batching import BATCH
 from unclip.requests.request import Request
 from unclip.requests.sources import check_is_prompt, source_kind
@@ -150,9 +150,29 @@ class Unclip:
         """An image from its own embedding and noise; or from some principal `components` of its embedding."""
         return self.generate(Request(mode="reconstruct", image=image, prompt=prompt, **fields))
 
+    # ---- one step at a time, for engines that do their own batching
+
     def resolve(self, request: Request) -> Request:
         """The request with every open field filled in for this model. Raises RequestError or DataError."""
         return resolve(self.model, request)
+
+    def check(self, request: Request) -> None:
+        """Raise RequestError or DataError for a request that this model cannot run."""
+        check_requirements(self.model, self.resolve(request))
+
+    def output_size(self, request: Request) -> tuple[int, int]:
+        """(width, height) in pixels of the images of a request. Raises RequestError or DataError."""
+        return output_size(self.model, request)
+
+    def generate_batch(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Result]:
+        """One Result per resolved request of one image; `requests.batching.can_share_batch` holds for all of them."""
+        return dispatch.run_batch(self.model, requests, progress)
+
+    def generate_best(
+        self, request: Request, progress: Progress | None = None, batch_size: int = BATCH
+    ) -> list[Result]:
+        """The n best of the candidates of a resolved request with best_of, best first."""
+        return dispatch.generate_best(self.model, request, progress, batch_size)
 
     # ---- embed and score
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from unclip.errors import RequestError
 from unclip.inference.model import UnclipModel
+from unclip.modes.inpainting.prepare import check_edit
 from unclip.modes.registry import mode_of
 from unclip.requests.fields import foreign_fields
 from unclip.requests.request import Request
@@ -50,6 +51,13 @@ def model_defaults(model: UnclipModel) -> dict[str, Any]:
             else prior.defaults()
         ),
     }
+
+
+def output_size(model: UnclipModel, request: Request) -> tuple[int, int]:
+    """(width, height) in pixels of the images of a request: of an edit, the size of its canvas."""
+    size = check_edit(request) if request.edits_canvas else resolve(model, request).size
+    assert size is not None  # resolved
+    return size
 
 
 def check_requirements(model: UnclipModel, request: Request) -> None:

@@ -1,5 +1,7 @@
 """The modes of a request, the fields that each has, their limits, and their old names."""
 
+from collections.abc import Collection
+
 MASK_MODES = ("white", "black", "alpha")
 """The pixels of a mask that are repainted: white, black, or transparent ones."""
 ANCHORS = ("center", "left", "right", "top", "bottom", "top-left", "top-right", "bottom-left", "bottom-right")
@@ -38,3 +40,16 @@ THETA = 0.35
 def foreign_fields(mode: str) -> set[str]:
     """The fields that other modes have and this one does not."""
     return {name for names in FIELDS_OF.values() for name in names} - set(FIELDS_OF[mode])
+
+
+def excluded_fields(mode: str, given: Collection[str]) -> set[str]:
+    """The fields that a request of a mode must not have, beside those that are given: defaults for them do not apply."""
+    excluded = foreign_fields(mode)
+    if mode == "inpaint" or mode == "outpaint" and set(given) & {*SIDES}:
+        excluded.add("size")  # the image, or the margins, determine it
+    if mode == "edit":  # towards a text or an embedding, not both
+        if set(given) & {"prompt", "from_prompt"}:
+            excluded.add("embedding")
+        elif "embedding" in given:
+            excluded |= {"prompt", "from_prompt"}
+    return excluded

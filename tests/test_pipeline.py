@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from tests.tiny import CLIP, DECODER, DIM, PRIOR, TEXT_PROJ, TOKENS, UPSAMPLER, tiny_network
-from unclip.diffusion.noise import generators
+from unclip.diffusion.noise import make_generators
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError, InputError, RequestError, UnclipError
@@ -125,7 +125,9 @@ def test_requests_of_different_kinds_keep_their_order(pipe: Unclip) -> None:
 
 
 def test_micro_batches_hold_what_can_be_drawn_together() -> None:
-    a, b = ([Request(prompt=f"{i}", negative_prompt="x" * i, seed=i, id=str(i), steps=s) for i in range(5)] for s in (3, 4))
+    a, b = (
+        [Request(prompt=f"{i}", negative_prompt="x" * i, seed=i, id=str(i), steps=s) for i in range(5)] for s in (3, 4)
+    )
     assert [len(batch) for batch in micro_batches(a, 2)] == [2, 2, 1]
     assert list(micro_batches([*a[:3], *b], 16)) == [a[:3], b]
     assert list(micro_batches([], 2)) == []
@@ -295,7 +297,7 @@ def test_prior_guidance_of_zero_leaves_the_prompt_out_of_the_prior(pipe: Unclip)
     def embed(prompt: str, **fields) -> Tensor:
         request = pipe.resolve(Request(prompt=prompt, prior_best_of=1, **fields))
         text, nothing = pipe.encode_text([prompt]), pipe.encode_text([""])
-        return pipe.imagine(text, nothing, generators([5]), request)
+        return pipe.imagine(text, nothing, make_generators([5]), request)
 
     assert torch.equal(embed("a red cat", prior_guidance=0), embed("a blue dog", prior_guidance=0))
     assert not torch.allclose(embed("a red cat"), embed("a blue dog"), atol=0.01)
@@ -319,7 +321,7 @@ def test_one_step_is_one_step(pipe: Unclip) -> None:
 def test_the_path_from_text_to_pixels_by_hand(pipe: Unclip, negative: str) -> None:
     [result] = pipe.generate("a red cat", negative_prompt=negative, seed=9, prior_best_of=1, prior_sampler="unclip")
     text, without = pipe.encode_text(["a red cat"]), pipe.encode_text([negative])
-    noise = generators([9])  # one after another through the stages
+    noise = make_generators([9])  # one after another through the stages
     prior, decoder, [upsampler] = pipe.prior, pipe.decoder, pipe.upsamplers
     x = prior.run(prior.network.condition(text), prior.network.condition(without), noise, sampler="unclip")
     embed = prior.network.unwhiten(x)
@@ -345,14 +347,14 @@ def test_the_prior_takes_the_most_similar_of_its_samples(pipe: Unclip, best_of: 
     prompts, seeds = ["a red cat", "a dog", "blue", "a cat on a dog"], [0, 1, 2, 3]
     text, nothing = pipe.encode_text(prompts), pipe.encode_text([""] * 4)
     request = pipe.resolve(Request(prompt="x", prior_best_of=best_of))
-    ours = pipe.imagine(text, nothing, generators(seeds), request)
+    ours = pipe.imagine(text, nothing, make_generators(seeds), request)
     chosen = []
     for prompt, seed, embed in zip(prompts, seeds, ours, strict=True):
         one, none = pipe.encode_text([prompt]), pipe.encode_text([""])
         condition = pipe.prior.network.condition
         samples = []
         for i in range(best_of):  # each by itself, from the noise that the generator gives it
-            [generator] = generators([seed])
+            [generator] = make_generators([seed])
             for _ in range(i):
                 torch.randn(1, DIM, generator=generator)
             samples.append(pipe.prior.network.unwhiten(pipe.prior.run(condition(one), condition(none), [generator])))
@@ -407,7 +409,7 @@ def test_the_same_networks_and_seeds_give_what_the_pipeline_of_diffusers_gives()
     theirs.encoding = tuple(torch.cat(half) for half in halves)[:3]
     images = theirs(
         prompts,
-        generator=generators(seeds),
+        generator=make_generators(seeds),
         prior_num_inference_steps=3,
         decoder_num_inference_steps=4,
         super_res_num_inference_steps=2,

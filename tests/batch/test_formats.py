@@ -75,7 +75,10 @@ def test_parquet(tmp_path):
 @pytest.mark.parametrize(
     ("line", "fields"),
     [
-        ("a cat -- -n 2 --prior-steps 4 --negative-prompt 'a dog'", {"n": 2, "prior_steps": 4, "negative_prompt": "a dog"}),
+        (
+            "a cat -- -n 2 --prior-steps 4 --negative-prompt 'a dog'",
+            {"n": 2, "prior_steps": 4, "negative_prompt": "a dog"},
+        ),
         ("a cat -- --guidance 0", {"guidance": 0.0}),
         (r"\# 1 cat", {"prompt": "# 1 cat"}),
         (r"a cat \-- asleep -- --seed 1", {"prompt": "a cat -- asleep", "seed": 1}),

@@ -113,7 +113,9 @@ def test_a_sequence_is_a_line_of_many_images_with_one_seed():
     line = task({"mode": "interpolate", "sources": "a cat|a dog", "frames": 3, "seed": 4, "n": 2})
     jobs = list(line.jobs())
     assert line.count == len(jobs) == 6 == len({job.key for job in jobs})
-    assert [(job.request.seed, job.request.fraction) for job in jobs] == [(s, k) for s in (4, 5) for k in (0.0, 0.5, 1.0)]
+    assert [(job.request.seed, job.request.fraction) for job in jobs] == [
+        (s, k) for s in (4, 5) for k in (0.0, 0.5, 1.0)
+    ]
 
 
 def test_a_default_for_all_lines_is_none_for_modes_without_such_a_field():

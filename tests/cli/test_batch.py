@@ -101,7 +101,9 @@ def test_options_are_defaults_for_the_lines(call, painter):
     assert painter.opened == [("m", opened)]
     requests = [entry["request"] for entry in manifest()]
     assert sorted(request["steps"] for request in requests) == [3, 3, 9, 9]
-    assert {(r["guidance"], r["negative_prompt"], r["size"], r["prior_best_of"]) for r in requests} == {(0.0, "x", "8x8", 5)}
+    assert {(r["guidance"], r["negative_prompt"], r["size"], r["prior_best_of"]) for r in requests} == {
+        (0.0, "x", "8x8", 5)
+    }
 
 
 def test_bad_lines_are_skipped_and_told(call):

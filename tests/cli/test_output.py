@@ -15,7 +15,7 @@ from unclip.cli.output import target
 from unclip.cli.progress import Progress
 from unclip.errors import InputError, WriteError
 from unclip.images import metadata
-from unclip.images.result import Result
+from unclip.images.result import Result, record
 from unclip.requests.request import Request
 from unclip.system.files import write_new
 
@@ -63,7 +63,7 @@ def test_a_file_has_the_format_of_its_suffix(result: Result, tmp_path, suffix):
     path = target(str(tmp_path / f"cat.{suffix}"), images=1).save(result)
     with Image.open(path) as image:
         assert image.format == metadata.FORMATS[suffix.lower()]
-    assert metadata.read(path) == metadata.record(result)
+    assert metadata.read(path) == record(result)
     place = target(str(tmp_path / "folder"), images=2, format="webp")
     assert place.save(result).suffix == ".webp"
 

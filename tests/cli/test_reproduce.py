@@ -5,7 +5,7 @@ from PIL import Image
 
 from unclip.cli.main import main
 from unclip.images import metadata
-from unclip.images.result import Result
+from unclip.images.result import Result, record
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_the_new_picture_can_be_kept(made, tiny_model, capsys, tmp_path):
 
 def test_a_record_is_not_trusted(result: Result, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    good = metadata.record(result)
+    good = record(result)
 
     def write(**changes) -> str:
         (tmp_path / "x.png").write_bytes(metadata.image_bytes(result.image, good | changes))
@@ -120,7 +120,7 @@ def test_show_takes_many_files(result: Result, tmp_path, capsys, monkeypatch):
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line.pop("file") for line in lines] == ["a.png", "a.jpg", "a.webp"]
-    assert lines[0] == lines[1] == lines[2] == metadata.record(result)
+    assert lines[0] == lines[1] == lines[2] == record(result)
     assert err.count("\n") == 1 and "'none.png' is not a PNG" in err
 
 

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from unclip.errors import DataError, UnclipError
 from unclip.images import metadata
-from unclip.images.result import Result
+from unclip.images.result import Result, record
 from unclip.requests.request import Request
 from unclip.version import __version__
 
@@ -43,7 +43,7 @@ def test_read_gives_what_was_written(result: Result, tmp_path):
 
 def test_pillow_sees_the_record_too(result: Result, tmp_path):
     with Image.open(result.save(tmp_path / "image.png")) as image:
-        assert json.loads(image.text["unclip"]) == metadata.record(result)
+        assert json.loads(image.text["unclip"]) == record(result)
 
 
 def test_the_same_result_gives_the_same_bytes(result: Result):
@@ -101,10 +101,10 @@ def test_a_picture_of_another_program(tmp_path):
 @pytest.mark.parametrize("format", ["jpg", "webp"])
 def test_lossy_formats_keep_the_record_in_exif(result: Result, tmp_path, format):
     path = result.save(tmp_path / f"image.{format}")
-    assert metadata.read(path) == metadata.record(result)
+    assert metadata.read(path) == record(result)
     with Image.open(path) as image:
         comment = image.getexif().get_ifd(0x8769)[0x9286]
-    assert comment.removeprefix(b"UNICODE\0").decode("utf-16-be") == metadata.parameters(metadata.record(result))
+    assert comment.removeprefix(b"UNICODE\0").decode("utf-16-be") == metadata.parameters(record(result))
 
 
 @pytest.mark.parametrize("format", ["jpg", "webp"])
@@ -143,7 +143,7 @@ def test_parameters_are_the_lines_that_other_tools_read(result: Result, tmp_path
     with Image.open(full.save(tmp_path / "image.png")) as image:
         told = image.text["parameters"]
     assert told == f"a penguin — ペンギン\nSteps: 12, Sampler: ddim, CFG scale: 0.0, {ending}"
-    lines = metadata.parameters(metadata.record(negative)).splitlines()
+    lines = metadata.parameters(record(negative)).splitlines()
     assert lines[1] == "Negative prompt: a dog" and "Size" not in lines[2]
 
 

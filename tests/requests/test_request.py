@@ -116,7 +116,9 @@ def test_the_last_seed_is_in_range():
 
 
 def test_json_round_trip():
-    request = Request(prompt="a «cat»", negative_prompt="dog", seed=2**63 - 1, size=(64, 48), guidance=0.0, sampler="ddim")
+    request = Request(
+        prompt="a «cat»", negative_prompt="dog", seed=2**63 - 1, size=(64, 48), guidance=0.0, sampler="ddim"
+    )
     assert Request.from_dict(json.loads(json.dumps(request.to_dict()))) == request
     assert request.to_dict()["size"] == "64x48"
 

@@ -15,6 +15,7 @@ from unclip.batch.report import Report, Totals
 from unclip.checkpoints.identity import Model
 from unclip.errors import UnclipError, WriteError, is_out_of_memory
 from unclip.images import metadata
+from unclip.images.result import record
 from unclip.inference.callbacks import Progress
 from unclip.version import __version__
 
@@ -160,7 +161,7 @@ def draw(
 
 def picture(job: Job, result: Result, model: Model, output: Output) -> Picture:
     """A result as a file, named, and its line in the manifest."""
-    record = metadata.record(result)
+    made = record(result)
     request = result.request
     entry: dict[str, Any] = {
         "id": request.id,
@@ -177,14 +178,14 @@ def picture(job: Job, result: Result, model: Model, output: Output) -> Picture:
         "score": result.score,
         **({"ranked": list(result.ranked)} if result.ranked else {}),
         "timings": {stage: round(seconds, 4) for stage, seconds in result.timings.items()},
-        "pixels": record["pixels"],
+        "pixels": made["pixels"],
         "notes": list(result.notes),
         "columns": job.row.columns,
         "key": job.key,
     }
     suffix = f".{output.format}"
     name = output.name.name(name_values(job, request, result.model), suffix)
-    return Picture(name, metadata.image_bytes(result.image, record, output.format), entry)
+    return Picture(name, metadata.image_bytes(result.image, made, output.format), entry)
 
 
 def problem_of(error: Exception) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from unclip.errors import DataError
 from unclip.requests.fields import MAX_SIDE
@@ -19,14 +19,37 @@ def open_picture(source: Any, name: str) -> Image.Image:
     is_open = isinstance(source, Image.Image)
     try:
         with contextlib.nullcontext(source) if is_open else Image.open(source, formats=FORMATS) as image:
-            if max(image.size) > MAX_SIDE:
-                found = size_text(image.size)
-                raise DataError(f"the {name} is {found}; sides of at most {MAX_SIDE} pixels are edited: shrink it")
+            check_size(image.size, name)
             return ImageOps.exif_transpose(image)  # which decodes it
     except DataError:
         raise
     except Exception as error:  # decoders fail in many ways
         raise unreadable(source, name, error) from None
+
+
+def check_header(source: Any, name: str) -> tuple[tuple[int, int], bool]:
+    """((width, height), has transparency) of a file or a PIL image, from its header: no pixels are decoded.
+
+    Raises DataError for a file that is missing, of an unknown format, or too large.
+    """
+    is_open = isinstance(source, Image.Image)
+    try:
+        with contextlib.nullcontext(source) if is_open else Image.open(source, formats=FORMATS) as image:
+            width, height = image.size
+            if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # rotated by a quarter turn
+                width, height = height, width
+            check_size((width, height), name)
+            return (width, height), image.has_transparency_data
+    except DataError:
+        raise
+    except Exception as error:  # decoders fail in many ways
+        raise unreadable(source, name, error) from None
+
+
+def check_size(size: tuple[int, int], name: str) -> None:
+    """Raise DataError for an image with a side above the limit."""
+    if max(size) > MAX_SIDE:
+        raise DataError(f"the {name} is {size_text(size)}, and sides may have at most {MAX_SIDE} pixels: shrink it")
 
 
 def unreadable(source: str | Path, name: str, error: Exception) -> DataError:

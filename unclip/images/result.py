@@ -66,7 +66,7 @@ class Result:
         """The bytes of a "png", "jpg" or "webp" file, with a record of what made the image (see unclip.metadata)."""
         from unclip.images import metadata
 
-        return metadata.image_bytes(self.image, metadata.record(self), format)
+        return metadata.image_bytes(self.image, record(self), format)
 
     def save(self, path: str | Path) -> Path:
         """Write the image and its record to `path`, replacing what is there in one step.

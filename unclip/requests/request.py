@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unclip.errors import RequestError, nearest
 from unclip.requests.fields import (
+    CANVAS_MODES,
     FILE_FIELDS,
     SIDE_PROMPTS,
     THETA,
@@ -103,7 +104,6 @@ class Request:
     top_prompt: str | None = None
     bottom_prompt: str | None = None
     best_of: int | None = None
-    rank: int | None = None
     embedding: str | Path | None = None
     fit: str | None = None
     strength: float | None = None
@@ -133,12 +133,32 @@ class Request:
         return [prompt for prompt in prompts if prompt.strip()]
 
     @property
+    def edits_canvas(self) -> bool:
+        """Whether it edits an image of any size and preserves the known pixels: inpainting and outpainting."""
+        return self.mode in CANVAS_MODES
+
+    @property
+    def outpaints(self) -> bool:
+        """Whether it generates margins around an image."""
+        return self.mode == "outpaint"
+
+    @property
+    def needs_square(self) -> bool:
+        """Whether it works on square images only: all modes but text to image."""
+        return self.mode != "generate"
+
+    @classmethod
+    def field_names(cls) -> tuple[str, ...]:
+        """The names of all fields."""
+        return tuple(field.name for field in dataclasses.fields(cls))
+
+    @property
     def inverts(self) -> bool:
         """Whether it starts from the noise of a picture, which is found first, and not from new noise."""
         if self.mode == "vary":
             return self.strength is not None and self.strength < 1
         if self.mode == "interpolate":
-            return not self.same_noise and any(source_kind(source) == "picture" for source in self.sources)
+            return not self.same_noise and any(source_kind(source) == "image" for source in self.sources)
         return self.mode == "edit" or (self.mode == "reconstruct" and self.components is None)
 
     @property
@@ -154,8 +174,7 @@ class Request:
         if self.seed is None:
             raise RequestError("seed is not set; draw one before the request is split into images")
         if self.best_of is not None:
-            ranks = range(self.n) if self.rank is None else [self.rank]
-            return (dataclasses.replace(self, n=1, rank=rank) for rank in ranks)
+            return (dataclasses.replace(self, n=1) for _ in range(self.n))
         return (
             dataclasses.replace(self, n=1, seed=self.seed + i, **frame)
             for i in range(self.n)
@@ -164,7 +183,7 @@ class Request:
 
     def candidates(self) -> list[Request]:
         """Of one image with best_of: the requests among which it is chosen."""
-        plain = dataclasses.replace(self, best_of=None, rank=None)
+        plain = dataclasses.replace(self, n=1, best_of=None)
         return [dataclasses.replace(plain, seed=self.seed + i) for i in range(self.best_of)]
 
     def _frames(self) -> list[dict[str, Any]]:

@@ -12,13 +12,13 @@ EMBEDDING_SUFFIX = ".safetensors"
 
 
 def source_kind(source: Any) -> str:
-    """What an end of an interpolation is: a "picture", an "embedding" (both files, by their suffix) or a "prompt"."""
+    """The kind of a source: an "image", an "embedding" (both files, by their suffix) or a "prompt"."""
     if not isinstance(source, str):
-        return "picture"
+        return "image"
     suffix = Path(source).suffix.lower()
     if suffix == EMBEDDING_SUFFIX:
         return "embedding"
-    return "picture" if suffix in PICTURE_SUFFIXES else "prompt"
+    return "image" if suffix in PICTURE_SUFFIXES else "prompt"
 
 
 def check_is_prompt(text: str) -> None:

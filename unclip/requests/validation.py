@@ -89,7 +89,7 @@ def _check_fields_of_modes(request: Request) -> None:
         if getattr(request, name) is not None:
             _put(request, name, _source(name, getattr(request, name)))
     whole = [("feather", 0, 1024), ("resample", 1, 100), ("frames", 2, MAX_FRAMES), ("best_of", 1, MAX_CANDIDATES)]
-    for name, low, high in [*whole, ("rank", 0, MAX_IMAGES), *((side, 0, MAX_SIDE) for side in SIDES)]:
+    for name, low, high in [*whole, *((side, 0, MAX_SIDE) for side in SIDES)]:
         if getattr(request, name) is not None:
             _put(request, name, integer(name, getattr(request, name), low, high))
     for name in (*SIDE_PROMPTS, "from_prompt"):
@@ -130,11 +130,9 @@ def _check_interpolation(request: Request) -> None:
 
 
 def _check_ranking(request: Request) -> None:
-    if request.rank is not None and (request.best_of is None or request.n != 1):
-        raise RequestError("rank is of one image of best_of candidates; leave it out")
     if request.best_of is None:
         return
-    if max(request.n, (request.rank or 0) + 1) > request.best_of:
+    if request.n > request.best_of:
         raise RequestError(f"best_of must be at least n, the images kept of so many, not {request.best_of}")
     if request.frames is not None or len(request.components or ()) > 1:
         raise RequestError("best_of picks single images, and would tear a sequence apart; leave one out")

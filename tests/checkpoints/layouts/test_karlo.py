@@ -15,7 +15,7 @@ from transformers import CLIPImageProcessor
 
 from tests.published import SIZES
 from unclip import Unclip
-from unclip.diffusion.noise import generators
+from unclip.diffusion.noise import make_generators
 from unclip.errors import CheckpointError, RequestError
 from unclip.images.result import record
 from unclip.models.text import TextEncoding
@@ -55,7 +55,7 @@ def theirs_of(pipe: UnCLIPPipeline, requests: list[Request]) -> tuple[np.ndarray
         pipe.text_proj.register_forward_pre_hook(tap, with_kwargs=True),
         pipe.super_res_last.register_forward_pre_hook(tap_small, with_kwargs=True),
     ]
-    noise = generators([request.seed for request in requests])
+    noise = make_generators([request.seed for request in requests])
     images = pipe(
         [request.prompt for request in requests],
         generator=noise if len(noise) > 1 else noise[0],
@@ -123,7 +123,7 @@ def test_pictures_are_those_of_diffusers(both, prompts: list[str], fields: dict)
 
     # Where they part, if they do: in the prior, in the decoder, or in the upsampler.
     texts = ours.encode_text(prompts), ours.encode_text([""] * len(prompts))
-    embed = ours.imagine(*texts, generators([r.seed for r in requests]), requests[0])
+    embed = ours.imagine(*texts, make_generators([r.seed for r in requests]), requests[0])
     torch.testing.assert_close(embed, seen["embed"], rtol=1e-4, atol=1e-4)
     small = ours.draw([replace(request, size=ours.sizes[0]) for request in requests])[0]
     torch.testing.assert_close(enlarge(small, ours.sizes[1]), seen["enlarged"], rtol=0, atol=2 / 255)
@@ -269,7 +269,7 @@ def test_an_embedding_is_drawn_as_diffusers_draws_it(variations) -> None:
     assert all(-1 <= score <= 1 for score in scores)  # the image tower is there to tell
     # Their pipeline has no way in for an embedding, but its prior can be made to answer with one.
     with pytest.MonkeyPatch.context() as patch:
-        noise = generators([3, 9])
+        noise = make_generators([3, 9])
         patch.setattr(theirs.prior, "post_process_latents", lambda _: embed)
         patch.setattr(theirs.prior_scheduler, "step", lambda *_, **k: type("", (), {"prev_sample": embed})())
         real = type(theirs).prepare_latents

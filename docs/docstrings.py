@@ -35,36 +35,51 @@ class ArgumentLists(griffe.Extension):
             names = set(obj.members) | {parameter.name for parameter in obj.parameters}
         else:
             return
-        obj.docstring.value = with_lists(obj.docstring.value, names)
+        obj.docstring.value = format_docstring(obj.docstring.value, names)
 
 
-def with_lists(text: str, names: Collection[str]) -> str:
+def format_docstring(text: str, names: Collection[str]) -> str:
     """The docstring as Markdown, in which descriptions of `names` are list items."""
-    return "\n\n".join(paragraph_with_list(part, names) for part in re.split(r"\n\s*\n", text))
+    return "\n\n".join(format_paragraph(part, names) for part in re.split(r"\n\s*\n", text))
 
 
-def paragraph_with_list(text: str, names: Collection[str]) -> str:
+def format_paragraph(text: str, names: Collection[str]) -> str:
     if text.startswith(("    ", "- ", "* ", ">>>")):
         return text
     lines: list[str] = []
     for line in text.split("\n"):
         found = COLUMNS.match(line)
         if found and is_known(found[1], names):
-            lines.append(item(found[1]) + found[2])
+            lines.append(list_item(found[1]) + found[2])
         elif lines and lines[-1].startswith("- ") and line.startswith("  "):
             lines[-1] += " " + line.strip()
         else:
             lines.append(line)
     text = "\n".join(lines)
-    text = ARGUMENT.sub(lambda found: "\n" + item(found[1]) if is_known(found[1], names) else found[0], text)
-    text = RAISES.sub("\n\n", text)
-    # A list needs a blank line before it, and no indented lines in it, which would be code.
-    text = re.sub(r"\n +", "\n", text)
+    text = ARGUMENT.sub(lambda found: "\n" + list_item(found[1]) if is_known(found[1], names) else found[0], text)
+    text = RAISES.sub("\n", text)
     text = re.sub(r";\s*(?=\n- )", ".", text)
-    return re.sub(r"(?<!\n)\n(?=- )|\n{2,}(?=- )", "\n\n", text).strip()
+    return tidy(text.split("\n"))
 
 
-def item(found: str) -> str:
+def tidy(lines: list[str]) -> str:
+    """Lines with a blank one before a list and none in it, and without the indents that would make them code."""
+    tidied: list[str] = []
+    in_list = False
+    for line in map(str.strip, lines):
+        if not line:
+            continue
+        if line.startswith("- "):
+            tidied += [] if in_list or not tidied else [""]
+            in_list = True
+        elif line.startswith("Raises "):
+            tidied.append("")
+            in_list = False
+        tidied.append(line)
+    return "\n".join(tidied).strip()
+
+
+def list_item(found: str) -> str:
     return "- " + ", ".join(f"`{name}`" for name in found.split(", ")) + ": "
 
 

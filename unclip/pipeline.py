@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unclip.checkpoints.load import load_checkpoint
 from unclip.errors import RequestError
-from unclip.images.processing import squared
+from unclip.images.processing import open_square
 from unclip.images.result import Result
 from unclip.inference.callbacks import Progress
 from unclip.inference.model import UnclipModel
@@ -198,5 +198,5 @@ class Unclip:
             run = make_run(self.model, [self.resolve(Request(prompt=source, seed=seed))])
             embed = self.model.sample_prior(self.model.encode_text([source]), self.model.encode_text([""]), run)
         else:
-            embed = self.embed_image(squared(source, "crop")[0])
+            embed = self.embed_image(open_square(source, "crop")[0])
         return self.model.encoder.write_embedding(path, embed[0], source if isinstance(source, str) else "an image")

@@ -85,7 +85,7 @@ def test_a_prompt_is_read_beside_the_embedding(pipe: Unclip, cat: Image.Image) -
     assert difference(pipe.reconstruct(cat, "a red cat", size=16, steps=40)[0], cat) <= 3
 
 
-@pytest.mark.parametrize(("fit", "said"), [("crop", "the middle 20x20 was taken"), ("pad", "was padded to 40x40")])
+@pytest.mark.parametrize(("fit", "said"), [("crop", "cropped to its middle 20x20"), ("pad", "was padded to 40x40")])
 def test_a_picture_of_any_shape(pipe: Unclip, fit: str, said: str) -> None:
     wide = Image.new("RGB", (40, 20), (200, 30, 30))
     wide.paste((0, 0, 255), (15, 5, 25, 15))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unclip.diffusion.noise import randn
 from unclip.embeddings.algebra import mix
-from unclip.images.processing import squared, to_tensor
+from unclip.images.processing import open_square, to_tensor
 from unclip.images.reading import check_header
 from unclip.inference.conditions import Conditioning, Start
 from unclip.inference.model import UnclipModel
@@ -182,7 +182,7 @@ def find_image_latents(
     unique: dict[Any, Source] = {}
     for source in sources:
         unique.setdefault(source.key, source)
-    opened = [squared(source.value, source.request.fit) for source in unique.values()]
+    opened = [open_square(source.value, source.request.fit) for source in unique.values()]
     embeds = model.encoder.embed_images([image for image, _ in opened])  # n d
     noises: Sequence[Tensor | None] = [None] * len(unique)
     if sources[0].request.inverts:

@@ -42,6 +42,11 @@ def foreign_fields(mode: str) -> set[str]:
     return {name for names in FIELDS_OF.values() for name in names} - set(FIELDS_OF[mode])
 
 
+def edits_canvas(mode: str) -> bool:
+    """Whether a mode edits an image of any size and preserves the known pixels: inpainting and outpainting."""
+    return mode in CANVAS_MODES
+
+
 def excluded_fields(mode: str, given: Collection[str]) -> set[str]:
     """The fields that a request of a mode must not have, beside those that are given: defaults for them do not apply."""
     excluded = foreign_fields(mode)

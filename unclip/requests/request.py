@@ -192,7 +192,7 @@ class Request(BaseModel):
     @property
     def edits_canvas(self) -> bool:
         """Whether it edits an image of any size and preserves the known pixels: inpainting and outpainting."""
-        return self.mode in f.CANVAS_MODES
+        return f.edits_canvas(self.mode)
 
     @property
     def outpaints(self) -> bool:

@@ -10,7 +10,7 @@ from PIL import Image
 from unclip.embeddings.components import principal_components
 from unclip.embeddings.files import write_components
 from unclip.errors import DataError
-from unclip.images.processing import squared
+from unclip.images.processing import open_square
 from unclip.requests.sources import IMAGE_SUFFIXES
 from unclip.stickers.captions import nouns_in
 from unclip.stickers.render import render
@@ -52,4 +52,4 @@ def pictures_below(folder: Path, count: int) -> Iterator[Image.Image]:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not paths:
         raise DataError(f"{folder} holds no pictures ({', '.join(IMAGE_SUFFIXES)}); give a folder that does")
-    return (squared(str(path), "crop")[0] for path in paths[:count])
+    return (open_square(str(path), "crop")[0] for path in paths[:count])

@@ -153,7 +153,7 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
     (tmp_path / "no.png").write_text("hello")
     (tmp_path / "cut.png").write_bytes(png(PICTURE)[:300])
     for name, said in (
-        ("no.png", "no picture"),
+        ("no.png", "not a readable image"),
         ("none.png", "No such file"),
         ("cut.png", "cannot read"),
         (".", "image"),

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from unclip.errors import RequestError
-from unclip.images.reading import check_header, open_picture, split_alpha
+from unclip.images.reading import check_header, open_image, split_alpha
 from unclip.modes.inpainting.canvas import KEEP, Canvas
 from unclip.requests.fields import MAX_SIDE, SIDES
 from unclip.requests.request import Request
@@ -33,7 +33,7 @@ def check_edit(request: Request) -> tuple[int, int]:
 
 def open_canvas(request: Request) -> Canvas:
     """The canvas of an edit. Raises DataError for an image that cannot be read, RequestError as `check_edit`."""
-    image = open_picture(request.image, "image")
+    image = open_image(request.image, "image")
     pixels, alpha = split_alpha(image)
     if request.outpaints:
         return add_margins(request, pixels, alpha)
@@ -100,7 +100,7 @@ def read_known(request: Request, size: tuple[int, int], alpha: np.ndarray | None
         check_mask_source(request, alpha is not None)
         known = alpha
     else:
-        mask = open_picture(request.mask, "mask")
+        mask = open_image(request.mask, "mask")
         pixels, mask_alpha = split_alpha(mask)
         check_mask(request, mask.size, size, mask_alpha is not None)
         if request.mask_mode == "alpha":

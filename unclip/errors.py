@@ -1,4 +1,4 @@
-"""Errors a caller can tell apart. Each message is one line that says what is wrong and how to fix it."""
+"""Typed errors. Each message is one line that names the problem and the fix."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,15 +9,15 @@ class UnclipError(Exception):
 
 
 class InputError(UnclipError, ValueError):
-    """Something the user gave is wrong. The command line ends with exit code 2."""
+    """Wrong input. The command line exits with code 2."""
 
 
 class RequestError(InputError):
-    """A field of a request has a value it cannot have."""
+    """A request has an invalid field, or the model cannot run it."""
 
 
 class CheckpointError(InputError):
-    """A checkpoint is missing, incomplete, or not in a layout that can be read."""
+    """A checkpoint is missing, damaged, or of a layout that is not supported."""
 
 
 class DataError(InputError):
@@ -25,15 +25,15 @@ class DataError(InputError):
 
 
 class RecipeError(InputError):
-    """A training recipe is missing, has an unknown key, or holds a value that cannot be used."""
+    """A training recipe is missing, or has an unknown key or an invalid value."""
 
 
 class WriteError(UnclipError):
-    """What was made cannot be written: no room, or no permission."""
+    """A result cannot be written: the disk is full, or there is no permission."""
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The one of `known` that was probably meant by `name`, for a message's "did you mean"; None if none is near."""
+    """The known name that is spelled most like `name`, or None if none is similar."""
     return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), None)
 
 
@@ -45,8 +45,8 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the machine, had no memory left. Told by name: torch must not be imported to compare."""
+    """Whether a device or the machine ran out of memory. Compared by name, so that torch is not imported."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    told = ("DefaultCPUAllocator", "MPS backend out of memory")  # of these torch says no more than RuntimeError
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+    messages = ("DefaultCPUAllocator", "MPS backend out of memory")  # torch raises a plain RuntimeError for these
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in messages)

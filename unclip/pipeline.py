@@ -24,8 +24,8 @@ from unclip.system.device import pick_device, pick_dtype
 
 ImageSource = str | Path | Image.Image
 """An image file, or an image in memory."""
-Source = ImageSource
-"""Of an interpolation: an image, a prompt, or a file of `save_embedding`."""
+Source = str | Path | Image.Image
+"""A source of an interpolation: an image, a prompt, or a file of `save_embedding`."""
 
 
 class Unclip:
@@ -192,7 +192,7 @@ class Unclip:
         kind = source_kind(source)
         if kind == "embedding":
             raise RequestError(f"{source!r} is the name of an embedding file; give an image or a prompt")
-        if kind == "prompt":
+        if isinstance(source, str) and kind == "prompt":
             check_is_prompt(source)
             self.model.require_prior()
             run = make_run(self.model, [self.resolve(Request(prompt=source, seed=seed))])

@@ -44,7 +44,7 @@ def test_components_lie_in_the_folder_of_their_checkpoint(tmp_path: Path) -> Non
     write_components(tmp_path, made)
     found = read_components(tmp_path, 8)
     assert torch.equal(found.mean, made.mean) and torch.equal(found.axes, made.axes)
-    with pytest.raises(CheckpointError, match="does not fit this model: make it anew with `unclip models components"):
+    with pytest.raises(CheckpointError, match="does not fit this model: make it again with `unclip models components"):
         read_components(tmp_path, 9)
     (tmp_path / COMPONENTS).write_bytes(b"no")
     with pytest.raises(CheckpointError, match="cannot read"):

@@ -10,6 +10,7 @@ That avoids rounding in the schedulers, and defines a single step for all sample
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
@@ -134,6 +135,7 @@ def denoise_loop(
     timesteps = solver.timesteps
     order = resampling_schedule(len(timesteps), resample)
     x = x.float()
+    prediction = Prediction(x)  # replaced at once: there is at least one timestep
     if progress is not None:
         progress(0, len(order))
     for done, (i, following) in enumerate(zip(order, [*order[1:], None], strict=True), start=1):
@@ -151,7 +153,7 @@ def denoise_loop(
 
 def _unclip(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
     """Karlo's sampler: the posterior of DDPM over spaced timesteps, with a fixed or a learned variance."""
-    scheduler = UnCLIPScheduler(**_common(schedule), variance_type=schedule.variance_type, clip_sample=False)
+    scheduler: Any = UnCLIPScheduler(**_common(schedule, variance_type=schedule.variance_type, clip_sample=False))
 
     def step(prediction: Prediction, x: Tensor, t: int, t_next: int, generators: Generators) -> Tensor:
         output = _with_variance(prediction)
@@ -162,7 +164,7 @@ def _unclip(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
 
 def _ddpm(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
     """DDPM (Ho et al. 2020), equation 7, over the same timesteps."""
-    scheduler = DDPMScheduler(**_common(schedule), variance_type=schedule.variance_type, clip_sample=False)
+    scheduler: Any = DDPMScheduler(**_common(schedule, variance_type=schedule.variance_type, clip_sample=False))
     scheduler.set_timesteps(timesteps=_inclusive(schedule, steps))
 
     def step(prediction: Prediction, x: Tensor, t: int, t_next: int, generators: Generators) -> Tensor:
@@ -246,11 +248,13 @@ def even_timesteps(schedule: Schedule, steps: int) -> list[int]:
     return [round(i * (last / steps)) for i in range(steps, 0, -1)]
 
 
-def _common(schedule: Schedule) -> dict[str, object]:
+def _common(schedule: Schedule, **more: Any) -> dict[str, Any]:
+    """The arguments of a scheduler of diffusers that gets x0."""
     return {
         "num_train_timesteps": schedule.num_train_timesteps,
         "beta_schedule": schedule.beta_schedule,
         "prediction_type": "sample",
+        **more,
     }
 
 

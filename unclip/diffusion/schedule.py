@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from diffusers import UnCLIPScheduler
+from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
 from torch import Tensor
 
 from unclip.errors import CheckpointError

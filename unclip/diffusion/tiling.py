@@ -29,7 +29,7 @@ class Tiling:
         scale = x.shape[-1] // self.width
         return torch.cat([x[..., *self.slices(corner, scale)] for corner in self.corners[which]])
 
-    def assemble(self, windows: Sequence[Tensor], fill: float) -> Tensor:
+    def assemble(self, windows: Sequence[Tensor] | Tensor, fill: float) -> Tensor:
         """A canvas `1 c H W` from windows `c s s`: later ones cover earlier ones, `fill` covers the rest."""
         scale = windows[0].shape[-1] // self.side
         canvas = windows[0].new_full((1, len(windows[0]), scale * self.height, scale * self.width), fill)

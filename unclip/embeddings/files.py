@@ -1,8 +1,7 @@
-"""Embeddings that people keep, and a checkpoint's principal components: safetensors files.
+"""Embedding files, and the principal components of a checkpoint, as safetensors.
 
-An embedding file holds "image_embed" (`d`, what a decoder draws) and "probe", the embedding of a fixed text: two CLIPs
-that agree on it are the same one, on whatever device and in whichever folder. Its metadata says in words which model
-made it, and from what.
+An embedding file has "image_embed" (`d`), and "probe", the embedding of a fixed text: two CLIPs that agree on it are
+the same, on any device and in any folder. Its metadata names the model and the source.
 """
 
 from pathlib import Path
@@ -18,26 +17,26 @@ from unclip.system.files import write_atomic
 from unclip.system.resources import COMPONENTS
 
 PROBE = "a photograph of a red apple beside a blue car"
-_AGREE = 0.9999  # cosine of two probes
+_SAME_CLIP = 0.9999  # cosine similarity of two probes
 
 
 def write_embedding(path: str | Path, embed: Tensor, probe: Tensor, model: str, source: str) -> Path:
-    """Write an embedding `d` of a source, with the probe `d` of the model's CLIP."""
-    held = {name: tensor.float().cpu().contiguous() for name, tensor in (("image_embed", embed), ("probe", probe))}
-    return write_atomic(path, save(held, metadata={"clip": model, "source": source}))
+    """Write an embedding `d`, with the probe `d` of the model's CLIP. source: what it was made from."""
+    tensors = {name: tensor.float().cpu().contiguous() for name, tensor in (("image_embed", embed), ("probe", probe))}
+    return write_atomic(path, save(tensors, metadata={"clip": model, "source": source}))
 
 
 def read_embedding(path: str | Path, probe: Tensor, model: str) -> Tensor:
-    """The image embedding `d` in a file, on the CPU. Raises DataError if there is none, or another CLIP made it."""
-    tensors, told = _read(path)
+    """The image embedding `d` in a file, on the CPU. Raises DataError if there is none, or if another CLIP made it."""
+    tensors, description = _read(path)
     found, theirs = tensors.get("image_embed"), tensors.get("probe")
     if found is None or theirs is None or found.ndim != 1 or found.shape != theirs.shape:
         raise DataError(f"{str(path)!r} holds no embedding; give a file that `unclip embed` wrote")
     ours = probe.float().cpu()
-    if theirs.shape != ours.shape or F.cosine_similarity(theirs.float(), ours, dim=0) < _AGREE:
-        maker = " ".join(told.get("clip", "another model").split())[:80]
+    if theirs.shape != ours.shape or F.cosine_similarity(theirs.float(), ours, dim=0) < _SAME_CLIP:
+        maker = " ".join(description.get("clip", "another model").split())[:80]
         raise DataError(
-            f"{str(path)!r} was made by the CLIP of {maker}, and {model} has another: make it anew with --model {model}"
+            f"{str(path)!r} was made by the CLIP of {maker}, and {model} has another one: make it again with --model {model}"
         )
     return found.float()
 
@@ -48,7 +47,7 @@ def write_components(folder: Path, found: Components) -> Path:
 
 
 def read_components(folder: Path, dim: int) -> Components | None:
-    """Those that a checkpoint has, or None. Raises CheckpointError for a file that is damaged, or of another CLIP."""
+    """The principal components of a checkpoint, or None. Raises CheckpointError for a damaged file or another CLIP."""
     path = folder / COMPONENTS
     if not path.is_file():
         return None
@@ -58,7 +57,7 @@ def read_components(folder: Path, dim: int) -> Components | None:
         raise CheckpointError(str(error)) from None
     mean, axes = tensors.get("mean"), tensors.get("axes")
     if mean is None or axes is None or mean.shape != (dim,) or axes.shape[1:] != (dim,):
-        raise CheckpointError(f"{path} does not fit this model: make it anew with `unclip models components {folder}`")
+        raise CheckpointError(f"{path} does not fit this model: make it again with `unclip models components {folder}`")
     return Components(mean, axes)
 
 

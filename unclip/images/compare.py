@@ -58,8 +58,8 @@ def compare(path: str, record: dict[str, Any], image: Image.Image, dtype: str | 
         raise DataError(f"{path!r} is damaged: it cannot be decoded") from error
     if old is None:
         return Comparison(identical, 0 if identical else None)
-    extrema = ImageChops.difference(old, image.convert("RGB")).getextrema()
-    difference = max(high for _, high in extrema)
+    bands = ImageChops.difference(old, image.convert("RGB")).split()
+    difference = max(int(band.getextrema()[1]) for band in bands)  # pyright: ignore[reportArgumentType]
     # Someone may have painted over the pixels and kept the record, so the hash of the pixels themselves decides.
     untouched = metadata.pixel_hash(old) == record.get("pixels")
     both_bfloat16 = untouched and dtype == record.get("dtype") == "bfloat16"

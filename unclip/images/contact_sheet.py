@@ -98,7 +98,9 @@ def _open(path: Path) -> Image.Image:
         raise UnclipError(f"{str(path)!r} cannot be read for the sheet; run the same command again") from error
 
 
-def _shorten(label: str, width: int, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
+def _shorten(
+    label: str, width: int, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> str:
     """A label on one line, shortened to `width` pixels."""
     text = " ".join(label.split())[:width]  # no letter is narrower than a pixel
     if draw.textlength(text, font=font) <= width:

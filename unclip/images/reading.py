@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 
 @contextlib.contextmanager
-def opened(source: Any, name: str, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+def opened(source: Any, name: str, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
     """An image file, a binary stream or a PIL image, with its header read and its pixels not decoded yet.
 
     Every error inside this context, as decoders raise many kinds, becomes a DataError of one line that starts with

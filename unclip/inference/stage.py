@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unclip.diffusion.chunking import chunked
 from unclip.diffusion.codecs import Codec, Identity
@@ -90,14 +91,14 @@ class Stage:
     """
 
     name: str
-    network: nn.Module
+    network: Any  # an nn.Module; Any, as each has attributes of its own
     schedule: Schedule
     shape: tuple[int, ...]
     codec: Codec = Identity()
     sampler: str = "unclip"
     steps: int = 25
     guidance: float = 1.0
-    last_network: nn.Module | None = None
+    last_network: Any = None
     last_factor: float = 1.0
     reuse: bool = True
 
@@ -135,7 +136,8 @@ class Stage:
             image = self.codec.encode(known.image.to(device, torch.float32))
             mask = self.codec.encode_mask(known.mask.to(device, torch.float32))
             denoise, last = (keep_known(each, image, mask) for each in (denoise, last))
-        if (observe := report.observe) is not None:
+        if report.observe is not None:
+            observe = report.observe
             denoise, last = (observe_x0(each, lambda x0: observe(self.codec.decode(x0))) for each in (denoise, last))
 
         sampling = Sampling(sampler, steps, options.resample, skip=0 if start.noise is None else SKIP, eta=start.eta)
@@ -150,7 +152,9 @@ class Stage:
         return self.codec.decode(x0)
 
     @torch.inference_mode()
-    def invert(self, images: Tensor, cond: NetworkInputs, steps: int | None = None, progress: Progress | None = None):
+    def invert(
+        self, images: Tensor, cond: NetworkInputs, steps: int | None = None, progress: Progress | None = None
+    ) -> Tensor:
         """The initial noise `b *shape` from which `run` samples the images `b 3 H W` in [-1, 1].
 
         `run` must have the same inputs and steps, the sampler "ddim" and guidance 1. Raises RequestError for a number
@@ -196,7 +200,7 @@ class Stage:
             return chunked(denoiser_of, batch, chunk_size)
         return tiled(denoiser_of, inputs.tiling, min(WINDOWS_PER_CHUNK, chunk_size))
 
-    def _bind(self, bound_growth: Callable[[], None], network: nn.Module, inputs: NetworkInputs) -> Denoise:
+    def _bind(self, bound_growth: Callable[[], None], network: Any, inputs: NetworkInputs) -> Denoise:
         """The denoiser of a network with its inputs, which are moved to its device and precision and prepared once."""
         device, dtype = self._placement()
         exact = getattr(network, "exact", ())

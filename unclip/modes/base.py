@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -17,6 +17,7 @@ from unclip.inference.run import Run, SamplingOptions
 from unclip.models.text import TextEncoding
 from unclip.requests.request import Request
 
+T = TypeVar("T")
 Requirement = Literal["prior", "image encoder"]
 
 
@@ -49,10 +50,16 @@ class Mode(Protocol):
         ...
 
 
+def resolved(value: T | None) -> T:
+    """The value of a field of a resolved request, which is not None."""
+    assert value is not None, "the request is not resolved"
+    return value
+
+
 def make_run(model: UnclipModel, requests: Sequence[Request], callback: Progress | None = None) -> Run:
     """The run of a micro-batch of resolved requests, one image each."""
     return Run(
-        make_generators([request.seed for request in requests]),
+        make_generators([resolved(request.seed) for request in requests]),
         model.device,
         sampling_options(requests[0]),
         callback,

@@ -20,7 +20,7 @@ from unclip.inference.conditions import Conditioning, Start
 from unclip.inference.model import UnclipModel
 from unclip.inference.run import Run
 from unclip.models.text import TextEncoding
-from unclip.modes.base import Output, Requirement, read_or_sample_embeddings, score_and_convert
+from unclip.modes.base import Output, Requirement, read_or_sample_embeddings, resolved, score_and_convert
 from unclip.requests.request import Request
 from unclip.requests.sources import check_is_prompt
 
@@ -182,7 +182,7 @@ def find_image_latents(
     unique: dict[Any, Source] = {}
     for source in sources:
         unique.setdefault(source.key, source)
-    opened = [open_square(source.value, source.request.fit) for source in unique.values()]
+    opened = [open_square(source.value, resolved(source.request.fit)) for source in unique.values()]
     embeds = model.encoder.embed_images([image for image, _ in opened])  # n d
     noises: Sequence[Tensor | None] = [None] * len(unique)
     if sources[0].request.inverts:
@@ -190,7 +190,9 @@ def find_image_latents(
         own = text.rows([source.row for source in unique.values()])
         noises = list(model.invert(torch.stack(small), Conditioning(embeds, own, own), run))  # n c h w
     notes = [notes for _, notes in opened]
-    latents = {key: Latent(*each) for key, *each in zip(unique, embeds, noises, notes, strict=True)}
+    latents = {
+        key: Latent(embed, noise, own) for key, embed, noise, own in zip(unique, embeds, noises, notes, strict=True)
+    }
     return {source: latents[source.key] for source in sources}
 
 

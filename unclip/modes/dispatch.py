@@ -8,7 +8,7 @@ import torch
 from unclip.images.result import Result
 from unclip.inference.callbacks import Progress
 from unclip.inference.model import UnclipModel
-from unclip.modes.base import make_run
+from unclip.modes.base import make_run, resolved
 from unclip.modes.notes import notes
 from unclip.modes.registry import mode_of
 from unclip.requests.batching import BATCH, micro_batches
@@ -50,8 +50,8 @@ def generate_best(
     generates it again without the others.
     """
     results = list(_generate_plain(model, request.candidates(), callback, batch_size))
-    ranking = sorted(results, key=lambda result: -result.score)
-    scores = tuple(result.score for result in ranking)
+    ranking = sorted(results, key=lambda result: -resolved(result.score))
+    scores = tuple(resolved(result.score) for result in ranking)
     # The images that are kept share the time of all candidates.
     seconds = {name: sum(result.timings[name] for result in results) / request.n for name in results[0].timings}
     return [replace(result, ranked=scores, timings=seconds) for result in ranking[: request.n]]
@@ -67,7 +67,7 @@ def run_batch(model: UnclipModel, batch: Sequence[Request], callback: Progress |
         Result(
             image=output.image,
             request=request,
-            seed=request.seed,
+            seed=resolved(request.seed),
             model=model.name,
             revision=model.revision,
             image_encoder=model.image_encoder,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unclip.inference.model import UnclipModel
+from unclip.modes.base import resolved
 from unclip.modes.bipartite import BipartiteMode
 from unclip.requests.request import Request
 from unclip.requests.sources import source_kind
@@ -19,7 +20,10 @@ class Interpolation(BipartiteMode):
         return source_kind(source)
 
     def weights(self, request: Request) -> Sequence[float]:
-        return (1 - request.fraction, request.fraction) if request.weights is None else request.weights
+        if request.weights is not None:
+            return request.weights
+        fraction = resolved(request.fraction)
+        return 1 - fraction, fraction
 
     def defaults(self, model: UnclipModel, request: Request) -> dict[str, Any]:
         middle = {"fraction": 0.5} if request.weights is None and request.frames is None else {}

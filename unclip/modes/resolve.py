@@ -5,6 +5,7 @@ from typing import Any
 
 from unclip.errors import RequestError
 from unclip.inference.model import UnclipModel
+from unclip.modes.base import resolved
 from unclip.modes.inpainting.prepare import check_edit
 from unclip.modes.registry import mode_of
 from unclip.requests.fields import foreign_fields
@@ -30,7 +31,7 @@ def resolve(model: UnclipModel, request: Request) -> Request:
     if request.edits_canvas:
         defaults.pop("size")  # the canvas has its own
     request = request.resolved(**{name: v for name, v in defaults.items() if name not in foreign}, seed=seed)
-    if not request.edits_canvas and request.size not in model.sizes:
+    if request.size is not None and not request.edits_canvas and request.size not in model.sizes:
         known = ", ".join(size_text(size) for size in model.sizes)
         raise RequestError(f"{model.name} does not generate images of {size_text(request.size)}; choose from {known}")
     return request
@@ -55,9 +56,7 @@ def model_defaults(model: UnclipModel) -> dict[str, Any]:
 
 def output_size(model: UnclipModel, request: Request) -> tuple[int, int]:
     """(width, height) in pixels of the images of a request: of an edit, the size of its canvas."""
-    size = check_edit(request) if request.edits_canvas else resolve(model, request).size
-    assert size is not None  # resolved
-    return size
+    return check_edit(request) if request.edits_canvas else resolved(resolve(model, request).size)
 
 
 def check_requirements(model: UnclipModel, request: Request) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from unclip.embeddings.algebra import slerp, text_diff
 from unclip.inference.model import UnclipModel
+from unclip.modes.base import resolved
 from unclip.modes.bipartite import BipartiteMode
 from unclip.requests.fields import THETA
 from unclip.requests.request import Request
@@ -18,11 +19,12 @@ class TextDiff(BipartiteMode):
         return ""  # the embedding carries the change; either text would contradict the frames between them
 
     def combine(self, model: UnclipModel, request: Request, embeds: Tensor) -> Tensor:
+        theta = resolved(request.theta)
         if request.embedding is not None:
             target = model.encoder.read_embedding(request.embedding)  # d
-            return slerp(embeds, target[None], request.theta)[0]
-        new, old = model.encode_text([request.prompt, request.from_prompt]).embed.chunk(2)
-        return text_diff(embeds, new, old, request.theta)[0]
+            return slerp(embeds, target[None], theta)[0]
+        new, old = model.encode_text([request.prompt, request.from_prompt or ""]).embed.chunk(2)
+        return text_diff(embeds, new, old, theta)[0]
 
     def defaults(self, model: UnclipModel, request: Request) -> dict[str, Any]:
         theta = None if request.frames else THETA  # a sequence goes from 0 to theta

@@ -25,7 +25,7 @@ def test_an_embedding_comes_back_and_its_file_says_what_made_it(tmp_path: Path) 
 @pytest.mark.parametrize("other", [PROBE.flip(0), PROBE + 0.1, torch.ones(9)])
 def test_that_of_another_clip_is_refused(tmp_path: Path, other: torch.Tensor) -> None:
     path = write_embedding(tmp_path / "e.safetensors", EMBED, PROBE, "stickers", "a cat")
-    with pytest.raises(DataError, match="was made by the CLIP of stickers, and karlo has another: .*--model karlo"):
+    with pytest.raises(DataError, match="was made by the CLIP of stickers, and karlo has another one: .*--model karlo"):
         read_embedding(path, other, "karlo")
 
 

@@ -17,7 +17,10 @@ import pytest
 from PIL import Image
 
 from tests.batch.painter import Painter, stand_in
+from unclip.batch import previews
 from unclip.batch.previews import Previews
+from unclip.cli import batch as batch_command
+from unclip.cli import batch_progress
 from unclip.cli.batch_progress import BatchProgress
 from unclip.cli.main import main
 from unclip.cli.progress import Progress
@@ -68,7 +71,7 @@ def test_a_run_and_the_same_again(call, painter):
     assert [line.split()[0] for line in out.splitlines()] == [f"out/{entry['file']}" for entry in manifest()]
     assert "3 images made" in err and "unclip: note: seed 3" in err
     code, out, err = call("p.txt", "--seed", "3")
-    assert (code, out) == (0, "") and "0 images made, 3 were there" in err
+    assert (code, out) == (0, "") and "0 images made, 3 already there" in err
     assert len(painter.opened) == 1  # nothing to do: no model is loaded
 
 
@@ -245,7 +248,7 @@ def test_the_second_interrupt_stops_at_once(call, painter):
 
 
 def test_a_line_now_and_then_where_there_is_no_terminal(call, monkeypatch):
-    monkeypatch.setattr("unclip.cli.batch_progress.EVERY", 0)
+    monkeypatch.setattr(batch_progress, "INTERVAL", 0)
     _, _, err = call("p.txt", "--batch-size", "1")
     assert "unclip: 2/3 images, " in err and " images/s, " in err
 
@@ -303,7 +306,7 @@ def test_too_large_a_grid_is_refused_before_the_first_image(call, painter):
         code, out, err = call("p.txt", "--grid", "--quiet", *options)
         assert (code, out) == (2, "") and "--grid of 500,000 pictures" in err
     assert painter.opened == [] and not list(Path("out").glob("*.png"))
-    assert call("p.txt", "--labels", "--quiet")[2] == "unclip: error: --labels are those of --grid; give both\n"
+    assert call("p.txt", "--labels", "--quiet")[2] == "unclip: error: --labels are part of the grid; give --grid too\n"
 
 
 def test_the_result_is_shown_on_request(call, monkeypatch):
@@ -312,7 +315,7 @@ def test_the_result_is_shown_on_request(call, monkeypatch):
     assert call("p.txt", "--open", "--quiet")[0] == 0
     code, _, err = call("p.txt", "--open", "--quiet", "--grid")
     assert shown == ["out", "out/grid.png"]
-    assert code == 0 and err == "unclip: note: nothing here can show out/grid.png\n"
+    assert code == 0 and err == "unclip: note: cannot open out/grid.png on this machine\n"
 
 
 def test_what_a_terminal_would_obey_is_not_printed(capsys):
@@ -370,7 +373,7 @@ def test_no_room_for_a_preview_ends_the_run_as_no_room_for_a_picture_does(call, 
     def full(path: Path, data: bytes) -> Path:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unclip.cli.progress.write_atomic", full)
+    monkeypatch.setattr(previews, "write_atomic", full)
     code, _, err = call("p.txt", "--preview")
     assert code == 1 and err.splitlines()[-1].startswith(
         "unclip: error: cannot write into 'out/previews' (No space left"
@@ -447,7 +450,7 @@ def test_the_program_ends_with_2_for_a_bad_file_and_1_for_a_bad_line(tmp_path):
 
 def test_quiet_and_what_is_no_terminal_see_no_bar(call, monkeypatch):
     shown = []
-    monkeypatch.setattr("unclip.cli.batch.Progress", lambda enabled: shown.append(enabled) or Progress(False))
+    monkeypatch.setattr(batch_command, "Progress", lambda enabled: shown.append(enabled) or Progress(False))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert call("p.txt", "--quiet")[0] == 0
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)

@@ -66,7 +66,7 @@ def test_the_samplers_that_are_asked_for(tiny_model: Path, tmp_path: Path, monke
 def test_an_interrupt_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("unclip.evaluation.super_resolution.psnr", lambda *_: signal.raise_signal(signal.SIGINT))
     assert evaluate(tiny_model, tmp_path, "--only", "prior,upsampler") == 130
-    assert "the same command again goes on where this one stopped" in capsys.readouterr().err
+    assert "the same command continues this evaluation" in capsys.readouterr().err
     assert list(json.loads((tmp_path / "report.json").read_text())["results"]) == ["prior"]
 
 

@@ -129,6 +129,6 @@ def test_the_image_tower_of_another_model_is_told(made, tiny_model, capsys, monk
     monkeypatch.setattr(metadata, "read", lambda path: {**read(path), "image_encoder": "a/b\x1b[2J"})
     assert main(["reproduce", file, "--model", str(tiny_model), "--dtype", "float32"]) == 0
     told = capsys.readouterr()
-    assert told.err == "unclip: note: it was made with --image-encoder 'a/b\\x1b[2J'\n"
+    assert told.err == "unclip: note: the image was made with --image-encoder 'a/b\\x1b[2J'\n"
     assert told.out == f"{file}: identical pixels\n"
     assert reproduce(tiny_model, capsys, file)[2] == ""  # quiet

@@ -1,3 +1,5 @@
+"""Settings from unclip.toml and UNCLIP_* variables, and `unclip config`."""
+
 import json
 import os
 import subprocess
@@ -32,14 +34,14 @@ def in_force(call) -> dict[str, tuple]:
     return {f"{entry['command']}.{entry['name']}": (entry["value"], entry["source"]) for entry in entries}
 
 
-def test_a_stronger_place_wins(call, monkeypatch):
+def test_the_working_folder_wins_over_the_user_and_variables_over_files(call, monkeypatch):
     assert in_force(call)["batch.steps"] == (None, "default")
     Path("user.toml").write_text("steps = 1\nguidance = 1.5\nnegative = 'x'\n")
     Path("unclip.toml").write_text("steps = 2\n[batch]\nsteps = 3\nbatch_size = 4\nset = ['prior_best_of=2']\n")
     found = in_force(call)
     assert found["generate.steps"] == (2, "unclip.toml") and found["batch.steps"] == (3, "unclip.toml [batch]")
     assert found["generate.guidance"][0] == 1.5 and found["generate.guidance"][1].endswith("user.toml")
-    assert found["batch.batch-size"][0] == 4 and found["generate.batch-size"] == (None, "default")
+    assert found["batch.batch-size"][0] == 4 and found["generate.batch-size"] == (16, "default")
     monkeypatch.setenv("UNCLIP_STEPS", "5")
     monkeypatch.setenv("UNCLIP_STEPZ", "5")
     assert in_force(call)["batch.steps"] == (5, "UNCLIP_STEPS")
@@ -137,7 +139,7 @@ def test_a_value_from_a_variable_may_have_spaces(call, monkeypatch):
     assert in_force(call)["batch.set"] == (["negative_prompt=a cat"], "UNCLIP_SET")
 
 
-def test_the_users_own_file_is_where_the_system_keeps_such_files(monkeypatch):
+def test_the_users_file_is_in_the_configuration_folder(monkeypatch):
     monkeypatch.delenv("UNCLIP_CONFIG")
     user, here = files()
     assert (user.name, here) == ("unclip.toml", Path("unclip.toml"))
@@ -155,7 +157,7 @@ def test_shells_complete_commands(shell):
         assert done.returncode == 0 and says in done.stdout and not done.stderr
 
 
-def test_what_the_command_line_leaves_no_room_for_is_no_setting_in_force(call, tiny_model, monkeypatch):
+def test_settings_that_contradict_the_command_line_are_dropped(call, tiny_model, monkeypatch):
     Image.new("RGB", (16, 16)).save("photo.png")
     for name, value in {
         "MODEL": str(tiny_model),

@@ -1,3 +1,5 @@
+"""`unclip models`."""
+
 import json
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Where images go, and the progress bar."""
+
 import dataclasses
 import errno
 import io
@@ -87,7 +89,7 @@ def test_a_file_has_the_permissions_of_any_other(result: Result, tmp_path):
     assert stat.S_IMODE(result.save(tmp_path / "x.png").stat().st_mode) == mode
 
 
-def test_progress_draws_a_bar_a_stage_and_again_for_the_next_batch():
+def test_progress_shows_a_bar_for_each_stage_of_each_batch():
     drawn = io.StringIO()
     progress = Progress(enabled=True, file=drawn)
     for stage in ("prior", "decoder", "prior"):
@@ -119,7 +121,7 @@ def test_bench_table():
     assert lines[-1].endswith("900 MiB")
 
 
-def test_a_picture_that_finds_no_room_is_one_line_with_the_folder(result: Result, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_with_the_folder(result: Result, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -35,7 +35,7 @@ def batch(
     ],
     input_format: Annotated[
         str | None,
-        typer.Option(metavar="|".join(FORMATS), help="Format of FILE.  [default: its suffix]", rich_help_panel=FILE),
+        typer.Option(metavar="NAME", help="Format of FILE, if its suffix does not say.", rich_help_panel=FILE),
     ] = None,
     more: Annotated[
         list[str] | None,
@@ -73,7 +73,7 @@ def batch(
         int | None,
         typer.Option(
             metavar="SEED",
-            help="Seed for lines without one.  [default: random, printed, kept for a resume]",
+            help="Seed for lines without one.  [default: random]",
             callback=options.field,
             rich_help_panel=options.IMAGE,
         ),

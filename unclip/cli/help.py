@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 OTHER = "Options"  # the section of an option without a panel
+_MAX_TERM = 30  # click writes longer ones in a line of their own
 _NO_BREAK = "\xa0"  # textwrap breaks lines at ordinary spaces only
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -18,10 +19,10 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 class HelpCommand(TyperCommand):
     """A command whose help shows its options in groups."""
 
-    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [self.options_metavar or "", *map(_usage, _arguments(self, ctx))]
 
-    def format_options(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         sections = {"Arguments": [(_name(param), getattr(param, "help", "")) for param in _arguments(self, ctx)]}
         write_sections(sections | _options(self, ctx), formatter)
 
@@ -29,10 +30,10 @@ class HelpCommand(TyperCommand):
 class HelpGroup(TyperGroup):
     """A group whose help shows its commands in groups, with the first sentence of each, then its options."""
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Nothing: `format_options` writes the commands first, where they are looked for."""
 
-    def format_options(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
@@ -46,7 +47,8 @@ class HelpGroup(TyperGroup):
 
 def write_sections(sections: dict[str, list[tuple[str, str]]], formatter: Any) -> None:
     """Write sections of (term, text), with the texts of all of them in one column."""
-    width = max((len(term) for rows in sections.values() for term, _ in rows), default=0)
+    lengths = [len(term) for rows in sections.values() for term, _ in rows]
+    width = max((length for length in lengths if length <= _MAX_TERM), default=0)
     for heading, rows in sections.items():
         if rows:
             with formatter.section(typer.style(heading, bold=True)):  # without the style where there is no terminal
@@ -59,18 +61,18 @@ def _without_breaks(text: str) -> str:
     return re.sub(r"\[default: [^]]*\]", lambda match: match[0].replace(" ", _NO_BREAK), text)
 
 
-def _options(command: Any, ctx: typer.Context) -> dict[str, list[tuple[str, str]]]:
-    """The options by section, in the order of their definition; those without a panel last."""
+def _options(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
+    """The options by section, in the order of their definition; those without a panel first."""
     sections: dict[str, list[tuple[str, str]]] = {}
     for param in command.get_params(ctx):
         record = param.get_help_record(ctx) if param.param_type_name == "option" else None
         if record is not None:
             sections.setdefault(getattr(param, "rich_help_panel", None) or OTHER, []).append(record)
-    others = sections.pop(OTHER, [])
-    return {**sections, OTHER: others}
+    others = {OTHER: sections.pop(OTHER, [])}
+    return {**others, **sections} if len(others[OTHER]) > 1 else {**sections, **others}  # --help alone is last
 
 
-def _arguments(command: Any, ctx: typer.Context) -> list[Any]:
+def _arguments(command: Any, ctx: Any) -> list[Any]:
     return [param for param in command.get_params(ctx) if param.param_type_name == "argument"]
 
 

@@ -104,7 +104,7 @@ class ImageOptions:
     device: options.Device = "auto"
     dtype: options.Dtype = "auto"
     memory: options.Memory = "auto"
-    batch_size: options.BatchSize = None
+    batch_size: options.BatchSize = 16
 
     def request_fields(self) -> dict[str, Any]:
         """The options that are fields of a Request."""

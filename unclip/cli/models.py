@@ -137,6 +137,7 @@ def make_components(
 
     pipe = Unclip.from_pretrained(folder, device=device, image_encoder=image_encoder)
     if images is None:
+        assert pipe.vocabulary is not None  # its file is there, see above
         found = principal.drawn_pictures(count, pipe.clip.config.image_size, pipe.vocabulary)
     else:
         found = principal.pictures_below(images, count)

@@ -18,16 +18,16 @@ class Progress:
             return
         # A count that falls is the same stage of the next micro-batch.
         if self._bar is None or stage != self._stage or done < self._bar.n or total != self._bar.total:
-            self._start(stage, total)
+            self.close()
+            self._stage = stage
+            self._bar = self._new_bar(stage, total)
         self._bar.update(done - self._bar.n)
 
-    def _start(self, stage: str, total: int) -> None:
+    def _new_bar(self, stage: str, total: int) -> Any:
         from tqdm import tqdm
 
-        self.close()
-        self._stage = stage
         file = sys.stderr if self._file is None else self._file
-        self._bar = tqdm(total=total, desc=stage, file=file, leave=False, dynamic_ncols=True)
+        return tqdm(total=total, desc=stage, file=file, leave=False, dynamic_ncols=True)
 
     def close(self) -> None:
         """Clear the bar, so that a line can be printed."""

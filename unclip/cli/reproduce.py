@@ -55,8 +55,7 @@ def reproduce(
       unclip reproduce out/a-penguin-7.png
     """
     record = metadata.read(image)
-    if dtype is None:
-        dtype = record["dtype"] if record.get("dtype") in DTYPES else "auto"
+    recorded_dtype = record["dtype"] if record.get("dtype") in DTYPES else "auto"
     request = recorded_request(record, image)
     name = recorded_model(record) if model is None else model
     target = None if out is None else find_target(out, images=1)
@@ -66,7 +65,7 @@ def reproduce(
     from unclip.pipeline import Unclip
 
     with closing(Progress(on_terminal(quiet))) as progress:
-        pipe = Unclip.from_pretrained(name, device, dtype, memory, image_encoder, progress)
+        pipe = Unclip.from_pretrained(name, device, dtype or recorded_dtype, memory, image_encoder, progress)
         [result] = pipe.generate(request, progress=progress)
     found = compare(image, record, result.image, result.dtype)
     path = None if target is None else target.save(result)

@@ -129,7 +129,7 @@ def setting_named_in_errors(ctx: Any) -> Iterator[None]:
         yield
     except typer.BadParameter as error:
         source = None if error.param is None else setting_source(ctx, error.param)
-        if source is None:
+        if source is None or error.param is None:
             raise
         value = os.environ.get(source) or ctx.lookup_default(error.param.name)
         raise InputError(f"{source}: {long_name(error.param)} cannot be {value!r:.60}: {error.message}") from None

@@ -60,7 +60,7 @@ def interpolate(
     frames: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Images in the sequence, with both ends.  [default: 9]", rich_help_panel=SEQUENCE
+            metavar="N", help="Images in the sequence, both ends included.  [default: 9]", rich_help_panel=SEQUENCE
         ),
     ] = None,
     gif: Gif = False,

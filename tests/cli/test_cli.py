@@ -33,7 +33,7 @@ def run(capsys, tmp_path, monkeypatch):
 
 
 def test_import_and_help_are_light():
-    heavy = "{'torch', 'numpy', 'PIL', 'diffusers', 'open_clip', 'tqdm', 'rich', 'pydantic'}"
+    heavy = "{'torch', 'numpy', 'PIL', 'diffusers', 'open_clip', 'tqdm', 'rich'}"
     done = run_python(
         "import sys, unclip; unclip.Request\n"
         "from unclip.cli.main import main; code = main(['generate', '--help'])\n"

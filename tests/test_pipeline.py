@@ -1,4 +1,4 @@
-import copy
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -9,21 +9,26 @@ from diffusers import UnCLIPPipeline, UnCLIPScheduler
 from PIL import Image
 from torch import Tensor
 
+from tests.sampling import sample_tensors
 from tests.tiny import CLIP, DECODER, DIM, PRIOR, TEXT_PROJ, TOKENS, UPSAMPLER, tiny_network
-from unclip.diffusion.noise import generators
+from unclip.diffusion.noise import make_generators
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError, InputError, RequestError, UnclipError
-from unclip.front import micro_batches
 from unclip.images.processing import to_images, to_tensor
 from unclip.images.result import Result
 from unclip.inference.callbacks import Watcher
-from unclip.inference.model import Checkpoint
-from unclip.inference.stage import Stage
+from unclip.inference.model import UnclipModel
+from unclip.inference.priors import DiffusionPrior
+from unclip.inference.run import Run
+from unclip.inference.stage import Stage, StageInputs, StageOptions
 from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler, enlarge
+from unclip.modes.base import sampling_options
+from unclip.modes.resolve import model_defaults
 from unclip.pipeline import Unclip
+from unclip.requests.batching import micro_batches
 from unclip.requests.request import Request
 
 # Its module moves from release to release; the pipeline's own knows where it is.
@@ -51,7 +56,7 @@ def test_a_prompt_becomes_pictures(pipe: Unclip) -> None:
     results = pipe.generate("a red cat", n=2, seed=7)
     for i, result in enumerate(results):
         assert (result.image.size, result.image.mode) == ((32, 32), "RGB")
-        assert result.request == Request(prompt="a red cat", seed=7 + i, **pipe.defaults())
+        assert result.request == Request(prompt="a red cat", seed=7 + i, **model_defaults(pipe.model))
         assert (result.seed, result.model, result.notes) == (7 + i, "tiny", ())
         assert result.timings.keys() == {"text", "prior", "decoder", "upsampler"}
         assert all(seconds > 0 for seconds in result.timings.values())
@@ -61,9 +66,9 @@ def test_a_prompt_becomes_pictures(pipe: Unclip) -> None:
 
 
 def test_defaults_are_those_of_the_checkpoint(pipe: Unclip) -> None:
-    assert pipe.name == "tiny"
-    assert pipe.sizes == [(16, 16), (32, 32)]
-    assert pipe.defaults() == {
+    assert pipe.model.name == "tiny"
+    assert pipe.model.sizes == [(16, 16), (32, 32)]
+    assert model_defaults(pipe.model) == {
         "steps": 4,
         "prior_steps": 3,
         "upsampler_steps": 2,
@@ -83,10 +88,9 @@ def test_the_small_size_leaves_out_the_upsampler(pipe: Unclip) -> None:
 
 
 def test_a_model_without_an_upsampler(tiny_model: Path) -> None:
-    pipe = Unclip.from_pretrained(tiny_model, "cpu", "float32")
-    pipe.upsamplers = ()
+    pipe = Unclip(replace(Unclip.from_pretrained(tiny_model, "cpu", "float32").model, upsamplers=()))
     assert pipe.generate("a red cat", seed=7)[0].image.size == (16, 16)
-    with pytest.raises(RequestError, match="tiny does not make 32x32 pictures; choose from 16x16"):
+    with pytest.raises(RequestError, match="tiny does not generate images of 32x32; choose from 16x16"):
         pipe.generate("a red cat", size=32)
 
 
@@ -151,7 +155,7 @@ class Eye(Watcher):
 def test_a_watcher_sees_the_picture_of_every_step_and_the_last_is_the_result(pipe: Unclip, sampler: str) -> None:
     eye = Eye()
     results = pipe.generate("a cat", n=2, seed=4, steps=3, upsampler_steps=2, sampler=sampler, progress=eye)
-    small, large = pipe.sizes
+    small, large = pipe.model.sizes
     assert eye.seen == [("decoder", small, (4, 5))] * 3 + [("upsampler", large, (4, 5))] * 2
     assert [result.image.tobytes() for result in results] == [image.tobytes() for image in eye.last]
     assert ("decoder", 3, 3) in eye.calls
@@ -180,14 +184,14 @@ def test_loading_tells_of_each_network(tiny_model: Path, memory: str) -> None:
 @pytest.mark.parametrize(
     ("prompt", "fields", "message"),
     [
-        ("a cat", {"size": 64}, "tiny does not make 64x64 pictures; choose from 16x16, 32x32"),
-        ("a cat", {"size": (16, 32)}, "tiny does not make 16x32 pictures"),
+        ("a cat", {"size": 64}, "tiny does not generate images of 64x64; choose from 16x16, 32x32"),
+        ("a cat", {"size": (16, 32)}, "tiny does not generate images of 16x32"),
         ("a cat", {"batch_size": 0}, "batch_size must be at least 1, not 0"),
         (["a cat", "  "], {}, "prompt is empty"),
         ("a cat", {"n": 0}, "n must be a whole number from 1"),
         ("a cat", {"steps": 0}, "steps must be a whole number from 1"),
         (["a cat", Request(prompt="a dog")], {"steps": 3, "seed": 1}, "steps, seed cannot be given beside a Request"),
-        (["a cat", Request(prompt="a dog", size=48)], {}, "tiny does not make 48x48 pictures"),
+        (["a cat", Request(prompt="a dog", size=48)], {}, "tiny does not generate images of 48x48"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_drawn(pipe: Unclip, prompt, fields: dict, message: str) -> None:
@@ -202,8 +206,8 @@ def test_a_mistake_is_told_before_anything_is_drawn(pipe: Unclip, prompt, fields
 
 def test_a_picture_that_is_not_finite(tiny_model: Path) -> None:
     pipe = Unclip.from_pretrained(tiny_model, "cpu", "float32")
-    next(pipe.decoder.network.parameters()).fill_(torch.nan)
-    with pytest.raises(UnclipError, match="the picture is not finite: use a lower guidance, or float32"):
+    next(pipe.model.decoder.network.parameters()).fill_(torch.nan)
+    with pytest.raises(UnclipError, match="values that are not finite: use a lower guidance"):
         pipe.generate("a cat", size=16)
 
 
@@ -228,8 +232,7 @@ def test_notes_tell_what_was_cut_and_what_is_not_known(pipe: Unclip) -> None:
     [result] = pipe.outpaint(Image.new("RGB", (16, 16)), "a cat", **sides)
     cut = f"the right_prompt is longer than {TOKENS - 2} tokens; cut off: 'on'"
     assert result.notes == (cut, "tiny does not know 'wizard': see `unclip models show tiny --vocabulary`")
-    anything_goes = copy.copy(pipe)
-    anything_goes.vocabulary = None
+    anything_goes = Unclip(replace(pipe.model, vocabulary=None))
     assert anything_goes.generate("A Red wizard, on a unicorn", size=16)[0].notes == ()
 
 
@@ -254,7 +257,7 @@ def test_an_image_is_the_same_alone_and_at_every_place_of_a_batch(
     plenty, little = 1 << 24, 1 << 12  # bytes: room for all, and for two in the decoder, one in the upsampler
     whole = [*((order, 5, plenty) for order in rotated), (requests, 2, plenty), (requests[::-1], 3, plenty)]
     for order, batch_size, room in [*whole, (requests, 5, little)]:
-        monkeypatch.setattr("unclip.inference.stage.TOGETHER", {"cpu": room})
+        monkeypatch.setattr("unclip.inference.stage.CHUNK_BYTES", {"cpu": room})
         for result in pipe.generate(order, batch_size=batch_size):
             assert difference(result, alone[result.request.prompt + str(result.seed)]) <= 1
 
@@ -296,8 +299,10 @@ def test_guidance_of_zero_leaves_the_prompt_out(pipe: Unclip) -> None:
 def test_prior_guidance_of_zero_leaves_the_prompt_out_of_the_prior(pipe: Unclip) -> None:
     def embed(prompt: str, **fields) -> Tensor:
         request = pipe.resolve(Request(prompt=prompt, prior_best_of=1, **fields))
-        text, nothing = pipe.encode_text([prompt]), pipe.encode_text([""])
-        return pipe.imagine(text, nothing, generators([5]), request)
+        text, nothing = pipe.model.encode_text([prompt]), pipe.model.encode_text([""])
+        return pipe.model.sample_prior(
+            text, nothing, Run(make_generators([5]), pipe.model.device, sampling_options(request))
+        )
 
     assert torch.equal(embed("a red cat", prior_guidance=0), embed("a blue dog", prior_guidance=0))
     assert not torch.allclose(embed("a red cat"), embed("a blue dog"), atol=0.01)
@@ -320,15 +325,16 @@ def test_one_step_is_one_step(pipe: Unclip) -> None:
 @pytest.mark.parametrize("negative", ["", "a blue dog"])
 def test_the_path_from_text_to_pixels_by_hand(pipe: Unclip, negative: str) -> None:
     [result] = pipe.generate("a red cat", negative_prompt=negative, seed=9, prior_best_of=1, prior_sampler="unclip")
-    text, without = pipe.encode_text(["a red cat"]), pipe.encode_text([negative])
-    noise = generators([9])  # one after another through the stages
-    prior, decoder, [upsampler] = pipe.prior, pipe.decoder, pipe.upsamplers
-    x = prior.run(prior.network.condition(text), prior.network.condition(without), noise, sampler="unclip")
+    text, without = pipe.model.encode_text(["a red cat"]), pipe.model.encode_text([negative])
+    noise = make_generators([9])  # one after another through the stages
+    prior, decoder, [upsampler] = pipe.model.prior.stage, pipe.model.decoder, pipe.model.upsamplers
+    inputs = StageInputs(prior.network.condition(text), prior.network.condition(without))
+    x = prior.run(inputs, noise, StageOptions(sampler="unclip"))
     embed = prior.network.unwhiten(x)
     nothing = decoder.network.projection.null_embed[None]
     cond, uncond = decoder.network.condition(embed, text), decoder.network.condition(nothing, without)
-    x = decoder.run(cond, uncond, noise)
-    x = upsampler.run({"enlarged": upsampler.codec.encode(enlarge(x, (32, 32)))}, None, noise)
+    x = decoder.run(StageInputs(cond, uncond), noise)
+    x = upsampler.run(StageInputs({"enlarged": upsampler.codec.encode(enlarge(x, (32, 32)))}), noise)
     assert result.image.tobytes() == to_images(x)[0].tobytes()
 
 
@@ -345,19 +351,22 @@ def test_a_negative_prompt_steers_away_unless_there_is_no_guidance(pipe: Unclip)
 @pytest.mark.parametrize("best_of", [1, 2, 5])
 def test_the_prior_takes_the_most_similar_of_its_samples(pipe: Unclip, best_of: int) -> None:
     prompts, seeds = ["a red cat", "a dog", "blue", "a cat on a dog"], [0, 1, 2, 3]
-    text, nothing = pipe.encode_text(prompts), pipe.encode_text([""] * 4)
+    text, nothing = pipe.model.encode_text(prompts), pipe.model.encode_text([""] * 4)
     request = pipe.resolve(Request(prompt="x", prior_best_of=best_of))
-    ours = pipe.imagine(text, nothing, generators(seeds), request)
+    ours = pipe.model.sample_prior(
+        text, nothing, Run(make_generators(seeds), pipe.model.device, sampling_options(request))
+    )
     chosen = []
     for prompt, seed, embed in zip(prompts, seeds, ours, strict=True):
-        one, none = pipe.encode_text([prompt]), pipe.encode_text([""])
-        condition = pipe.prior.network.condition
+        one, none = pipe.model.encode_text([prompt]), pipe.model.encode_text([""])
+        condition = pipe.model.prior.stage.network.condition
         samples = []
         for i in range(best_of):  # each by itself, from the noise that the generator gives it
-            [generator] = generators([seed])
+            [generator] = make_generators([seed])
             for _ in range(i):
                 torch.randn(1, DIM, generator=generator)
-            samples.append(pipe.prior.network.unwhiten(pipe.prior.run(condition(one), condition(none), [generator])))
+            x = pipe.model.prior.stage.run(StageInputs(condition(one), condition(none)), [generator])
+            samples.append(pipe.model.prior.stage.network.unwhiten(x))
         candidates, target = torch.cat(samples).numpy(), one.embed[0].numpy()
         cosines = candidates @ target / np.linalg.norm(candidates, axis=1) / np.linalg.norm(target)
         chosen.append(int(cosines.argmax()))
@@ -392,11 +401,12 @@ def test_the_same_networks_and_seeds_give_what_the_pipeline_of_diffusers_gives()
         Stage("decoder", Decoder(text_proj, decoder), schedules[1], (3, 8, 8), steps=4, guidance=8.0),
         Stage("upsampler", Upsampler(upsampler), schedules[2], (3, 16, 16), steps=2),
     )
-    pipe = Unclip(Checkpoint("karlo", clip, *stages[:2], stages[2:], None), torch.device("cpu"))
+    model = UnclipModel("karlo", clip, DiffusionPrior(stages[0]), stages[1], stages[2:], torch.device("cpu"))
+    pipe = Unclip(model)
 
     prompts, seeds = ["a red cat", "a dog"], [4, 17]
     requests = [Request(prompt=p, seed=s, prior_best_of=1) for p, s in zip(prompts, seeds, strict=True)]
-    ours, _, _ = pipe.draw([pipe.resolve(request) for request in requests])
+    ours = sample_tensors(pipe, [pipe.resolve(request) for request in requests])
 
     schedulers = [UnCLIPScheduler.from_config(schedule.to_config()) for schedule in schedules]
     for scheduler in schedulers:  # whose last step, to x0, is off by 0.05% in float32
@@ -405,11 +415,11 @@ def test_the_same_networks_and_seeds_give_what_the_pipeline_of_diffusers_gives()
     projection.load_state_dict(text_proj.state_dict())
     theirs = OfDiffusers(prior, decoder, None, None, projection, upsampler, upsampler, *schedulers)
     theirs.set_progress_bar_config(disable=True)
-    halves = zip(pipe.encode_text(["", ""]), pipe.encode_text(prompts), strict=True)
+    halves = zip(pipe.model.encode_text(["", ""]), pipe.model.encode_text(prompts), strict=True)
     theirs.encoding = tuple(torch.cat(half) for half in halves)[:3]
     images = theirs(
         prompts,
-        generator=generators(seeds),
+        generator=make_generators(seeds),
         prior_num_inference_steps=3,
         decoder_num_inference_steps=4,
         super_res_num_inference_steps=2,
@@ -439,8 +449,8 @@ def test_a_score_is_the_cosine_of_two_embeddings(pipe: Unclip) -> None:
     expected = []
     for image, prompt in zip(images, prompts, strict=True):
         array = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
-        a = pipe.clip.encode_image(torch.tensor(array))[0].numpy()
-        b = pipe.clip.encode_tokens(pipe.tokenizer([prompt])).embed[0].numpy()
+        a = pipe.model.clip.encode_image(torch.tensor(array))[0].numpy()
+        b = pipe.model.clip.encode_tokens(pipe.model.encoder.tokenizer([prompt])).embed[0].numpy()
         expected.append(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)))
     assert pipe.score(images, prompts) == pytest.approx(expected, abs=1e-5)
     assert pipe.score(images, "a dog") == pytest.approx([pipe.score(image, "a dog")[0] for image in images], abs=1e-5)
@@ -457,7 +467,7 @@ def test_scores_of_pictures_of_any_size_and_kind(pipe: Unclip) -> None:
 
 def test_scores_need_pairs(pipe: Unclip) -> None:
     image = Image.new("RGB", (16, 16))
-    with pytest.raises(RequestError, match="2 images and 3 prompts: give one prompt an image, or one"):
+    with pytest.raises(RequestError, match="2 images and 3 prompts: give one prompt per image, or one"):
         pipe.score([image, image], ["a", "b", "c"])
 
 

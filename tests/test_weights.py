@@ -34,7 +34,7 @@ def test_named_objects_on_named_backgrounds(stickers):
 
 
 def test_two_objects_stand_where_they_are_asked_for(stickers):
-    asked = prompts(16, seed=3, kinds=("pair",), split="held_out", nouns=nouns_in(stickers.vocabulary))
+    asked = prompts(16, seed=3, kinds=("pair",), split="held_out", nouns=nouns_in(stickers.model.vocabulary))
     results = stickers.generate([Request(prompt=prompt, seed=i, size=64) for i, (prompt, _) in enumerate(asked)])
     right = [check(result.image, scene).all for result, (_, scene) in zip(results, asked, strict=True)]
     assert sum(right) >= 13, [prompt for (prompt, _), good in zip(asked, right, strict=True) if not good]

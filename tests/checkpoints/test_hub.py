@@ -69,9 +69,9 @@ def test_a_model_is_fetched_once_checked_and_then_needs_no_hub(run, hub: Hub, tm
 
     hub.requests.clear()
     program = (
-        "from unclip import Unclip, cli; p = Unclip.from_pretrained('someone/tiny', 'cpu', 'float32');"
+        "from unclip import Unclip; from unclip.cli.main import main; p = Unclip.from_pretrained('someone/tiny', 'cpu', 'float32');"
         "[r] = p.generate('a cat', seed=1, size=16); print(r.model, r.revision);"
-        "print(cli.main(['models', 'check', 'someone/tiny']))"
+        "print(main(['models', 'check', 'someone/tiny']))"
     )
     lines = run(program=program).stdout.splitlines()
     assert lines[0] == f"someone/tiny {COMMIT}"

@@ -39,7 +39,7 @@ def test_threads_take_turns_with_what_is_in_memory(tiny_model: Path, monkeypatch
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    inner = low.decoder.network.unet.conv_in.register_forward_pre_hook(interrupt)
+    inner = low.model.decoder.network.unet.conv_in.register_forward_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt):
         low.generate("a cat", **STEPS)
     inner.remove()  # and nothing is left locked for the others
@@ -57,12 +57,12 @@ def test_only_the_network_that_runs_is_in_memory(model: str, request, monkeypatc
     low = Unclip.from_pretrained(folder, "cpu", "float32", "low")
 
     def parts(pipe: Unclip) -> dict[str, nn.Module]:
-        upsampler = pipe.upsamplers[0]
+        upsampler = pipe.model.upsamplers[0]
         found = {
-            "text": pipe.clip.text,
-            "images": pipe.clip.visual,
-            "prior": pipe.prior.network.transformer,
-            "decoder": pipe.decoder.network.unet,
+            "text": pipe.model.clip.text,
+            "images": pipe.model.clip.visual,
+            "prior": pipe.model.prior.stage.network.transformer,
+            "decoder": pipe.model.decoder.network.unet,
             "first": upsampler.network.unet,
             "last": None if upsampler.last_network is None else upsampler.last_network.unet,
         }
@@ -103,10 +103,10 @@ def test_auto_decides_from_the_free_memory(karlo, monkeypatch: pytest.MonkeyPatc
     folder, _ = karlo("one")
     needed = loading.weight_bytes(folder, loading.components(loading.read_json(folder / loading.INDEX)), torch.bfloat16)
     pipe = Unclip.from_pretrained(folder, "cpu", "bfloat16", "high")
-    stages = (pipe.prior, pipe.decoder, pipe.upsamplers[0])
-    networks = [*(s.network for s in stages), pipe.upsamplers[0].last_network]
+    stages = (pipe.model.prior.stage, pipe.model.decoder, pipe.model.upsamplers[0])
+    networks = [*(s.network for s in stages), pipe.model.upsamplers[0].last_network]
     denoisers = sum(p.nbytes for n in networks for p in (*n.parameters(), *dict(n.named_buffers()).values()))
-    assert needed == pytest.approx(denoisers + sum(p.nbytes for p in pipe.clip.parameters()), rel=0.01)
+    assert needed == pytest.approx(denoisers + sum(p.nbytes for p in pipe.model.clip.parameters()), rel=0.01)
     shelves = []
     monkeypatch.setattr(loading, "Shelf", lambda: shelves.append(memory.Shelf()) or shelves[-1])
     for free, low in ((needed, True), (needed * 2, False)):

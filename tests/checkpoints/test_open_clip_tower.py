@@ -42,7 +42,7 @@ def tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VisionTransformer:
 @pytest.mark.parametrize("memory", ["high", "low"])
 def test_it_sees_what_open_clip_sees(karlo, tower: VisionTransformer, memory: str) -> None:
     pipe = Unclip.from_pretrained(karlo("one")[0], "cpu", "float32", memory, image_encoder="Tiny/random")
-    assert pipe.image_encoder == "Tiny/random"
+    assert pipe.model.image_encoder == "Tiny/random"
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
     x = (x - torch.tensor([0.5, 0.4, 0.3])[:, None, None]) / torch.tensor([0.2, 0.3, 0.4])[:, None, None]
@@ -50,8 +50,8 @@ def test_it_sees_what_open_clip_sees(karlo, tower: VisionTransformer, memory: st
         expected = tower(x)
     torch.testing.assert_close(pipe.embed_image(Image.fromarray(pixels)), expected, rtol=0, atol=1e-4)
     assert torch.equal(
-        pipe.encode_text(["a cat"]).embed,
-        Unclip.from_pretrained(karlo("one")[0], "cpu", "float32").encode_text(["a cat"]).embed,
+        pipe.model.encode_text(["a cat"]).embed,
+        Unclip.from_pretrained(karlo("one")[0], "cpu", "float32").model.encode_text(["a cat"]).embed,
     )
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from unclip.diffusion.codecs import Identity, PixelUnshuffle, codec
+from unclip.diffusion.codecs import Identity, PixelUnshuffle, codec_from_config
 from unclip.errors import CheckpointError, RequestError
 
 IMAGE = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
@@ -31,17 +31,17 @@ def test_a_patch_becomes_one_position() -> None:
 
 @pytest.mark.parametrize("space", CODECS)
 def test_config_round_trip(space: Identity | PixelUnshuffle) -> None:
-    assert codec(space.to_config()) == space
+    assert codec_from_config(space.to_config()) == space
 
 
 def test_a_bare_name_will_do() -> None:
-    assert codec("identity") == Identity()
+    assert codec_from_config("identity") == Identity()
 
 
 @pytest.mark.parametrize("config", ["jpeg", {}, {"type": "pixel_unshuffle"}, {"type": "identity", "factor": 2}])
 def test_what_cannot_be_built_is_refused(config: str | dict) -> None:
     with pytest.raises(CheckpointError, match="codec"):
-        codec(config)
+        codec_from_config(config)
 
 
 def test_a_size_that_does_not_fit_names_the_multiple() -> None:

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from unclip.diffusion.denoiser import Denoise, Prediction
 from unclip.diffusion.inversion import SKIP, invert
-from unclip.diffusion.noise import generators, randn
-from unclip.diffusion.samplers import even, sample
+from unclip.diffusion.noise import make_generators, randn
+from unclip.diffusion.samplers import Sampling, even_timesteps, sample
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import RequestError
 
@@ -26,14 +26,14 @@ def linear(gain: float, shift: float) -> Denoise:
 
 
 def again(denoise: Denoise, x: Tensor, steps: int) -> Tensor:
-    return sample(denoise, x, SCHEDULE, "ddim", steps, (), skip=SKIP)
+    return sample(denoise, x, SCHEDULE, Sampling("ddim", steps, skip=SKIP), ())
 
 
 @pytest.mark.parametrize("steps", [2, 5, 30])
 @pytest.mark.parametrize("gain", [0.9, 0.3])
 def test_generation_and_inversion_are_inverses_on_a_linear_denoiser(gain: float, steps: int) -> None:
     denoise = linear(gain, 0.1)
-    noise = randn(SHAPE, generators([1, 2]))
+    noise = randn(SHAPE, make_generators([1, 2]))
     x0 = again(denoise, noise, steps)
     found = invert(denoise, x0, SCHEDULE, steps, rounds=60)
     torch.testing.assert_close(found, noise, rtol=0, atol=2e-3)
@@ -43,9 +43,9 @@ def test_generation_and_inversion_are_inverses_on_a_linear_denoiser(gain: float,
 def test_the_noise_of_a_gaussian_is_its_quantile(ideal) -> None:
     """The flow of a Gaussian is known: a sample at k deviations comes from noise at k deviations."""
     exact = ideal.gaussian(0.3, 0.5)
-    x0 = 0.3 + 0.5 * randn((2000,), generators([3]))
+    x0 = 0.3 + 0.5 * randn((2000,), make_generators([3]))
     found = invert(exact, x0, SCHEDULE, 200)
-    ab = SCHEDULE.alphas_cumprod()[even(SCHEDULE, 200)[SKIP]]
+    ab = SCHEDULE.alphas_cumprod()[even_timesteps(SCHEDULE, 200)[SKIP]]
     expected = ab.sqrt() * 0.3 + (ab * 0.25 + 1 - ab).sqrt() * (x0 - 0.3) / 0.5
     assert (found - expected).abs().max() < 0.12
     assert abs(float(found.std()) - 1) < 0.03
@@ -53,7 +53,7 @@ def test_the_noise_of_a_gaussian_is_its_quantile(ideal) -> None:
 
 def test_more_steps_and_another_round_come_closer(ideal) -> None:
     exact = ideal.gaussian(0.0, 0.5)
-    x0 = 0.5 * randn((500,), generators([4]))
+    x0 = 0.5 * randn((500,), make_generators([4]))
 
     def error(steps: int, rounds: int) -> float:
         return float((again(exact, invert(exact, x0, SCHEDULE, steps, rounds=rounds), steps) - x0).abs().max())

@@ -4,11 +4,11 @@ from torch import Tensor
 
 from unclip.diffusion.denoiser import Prediction
 from unclip.diffusion.masking import keep_known
-from unclip.diffusion.noise import generators, randn
+from unclip.diffusion.noise import make_generators, randn
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
-from unclip.diffusion.samplers import sample
+from unclip.diffusion.samplers import Sampling, sample
 from unclip.diffusion.schedule import Schedule
-from unclip.diffusion.wrappers import levelled
+from unclip.diffusion.wrappers import map_x0
 
 N = 6
 SHAPE = (3, 16, 16)
@@ -31,9 +31,9 @@ def restless(variance: bool):
 @pytest.mark.parametrize("schedule", [Schedule(), LEARNED], ids=["fixed", "learned"])
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_it_ends_bit_for_bit_on_the_known_image(sampler: str, schedule: Schedule, steps: int) -> None:
-    g = generators(range(N))
+    g = make_generators(range(N))
     denoise = keep_known(restless(schedule is LEARNED), IMAGE, KNOWN)
-    out = sample(denoise, randn(SHAPE, g), schedule, sampler, steps, g)
+    out = sample(denoise, randn(SHAPE, g), schedule, Sampling(sampler, steps), g)
     known = KNOWN.bool().expand_as(out)
     assert torch.equal(out[known], IMAGE[known])
     assert not torch.isclose(out[~known], IMAGE[~known]).all()
@@ -48,8 +48,8 @@ def test_on_the_way_the_known_region_has_the_noise_level_of_its_timestep(sampler
         seen[int(t[0])] = x
         return restless(schedule is LEARNED)(x, t)
 
-    g = generators(range(N))
-    sample(keep_known(watched, IMAGE, KNOWN), randn(SHAPE, g), schedule, sampler, 12, g)
+    g = make_generators(range(N))
+    sample(keep_known(watched, IMAGE, KNOWN), randn(SHAPE, g), schedule, Sampling(sampler, 12), g)
     known = KNOWN.bool().expand_as(IMAGE)
     for t, x in seen.items():
         ab = schedule.alphas_cumprod()[t]
@@ -71,10 +71,10 @@ def test_a_soft_mask_blends() -> None:
 
 def given_first(ideal_denoise, value: float, sampler: str, repeats: int, pairs: int = 600) -> Tensor:
     """Draws of the second of two numbers, the first of which is known to be `value`."""
-    g, schedule = generators(range(4)), Schedule()
+    g, schedule = make_generators(range(4)), Schedule()
     known = torch.tensor([1.0, 0.0]).view(1, 2, 1)
     denoise = keep_known(ideal_denoise, torch.full((4, 2, pairs), value), known)
-    return sample(denoise, randn((2, pairs), g), schedule, sampler, 60, g, repeats=repeats)[:, 1]
+    return sample(denoise, randn((2, pairs), g), schedule, Sampling(sampler, 60, repeats), g)[:, 1]
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
@@ -117,7 +117,7 @@ def test_resampling_shares_out_a_mixture_whose_parts_both_fit_the_known(ideal, s
 
 
 def test_levelled_corrects_x0_and_leaves_the_variance() -> None:
-    denoise = levelled(restless(True), lambda x0: x0 + 1)
+    denoise = map_x0(restless(True), lambda x0: x0 + 1)
     x, t = torch.zeros(N, *SHAPE), torch.zeros(N, dtype=torch.int64)
     torch.testing.assert_close(denoise(x, t).x0, restless(True)(x, t).x0 + 1)
     assert torch.equal(denoise(x, t).variance, torch.ones_like(x))

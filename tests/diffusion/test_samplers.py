@@ -12,12 +12,12 @@ from diffusers import (
 from torch import Tensor, nn
 
 from unclip.diffusion.denoiser import Prediction, denoiser
-from unclip.diffusion.noise import generators, randn
-from unclip.diffusion.repaint import visits
+from unclip.diffusion.noise import make_generators, randn
+from unclip.diffusion.repaint import resampling_schedule
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
-from unclip.diffusion.samplers import SAMPLERS, sample
+from unclip.diffusion.samplers import SAMPLERS, Sampling, noise_draft, sample
 from unclip.diffusion.schedule import Schedule
-from unclip.diffusion.wrappers import clamped
+from unclip.diffusion.wrappers import clamp_x0
 from unclip.errors import RequestError
 
 SHAPE = (3, 4, 4)
@@ -46,15 +46,15 @@ def ours(net, schedule: Schedule, sampler: str, steps: int, shape=SHAPE) -> Run:
         seen.append(x)
         return net(x, t)
 
-    g = generators(SEEDS)
-    denoise = clamped(denoiser(watched, schedule), schedule.clip)
-    result = sample(denoise, randn(shape, g), schedule, sampler, steps, g)
+    g = make_generators(SEEDS)
+    denoise = clamp_x0(denoiser(watched, schedule), schedule.clip)
+    result = sample(denoise, randn(shape, g), schedule, Sampling(sampler, steps), g)
     return times, torch.stack(seen), result
 
 
 def native(net, scheduler, steps: int, shape=SHAPE, **options) -> Run:
     """The same by the loop that diffusers' pipelines have: the raw output goes into the scheduler."""
-    g = generators(SEEDS)
+    g = make_generators(SEEDS)
     x, seen = randn(shape, g), []
     scheduler.set_timesteps(steps)
     times = scheduler.timesteps.tolist()
@@ -148,7 +148,7 @@ def test_ddim_at_every_timestep(prediction_type: str) -> None:
 def test_ddim_between_any_two_timesteps_is_the_papers_equation_12() -> None:
     schedule = Schedule()
     times, seen, _ = ours(network, schedule, "ddim", 7)
-    denoise = clamped(denoiser(network, schedule), 1.0)
+    denoise = clamp_x0(denoiser(network, schedule), 1.0)
     ab = schedule.alphas_cumprod().double()
     for i, (t, t_next) in enumerate(zip(times[:-1], times[1:], strict=True)):
         x0 = denoise(seen[i], torch.full((2,), t)).x0
@@ -171,8 +171,8 @@ def test_timesteps_start_at_the_last_and_fall(sampler: str, steps: int) -> None:
 def test_one_step_gives_the_clamped_x0_of_the_last_timestep(sampler: str, schedule: Schedule) -> None:
     net = network if schedule.variance_type == "fixed_small_log" else network_with_variance
     _, _, result = ours(net, schedule, sampler, 1)
-    x = randn(SHAPE, generators(SEEDS))
-    expected = clamped(denoiser(net, schedule), 1.0)(x, torch.full((2,), 999)).x0
+    x = randn(SHAPE, make_generators(SEEDS))
+    expected = clamp_x0(denoiser(net, schedule), 1.0)(x, torch.full((2,), 999)).x0
     assert torch.equal(result, expected)
 
 
@@ -189,12 +189,12 @@ def test_an_item_is_the_same_alone_and_at_every_place(sampler: str) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 6, 3, padding=1))
     schedule = Schedule(prediction_type="v_prediction", variance_type="learned_range")
-    denoise = clamped(denoiser(lambda x, t: net(x), schedule), 1.0)
+    denoise = clamp_x0(denoiser(lambda x, t: net(x), schedule), 1.0)
 
     @torch.inference_mode()
     def run(seeds: list[int]) -> Tensor:
-        g = generators(seeds)
-        return sample(denoise, randn((3, 8, 8), g), schedule, sampler, 6, g)
+        g = make_generators(seeds)
+        return sample(denoise, randn((3, 8, 8), g), schedule, Sampling(sampler, 6), g)
 
     alone = {seed: run([seed])[0] for seed in (0, 1, 2, 3)}
     for order in ([0, 1, 2, 3], [3, 1, 0, 2], [2, 0]):
@@ -226,8 +226,8 @@ def test_progress_and_integer_timesteps() -> None:
         assert t.shape == (2,)
         return Prediction(x * 0)
 
-    g = generators(SEEDS)
-    sample(denoise, randn(SHAPE, g), Schedule(), "unipc", 3, g, lambda done, total: calls.append((done, total)))
+    g = make_generators(SEEDS)
+    sample(denoise, randn(SHAPE, g), Schedule(), Sampling("unipc", 3), g, progress=lambda *call: calls.append(call))
     assert calls == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert dtypes == {torch.int64}
 
@@ -236,11 +236,11 @@ def test_progress_and_integer_timesteps() -> None:
 
 
 def test_every_stretch_is_visited_as_often_as_asked() -> None:
-    assert visits(1, 5) == [0]
-    assert visits(4, 1) == [0, 1, 2, 3]
-    assert visits(4, 3) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
-    assert visits(20, 2) == [i for start in range(0, 18, 2) for i in [start, start + 1] * 2] + [18, 18, 19]
-    assert visits(250, 10)[:251] == [*range(25)] * 10 + [25]
+    assert resampling_schedule(1, 5) == [0]
+    assert resampling_schedule(4, 1) == [0, 1, 2, 3]
+    assert resampling_schedule(4, 3) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
+    assert resampling_schedule(20, 2) == [i for start in range(0, 18, 2) for i in [start, start + 1] * 2] + [18, 18, 19]
+    assert resampling_schedule(250, 10)[:251] == [*range(25)] * 10 + [25]
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
@@ -253,9 +253,9 @@ def test_resampling_keeps_a_gaussian_what_it_is_at_every_step(ideal, sampler: st
         seen.append((int(t[0]), float(x.std())))
         return exact(x, t)
 
-    g, schedule = generators(range(4)), Schedule()
-    sample(watched, randn((5000,), g), schedule, sampler, 100, g, repeats=3)
-    assert len(seen) == len(visits(100, 3))
+    g, schedule = make_generators(range(4)), Schedule()
+    sample(watched, randn((5000,), g), schedule, Sampling(sampler, 100, 3), g)
+    assert len(seen) == len(resampling_schedule(100, 3))
     for t, spread in seen:
         ab = float(schedule.alphas_cumprod()[t])
         assert abs(spread / (ab * 0.25 + 1 - ab) ** 0.5 - 1) < 0.06, t
@@ -263,11 +263,11 @@ def test_resampling_keeps_a_gaussian_what_it_is_at_every_step(ideal, sampler: st
 
 def test_one_repeat_is_no_resampling() -> None:
     def run(**options) -> Tensor:
-        g = generators(SEEDS)
-        return sample(denoiser(network, Schedule()), randn(SHAPE, g), Schedule(), "unipc", 9, g, **options)
+        g = make_generators(SEEDS)
+        return sample(denoiser(network, Schedule()), randn(SHAPE, g), Schedule(), Sampling("unipc", 9, **options), g)
 
-    assert torch.equal(run(), run(repeats=1))
-    assert not torch.allclose(run(), run(repeats=2))
+    assert torch.equal(run(), run(resample=1))
+    assert not torch.allclose(run(), run(resample=2))
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
@@ -278,18 +278,18 @@ def test_the_last_step_can_have_a_denoiser_of_its_own(repeats: int) -> None:
         calls.append(int(t[0]))
         return Prediction(torch.zeros_like(x))
 
-    g = generators(SEEDS)
+    g = make_generators(SEEDS)
     out = sample(
-        counted, randn(SHAPE, g), Schedule(), "ddim", 5, g, repeats=repeats, last=lambda x, t: Prediction(x * 0 + 7)
+        counted, randn(SHAPE, g), Schedule(), Sampling("ddim", 5, repeats), g, last=lambda x, t: Prediction(x * 0 + 7)
     )
     assert torch.equal(out, torch.full_like(out, 7))
-    assert len(calls) == len(visits(5, repeats)) - 1
+    assert len(calls) == len(resampling_schedule(5, repeats)) - 1
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 8, 25, 100])
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_a_draft_is_taken_up_at_its_noise_level(sampler: str, steps: int) -> None:
-    g, schedule = generators(SEEDS), Schedule()
+    g, schedule = make_generators(SEEDS), Schedule()
     draft, noise = randn(SHAPE, g) / 3, randn(SHAPE, g)
     seen: list[tuple[int, Tensor]] = []
 
@@ -297,7 +297,8 @@ def test_a_draft_is_taken_up_at_its_noise_level(sampler: str, steps: int) -> Non
         seen.append((int(t[0]), x))
         return Prediction(draft)
 
-    sample(sure, noise, schedule, sampler, steps, g, draft=draft)
+    x, sampling = noise_draft(draft, noise, schedule, Sampling(sampler, steps))
+    sample(sure, x, schedule, sampling, g)
     every = [int(t) for t in SAMPLERS[sampler](schedule, steps)[0]]
     t, x = seen[0]
     assert [t for t, _ in seen] == every[every.index(t) :]

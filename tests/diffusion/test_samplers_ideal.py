@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from unclip.diffusion.noise import generators, randn
+from unclip.diffusion.noise import make_generators, randn
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
-from unclip.diffusion.samplers import sample
+from unclip.diffusion.samplers import Sampling, sample
 from unclip.diffusion.schedule import Schedule
 
 STOCHASTIC = ("unclip", "ddpm")
@@ -15,8 +15,8 @@ DATA = torch.rand(6, 5, generator=torch.Generator().manual_seed(3)) * 2 - 1
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_samples_are_points_of_the_data_set(ideal, sampler: str) -> None:
-    g = generators(range(200))
-    out = sample(ideal.finite(DATA), randn((5,), g), Schedule(), sampler, 60, g)
+    g = make_generators(range(200))
+    out = sample(ideal.finite(DATA), randn((5,), g), Schedule(), Sampling(sampler, 60), g)
     distance, which = (out[:, None] - DATA).norm(dim=-1).min(dim=1)
     assert distance.quantile(0.99) < 0.02
     # and every point gets its share: 33 of 200 each, standard deviation 5
@@ -25,15 +25,15 @@ def test_samples_are_points_of_the_data_set(ideal, sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_one_step_gives_the_mean_of_the_data(ideal, sampler: str) -> None:
-    g = generators(range(4))
-    out = sample(ideal.finite(DATA), randn((5,), g), Schedule(), sampler, 1, g)
+    g = make_generators(range(4))
+    out = sample(ideal.finite(DATA), randn((5,), g), Schedule(), Sampling(sampler, 1), g)
     torch.testing.assert_close(out, DATA.mean(0).expand_as(out), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("sampler", STOCHASTIC)
 def test_noisy_samplers_give_the_gaussians_mean_and_spread(ideal, sampler: str) -> None:
-    g = generators(range(64))
-    out = sample(ideal.gaussian(0.3, 0.5), randn((64,), g), Schedule(), sampler, 200, g)
+    g = make_generators(range(64))
+    out = sample(ideal.gaussian(0.3, 0.5), randn((64,), g), Schedule(), Sampling(sampler, 200), g)
     assert abs(out.mean() - 0.3) < 0.03  # standard error 0.008
     assert abs(out.std() - 0.5) < 0.025  # standard error 0.006
 
@@ -44,20 +44,20 @@ def test_noisy_samplers_give_the_gaussians_mean_and_spread(ideal, sampler: str) 
     [("ddim", 100, 0.01), ("dpmpp-2m", 25, 0.002), ("unipc", 25, 0.002)],
 )
 def test_solvers_end_where_the_ode_does(ideal, sampler: str, steps: int, error: float) -> None:
-    g = generators(range(64))
+    g = make_generators(range(64))
     x = randn((16,), g)
-    out = sample(ideal.gaussian(0.3, 0.5), x, Schedule(), sampler, steps, g)
+    out = sample(ideal.gaussian(0.3, 0.5), x, Schedule(), Sampling(sampler, steps), g)
     exact = ideal.flow(x, 0.3, 0.5)
     assert (out - exact).square().mean().sqrt() < error
 
 
 @pytest.mark.parametrize("sampler", DETERMINISTIC)
 def test_solvers_converge(ideal, sampler: str) -> None:
-    x = randn((16,), generators(range(32)))
+    x = randn((16,), make_generators(range(32)))
     exact = ideal.flow(x, 0.3, 0.5)
     errors = []
     for steps in (4, 10, 25):
-        out = sample(ideal.gaussian(0.3, 0.5), x, Schedule(), sampler, steps, [])
+        out = sample(ideal.gaussian(0.3, 0.5), x, Schedule(), Sampling(sampler, steps), [])
         errors.append(float((out - exact).square().mean().sqrt()))
     assert errors == sorted(errors, reverse=True)
 
@@ -65,8 +65,8 @@ def test_solvers_converge(ideal, sampler: str) -> None:
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_an_item_is_the_same_alone_and_at_every_place(ideal, sampler: str) -> None:
     def run(seeds: list[int]) -> torch.Tensor:
-        g = generators(seeds)
-        return sample(ideal.finite(DATA), randn((5,), g), Schedule(), sampler, 10, g)
+        g = make_generators(seeds)
+        return sample(ideal.finite(DATA), randn((5,), g), Schedule(), Sampling(sampler, 10), g)
 
     alone = {seed: run([seed])[0] for seed in range(4)}
     for order in ([0, 1, 2, 3], [3, 1, 0, 2], [2, 0]):

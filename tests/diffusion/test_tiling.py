@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from unclip.diffusion.chunking import in_parts
+from unclip.diffusion.chunking import chunked
 from unclip.diffusion.denoiser import Prediction
 from unclip.diffusion.masking import keep_known
-from unclip.diffusion.noise import generators, randn
+from unclip.diffusion.noise import make_generators, randn
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
-from unclip.diffusion.samplers import sample
+from unclip.diffusion.samplers import Sampling, sample
 from unclip.diffusion.schedule import Schedule
 from unclip.diffusion.tiling import Tiling, tiled
 
@@ -24,11 +24,11 @@ def test_windows_are_cut_and_laid_back() -> None:
     assert windows.shape == (8, 3, 8, 8)
     assert torch.equal(windows[4], x[0, :, :8, 8:16])
     assert torch.equal(TILING.cut(x, slice(3, 5)), windows[3:5])
-    assert torch.equal(TILING.lay(windows, 0.0), x)
+    assert torch.equal(TILING.assemble(windows, 0.0), x)
     fine = x.repeat_interleave(4, -1).repeat_interleave(4, -2)
     assert torch.equal(TILING.cut(fine), windows.repeat_interleave(4, -1).repeat_interleave(4, -2))
-    assert torch.equal(TILING.lay(TILING.cut(fine), 0.0), fine)
-    one = Tiling(12, 20, 8, ((4, 12),), (0,)).lay(torch.ones(1, 1, 8, 8), 7.0)
+    assert torch.equal(TILING.assemble(TILING.cut(fine), 0.0), fine)
+    one = Tiling(12, 20, 8, ((4, 12),), (0,)).assemble(torch.ones(1, 1, 8, 8), 7.0)
     assert (one[..., 4:, 12:] == 1).all() and (one == 7).sum() == 12 * 20 - 64
 
 
@@ -59,7 +59,7 @@ def test_a_batch_is_denoised_so_many_at_a_time(together: int, sizes: list[int], 
 
         return denoise
 
-    denoise = in_parts(denoise_some, 8, together)
+    denoise = chunked(denoise_some, 8, together)
     x, t = torch.randn(8, 5), torch.arange(8)
     for _ in range(2):
         prediction = denoise(x, t)
@@ -103,9 +103,9 @@ def test_an_ideal_denoiser_draws_by_windows_what_it_draws_at_once(sampler: str, 
         return Prediction(gaussian(x.flatten(1), t).x0.view_as(x))
 
     def run(denoise) -> Tensor:
-        g = generators([3])
+        g = make_generators([3])
         x = randn(SHAPE, g)
-        return sample(keep_known(denoise, image, known), x, schedule, sampler, 10, g, repeats=repeats)
+        return sample(keep_known(denoise, image, known), x, schedule, Sampling(sampler, 10, repeats), g)
 
     by_windows = run(tiled(lambda some: whole, TILING, 3))
     torch.testing.assert_close(by_windows, run(whole), rtol=0, atol=1e-4)

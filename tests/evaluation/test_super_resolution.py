@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.evaluation.stand_in import asked, renderer, suite
-from unclip.diffusion.noise import generators
+from unclip.diffusion.noise import make_generators
 from unclip.evaluation.super_resolution import psnr, sharpness, shrink, upsampler
 from unclip.models.upsampler import enlarge
 from unclip.pipeline import Unclip
@@ -43,7 +43,7 @@ def test_the_upsampler_of_a_model(tiny_model: Path) -> None:
     pipe = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
     small = shrink(torch.randn(2, 3, 64, 64).clamp(-1, 1), 16)
     assert small.shape == (2, 3, 16, 16) and small.abs().max() <= 1
-    large = pipe.upsample(small, generators([3, 4]))
+    large = pipe.upsample(small, make_generators([3, 4]))
     assert large.shape == (2, 3, 32, 32)
-    assert torch.allclose(pipe.upsample(small[1:], generators([4])), large[1:], atol=1e-4)
-    assert not torch.allclose(pipe.upsample(small[1:], generators([5])), large[1:], atol=1e-2)
+    assert torch.allclose(pipe.upsample(small[1:], make_generators([4])), large[1:], atol=1e-4)
+    assert not torch.allclose(pipe.upsample(small[1:], make_generators([5])), large[1:], atol=1e-2)

@@ -30,7 +30,7 @@ def test_pictures_lie_in_reading_order(pictures, labels):
 
 def test_too_large_a_sheet_is_refused_before_it_is_made():
     assert layout(1000, (256, 256), False).size[0] < 10_000
-    with pytest.raises(InputError, match="--grid of 10,000 pictures"):
+    with pytest.raises(InputError, match="--grid of 10,000 images"):
         layout(10_000, (256, 256), False)
     width, height = layout(1200, (256, 256), True).size
     assert width * height <= MAX_PIXELS

@@ -138,7 +138,7 @@ def test_xmp_tells_an_edited_photograph_from_a_drawn_picture(result: Result, tmp
 
 def test_parameters_are_the_lines_that_other_tools_read(result: Result, tmp_path):
     full = dataclasses.replace(result, request=result.request.resolved(steps=12), seed=8)
-    negative = dataclasses.replace(full, request=dataclasses.replace(full.request, negative_prompt="a dog", size=None))
+    negative = dataclasses.replace(full, request=full.request.replace(negative_prompt="a dog", size=None))
     ending = f"Seed: 8, Size: 8x8, Model: stickers, Version: unclip {__version__}"
     with Image.open(full.save(tmp_path / "image.png")) as image:
         told = image.text["parameters"]

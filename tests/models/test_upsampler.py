@@ -3,7 +3,7 @@ import torch
 from PIL import Image
 
 from tests.tiny import UPSAMPLER, tiny_network
-from unclip.diffusion.noise import generators
+from unclip.diffusion.noise import make_generators
 from unclip.diffusion.schedule import Schedule
 from unclip.inference.stage import Stage
 from unclip.models.upsampler import Upsampler, enlarge
@@ -31,7 +31,7 @@ def test_in_half_precision_the_enlarged_picture_is_not_rounded() -> None:
     enlarged = torch.rand(1, 48, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert not torch.equal(enlarged.to(torch.bfloat16).float(), enlarged)
     stage = Stage("upsampler", Upsampler(unet, difference=True), Schedule(prediction_type="sample"), (48, 8, 8))
-    drawn = stage.run({"enlarged": enlarged}, None, generators([0]), steps=2, sampler="ddim")
+    drawn = stage.run({"enlarged": enlarged}, None, make_generators([0]), steps=2, sampler="ddim")
     assert torch.equal(drawn, enlarged)
 
 

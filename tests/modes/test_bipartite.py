@@ -1,3 +1,9 @@
+from dataclasses import replace
+
+from unclip.inference.conditions import Conditioning, Start
+from unclip.inference.run import Run
+from unclip.modes.base import sampling_options
+
 """Variations, interpolations, text diffs and reconstructions through the public names, on a tiny model."""
 
 from pathlib import Path
@@ -79,7 +85,7 @@ def test_a_prompt_is_read_beside_the_embedding(pipe: Unclip, cat: Image.Image) -
     assert difference(pipe.reconstruct(cat, "a red cat", size=16, steps=40)[0], cat) <= 3
 
 
-@pytest.mark.parametrize(("fit", "said"), [("crop", "the middle 20x20 was taken"), ("pad", "was padded to 40x40")])
+@pytest.mark.parametrize(("fit", "said"), [("crop", "cropped to its middle 20x20"), ("pad", "was padded to 40x40")])
 def test_a_picture_of_any_shape(pipe: Unclip, fit: str, said: str) -> None:
     wide = Image.new("RGB", (40, 20), (200, 30, 30))
     wide.paste((0, 0, 255), (15, 5, 25, 15))
@@ -115,12 +121,13 @@ def test_a_frame_is_the_same_alone(pipe: Unclip, cat, dog) -> None:
 def test_prompts_are_joined_by_one_noise_and_meet_what_they_draw(pipe: Unclip) -> None:
     results = pipe.interpolate("a red cat", "a blue dog", frames=3, seed=5, size=16, prior_best_of=1)
     assert (results[0].request.sampler, results[0].request.guidance) == ("dpmpp-2m", 2.0)
-    text, nothing = pipe.encode_text(["a red cat"]), pipe.encode_text([""])
+    text, nothing = pipe.model.encode_text(["a red cat"]), pipe.model.encode_text([""])
     request = pipe.resolve(Request(prompt="a red cat", seed=5, size=16, prior_best_of=1))
     noise = [torch.Generator().manual_seed(5)]
-    embed = pipe.imagine(text, nothing, noise, request)
+    embed = pipe.model.sample_prior(text, nothing, Run(noise, pipe.model.device, sampling_options(request)))
     torch.randn(1, 16, generator=noise[0])  # of the other prompt
-    [x] = pipe.paint(embed, nothing, nothing, noise, request, None, {})
+    run = Run(noise, pipe.model.device, sampling_options(request))
+    [x] = pipe.model.sample(Conditioning(embed, nothing, nothing), run)
     assert difference(results[0], to_images(x[None])[0]) <= 1
 
 
@@ -155,7 +162,7 @@ def test_no_turn_is_the_reconstruction_and_a_turn_goes_towards_the_prompt(pipe: 
     assert [r.request.theta for r in results] == [0.0, 0.25, 0.5]
     assert difference(results[0], pipe.reconstruct(cat, **FEW)[0]) <= 1
     assert difference(results[2], results[0]) > 5
-    there, here = pipe.encode_text(["a blue dog", "a red cat"]).embed.split(1)
+    there, here = pipe.model.encode_text(["a blue dog", "a red cat"]).embed.split(1)
     image = pipe.embed_image(cat)
     turned = text_diff(image, there, here, 0.5)
     torch.testing.assert_close(turned.norm(), image.norm())
@@ -172,9 +179,11 @@ def test_a_turn_towards_an_embedding_starts_at_the_pictures_own(pipe: Unclip, ca
     own = pipe.edit(cat, embedding=pipe.save_embedding(tmp_path / "cat.safetensors", cat), theta=0.5, seed=5, **FEW)
     assert difference(own[0], results[0]) <= 1  # from itself there is no way to go
     [there] = pipe.edit(cat, embedding=file, theta=1, seed=5, **FEW)
-    nothing, noise = pipe.encode_text([""]), [torch.Generator()]
-    own_noise = pipe.invert(to_tensor(cat)[None], pipe.embed_image(cat), nothing, there.request, None, {})
-    x = pipe.paint(pipe.embed_image(dog), nothing, nothing, noise, there.request, None, {}, start=own_noise)
+    nothing, noise = pipe.model.encode_text([""]), [torch.Generator()]
+    run = Run(noise, pipe.model.device, sampling_options(there.request))
+    own, other = (Conditioning(pipe.embed_image(image), nothing, nothing) for image in (cat, dog))
+    own_noise = pipe.model.invert(to_tensor(cat)[None], own, run)
+    x = pipe.model.sample(other, run, start=Start(own_noise))
     assert difference(there, to_images(x)[0]) <= 1  # all the way: its embedding, in this picture's noise
     assert there.request.embedding == str(file)
     asked = [there.request, pipe.edit(cat, "a blue dog", theta=0.5, seed=5, **FEW)[0].request]
@@ -193,11 +202,10 @@ def test_a_turn_towards_an_embedding_starts_at_the_pictures_own(pipe: Unclip, ca
 # ---- principal components
 
 
-def test_pictures_from_ever_more_components(tiny_model: Path, tmp_path: Path, cat: Image.Image, pipe: Unclip) -> None:
+def test_pictures_from_ever_more_components(tmp_path: Path, cat: Image.Image, pipe: Unclip) -> None:
     with pytest.raises(RequestError, match="tiny has no principal components yet: make them with `unclip models comp"):
         pipe.reconstruct(cat, components=[3])
-    other = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
-    other.folder = tmp_path
+    other = Unclip(replace(pipe.model, folder=tmp_path))
     write_components(tmp_path, principal_components([torch.randn(100, 16, generator=torch.Generator().manual_seed(0))]))
     results = other.reconstruct(cat, components=[2, 16], seed=5, size=16)
     assert [r.request.components for r in results] == [(2,), (16,)]
@@ -234,7 +242,7 @@ def test_candidates_are_drawn_once_however_small_the_batches(pipe: Unclip) -> No
     whole = pipe.generate(requests, batch_size=16)
     assert [result.seed for result in results] == [result.seed for result in whole]
     assert [result.ranked for result in results] == [pytest.approx(result.ranked, abs=1e-4) for result in whole]
-    assert [result.timings["decoder"] > 0 for result in results] == [True, True, False, True, False, False]
+    assert [result.timings["decoder"] > 0 for result in results] == [True] * 6
 
 
 def test_one_candidate_is_no_ranking(pipe: Unclip, cat: Image.Image) -> None:
@@ -276,7 +284,7 @@ def test_what_is_wrong_is_said_before_anything_is_drawn(pipe: Unclip, cat, tmp_p
         ({"mode": "interpolate", "sources": [cat, "none.jpg"]}, DataError, "none.jpg"),
         ({"mode": "interpolate", "sources": [cat, "none.safetensors"]}, DataError, "none.safetensors"),
         ({"embedding": "none.safetensors"}, DataError, "none.safetensors"),
-        ({"mode": "vary", "image": cat, "size": 48}, RequestError, "does not make 48x48"),
+        ({"mode": "vary", "image": cat, "size": 48}, RequestError, "does not generate images of 48x48"),
     ]:
         with pytest.raises(error, match=says):
             pipe.stream([Request(prompt="a cat"), Request(**fields)])
@@ -284,12 +292,12 @@ def test_what_is_wrong_is_said_before_anything_is_drawn(pipe: Unclip, cat, tmp_p
 
 def test_a_model_without_an_image_tower_says_what_to_add(tiny_model: Path, cat: Image.Image) -> None:
     pipe = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
-    pipe.clip.visual = None
+    pipe.model.clip.visual = None
     for request in (
         Request(mode="vary", image=cat),
         Request(mode="interpolate", sources=(cat, "a cat")),
         Request(prompt="a cat", best_of=2),
     ):
-        with pytest.raises(RequestError, match="tiny has no image tower.*--image-encoder"):
+        with pytest.raises(RequestError, match="tiny has no image encoder.*--image-encoder"):
             pipe.stream(request)
     assert len(pipe.interpolate("a cat", "a dog", frames=2, size=16)) == 2  # needs none

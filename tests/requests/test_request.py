@@ -1,10 +1,10 @@
 import json
 import math
-from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from unclip.errors import InputError, RequestError
 from unclip.images import metadata
@@ -127,7 +127,7 @@ def test_json_round_trip():
     ("fields", "says"),
     [
         ({"prompt": "a cat", "guidence": 3}, "did you mean 'guidance'"),
-        ({"prompt": "a cat", "zzzzzz": 3}, "known are prompt"),
+        ({"prompt": "a cat", "zzzzzz": 3}, "known: prompt"),
         ({"n": 3}, "prompt is empty"),
         (["a cat"], "object"),
     ],
@@ -153,7 +153,7 @@ WIDER = {"mode": "outpaint", "image": "photo.png", "prompt": "a cat"}
         ),
         (EDIT | {"left": 3}, "left is a field of outpaint"),
         (EDIT | {"image": None}, "image is missing"),
-        (EDIT | {"image": 7}, "image must be the path of a picture"),
+        (EDIT | {"image": 7}, "image must be the path of an image"),
         (EDIT | {"size": 64}, "size is not for inpainting"),
         (EDIT | {"mask_mode": "red"}, "mask_mode 'red' is unknown; choose from white, black, alpha"),
         (EDIT | {"keep_style": 1.5}, "keep_style must be a number from 0 to 1"),
@@ -163,18 +163,18 @@ WIDER = {"mode": "outpaint", "image": "photo.png", "prompt": "a cat"}
         (WIDER, "say how far"),
         (WIDER | {"left": 0}, "say how far"),
         (WIDER | {"left": 8, "size": 64}, "say how far"),
-        (WIDER | {"left": 8, "anchor": "top"}, "anchor goes with a size"),
+        (WIDER | {"left": 8, "anchor": "top"}, "anchor needs size"),
         (WIDER | {"size": 64, "anchor": "middle"}, "anchor 'middle' is unknown"),
         (WIDER | {"left": 8, "left_prompt": 3}, "left_prompt must be text"),
     ],
 )
-def test_what_an_edit_cannot_be(fields, says):
+def test_invalid_edits(fields, says):
     with pytest.raises(RequestError, match=says):
         Request(**fields)
 
 
 @pytest.mark.parametrize("fields", [EDIT, EDIT | {"prompt": "", "feather": 4}, WIDER | {"size": (90, 70)}])
-def test_an_edit_goes_through_json_too(fields):
+def test_edits_go_through_json(fields):
     request = Request(**fields)
     assert Request.from_dict(json.loads(json.dumps(request.to_dict()))) == request
 
@@ -190,15 +190,15 @@ AGAIN = {"mode": "reconstruct", "image": "photo.png"}
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        (VARY | {"image": None}, "image is missing; name the picture to vary"),
+        (VARY | {"image": None}, "image is missing; name the image to vary"),
         (VARY | {"strength": 1.1}, "strength must be a number from 0 to 1"),
         (VARY | {"prior_steps": 3}, "prior_steps is a field of generate, inpaint, outpaint and interpolate"),
         (VARY | {"fit": "squeeze"}, "fit 'squeeze' is unknown; choose from crop, pad"),
-        (VARY | {"strength": 0.5, "sampler": "unipc"}, "sampler unipc cannot start from a picture's own noise"),
+        (VARY | {"strength": 0.5, "sampler": "unipc"}, "sampler unipc cannot start from an image's own noise"),
         (VARY | {"strength": 0.5, "steps": 1}, "steps must be at least 2"),
         (BETWEEN | {"sources": ["a cat"]}, "sources must be two or more"),
-        (BETWEEN | {"sources": ["a cat", " "]}, "sources holds nothing"),
-        (BETWEEN | {"sources": ["a cat", 7]}, "sources must be the path of a picture"),
+        (BETWEEN | {"sources": ["a cat", " "]}, "sources is empty"),
+        (BETWEEN | {"sources": ["a cat", 7]}, "sources must be the path of an image"),
         (BETWEEN | {"sources": ["a", "b", "c"]}, "weights are missing"),
         (BETWEEN | {"weights": "1,2,3"}, "weights must be one for each of 2 sources"),
         (BETWEEN | {"weights": "0,0"}, "and not all 0"),
@@ -213,15 +213,14 @@ AGAIN = {"mode": "reconstruct", "image": "photo.png"}
         (AGAIN | {"components": "5,0"}, "components must be a whole number from 1"),
         (AGAIN | {"components": []}, "components is empty"),
         ({"prompt": "a cat", "best_of": 2, "n": 3}, "best_of must be at least n"),
-        ({"prompt": "a cat", "rank": 1}, "rank is of one image"),
-        ({"prompt": "a cat", "best_of": 2, "rank": 2}, "best_of must be at least n"),
+        ({"prompt": "a cat", "rank": 1}, "'rank' is not a field of a request"),
         ({"prompt": "a cat", "seed": 2**63 - 2, "best_of": 4}, "use a seed up to"),
         (BETWEEN | {"frames": 3, "best_of": 3}, "would tear a sequence apart"),
         (EDIT | {"prompt": "", "best_of": 3}, "best_of ranks by how well"),
         ({"prompt": "a cat", "embedding": 3}, "embedding must be the path of a file of `unclip embed`"),
     ],
 )
-def test_what_these_cannot_be(fields, says):
+def test_invalid_requests_of_embedding_modes(fields, says):
     with pytest.raises(RequestError, match=says) as caught:
         Request(**fields)
     assert "\n" not in str(caught.value)
@@ -237,7 +236,7 @@ def test_what_these_cannot_be(fields, says):
         {"embedding": "e.safetensors", "best_of": 4, "n": 2},
     ],
 )
-def test_these_go_through_json_too(fields):
+def test_requests_of_embedding_modes_go_through_json(fields):
     request = Request(**fields)
     assert Request.from_dict(json.loads(json.dumps(request.to_dict()))) == request
 
@@ -260,11 +259,37 @@ def test_a_sequence_has_an_image_a_frame_and_one_seed(fields, name, expected):
     assert request.count == len(images)
 
 
-def test_ranks_share_their_candidates():
-    images = list(Request(prompt="a cat", seed=3, n=2, best_of=4).images())
-    assert [(image.seed, image.rank, image.n) for image in images] == [(3, 0, 1), (3, 1, 1)]
-    assert list(images[1].images()) == [images[1]]
-    assert images[0].candidates() == images[1].candidates() == list(Request(prompt="a cat", seed=3, n=4).images())
+def test_the_images_of_a_ranked_request_share_their_candidates():
+    request = Request(prompt="a cat", seed=3, n=2, best_of=4)
+    images = list(request.images())
+    assert images == [request.replace(n=1)] * 2
+    assert images[0].candidates() == request.candidates() == list(Request(prompt="a cat", seed=3, n=4).images())
+
+
+# ---- old names
+
+
+@pytest.mark.parametrize(
+    ("fields", "old", "new", "value"),
+    [
+        ({"prompt": "a cat"}, "negative", "negative_prompt", "a dog"),
+        (EDIT, "harmonize", "resample", 3),
+        (BETWEEN, "share", "fraction", 0.25),
+    ],
+)
+def test_old_field_names_are_read(fields, old, new, value):
+    expected = Request(**fields, **{new: value})
+    assert Request(**fields, **{old: value}) == Request.from_dict({**fields, old: value}) == expected
+    assert Request(**fields).replace(**{old: value}) == expected
+    assert old not in expected.to_dict()
+    with pytest.raises(RequestError, match=f"{old} is the old name of {new}, and both are given"):
+        Request(**fields, **{old: value, new: value})
+
+
+def test_a_record_of_an_earlier_version_is_read():
+    old = {**Request(prompt="a cat", seed=3).to_dict(), "negative": "a dog", "rank": None}
+    del old["negative_prompt"]
+    assert Request.from_dict(old) == Request(prompt="a cat", seed=3, negative_prompt="a dog")
 
 
 @pytest.mark.parametrize(
@@ -282,18 +307,18 @@ def test_ranks_share_their_candidates():
         ({"prompt": "a cat"}, False),
     ],
 )
-def test_what_starts_from_a_pictures_own_noise(fields, expected):
+def test_requests_that_invert_an_image(fields, expected):
     assert Request(**fields).inverts is expected
 
 
 def test_only_the_fields_of_its_mode_are_written():
     assert "mask" not in Request(prompt="a cat").to_dict()
     assert "left" not in Request(**EDIT).to_dict()
-    assert Request(**EDIT | {"mask": Image.new("L", (3, 2))}).to_dict()["mask"] == "<a picture of 3x2>"
+    assert Request(**EDIT | {"mask": Image.new("L", (3, 2))}).to_dict()["mask"] == "<an image of 3x2>"
 
 
 def test_a_request_is_frozen_and_keyword_only():
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(ValidationError, match="frozen"):
         Request(prompt="a cat").seed = 3
     with pytest.raises(TypeError):
         Request("a cat")

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from unclip import Unclip
 from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.networks import load_network
-from unclip.diffusion.noise import generators
+from unclip.diffusion.noise import make_generators
 from unclip.errors import CheckpointError, DataError, InputError, RecipeError
 from unclip.system.files import read_json
 from unclip.training import run
@@ -304,7 +304,7 @@ def test_an_upsampler_of_before_there_was_a_difference_is_not_resumed_as_one(tin
 def test_a_trained_upsampler_adds_what_it_has_learned(chain: Path):
     [upsampler] = load_checkpoint(chain / "model", torch.device("cpu"), torch.float32).upsamplers
     enlarged = torch.rand(1, *upsampler.shape, generator=torch.Generator().manual_seed(0)) - 0.5
-    drawn = upsampler.codec.encode(upsampler.run({"enlarged": enlarged}, None, generators([0])))
+    drawn = upsampler.codec.encode(upsampler.run({"enlarged": enlarged}, None, make_generators([0])))
     assert 0 < (drawn - enlarged).abs().mean() < 0.05  # two steps from the enlarged picture
 
 

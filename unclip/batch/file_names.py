@@ -92,7 +92,7 @@ def title(request: Request) -> str:
     """What to name a picture after: its prompt, or without one what it is drawn from."""
     if request.prompt.strip():
         return request.prompt
-    towards = request.embedding if request.mode == "edit" else None
+    towards = request.embedding if request.image is not None and not request.edits_canvas else None
     sources = request.sources or (request.image or request.embedding, towards)
     parts = [Path(one).stem if source_kind(one) != "prompt" else one for one in sources if isinstance(one, str)]
     return " to ".join(parts)

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from unclip.batch.row import FIELDS, typed
 from unclip.errors import InputError, RequestError
+from unclip.requests.fields import OLD_NAMES
 
 MAX_LINE = 1 << 20  # bytes
 
@@ -187,7 +188,8 @@ def _table(records: Iterable[tuple[int, list[str] | Exception]]) -> Iterator[Fou
 
 def _header(names: list[str]) -> list[str]:
     known = {name: re.sub(r"[\s-]+", "_", name.strip().lower()) for name in names}
-    header = [known[name] if known[name] in FIELDS else name.strip() for name in names]
+    fields = {name: OLD_NAMES.get(found, found) for name, found in known.items()}
+    header = [fields[name] if fields[name] in FIELDS else name.strip() for name in names]
     header = [name or f"column {place}" for place, name in enumerate(header, start=1)]  # as spreadsheets leave behind
     if "prompt" not in header:
         semicolons = any(";" in name for name in names)
@@ -252,5 +254,6 @@ def _options() -> argparse.ArgumentParser:
     for name in FIELDS:
         if name != "prompt":
             flags = ["-n"] if name == "n" else [f"--{name.replace('_', '-')}"]
-            parser.add_argument(*flags, dest=name)
+            old = [f"--{was}" for was, new in OLD_NAMES.items() if new == name]
+            parser.add_argument(*flags, *old, dest=name)
     return parser

@@ -1,37 +1,38 @@
-"""Ctrl-C that lets the work in hand be finished first."""
+"""Ctrl-C that lets the current work finish first."""
 
 import contextlib
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 
 class StopOnInterrupt:
-    """In this context the first interrupt sets `asked` and calls `told`; the second raises KeyboardInterrupt.
+    """In this context, the first interrupt sets `requested` and calls `notify`; the second raises KeyboardInterrupt.
 
-    Outside the main thread, where no signal arrives, it does nothing.
+    Outside the main thread, where no signals arrive, it does nothing.
     """
 
-    def __init__(self, told: Callable[[], None]) -> None:
-        self.asked = False
-        # A thread, since the interrupt may have come in the middle of what `told` is about to print to.
-        self._teller = threading.Thread(target=told)
-        self._before = None
+    def __init__(self, notify: Callable[[], None]) -> None:
+        self.requested = False
+        # In a thread: the interrupt may have come while the main thread was printing.
+        self._notifier = threading.Thread(target=notify)
+        self._previous: Any = None
 
     def __enter__(self) -> "StopOnInterrupt":
         with contextlib.suppress(ValueError):
-            self._before = signal.signal(signal.SIGINT, self._interrupt)
+            self._previous = signal.signal(signal.SIGINT, self._interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.asked:
-            self._teller.join()
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        if self.requested:
+            self._notifier.join()
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
-        self._teller.start()
+        self.requested = True
+        self._notifier.start()

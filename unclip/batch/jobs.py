@@ -1,8 +1,7 @@
-"""Rows -> Tasks, each a line that was checked -> Jobs, each one image."""
+"""Rows become Tasks, the checked lines of a file; Tasks become Jobs, one per image."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ from unclip.batch import wildcards
 from unclip.batch.file_names import NameTemplate, title
 from unclip.batch.row import BadLine, Row
 from unclip.errors import RequestError
-from unclip.requests.fields import CANVAS_MODES, FILE_FIELDS, MODES, SIDES, foreign_fields
+from unclip.requests.fields import FIELDS_OF, FILE_FIELDS, OLD_NAMES, excluded_fields
 from unclip.requests.request import Request
 from unclip.requests.sources import source_kind
 from unclip.requests.values import size_text
@@ -25,27 +24,30 @@ from unclip.requests.values import size_text
 class Job:
     """One image of a file.
 
-    request   of this image alone: n = 1, its own seed and prompt; what the model decides may be open still
-    row       the line it comes from
+    request   of this image: n = 1, its own seed and prompt; fields with model defaults may still be None
+    row       the line that it comes from
     image     its place among the images of its line, from 0
-    key       tells it from every other image that one folder may get, now and when the same file is run again
+    key       identifies the image in its folder, in this run and in later runs of the same file
+    rank      with best_of: its rank among the candidates, from 0
     """
 
     request: Request
     row: Row
     image: int
     key: int
+    rank: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What holds for a whole file.
+    """The settings of a whole file.
 
-    seed          a line without a seed gets one that this and its index decide
-    defaults      fields for lines that leave them open
-    folder        what the paths of the file are relative to
-    sizes         (width, height) of what the model makes, or None where only the model itself can tell
-    shard         (i, n): of n machines this is number i, from 1
+    seed          with the index of a line, it determines the seed of a line without one
+    name          template of the file names
+    defaults      fields for lines that do not set them
+    folder        paths in the file are relative to it
+    sizes         (width, height) of the model's images, or None if they are not known before the model is loaded
+    shard         (i, n): run every n-th line, as number i from 1
     """
 
     seed: int
@@ -60,9 +62,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Task:
-    """A line whose every image can be asked for: its request, with a seed, and the template of its prompt.
+    """A valid line: its request, with a seed, and the template of its prompt.
 
-    given: the fields with paths as the file has them; the request has them as seen from the working folder.
+    given: file fields with their paths as written in the file; the request has them relative to the working folder.
     """
 
     row: Row
@@ -73,56 +75,63 @@ class Task:
 
     @property
     def count(self) -> int:
-        """The number of its images."""
+        """The number of images."""
         return self.request.count * (self.template.count() if self.all_combinations else 1)
 
     def jobs(self) -> Iterator[Job]:
-        """Its images: n of each combination with the seeds seed + i, or n that each choose by their own seed."""
+        """One job per image: n for each combination, with seeds seed + i, or n that choose by their own seed."""
         prompts = self.template.combinations() if self.all_combinations else [None]
-        numbered = ((prompt, one) for prompt in prompts for one in self.request.images())
-        for image, (prompt, one) in enumerate(numbered):
+        numbered = ((prompt, rank, one) for prompt in prompts for rank, one in enumerate(self.request.images()))
+        for image, (prompt, rank, one) in enumerate(numbered):
             if self.template.has_choices:
-                prompt = self.template.sample(one.seed) if prompt is None else prompt
-                one = dataclasses.replace(one, prompt=prompt)
-            elif (plain := "".join(self.template.parts)) != one.prompt:  # an escaped brace
-                one = dataclasses.replace(one, prompt=plain)
-            yield Job(one, self.row, image, key_of(self.row.index, image, one, self.given))
+                prompt = self.template.sample(one.seed or 0) if prompt is None else prompt
+                one = one.replace(prompt=prompt)
+            elif (plain := "".join(map(str, self.template.parts))) != one.prompt:  # an escaped brace
+                one = one.replace(prompt=plain)
+            rank = rank if one.best_of is not None else 0
+            yield Job(one, self.row, image, job_key(self.row.index, image, one, self.given, rank), rank)
 
 
-def check(row: Row, settings: Settings) -> Task | BadLine:
-    """The line as a Task, if all of its images can be asked for; else what is wrong with it."""
+def check_row(row: Row, settings: Settings) -> Task | BadLine:
+    """The line as a Task, or as a BadLine with the reason."""
     try:
-        return _checked(row, settings)
+        return _make_task(row, settings)
     except RequestError as error:
         return BadLine.of(row.line, row.index, error)
 
 
-def tasks(rows: Iterable[Row | BadLine], settings: Settings) -> Iterator[Task | BadLine]:
-    """The lines of this machine's shard, each checked."""
+def check_rows(rows: Iterable[Row | BadLine], settings: Settings) -> Iterator[Task | BadLine]:
+    """The lines of this shard, checked."""
     i, n = settings.shard
     for row in rows:
         if row.index % n == i - 1:
-            yield check(row, settings) if isinstance(row, Row) else row
+            yield check_row(row, settings) if isinstance(row, Row) else row
 
 
 def line_seed(seed: int, index: int) -> int:
-    """The seed of a line that has none, of 32 bits: another one for each line, the same in each run."""
+    """The seed of a line without one, 32 bits: different for each line, the same in each run."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{index}".encode()).digest()[:4])
 
 
-def key_of(index: int, image: int, request: Request, given: Mapping[str, Any] | None = None) -> int:
-    """64 bits that tell an image from the others: its line, its place there, and all that was asked for.
+def job_key(index: int, image: int, request: Request, given: Mapping[str, Any], rank: int = 0) -> int:
+    """64 bits that identify an image: its line, its place there, and its request.
 
-    `given` are fields as the file has them: a path is the same from whichever folder it is seen.
+    given: file fields as written in the file, so that the key does not depend on the working folder. The key uses the
+    old names of fields and their old ranks: manifests of earlier versions must still match.
     """
-    asked = {name: value for name, value in request.to_dict().items() if value is not None} | dict(given or {})
-    told = json.dumps([index, image, asked], sort_keys=True, default=str)
-    return int.from_bytes(hashlib.sha256(told.encode()).digest()[:8])
+    fields = {name: value for name, value in request.to_dict().items() if value is not None} | dict(given)
+    for old, new in OLD_NAMES.items():
+        if new in fields:
+            fields[old] = fields.pop(new)
+    if request.best_of is not None:
+        fields["rank"] = rank
+    text = json.dumps([index, image, fields], sort_keys=True, default=str)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
 def name_values(job: Job, request: Request, model: str) -> dict[str, Any]:
-    """What a NameTemplate can say of an image; `request` is the job's as the model resolved it."""
-    own = {
+    """The values of a NameTemplate for an image. request: that of the job, resolved by the model."""
+    values = {
         "index": job.row.index,
         "line": job.row.line,
         "image": job.image,
@@ -134,46 +143,38 @@ def name_values(job: Job, request: Request, model: str) -> dict[str, Any]:
         "model": model,
         "sampler": request.sampler,
     }
-    return {**job.row.columns, **own}
+    return {**job.row.columns, **values}
 
 
-def _checked(row: Row, settings: Settings) -> Task:
-    fields = {**settings.defaults, **row.fields}
-    mode = fields.get("mode", "generate")
-    if mode in MODES:  # a default for all lines is none for those of a mode without such a field
-        foreign = set(foreign_fields(mode))
-        if mode == "inpaint" or mode == "outpaint" and row.fields.keys() & {*SIDES}:
-            foreign.add("size")  # the picture and the margins say
-        fields = {name: fields[name] for name in fields if name in row.fields or name not in foreign}
-    if mode == "edit":  # an edit goes to a prompt or to an embedding: the line's own, where a default says the other
-        prompts = {"prompt", "from_prompt"}
-        others = {"embedding"} if prompts & row.fields.keys() else prompts if "embedding" in row.fields else set()
-        fields = {name: fields[name] for name in fields if name in row.fields or name not in others}
+def _make_task(row: Row, settings: Settings) -> Task:
+    fields = {**defaults_for(row.fields, settings.defaults), **row.fields}
     if fields.get("seed") is None:
         fields["seed"] = line_seed(settings.seed, row.index)
     given = {name: fields[name] for name in FILE_FIELDS if isinstance(row.fields.get(name), str)}
     for name, path in given.items():
-        fields[name] = _found(settings.folder, name, path)
+        fields[name] = _resolve_path(settings.folder, name, path)
     sources = row.fields.get("sources")
     if isinstance(sources, str | list):
         given["sources"] = sources
         each = [one.strip() for one in sources.split("|")] if isinstance(sources, str) else sources
         fields["sources"] = [
-            _found(settings.folder, "sources", one) if isinstance(one, str) and source_kind(one) != "prompt" else one
+            _resolve_path(settings.folder, "sources", one)
+            if isinstance(one, str) and source_kind(one) != "prompt"
+            else one
             for one in each
         ]
     request = Request.from_dict(fields)
     sizes = settings.sizes
-    if sizes and request.size is not None and request.mode not in CANVAS_MODES and request.size not in sizes:
+    if sizes and request.size is not None and not request.edits_canvas and request.size not in sizes:
         known = ", ".join(map(size_text, sizes))
-        raise RequestError(f"size {size_text(request.size)} is not one that the model makes; choose from {known}")
+        raise RequestError(f"size {size_text(request.size)} is not one that the model generates; choose from {known}")
     template = wildcards.parse(request.prompt) if settings.wildcards else wildcards.Template((request.prompt,))
     task = Task(row, request, template, settings.all_combinations, given)
     if task.all_combinations and template.count() > wildcards.MAX_COMBINATIONS:
         raise RequestError(
-            f"prompt has {template.count():,} combinations; at most {wildcards.MAX_COMBINATIONS:,} are drawn of a line"
+            f"prompt has {template.count():,} combinations; at most {wildcards.MAX_COMBINATIONS:,} are generated per line"
         )
-    # Every image where the choices may make an empty prompt; else they differ in nothing that can be wrong.
+    # With choices, every image is checked, as a choice may make the prompt empty; otherwise the first stands for all.
     for job in task.jobs():
         settings.name.name(name_values(job, request, "model"), "")
         if not template.has_choices:
@@ -181,8 +182,15 @@ def _checked(row: Row, settings: Settings) -> Task:
     return task
 
 
-def _found(folder: Path, name: str, path: str) -> str:
-    """A path of the file as seen from the working folder. Raises RequestError if nothing is there."""
+def defaults_for(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of a file that apply to a line with these fields: those that its mode has and it does not exclude."""
+    mode = fields.get("mode", defaults.get("mode", "generate"))
+    excluded = excluded_fields(mode, fields) if mode in FIELDS_OF else set()
+    return {name: value for name, value in defaults.items() if name not in fields and name not in excluded}
+
+
+def _resolve_path(folder: Path, name: str, path: str) -> str:
+    """A path of the file, relative to the working folder. Raises RequestError if there is no such file."""
     if not os.path.isfile(folder / path):
         raise RequestError(f"{name} {path!r} is not a file; paths are relative to the prompt file")
     return str(folder / path)

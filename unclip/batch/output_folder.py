@@ -34,7 +34,7 @@ MANIFEST, ERRORS, PRIVATE, GRID = "manifest.jsonl", "errors.jsonl", ".unclip", "
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageFile:
     """A finished file and its line in the manifest, which holds at least "key"."""
 
     name: str
@@ -64,7 +64,7 @@ class Folder:
         """How many images the folder had when it was opened."""
         return len(self._done)
 
-    def add(self, pictures: Sequence[Picture]) -> list[Path | OSError]:
+    def add(self, pictures: Sequence[ImageFile]) -> list[Path | OSError]:
         """Record pictures, then write them. A name that is taken becomes name-2, name-3, ...
 
         A picture whose own name is what the system refuses, as one in a folder that is a file, comes back as the error.
@@ -94,9 +94,9 @@ class Folder:
             paths.append(path)
         return paths
 
-    def put_grid(self, name: str, data: bytes) -> Path:
+    def write_grid(self, name: str, data: bytes) -> Path:
         """Write the sheet of a run: over that of an earlier run of this folder, and over nothing else."""
-        path = grid_of(self.path)
+        path = find_grid(self.path)
         if path is None:
             path = write_new(self.path / name, data)
         else:
@@ -176,7 +176,7 @@ class Folder:
                 file.close()
 
 
-def look_into(path: str | Path) -> Folder:
+def read_folder(path: str | Path) -> Folder:
     """A folder to ask what is done in it: it is not locked, and nothing is written."""
     folder = Folder(Path(path), overwrite=False)
     with contextlib.suppress(OSError), (folder.path / MANIFEST).open("rb") as manifest:
@@ -185,7 +185,7 @@ def look_into(path: str | Path) -> Folder:
     return folder
 
 
-def grid_of(path: str | Path) -> Path | None:
+def find_grid(path: str | Path) -> Path | None:
     """The sheet that an earlier run of a folder wrote, if it is still there as it was."""
     try:
         told = json.loads((Path(path) / PRIVATE / GRID).read_bytes())

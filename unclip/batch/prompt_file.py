@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 
 from unclip.batch.formats import Found, Lines, csv_rows, jsonl, parquet, text, tsv
 from unclip.batch.row import FIELDS, BadLine, Row
-from unclip.errors import InputError, nearest
+from unclip.errors import InputError, RequestError, nearest
+from unclip.requests.validation import rename_old_fields
 
 FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".parquet": "parquet"}
@@ -52,7 +53,10 @@ class PromptFile:
             if isinstance(fields, Exception):
                 yield BadLine.of(line, index, fields)
             else:
-                yield Row(line, index, fields, columns)
+                try:
+                    yield Row(line, index, rename_old_fields(fields), columns)
+                except RequestError as error:  # a field by both its names
+                    yield BadLine.of(line, index, error)
 
     def header_notes(self) -> list[str]:
         """What to tell of the columns before anything is drawn: which are carried and which may be misspelt."""

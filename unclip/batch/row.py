@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from unclip.requests.request import Request
 
-FIELDS = {f.name: {part.strip() for part in str(f.type).split("|")} for f in dataclasses.fields(Request)}
+FIELDS = {
+    name: {part.__name__ for part in get_args(field.annotation) or (field.annotation,) if isinstance(part, type)}
+    for name, field in Request.model_fields.items()
+}
 """A request's fields and the types that each may have, by name."""
 
 

@@ -1,4 +1,4 @@
-"""Jobs -> pictures in a folder, in micro-batches that survive what befalls one of their images."""
+"""Run jobs: images into a folder, in micro-batches that survive the failure of a single image."""
 
 from __future__ import annotations
 
@@ -6,103 +6,228 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from unclip.batch.file_names import NameTemplate
 from unclip.batch.jobs import Job, name_values
-from unclip.batch.output_folder import Folder, Picture, disk_full
-from unclip.batch.report import Report, Totals
+from unclip.batch.output_folder import Folder, ImageFile, disk_full
+from unclip.batch.report import RunReport, Totals
 from unclip.checkpoints.identity import Model
 from unclip.errors import UnclipError, WriteError, is_out_of_memory
 from unclip.images import metadata
 from unclip.images.result import record
 from unclip.inference.callbacks import Progress
+from unclip.requests.batching import BATCH, can_share_batch
+from unclip.requests.request import Request
 from unclip.version import __version__
 
 if TYPE_CHECKING:
-    from unclip.front import Rankings
     from unclip.images.result import Result
-    from unclip.pipeline import Unclip
+
+WINDOW = 32
+"""Bounds the images that wait for others to share a micro-batch with, in micro-batches."""
 
 
-WINDOW = 32  # micro-batches' worth of images that wait for others alike
+class Pipeline(Protocol):
+    """The methods of `pipeline.Unclip` that a run needs."""
+
+    def resolve(self, request: Request) -> Request: ...
+    def generate_batch(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Result]: ...
+    def generate_best(
+        self, request: Request, progress: Progress | None = None, batch_size: int = BATCH
+    ) -> list[Result]: ...
 
 
 @dataclass(frozen=True)
 class Output:
-    """How pictures are named and written; `source`: the prompt file, as errors are to name it."""
+    """How images are named and written. source: the prompt file, as errors name it."""
 
     source: str
     name: NameTemplate
     format: str = "png"
 
 
-def run(
-    pipe: Unclip,
-    model: Model,
-    jobs: Iterable[Job],
-    folder: Folder,
-    output: Output,
-    report: Report,
-    *,
-    batch_size: int = 16,
-    stop: Callable[[], bool] = lambda: False,
-    watch: Progress | None = None,
-) -> Totals:
-    """Draw all jobs that the folder does not have yet. `stop` is asked before each micro-batch.
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run goes.
 
-    watch: told of each step in the place of `report`; a Watcher sees the pictures too.
-
-    A micro-batch of which a part is done is drawn as a whole, so that a resumed run computes what an uninterrupted one
-    would have. Raises UnclipError if pictures cannot be written; what fails while it is drawn is reported only.
+    batch_size: of a micro-batch, in images. stop: asked before each micro-batch. progress: called with each denoising
+    step in the place of the report; a Watcher also receives the images.
     """
-    totals, limit = Totals(), [batch_size]
-    known: Rankings = []
-    for batch in grouped(jobs, batch_size):
-        missing = {job.key for job in batch if not folder.is_done(job.key)}
-        totals.skipped += len(batch) - len(missing)
-        if not missing:
-            continue
-        if stop():
-            totals.stopped = True
-            break
-        report.drawing([job for job in batch if job.key in missing])
-        for drawn in draw(pipe, batch, limit, report, known, watch):
-            wanted = [(job, outcome) for job, outcome in drawn if job.key in missing]
-            pictures = []
-            for job, outcome in wanted:
-                if isinstance(outcome, Exception):
-                    _failed(folder, report, output.source, job, outcome)
-                    totals.failed += 1
-                    continue
-                try:
-                    pictures.append((job, outcome, picture(job, outcome, model, output)))
-                except Exception as error:  # too long a record for this format, say
-                    _failed(folder, report, output.source, job, error)
-                    totals.failed += 1
+
+    batch_size: int = BATCH
+    stop: Callable[[], bool] = lambda: False
+    progress: Progress | None = None
+
+
+class Runner:
+    """Generates jobs with a pipeline and adds them to a folder."""
+
+    def __init__(
+        self,
+        pipe: Pipeline,
+        model: Model,
+        folder: Folder,
+        output: Output,
+        report: RunReport,
+        options: RunOptions = RunOptions(),  # noqa: B008
+    ) -> None:
+        self._pipe = pipe
+        self._model = model
+        self._folder = folder
+        self._output = output
+        self._report = report
+        self._options = options
+        self._progress: Progress = report.step if options.progress is None else options.progress
+        self._limit = options.batch_size  # images that memory has room for
+
+    def run(self, jobs: Iterable[Job]) -> Totals:
+        """Generate all jobs that the folder does not have yet.
+
+        A micro-batch of which a part is done is generated as a whole, so that a resumed run computes the same as an
+        uninterrupted one. Raises WriteError if images cannot be written; failures to generate are only reported.
+        """
+        totals = Totals()
+        for batch in group_jobs(jobs, self._options.batch_size):
+            missing = {job.key for job in batch if not self._folder.is_done(job.key)}
+            totals.skipped += len(batch) - len(missing)
+            if not missing:
+                continue
+            if self._options.stop():
+                totals.stopped = True
+                break
+            self._report.generating([job for job in batch if job.key in missing])
+            for outcomes in self._generate(batch):
+                self._save([(job, outcome) for job, outcome in outcomes if job.key in missing], totals)
+        return totals
+
+    def _save(self, outcomes: Sequence[tuple[Job, Result | Exception]], totals: Totals) -> None:
+        """Write images and their manifest lines, and report failures."""
+        saved: list[tuple[Job, Result, ImageFile]] = []
+        for job, outcome in outcomes:
+            if isinstance(outcome, Exception):
+                self._fail(job, outcome, totals)
+                continue
             try:
-                paths = folder.add([written for _, _, written in pictures])
-            except OSError as error:
-                raise disk_full(error, folder.path) from error
-            for (job, result, _), path in zip(pictures, paths, strict=True):
-                if isinstance(path, OSError):
-                    _failed(folder, report, output.source, job, path)
-                    totals.failed += 1
+                saved.append((job, outcome, self._image_file(job, outcome)))
+            except Exception as error:  # for instance a record that is too long for the format
+                self._fail(job, error, totals)
+        try:
+            paths = self._folder.add([file for _, _, file in saved])
+        except OSError as error:
+            raise disk_full(error, self._folder.path) from error
+        for (job, result, _), path in zip(saved, paths, strict=True):
+            if isinstance(path, OSError):
+                self._fail(job, path, totals)
+                continue
+            self._report.image(str(path), result)
+            totals.made += 1
+
+    def _generate(self, batch: Sequence[Job]) -> Iterator[list[tuple[Job, Result | Exception]]]:
+        """The results of a micro-batch; for an image that cannot be generated, the error.
+
+        A micro-batch that fails is split in halves, until the image that fails is alone. If memory was short, later
+        micro-batches are no larger than the half.
+        """
+        waiting = deque([list(batch)])
+        while waiting:
+            part = waiting.popleft()
+            ranked = part[0].request.best_of is not None
+            if len(part) > self._limit and not ranked:
+                chunks = [part[i : i + self._limit] for i in range(0, len(part), self._limit)]
+                waiting.extendleft(reversed(chunks))
+                continue
+            try:
+                results = self._generate_best(part) if ranked else self._generate_plain(part)
+            except WriteError:  # of a preview: the images would find no room either
+                raise
+            except Exception as error:  # whatever it is: one image must not end a long run
+                size = self._limit if ranked else len(part)
+                half = (size + 1) // 2
+                out_of_memory = is_out_of_memory(error)
+                if out_of_memory:
+                    _free_memory()
+                if size == 1 or ranked and not out_of_memory:
+                    yield [(job, error) for job in part]
                     continue
-                report.image(str(path), result)
-                totals.made += 1
-    return totals
+                if out_of_memory and half < self._limit:
+                    self._limit = half
+                    self._report.note(f"out of memory with {size} images at a time; continuing with {half}")
+                waiting.extendleft([part] if ranked else [part[half:], part[:half]])
+                continue
+            yield list(zip(part, results, strict=True))
+
+    def _generate_plain(self, jobs: Sequence[Job]) -> list[Result]:
+        return self._pipe.generate_batch([self._pipe.resolve(job.request) for job in jobs], self._progress)
+
+    def _generate_best(self, jobs: Sequence[Job]) -> list[Result]:
+        """The images of one request with best_of. The candidates are generated once for all of them."""
+        count = max(job.rank for job in jobs) + 1
+        request = self._pipe.resolve(jobs[0].request.replace(n=count))
+        ranking = self._pipe.generate_best(request, self._progress, self._limit)
+        return [ranking[job.rank] for job in jobs]
+
+    def _image_file(self, job: Job, result: Result) -> ImageFile:
+        """A result as an image file with a name, and its manifest line."""
+        made = record(result)
+        request = result.request
+        entry: dict[str, Any] = {
+            "id": request.id,
+            "line": job.row.line,
+            "index": job.row.index,
+            "image": job.image,
+            "seed": result.seed,
+            "request": request.to_dict(),
+            "model": result.model,
+            "revision": self._model.revision,
+            **({"image_encoder": result.image_encoder} if result.image_encoder is not None else {}),
+            "dtype": result.dtype,
+            "version": __version__,
+            "score": result.score,
+            **({"ranked": list(result.ranked)} if result.ranked else {}),
+            "timings": {stage: round(seconds, 4) for stage, seconds in result.timings.items()},
+            "pixels": made["pixels"],
+            "notes": list(result.notes),
+            "columns": job.row.columns,
+            "key": job.key,
+        }
+        name = self._output.name.name(name_values(job, request, result.model), f".{self._output.format}")
+        return ImageFile(name, metadata.image_bytes(result.image, made, self._output.format), entry)
+
+    def _fail(self, job: Job, error: Exception, totals: Totals) -> None:
+        problem = describe_error(error)
+        self._folder.error(
+            {
+                "file": self._output.source,
+                "line": job.row.line,
+                "index": job.row.index,
+                "image": job.image,
+                "field": None,
+                "error": problem,
+                "request": job.request.to_dict(),
+                "columns": job.row.columns,
+            }
+        )
+        self._report.failure(job, problem)
+        totals.failed += 1
 
 
-def grouped(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
-    """Micro-batches of jobs that can be drawn together, looking ahead over a bounded number of them.
+def group_jobs(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
+    """Micro-batches of at most `size` jobs, looking ahead over a bounded number of jobs.
 
-    What they hold depends on the jobs and `size` alone.
+    The images of one request with best_of are one group, of any size. The groups depend on the jobs and `size` alone.
     """
-    waiting: deque[list[Job]] = deque()  # those alike; the one that has waited longest first
+    waiting: deque[list[Job]] = deque()  # groups of jobs that can share a micro-batch, oldest first
+    ranked: list[Job] = []
     count = 0
     for job in jobs:
-        group = next((group for group in waiting if _alike(group[0], job)), None)
+        if ranked and not _have_same_candidates(ranked[0], job):
+            yield ranked
+            ranked = []
+        if job.request.best_of is not None:
+            ranked.append(job)
+            continue
+        group = next((group for group in waiting if can_share_batch(group[0].request, job.request)), None)
         if group is None:
             group = []
             waiting.append(group)
@@ -116,79 +241,16 @@ def grouped(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
             continue
         count -= len(group)
         yield group
+    if ranked:
+        yield ranked
     yield from waiting
 
 
-def draw(
-    pipe: Unclip,
-    batch: Sequence[Job],
-    limit: list[int],
-    report: Report,
-    known: Rankings,
-    watch: Progress | None = None,
-) -> Iterator[list[tuple[Job, Result | Exception]]]:
-    """Results of a micro-batch, or, for an image that cannot be drawn, the reason.
-
-    A micro-batch that fails is drawn in halves, until the image that is to blame stands alone. Where memory is what
-    was missing, `limit[0]`, the largest micro-batch from then on, is halved with it.
-    """
-    waiting = deque([list(batch)])
-    while waiting:
-        part = waiting.popleft()
-        if len(part) > limit[0]:
-            waiting.extendleft(reversed([part[i : i + limit[0]] for i in range(0, len(part), limit[0])]))
-            continue
-        try:
-            requests = [pipe.resolve(job.request) for job in part]
-            results = list(pipe.results([requests], report.step if watch is None else watch, limit[0], known))
-        except WriteError:  # of a preview: the pictures would find no room either
-            raise
-        except Exception as error:  # whatever it is: a night's work must not end with one image
-            memory = is_out_of_memory(error)
-            if memory:
-                _free_memory()
-            if len(part) == 1:
-                yield [(part[0], error)]
-                continue
-            half = (len(part) + 1) // 2
-            if memory and half < limit[0]:
-                limit[0] = half
-                report.note(f"out of memory with {len(part)} images at a time; going on with {half}")
-            waiting.extendleft([part[half:], part[:half]])
-            continue
-        yield list(zip(part, results, strict=True))
+def _have_same_candidates(one: Job, other: Job) -> bool:
+    return one.row == other.row and one.request == other.request
 
 
-def picture(job: Job, result: Result, model: Model, output: Output) -> Picture:
-    """A result as a file, named, and its line in the manifest."""
-    made = record(result)
-    request = result.request
-    entry: dict[str, Any] = {
-        "id": request.id,
-        "line": job.row.line,
-        "index": job.row.index,
-        "image": job.image,
-        "seed": result.seed,
-        "request": request.to_dict(),
-        "model": result.model,
-        "revision": model.revision,
-        **({"image_encoder": result.image_encoder} if result.image_encoder is not None else {}),
-        "dtype": result.dtype,
-        "version": __version__,
-        "score": result.score,
-        **({"ranked": list(result.ranked)} if result.ranked else {}),
-        "timings": {stage: round(seconds, 4) for stage, seconds in result.timings.items()},
-        "pixels": made["pixels"],
-        "notes": list(result.notes),
-        "columns": job.row.columns,
-        "key": job.key,
-    }
-    suffix = f".{output.format}"
-    name = output.name.name(name_values(job, request, result.model), suffix)
-    return Picture(name, metadata.image_bytes(result.image, made, output.format), entry)
-
-
-def problem_of(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """An error as one line."""
     if is_out_of_memory(error):
         return "out of memory with one image at a time; use a smaller size, or --dtype bfloat16"
@@ -196,32 +258,8 @@ def problem_of(error: Exception) -> str:
     return text if isinstance(error, (UnclipError, OSError)) and text else f"{type(error).__name__}: {text}"
 
 
-def _failed(folder: Folder, report: Report, source: str, job: Job, error: Exception) -> None:
-    problem = problem_of(error)
-    folder.error(
-        {
-            "file": source,
-            "line": job.row.line,
-            "index": job.row.index,
-            "image": job.image,
-            "field": None,
-            "error": problem,
-            "request": job.request.to_dict(),
-            "columns": job.row.columns,
-        }
-    )
-    report.failure(job, problem)
-
-
-def _alike(one: Job, other: Job) -> bool:
-    """Whether two can share a micro-batch, as the pipeline sees it."""
-    from unclip.front import micro_batches
-
-    return len(next(micro_batches([one.request, other.request], 2))) == 2
-
-
 def _free_memory() -> None:
-    """Hand the device's unused memory back, so that a smaller micro-batch finds room."""
+    """Return the device's cached memory, so that a smaller micro-batch finds room."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -18,7 +18,8 @@ from unclip.checkpoints.open_clip_tower import OpenClipTower, is_open_clip_name,
 from unclip.checkpoints.tensors import tensor_shapes
 from unclip.errors import CheckpointError
 from unclip.inference.callbacks import Progress
-from unclip.inference.model import Checkpoint
+from unclip.inference.model import UnclipModel
+from unclip.inference.priors import DiffusionPrior
 from unclip.system.allocator import give_back_large
 from unclip.system.choices import check_memory
 from unclip.system.device import free_memory
@@ -34,7 +35,7 @@ def load_checkpoint(
     memory: str = "high",
     image_encoder: str | Path | None = None,
     progress: Progress | None = None,
-) -> Checkpoint:
+) -> UnclipModel:
     """Read a whole checkpoint onto `device`, its denoisers in `dtype`, CLIP in float32. A hub id is fetched.
 
     image_encoder: what `name` can be too, a checkpoint whose CLIP image tower is used where the other has none; or a
@@ -63,7 +64,7 @@ def load_checkpoint(
         images = None if image_encoder is None else image_tower(image_encoder)
         found = load_karlo(index, loader, name=origin, revision=revision, images=images)
         found = replace(found, image_encoder=None if images is None else tower_name(images))
-    return replace(found if mode == "high" else sparing(found), folder=folder)
+    return found if mode == "high" else sparing(found)
 
 
 def counted(progress: Progress | None, folder: Path, parts: Collection[str]) -> Callable[[], None]:
@@ -76,12 +77,12 @@ def counted(progress: Progress | None, folder: Path, parts: Collection[str]) -> 
     return lambda: None if progress is None else progress("loading", next(done), total)
 
 
-def sparing(checkpoint: Checkpoint) -> Checkpoint:
+def sparing(checkpoint: UnclipModel) -> UnclipModel:
     """The same, keeping no memory that was freed for speed."""
-    prior, decoder, *upsamplers = (
-        None if stage is None else replace(stage, reuse=False)
-        for stage in (checkpoint.prior, checkpoint.decoder, *checkpoint.upsamplers)
-    )
+    decoder, *upsamplers = (replace(stage, reuse=False) for stage in (checkpoint.decoder, *checkpoint.upsamplers))
+    prior = checkpoint.prior
+    if isinstance(prior, DiffusionPrior):
+        prior = replace(prior, stage=replace(prior.stage, reuse=False))
     return replace(checkpoint, prior=prior, decoder=decoder, upsamplers=tuple(upsamplers))
 
 

@@ -1,40 +1,40 @@
 """Denoise a large batch in chunks, so that memory does not grow with the batch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from unclip.diffusion.denoiser import Denoise, Prediction
 
+DenoiserOf = Callable[[slice], Denoise]
+"""Makes the denoiser for a slice of the batch."""
 
-def in_parts(denoise_some: Callable[[slice], Denoise], count: int, together: int) -> Denoise:
-    """Denoise a batch of `count`, `together` at a time, in what memory those take.
 
-    denoise_some: makes what denoises some of the batch (see `parts_of`).
-    """
-    parts = parts_of(denoise_some, count, together)
+def chunked(denoiser_of: DenoiserOf, count: int, chunk_size: int) -> Denoise:
+    """A denoiser of a batch of `count` that passes at most `chunk_size` rows to the network at a time."""
+    chunks = split_batch(denoiser_of, count, chunk_size)
 
     def denoise(x: Tensor, t: Tensor) -> Prediction:
-        predicted = [denoise_part(x[part], t[part]) for part, denoise_part in parts()]
-        if len(predicted) == 1:
-            return predicted[0]
-        learned = predicted[0].variance is not None
-        x0 = torch.cat([prediction.x0 for prediction in predicted])
-        return Prediction(x0, torch.cat([prediction.variance for prediction in predicted]) if learned else None)
+        return join_predictions([denoise_chunk(x[rows], t[rows]) for rows, denoise_chunk in chunks()], torch.cat)
 
     return denoise
 
 
-def parts_of(
-    denoise_some: Callable[[slice], Denoise], count: int, together: int
-) -> Callable[[], Iterator[tuple[slice, Denoise]]]:
-    """A function that goes through the parts of a batch of `count`, and what denoises each.
+def split_batch(denoiser_of: DenoiserOf, count: int, chunk_size: int) -> Callable[[], Iterator[tuple[slice, Denoise]]]:
+    """A function that iterates over the chunks of a batch: the rows of each, and their denoiser.
 
-    That is made once where there is one part, and else anew each time it comes, so that nothing is held for all.
+    A single chunk's denoiser is made once. Several are made anew at each step, so that only one is held in memory.
     """
-    if count <= together:
-        whole = slice(count), denoise_some(slice(count))
+    if count <= chunk_size:
+        whole = slice(count), denoiser_of(slice(count))
         return lambda: iter([whole])
-    parts = [slice(first, min(first + together, count)) for first in range(0, count, together)]
-    return lambda: ((part, denoise_some(part)) for part in parts)
+    chunks = [slice(first, min(first + chunk_size, count)) for first in range(0, count, chunk_size)]
+    return lambda: ((rows, denoiser_of(rows)) for rows in chunks)
+
+
+def join_predictions(predictions: Sequence[Prediction], join: Callable[[list[Tensor]], Tensor]) -> Prediction:
+    """One prediction from those of all chunks; `join` combines their tensors."""
+    variances = [p.variance for p in predictions if p.variance is not None]
+    x0 = join([p.x0 for p in predictions])
+    return Prediction(x0, join(variances) if variances else None)

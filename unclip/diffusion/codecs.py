@@ -1,4 +1,4 @@
-"""The space a stage works in: pixels, or a lossless rearrangement of them into fewer, deeper positions."""
+"""Codecs: the space in which a stage works. Pixels, or pixels rearranged into fewer positions of more channels."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from unclip.errors import CheckpointError, RequestError
 
 
 class Codec(Protocol):
-    """encode and decode are exact inverses; a mask is carried into the space of the image it belongs to."""
+    """Maps images to latents and back. A mask is carried into the space of its image."""
 
     def encode(self, image: Tensor) -> Tensor: ...  # b 3 H W -> b c h w
     def decode(self, latent: Tensor) -> Tensor: ...  # b c h w -> b 3 H W
@@ -21,7 +21,7 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class Identity:
-    """The thing itself: pixels, or an embedding (`b d`)."""
+    """No change: pixels, or embeddings `b d`."""
 
     def encode(self, image: Tensor) -> Tensor:
         return image
@@ -41,7 +41,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class PixelUnshuffle:
-    """Space to depth: factor x factor pixels become one position with factor^2 times the channels."""
+    """Space to depth: factor x factor pixels become one position with factor^2 times the channels. Lossless."""
 
     factor: int
 
@@ -56,7 +56,7 @@ class PixelUnshuffle:
         return F.pixel_shuffle(latent, self.factor)  # b (3 p p) h w -> b 3 (h p) (w p)
 
     def encode_mask(self, mask: Tensor) -> Tensor:
-        # a pixel's mask goes to all the channels that hold the pixel
+        # all channels of a pixel have its mask
         return self.encode(mask.expand(-1, 3, -1, -1))
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
@@ -71,8 +71,8 @@ class PixelUnshuffle:
 CODECS = {"identity": Identity, "pixel_unshuffle": PixelUnshuffle}
 
 
-def codec(config: str | dict[str, Any]) -> Codec:
-    """Build a codec from its name, or from a dict as `to_config` gives it.
+def codec_from_config(config: str | dict[str, Any]) -> Codec:
+    """A codec from its name, or from the dict of `to_config`.
 
     Raises CheckpointError for an unknown type or wrong options.
     """

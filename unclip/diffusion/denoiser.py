@@ -1,8 +1,8 @@
-"""From what a network says to what the rest of the package reads: a prediction of the clean x0.
+"""A network's raw output becomes a prediction of the clean x0.
 
-Networks are trained to predict the noise (eps), the image (x0) or the velocity (v), with or without a learned
-variance. Only this file knows which. `ab` is alpha bar, the cumulative product of the alphas, and noising is
-equation 4 of DDPM: x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps.
+Networks predict the noise (eps), the image (x0) or the velocity (v), with or without a learned variance. Only this file
+knows which. `ab` is alpha bar, the cumulative product of the alphas; the forward process is equation 4 of DDPM:
+x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from unclip.diffusion.schedule import Schedule, as_float, signal_and_noise
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is known of the clean sample at some step.
+    """The prediction at one timestep.
 
     x0: `b ...`, the expected clean sample.
-    variance: None, or the same shape as x0: where the learned log-variance lies between that of the posterior
-        (-1) and that of beta (+1), Improved DDPM (Nichol & Dhariwal 2021), equation 15.
+    variance: None, or `b ...`: the learned log-variance, from -1 (the posterior's) to +1 (that of beta). Improved DDPM
+        (Nichol & Dhariwal 2021), equation 15.
     """
 
     x0: Tensor
@@ -34,7 +34,7 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 
 def denoiser(network: Network, schedule: Schedule) -> Denoise:
-    """Turn a network into a function that predicts x0. The algebra is float32 even if the network is not."""
+    """A function that predicts x0 from a network. The algebra is float32 even if the network is not."""
 
     def denoise(x: Tensor, t: Tensor) -> Prediction:
         output, variance = network(x, t).to(as_float(x)), None
@@ -47,7 +47,7 @@ def denoiser(network: Network, schedule: Schedule) -> Denoise:
 
 
 def x0_from(output: Tensor, x: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """The clean sample that an output (eps, x0 or v; `b ...`) of a network implies at x, t (`b`)."""
+    """x0 from a network's output (eps, x0 or v; `b ...`) for x at timesteps t (`b`)."""
     a, s = signal_and_noise(x, t, schedule)
     if schedule.prediction_type == "epsilon":
         return (x - s * output) / a

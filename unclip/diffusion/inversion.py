@@ -1,7 +1,7 @@
-"""From a picture back to the noise that it comes from: the deterministic DDIM of `samplers.py`, led upwards.
+"""DDIM inversion: the noise from which an image is sampled. It runs the loop of `samplers.py` up the timesteps.
 
-Together with the embedding that the decoder is given, that noise is the bipartite latent of a picture (Ramesh et al.
-2022, arXiv:2204.06125, section 3).
+With the image embedding that conditions the decoder, that noise is the bipartite latent (z_i, x_T) of an image: Ramesh
+et al. 2022 (arXiv:2204.06125), section 3.
 """
 
 import torch
@@ -9,51 +9,56 @@ from torch import Tensor
 
 from unclip.diffusion.denoiser import Denoise, Prediction
 from unclip.diffusion.noise import Generators
-from unclip.diffusion.samplers import Progress, Step, check_steps, ddim, even, travel
+from unclip.diffusion.samplers import Progress, Solver, check_steps, ddim_step, denoise_loop, even_timesteps
 from unclip.diffusion.schedule import Schedule
 
 SKIP = 1
-"""Timesteps left out at the noisy end. There x0 is (x - s eps) / sqrt(alpha bar), and the divisor next to nothing: on
-the cosine schedule 1/20,291 at t = 999 and 1/160 at t = 995. Dhariwal & Nichol 2021 (arXiv:2105.05233) inverted 249 of
-250 steps."""
+"""Number of the noisiest timesteps left out. There, x0 = (x - s eps) / sqrt(alpha bar) divides by nearly 0: on the
+cosine schedule, by 1/20,291 at t = 999 and by 1/160 at t = 995. Dhariwal & Nichol 2021 (arXiv:2105.05233) inverted 249
+of 250 steps."""
 ROUNDS = 1
+"""Default number of fixed-point rounds a step (see `look_ahead`)."""
 
 
 def invert(
-    denoise: Denoise, x0: Tensor, schedule: Schedule, steps: int, progress: Progress | None = None, rounds: int = ROUNDS
+    denoise: Denoise,
+    x0: Tensor,
+    schedule: Schedule,
+    steps: int,
+    progress: Progress | None = None,
+    rounds: int = ROUNDS,
 ) -> Tensor:
-    """Clean x0 (`b ...`) -> the x from which `sample(..., "ddim", steps, skip=SKIP)` draws it, in float32.
+    """The noise `b ...` from which `sample` with Sampling("ddim", steps, skip=SKIP) returns x0 (`b ...`), in float32.
 
-    `denoise` is that of the sampling: neither guided, which amplifies the error of the inversion, nor clamped, which
-    cannot be undone. The more steps and rounds (see `ahead`), the closer. Raises RequestError for fewer than 2 steps.
+    denoise: the denoiser of the sampling, without guidance, which would amplify the error of the inversion, and without
+    clamping, which cannot be inverted. More steps and more rounds reduce the error. Raises RequestError for fewer than
+    2 steps.
     """
     check_steps(steps, schedule, least=1 + SKIP)
-    timesteps = even(schedule, steps)[SKIP:][::-1]
-    if progress is not None:  # the network is called before the way begins
+    timesteps = even_timesteps(schedule, steps)[SKIP:][::-1]
+    if progress is not None:  # the network runs before the loop begins
         progress(0, len(timesteps))
-    x = first(denoise, x0.float(), timesteps[0], schedule, rounds)
+    x = first_noise(denoise, x0.float(), timesteps[0], schedule, rounds)
 
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         if progress is not None and done > 0:
             progress(done, total)
 
-    def way() -> tuple[list[int], Step]:
-        return timesteps, step
-
     def step(prediction: Prediction, x: Tensor, t: int, t_next: int, _: Generators) -> Tensor:
-        return ddim(prediction, x, t, t_next, schedule)
+        return ddim_step(prediction, x, t, t_next, schedule)
 
-    def arrived(x: Tensor, t: Tensor) -> Prediction:
+    def return_x(x: Tensor, t: Tensor) -> Prediction:  # the last step: x itself is the result
         return Prediction(x)
 
-    return travel(ahead(denoise, timesteps, schedule, rounds), x, schedule, way, (), tell, last=arrived)
+    ahead = look_ahead(denoise, timesteps, schedule, rounds)
+    return denoise_loop(ahead, x, lambda: Solver(schedule, timesteps, step), (), last=return_x, progress=report)
 
 
-def first(denoise: Denoise, x0: Tensor, t: int, schedule: Schedule, rounds: int) -> Tensor:
-    """The x (`b ...`) at the cleanest timestep t in which the denoiser sees x0: what it misses of x0 is added.
+def first_noise(denoise: Denoise, x0: Tensor, t: int, schedule: Schedule, rounds: int) -> Tensor:
+    """The x (`b ...`) at the cleanest timestep t for which the denoiser predicts x0.
 
-    It is the picture's noise at that level: DDIM's first step. Once is best for a network, of which more rounds would
-    take for noise also what it will never draw.
+    The error of each prediction is added to x. One round is best for a trained network: more rounds would put details
+    into the noise that the network never generates.
     """
     signal = float(schedule.alphas_cumprod()[t]) ** 0.5
     x, times = signal * x0, torch.full((len(x0),), t, device=x0.device)
@@ -62,12 +67,12 @@ def first(denoise: Denoise, x0: Tensor, t: int, schedule: Schedule, rounds: int)
     return x
 
 
-def ahead(denoise: Denoise, timesteps: list[int], schedule: Schedule, rounds: int) -> Denoise:
-    """A denoiser that says, at each of rising timesteps, the x0 that `denoise` will say at the next.
+def look_ahead(denoise: Denoise, timesteps: list[int], schedule: Schedule, rounds: int) -> Denoise:
+    """A denoiser that returns, at each of the rising timesteps, the x0 that `denoise` predicts at the next one.
 
-    A step down from there uses that x0, so a step up that is to be its inverse must as well. It is not known before
-    the step is taken: it is found as a fixed point, from the x0 at hand, in `rounds` rounds (0: plain DDIM inversion).
-    Each takes the error to the next order of the step's length. (Pan et al. 2023, arXiv:2309.04907.)
+    A step down from the next timestep uses that x0, so a step up must use it too to be its inverse. It is found by
+    fixed-point iteration, starting from the x0 at this timestep (Pan et al. 2023, arXiv:2309.04907). Each round reduces
+    the error by one order of the step size; 0 rounds is plain DDIM inversion.
     """
     following = dict(zip(timesteps[:-1], timesteps[1:], strict=True))
 
@@ -75,8 +80,8 @@ def ahead(denoise: Denoise, timesteps: list[int], schedule: Schedule, rounds: in
         now = int(t[0])
         prediction = denoise(x, t)
         for _ in range(rounds):
-            there = ddim(prediction, x, now, following[now], schedule)
-            prediction = denoise(there, torch.full_like(t, following[now]))
+            x_next = ddim_step(prediction, x, now, following[now], schedule)
+            prediction = denoise(x_next, torch.full_like(t, following[now]))
         return prediction
 
     return denoise_ahead

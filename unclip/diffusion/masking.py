@@ -1,4 +1,4 @@
-"""Wrappers of x0: that hold a part of the picture fixed, correct it, or look at it."""
+"""Masked denoising: hold known pixels fixed by replacing x0 there."""
 
 from torch import Tensor
 
@@ -6,14 +6,16 @@ from unclip.diffusion.denoiser import Denoise, Prediction
 
 
 def keep_known(denoise: Denoise, image: Tensor, known: Tensor) -> Denoise:
-    """Predict `image` where it is known, whatever the network says.
+    """A denoiser that predicts `image` where it is known: known * image + (1 - known) * x0.
 
-    image: `b ...`, clean, in the space of x. known: the same or broadcastable, 1 = keep, 0 = free.
-    Samplers step towards x0, so the known region passes through its right noise levels and ends exactly on
-    the image. A learned variance would spoil the levels on the way, so there it is the posterior's (-1).
+    image: clean, `b ...`, in the space of x. known: `b ...` or broadcastable to it; 1 = keep, 0 = generate.
+
+    Samplers step towards x0, so the known region passes through the right noise level at every step and ends exactly
+    on the image. Where the variance is learned, the known region gets the posterior's variance (-1): any other would
+    give it a wrong noise level.
     """
 
-    def denoise_rest(x: Tensor, t: Tensor) -> Prediction:
+    def denoise_unknown(x: Tensor, t: Tensor) -> Prediction:
         prediction = denoise(x, t)
         x0 = known * image + (1 - known) * prediction.x0
         variance = prediction.variance
@@ -21,4 +23,4 @@ def keep_known(denoise: Denoise, image: Tensor, known: Tensor) -> Denoise:
             variance = (1 - known) * variance - known
         return Prediction(x0, variance)
 
-    return denoise_rest
+    return denoise_unknown

@@ -1,29 +1,29 @@
-"""Randomness: one generator an image, so that an image does not depend on its place in a batch."""
+"""Random numbers: one generator per image, so that an image does not depend on its place in a batch."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+Generators = Sequence[torch.Generator]
+"""One per image of the batch."""
 
-def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One CPU generator per seed. Stages draw from them in turn: prior, decoder, upsamplers."""
+
+def make_generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One CPU generator per seed. The stages use them in order: prior, decoder, upsamplers."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
 def randn(
     shape: Sequence[int],
-    generators: Sequence[torch.Generator],
+    generators: Generators,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Standard normal noise, `b *shape`, item i drawn from generators[i].
+    """Standard normal noise `b *shape`, item i from generators[i].
 
-    Drawn as float32 on the CPU and then moved, so that neither device nor precision changes the numbers. They
-    are those of diffusers' `randn_tensor` with a list of generators.
+    The numbers are drawn in float32 on the CPU and then moved, so that neither device nor precision changes them. They
+    equal those of diffusers' `randn_tensor` with a list of generators.
     """
     noise = [torch.randn((1, *shape), generator=g, dtype=torch.float32) for g in generators]
     return torch.cat(noise).to(device, dtype)
-
-
-Generators = Sequence[torch.Generator]

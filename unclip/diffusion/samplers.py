@@ -1,118 +1,151 @@
-"""The one denoising loop, over schedulers of diffusers. No guidance and no masks: those wrap the denoiser.
+"""The one denoising loop, over schedulers of diffusers. Guidance and masks are wrappers around the denoiser.
 
-A sampler is the list of timesteps it visits, from the noisiest (999 of 1000) down, and a step from each to
-the next. Every scheduler is handed x0 (`prediction_type="sample"`) and clips nothing itself. The step after
-the last would land on x0 (the posterior, DDIM, DPM-Solver++, UniPC: all do), so it is not taken: the last x0
-is the result. That is exact where schedulers round, and makes a single step well defined for all of them.
-The same loop, led up the timesteps, finds the noise that a picture comes from: see `inversion.py`.
+A sampler is a list of timesteps, from the noisiest (999 of 1000) down, and a step from each to the next. Every
+scheduler gets x0 (`prediction_type="sample"`) and clips nothing itself. The step after the last timestep would return
+x0 for every sampler here (the posterior, DDIM, DPM-Solver++, UniPC), so it is not taken: the last x0 is the result.
+That avoids rounding in the schedulers, and defines a single step for all samplers.
+`inversion.py` runs the same loop up the timesteps to find the noise of an image.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UnCLIPScheduler, UniPCMultistepScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_unclip import UnCLIPScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
 from unclip.diffusion.denoiser import Denoise, Prediction
 from unclip.diffusion.noise import Generators, randn
-from unclip.diffusion.repaint import renoise, visits
+from unclip.diffusion.repaint import renoise, resampling_schedule
 from unclip.diffusion.sampler_names import check_sampler
 from unclip.diffusion.schedule import Schedule, add_noise
 from unclip.errors import RequestError
 
-DRAFT = 0.6
-"""How far from the end of the schedule a draft is taken up again: enough to paint it anew, too little to forget what is
-where."""
+DRAFT_NOISE = 0.6
+"""How far up the schedule a draft is noised, as a fraction: high enough to renew its details, low enough to keep its
+layout."""
 
 Progress = Callable[[int, int], None]
+"""(steps done, total)."""
 
 Step = Callable[[Prediction, Tensor, int, int, Generators], Tensor]
 """(prediction, x, t, next t, generators) -> x at next t."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample: the sampler and its timesteps.
+
+    sampler   a name in SAMPLERS
+    steps     number of timesteps, 1 .. num_train_timesteps
+    resample  RePaint passes over each stretch of timesteps, from 1
+    skip      number of the noisiest timesteps left out; x then starts at the noise level of the first one that remains
+    eta       sampler "ddim" only: fraction of the noise that each step renews, 0 .. 1
+    """
+
+    sampler: str
+    steps: int
+    resample: int = 1
+    skip: int = 0
+    eta: float = 0.0
+
+
+@dataclass(frozen=True)
+class Solver:
+    """The timesteps of a sampler, in the order of the loop, and the step from each to the next.
+
+    A multistep solver remembers its previous predictions, so each pass of RePaint needs a new one.
+    """
+
+    schedule: Schedule
+    timesteps: list[int]
+    step: Step
 
 
 def sample(
     denoise: Denoise,
     x: Tensor,
     schedule: Schedule,
-    sampler: str,
-    steps: int,
+    sampling: Sampling,
     generators: Generators,
-    progress: Progress | None = None,
-    *,
-    repeats: int = 1,
     last: Denoise | None = None,
-    skip: int = 0,
-    draft: Tensor | None = None,
-    eta: float = 0.0,
+    progress: Progress | None = None,
 ) -> Tensor:
-    """Denoise x (`b ...`, standard normal) over `steps` timesteps; return the last x0 in float32.
+    """Denoise x (`b ...`, standard normal) and return the last x0, in float32.
 
-    generators: one per item, for samplers that draw noise. progress(done, total) is called before the first step, with
-    0, and after each call of `denoise`. repeats: how often each stretch of the way is gone (RePaint; see `visits`).
-    last: the denoiser of the last step, if it is another. skip: how many of the noisiest timesteps are left out; x is
-    then at the level of the first of the others. draft: a rough x0 (`b ...`) to begin with; x is then the noise that
-    takes it to the level of the timestep nearest to `DRAFT` of all, and those before are left out (SDEdit, Meng et al.
-    2022, arXiv:2108.01073).
-    eta: of the sampler "ddim", how much of the noise is drawn anew at each step, from 0 to 1.
-    Raises RequestError for an unknown sampler, one that has no eta, or a number of steps outside
-    1..num_train_timesteps.
+    generators: one per item, for samplers that add noise.
+    last: the denoiser of the last step, if it is a different one.
+    progress: called with 0 before the first step, and after each step.
+
+    Raises RequestError for an unknown sampler, an eta that the sampler lacks, or steps out of range.
     """
-    build = SAMPLERS[check_sampler(sampler)]
-    check_steps(steps, schedule, least=1 + skip)
-    if eta:
-        if sampler != "ddim":
-            raise RequestError(f"sampler {sampler} has no eta, which {eta} is asked for: use ddim")
-        build = partial(build, eta=eta)
+    build = SAMPLERS[check_sampler(sampling.sampler)]
+    check_steps(sampling.steps, schedule, least=1 + sampling.skip)
+    if sampling.eta:
+        if sampling.sampler != "ddim":
+            raise RequestError(f"sampler {sampling.sampler} has no eta, but eta is {sampling.eta}: use ddim")
+        build = partial(build, eta=sampling.eta)
 
-    if draft is not None:
-        timesteps, taken_up = build(schedule, steps)[0], DRAFT * schedule.num_train_timesteps
-        skip = min(range(len(timesteps)), key=lambda i: abs(timesteps[i] - taken_up))
-        x = add_noise(draft, x, torch.full((len(x),), timesteps[skip], device=x.device), schedule)
+    def make_solver() -> Solver:
+        timesteps, step = build(schedule, sampling.steps)
+        return Solver(schedule, timesteps[sampling.skip :], step)
 
-    def way() -> tuple[list[int], Step]:
-        timesteps, step = build(schedule, steps)
-        return timesteps[skip:], step
+    return denoise_loop(denoise, x, make_solver, generators, sampling.resample, last, progress)
 
-    return travel(denoise, x, schedule, way, generators, progress, repeats=repeats, last=last)
+
+def noise_draft(draft: Tensor, noise: Tensor, schedule: Schedule, sampling: Sampling) -> tuple[Tensor, Sampling]:
+    """x and the sampling that continue from a draft: SDEdit (Meng et al. 2022, arXiv:2108.01073).
+
+    draft: a rough x0 `b ...`; noise: standard normal `b ...`. The draft is noised to the timestep nearest to
+    DRAFT_NOISE of the schedule; the noisier timesteps are skipped. Raises RequestError as `sample`.
+    """
+    check_steps(sampling.steps, schedule)
+    timesteps, _ = SAMPLERS[check_sampler(sampling.sampler)](schedule, sampling.steps)
+    level = DRAFT_NOISE * schedule.num_train_timesteps
+    skip = min(range(len(timesteps)), key=lambda i: abs(timesteps[i] - level))
+    t = torch.full((len(noise),), timesteps[skip], device=noise.device)
+    return add_noise(draft, noise, t, schedule), replace(sampling, skip=skip)
 
 
 def check_steps(steps: int, schedule: Schedule, least: int = 1) -> None:
-    """Raise RequestError for a number of steps that is not from `least` to that of the schedule."""
+    """Raise RequestError for a number of steps outside least .. num_train_timesteps."""
     if not least <= steps <= schedule.num_train_timesteps:
         raise RequestError(f"steps={steps} is out of range: choose {least} to {schedule.num_train_timesteps}")
 
 
-def travel(
+def denoise_loop(
     denoise: Denoise,
     x: Tensor,
-    schedule: Schedule,
-    way: Callable[[], tuple[list[int], Step]],
+    make_solver: Callable[[], Solver],
     generators: Generators,
-    progress: Progress | None = None,
-    *,
-    repeats: int = 1,
+    resample: int = 1,
     last: Denoise | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
-    """The loop: x (`b ...`) at the first of a way's timesteps is led to the last one, whose x0 is returned.
+    """The loop: step x (`b ...`) from a solver's first timestep to its last, and return the x0 there.
 
-    way: makes the timesteps and the step from each to the next anew, for a multistep solver remembers the way it came.
+    make_solver: called once, and again after each jump back of RePaint. Other arguments as in `sample`.
     """
-    timesteps, step = way()
-    route = visits(len(timesteps), repeats)
+    solver = make_solver()
+    timesteps = solver.timesteps
+    order = resampling_schedule(len(timesteps), resample)
     x = x.float()
     if progress is not None:
-        progress(0, len(route))
-    for done, (i, following) in enumerate(zip(route, [*route[1:], None], strict=True), start=1):
+        progress(0, len(order))
+    for done, (i, following) in enumerate(zip(order, [*order[1:], None], strict=True), start=1):
         now = denoise if following is not None or last is None else last
         prediction = now(x, torch.full((len(x),), timesteps[i], device=x.device))
         if following is not None:
-            x = step(prediction, x, timesteps[i], timesteps[i + 1], generators)
-        if following is not None and following <= i:
-            x = renoise(x, timesteps[i + 1], timesteps[following], schedule, generators)
-            _, step = way()
+            x = solver.step(prediction, x, timesteps[i], timesteps[i + 1], generators)
+        if following is not None and following <= i:  # RePaint: jump back to the start of the stretch
+            x = renoise(x, timesteps[i + 1], timesteps[following], solver.schedule, generators)
+            solver = make_solver()
         if progress is not None:
-            progress(done, len(route))
+            progress(done, len(order))
     return prediction.x0
 
 
@@ -141,17 +174,17 @@ def _ddpm(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
 def _ddim(schedule: Schedule, steps: int, eta: float = 0.0) -> tuple[list[int], Step]:
     """DDIM (Song et al. 2021), equations 12 and 16; eta 0 follows the probability-flow ODE, 1 is like DDPM.
 
-    DDIMScheduler steps by a fixed stride of T // steps. Unless steps divides T, that does not lead to the
-    noise level of the timestep that the network is told next.
+    Written here because DDIMScheduler steps by a fixed stride of T // steps. Unless steps divides T, that stride misses
+    the noise level of the next timestep.
     """
 
     def step(prediction: Prediction, x: Tensor, t: int, t_next: int, generators: Generators) -> Tensor:
-        return ddim(prediction, x, t, t_next, schedule, eta, generators)
+        return ddim_step(prediction, x, t, t_next, schedule, eta, generators)
 
-    return even(schedule, steps), step
+    return even_timesteps(schedule, steps), step
 
 
-def ddim(
+def ddim_step(
     prediction: Prediction,
     x: Tensor,
     t: int,
@@ -160,38 +193,40 @@ def ddim(
     eta: float = 0.0,
     generators: Generators = (),
 ) -> Tensor:
-    """x (`b ...`) at timestep t -> at t_next, cleaner or (with eta 0) noisier, along the direction of its noise."""
+    """x (`b ...`) at timestep t -> at t_next, which may be cleaner or, with eta 0, noisier."""
     ab, ab_next = (float(schedule.alphas_cumprod()[time]) for time in (t, t_next))
-    drawn = eta * ((1 - ab_next) / (1 - ab) * (1 - ab / ab_next)) ** 0.5 if eta else 0.0  # the paper's sigma
+    sigma = eta * ((1 - ab_next) / (1 - ab) * (1 - ab / ab_next)) ** 0.5 if eta else 0.0
     noise = (x - ab**0.5 * prediction.x0) / (1 - ab) ** 0.5
-    x = ab_next**0.5 * prediction.x0 + (1 - ab_next - drawn**2) ** 0.5 * noise
-    return x + drawn * randn(x.shape[1:], generators, x.device) if drawn else x
+    x = ab_next**0.5 * prediction.x0 + (1 - ab_next - sigma**2) ** 0.5 * noise
+    return x + sigma * randn(x.shape[1:], generators, x.device) if sigma else x
 
 
 def _dpmpp_2m(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
     """DPM-Solver++ (Lu et al. 2022), the multistep method of order 2."""
-    return _solver(DPMSolverMultistepScheduler, 2, schedule, steps)
+    return _ode_solver(DPMSolverMultistepScheduler, 2, schedule, steps)
 
 
 def _unipc(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
     """UniPC (Zhao et al. 2023) of order 2, B2(h), predicting x0."""
-    return _solver(UniPCMultistepScheduler, 2, schedule, steps)
+    return _ode_solver(UniPCMultistepScheduler, 2, schedule, steps)
 
 
-SAMPLERS: dict[str, Callable[[Schedule, int], tuple[list[int], Step]]] = {
+SAMPLERS: dict[str, Callable[..., tuple[list[int], Step]]] = {
     "unclip": _unclip,
     "ddpm": _ddpm,
     "ddim": _ddim,
     "dpmpp-2m": _dpmpp_2m,
     "unipc": _unipc,
 }
+"""name -> function of (schedule, steps) that returns the timesteps and the step between them."""
 
 
-def _solver(scheduler_class: type, order: int, schedule: Schedule, steps: int) -> tuple[list[int], Step]:
-    """A solver of the probability-flow ODE: no noise, and no use for a variance.
+def _ode_solver(scheduler_class: type, order: int, schedule: Schedule, steps: int) -> tuple[list[int], Step]:
+    """A solver of the probability-flow ODE. It adds no noise and ignores a learned variance.
 
-    Its timesteps are those of `even`: the final step reaches x0 from one interval above 0. "linspace" would repeat one
-    if there are as many steps as timesteps; "trailing" then visits each once, but it miscounts for others (61 for one).
+    Its timesteps equal `even_timesteps`: the final step reaches x0 from one interval above 0. With as many steps as
+    timesteps, spacing "linspace" would repeat one; "trailing" then visits each once, but miscounts for other numbers
+    of steps (61, for one).
     """
     spacing = "linspace" if steps < schedule.num_train_timesteps else "trailing"
     scheduler = scheduler_class(**_common(schedule), solver_order=order, timestep_spacing=spacing)
@@ -203,8 +238,8 @@ def _solver(scheduler_class: type, order: int, schedule: Schedule, steps: int) -
     return scheduler.timesteps.tolist(), step
 
 
-def even(schedule: Schedule, steps: int) -> list[int]:
-    """The timesteps of those solvers: even, from the last down to one interval above 0, or all there are."""
+def even_timesteps(schedule: Schedule, steps: int) -> list[int]:
+    """Evenly spaced timesteps from the last down to one interval above 0, or all of them."""
     last = schedule.num_train_timesteps - 1
     if steps > last:
         return list(range(last, -1, -1))
@@ -220,7 +255,7 @@ def _common(schedule: Schedule) -> dict[str, object]:
 
 
 def _inclusive(schedule: Schedule, steps: int) -> list[int]:
-    """Karlo's timesteps: even, from the last to 0, both included; one step alone starts at the last."""
+    """Karlo's timesteps: evenly spaced from the last to 0, both included; a single step is the last."""
     last = schedule.num_train_timesteps - 1
     if steps == 1:
         return [last]
@@ -228,7 +263,7 @@ def _inclusive(schedule: Schedule, steps: int) -> list[int]:
 
 
 def _with_variance(prediction: Prediction) -> Tensor:
-    """As the schedulers with a learned variance take it: x0 and the variance, `b 2c ...`."""
+    """x0 and the learned variance as `b 2c ...`, the form that diffusers' schedulers take; x0 alone without one."""
     if prediction.variance is None:
         return prediction.x0
     return torch.cat([prediction.x0, prediction.variance], dim=1)

@@ -15,15 +15,20 @@ PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
 VARIANCE_TYPES = ("fixed_small_log", "learned_range")
 
-_MOST = 100_000  # timesteps
+_MAX_TIMESTEPS = 100_000
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a network was trained: noise levels, and what its output means.
+    """How a network was trained: its noise levels and the meaning of its output.
 
-    clip is the limit of |x0| during sampling (1 for images in [-1, 1], 5 for Karlo's prior), or None.
-    Raises CheckpointError for a value this package does not run.
+    num_train_timesteps  2 .. 100,000
+    beta_schedule        "squaredcos_cap_v2" (cosine)
+    prediction_type      the output is "epsilon" (the noise), "sample" (x0) or "v_prediction" (the velocity)
+    variance_type        "fixed_small_log", or "learned_range" for an output with twice the channels
+    clip                 limit of |x0| during sampling (1 for images in [-1, 1], 5 for Karlo's prior), or None
+
+    Raises CheckpointError for a value that is not supported.
     """
 
     num_train_timesteps: int = 1000
@@ -37,27 +42,30 @@ class Schedule:
         _one_of("prediction_type", self.prediction_type, PREDICTION_TYPES)
         _one_of("variance_type", self.variance_type, VARIANCE_TYPES)
         count, clip = self.num_train_timesteps, self.clip
-        if type(count) is not int or not 2 <= count <= _MOST:
-            raise CheckpointError(f"num_train_timesteps is {count!r:.40}; it must be a whole number from 2 to {_MOST}")
+        if type(count) is not int or not 2 <= count <= _MAX_TIMESTEPS:
+            raise CheckpointError(
+                f"num_train_timesteps is {count!r:.40}; it must be a whole number from 2 to {_MAX_TIMESTEPS}"
+            )
         if clip is not None and (type(clip) not in (int, float) or not 0 < clip < math.inf):
             raise CheckpointError(f"clip_sample_range is {clip!r:.40}; it must be a number above 0")
 
     def alphas_cumprod(self) -> Tensor:
-        """Alpha bar at every timestep, float32 on the CPU, the numbers of diffusers. Not to be written to."""
+        """Alpha bar at every timestep, float32 on the CPU, as diffusers computes it. Shared: do not write to it."""
         return _alphas_cumprod(self.num_train_timesteps)
 
     def last_factor(self) -> float:
-        """What UnCLIPScheduler multiplies x0 by in its last step, where it should be 1: its betas are rounded.
+        """The factor by which UnCLIPScheduler multiplies x0 in its last step.
 
-        It is 1.0005 for 1000 timesteps. A picture that is to be the very one of diffusers' pipeline must have it, for
-        what is small in the prior is large in the first step of the decoder, which divides by sqrt(alpha bar) = 5e-5.
+        It should be 1, but rounding of the betas makes it 1.0005 for 1000 timesteps. Parity with diffusers needs it: a
+        small difference in the prior becomes large in the first step of the decoder, which divides by
+        sqrt(alpha bar) = 5e-5.
         """
         scheduler = UnCLIPScheduler(num_train_timesteps=self.num_train_timesteps)
         return float(scheduler.betas[0] / (1 - scheduler.alphas_cumprod[0]))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Schedule":
-        """Read a scheduler_config.json of diffusers. A key left out has the default of UnCLIPScheduler."""
+        """A schedule from diffusers' scheduler_config.json. A missing key has UnCLIPScheduler's default."""
         for key in ("trained_betas", "rescale_betas_zero_snr", "thresholding"):
             if config.get(key):
                 raise CheckpointError(f"the scheduler config sets {key}, which is not supported: unset it")
@@ -67,14 +75,14 @@ class Schedule:
             num_train_timesteps=config.get("num_train_timesteps", cls.num_train_timesteps),
             beta_schedule=config.get("beta_schedule", cls.beta_schedule),
             prediction_type=config.get("prediction_type", cls.prediction_type),
-            # the same variance, computed without the detour through its logarithm
+            # the same variance; only its computation differs
             variance_type="fixed_small_log" if variance == "fixed_small" else variance,
             clip=clip,
         )
 
     def to_config(self) -> dict[str, Any]:
-        """The scheduler_config.json from which diffusers, too, rebuilds this schedule."""
-        # UnCLIPScheduler is what unCLIP pipelines ask for, but it does not know v
+        """The scheduler_config.json of this schedule, which diffusers reads as well."""
+        # unCLIP pipelines expect UnCLIPScheduler, but it does not support v prediction
         name = "DDPMScheduler" if self.prediction_type == "v_prediction" else "UnCLIPScheduler"
         return {
             "_class_name": name,
@@ -88,25 +96,26 @@ class Schedule:
 
 
 def add_noise(x0: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """x_t given x0 and noise (`b ...`) at timesteps t (`b`): DDPM (Ho et al. 2020), equation 4."""
+    """x_t from x0 and noise (`b ...`) at timesteps t (`b`): DDPM (Ho et al. 2020), equation 4."""
     a, s = signal_and_noise(x0, t, schedule)
     return a * x0 + s * noise
 
 
 def signal_and_noise(x: Tensor, t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
-    """sqrt(ab_t) and sqrt(1 - ab_t), `b 1 ...`, ready to multiply x (`b ...`)."""
+    """sqrt(ab_t) and sqrt(1 - ab_t), `b 1 ...`, to multiply x (`b ...`) with."""
     ab = schedule.alphas_cumprod().to(x.device, as_float(x))[t]
     ab = ab.reshape(-1, *[1] * (x.ndim - 1))
     return ab.sqrt(), (1 - ab).sqrt()
 
 
 def as_float(x: Tensor) -> torch.dtype:
+    """float32, or the dtype of x if it is wider."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 @cache
 def _alphas_cumprod(num_train_timesteps: int) -> Tensor:
-    # made outside inference mode, or training could not use what sampling happened to cache first
+    # Outside inference mode: training cannot use a tensor that sampling cached in inference mode.
     with torch.inference_mode(False):
         return UnCLIPScheduler(num_train_timesteps=num_train_timesteps).alphas_cumprod
 

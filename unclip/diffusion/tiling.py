@@ -1,20 +1,21 @@
-"""Wrappers of x0 for what is too much at once: a batch in parts, and many windows of one picture as that picture."""
+"""Denoise one large canvas by overlapping windows of the network's size."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from unclip.diffusion.chunking import parts_of
+from unclip.diffusion.chunking import DenoiserOf, join_predictions, split_batch
 from unclip.diffusion.denoiser import Denoise, Prediction
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Square windows on a larger picture, in positions of x: their corners (from the top, from the left) and side.
+    """Square windows of a canvas. All lengths are in positions of x (latent positions).
 
-    rows: which row of a conditioning each window has.
+    height, width: of the canvas. side: of every window. corners: (top, left) of each window.
+    rows: for each window, the row of the conditioning that it uses.
     """
 
     height: int
@@ -24,53 +25,53 @@ class Tiling:
     rows: tuple[int, ...]
 
     def cut(self, x: Tensor, which: slice = slice(None)) -> Tensor:
-        """Windows `n c s s` of x `1 c H W`; or, of what has several values a position, as many more of each."""
+        """The windows `n c s s` of a canvas `1 c H W`, which may have several values a position (pixels, say)."""
         scale = x.shape[-1] // self.width
         return torch.cat([x[..., *self.slices(corner, scale)] for corner in self.corners[which]])
 
-    def lay(self, windows: Sequence[Tensor], fill: float) -> Tensor:
-        """The picture `1 c H W` with windows `c s s` in it, the later over the earlier, and `fill` where none is."""
+    def assemble(self, windows: Sequence[Tensor], fill: float) -> Tensor:
+        """A canvas `1 c H W` from windows `c s s`: later ones cover earlier ones, `fill` covers the rest."""
         scale = windows[0].shape[-1] // self.side
-        whole = windows[0].new_full((1, len(windows[0]), scale * self.height, scale * self.width), fill)
+        canvas = windows[0].new_full((1, len(windows[0]), scale * self.height, scale * self.width), fill)
         for window, corner in zip(windows, self.corners, strict=True):
-            whole[..., *self.slices(corner, scale)] = window
-        return whole
+            canvas[..., *self.slices(corner, scale)] = window
+        return canvas
 
     def slices(self, corner: tuple[int, int], scale: int = 1) -> tuple[slice, slice]:
-        """Rows and columns of the window at a corner, in x at so many values a position."""
+        """Rows and columns of the window at a corner, for a canvas with `scale` values a position."""
         top, left = (scale * start for start in corner)
         return slice(top, top + scale * self.side), slice(left, left + scale * self.side)
 
 
-def tiled(denoise_some: Callable[[slice], Denoise], tiling: Tiling, together: int) -> Denoise:
-    """Denoise x `1 c H W` by windows: where they overlap x0 is their mean, which each leaves towards its own edge.
+def tiled(denoiser_of: DenoiserOf, tiling: Tiling, chunk_size: int) -> Denoise:
+    """A denoiser of a canvas `1 c H W` that averages the x0 of overlapping windows, at most `chunk_size` at a time.
 
-    MultiDiffusion (Bar-Tal et al. 2023, arXiv:2302.08113), at x0. denoise_some: as in `in_parts`, of the windows. Where
-    there is no window x0 is 0.
+    The weight of a window falls linearly towards its edges, so that no edge shows. Positions in no window get x0 = 0.
+    MultiDiffusion (Bar-Tal et al. 2023, arXiv:2302.08113), applied to x0.
+
+    denoiser_of: makes the denoiser for a slice of the windows.
     """
     from_edge = torch.arange(tiling.side) + 0.5
     slope = torch.minimum(from_edge, tiling.side - from_edge)
     weight = slope[:, None] * slope  # s s
-    weights = torch.zeros(tiling.height, tiling.width)
+    total = torch.zeros(tiling.height, tiling.width)
     for corner in tiling.corners:
-        weights[tiling.slices(corner)] += weight
-    weights = weights.clamp(min=weight.min())
+        total[tiling.slices(corner)] += weight
+    total = total.clamp(min=weight.min())
 
-    def joined(parts: Sequence[Tensor]) -> Tensor:  # of n c s s -> 1 c H W
-        whole = parts[0].new_zeros(1, parts[0].shape[1], tiling.height, tiling.width)
-        for window, corner in zip((window for part in parts for window in part), tiling.corners, strict=True):
-            whole[..., *tiling.slices(corner)] += weight.to(window) * window
-        return whole / weights.to(whole)
+    def average(chunks: Sequence[Tensor]) -> Tensor:  # each n c s s -> 1 c H W
+        canvas = chunks[0].new_zeros(1, chunks[0].shape[1], tiling.height, tiling.width)
+        for window, corner in zip((window for chunk in chunks for window in chunk), tiling.corners, strict=True):
+            canvas[..., *tiling.slices(corner)] += weight.to(window) * window
+        return canvas / total.to(canvas)
 
-    parts = parts_of(denoise_some, len(tiling.corners), together)
+    chunks = split_batch(denoiser_of, len(tiling.corners), chunk_size)
 
     def denoise(x: Tensor, t: Tensor) -> Prediction:
-        predicted = []
-        for part, denoise_part in parts():
-            windows = tiling.cut(x, part)
-            predicted.append(denoise_part(windows, t.expand(len(windows))))
-        learned = predicted[0].variance is not None
-        x0 = joined([prediction.x0 for prediction in predicted])
-        return Prediction(x0, joined([prediction.variance for prediction in predicted]) if learned else None)
+        predictions = []
+        for which, denoise_chunk in chunks():
+            windows = tiling.cut(x, which)  # n c s s
+            predictions.append(denoise_chunk(windows, t.expand(len(windows))))
+        return join_predictions(predictions, average)
 
     return denoise

@@ -7,34 +7,26 @@ from torch import Tensor
 from unclip.diffusion.denoiser import Denoise, Prediction
 
 
-def clamped(denoise: Denoise, limit: float | None) -> Denoise:
-    """Keep x0 within [-limit, limit]; None leaves it alone."""
-    if limit is None:
-        return denoise
+def map_x0(denoise: Denoise, change: Callable[[Tensor], Tensor]) -> Denoise:
+    """A denoiser whose x0 passes through `change`. The variance stays as predicted."""
 
-    def within(x: Tensor, t: Tensor) -> Prediction:
+    def denoise_and_change(x: Tensor, t: Tensor) -> Prediction:
         prediction = denoise(x, t)
-        return Prediction(prediction.x0.clamp(-limit, limit), prediction.variance)
+        return Prediction(change(prediction.x0), prediction.variance)
 
-    return within
-
-
-def levelled(denoise: Denoise, correct: Callable[[Tensor], Tensor]) -> Denoise:
-    """A denoiser whose x0 is passed through `correct`, such as a factor."""
-
-    def corrected(x: Tensor, t: Tensor) -> Prediction:
-        prediction = denoise(x, t)
-        return Prediction(correct(prediction.x0), prediction.variance)
-
-    return corrected
+    return denoise_and_change
 
 
-def watched(denoise: Denoise, see: Callable[[Tensor], None]) -> Denoise:
-    """A denoiser that shows each x0 to `see`."""
+def clamp_x0(denoise: Denoise, limit: float | None) -> Denoise:
+    """A denoiser whose x0 lies within [-limit, limit]; None changes nothing."""
+    return denoise if limit is None else map_x0(denoise, lambda x0: x0.clamp(-limit, limit))
 
-    def seen(x: Tensor, t: Tensor) -> Prediction:
-        prediction = denoise(x, t)
-        see(prediction.x0)
-        return prediction
 
-    return seen
+def observe_x0(denoise: Denoise, observe: Callable[[Tensor], None]) -> Denoise:
+    """A denoiser that passes each predicted x0 to `observe`."""
+
+    def unchanged(x0: Tensor) -> Tensor:
+        observe(x0)
+        return x0
+
+    return map_x0(denoise, unchanged)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unclip.diffusion.noise import generators
+from unclip.diffusion.noise import make_generators
 from unclip.evaluation.intervals import mean, rate
 from unclip.evaluation.suite import BATCH, BEST_OF, Suite
 from unclip.requests.request import Request
@@ -96,7 +96,7 @@ def imagined(suite: Suite, asked: Sequence[tuple[str, Scene]], **fields: Any) ->
     for start in suite.counted(label, range(0, len(asked), size)):
         batch = [prompt for prompt, _ in asked[start : start + size]]
         request = suite.pipe.resolve(Request(prompt=batch[0], seed=0, **fields))
-        noise = generators([suite.seed + i for i in range(start, start + len(batch))])
+        noise = make_generators([suite.seed + i for i in range(start, start + len(batch))])
         text, negative = (suite.pipe.encode_text(texts) for texts in (batch, [""] * len(batch)))
         found.append(suite.pipe.imagine(text, negative, noise, request).float().cpu())
     return torch.cat(found)

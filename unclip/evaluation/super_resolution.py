@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from unclip.diffusion.noise import generators
+from unclip.diffusion.noise import make_generators
 from unclip.evaluation.intervals import mean
 from unclip.evaluation.suite import BATCH, Suite
 from unclip.images.processing import to_tensor
@@ -48,7 +48,7 @@ def upsampler(suite: Suite) -> dict[str, Any]:
         seeds = [suite.seed + i for i in range(start, start + len(real))]
         for source, small in inputs.items():
             ways = {
-                "upsampler": suite.pipe.upsample(small, generators(seeds)).float().cpu(),
+                "upsampler": suite.pipe.upsample(small, make_generators(seeds)).float().cpu(),
                 "bicubic": enlarge(small, suite.pipe.sizes[-1]),
             }
             for way, large in ways.items():

@@ -1,4 +1,4 @@
-"""Whether a picture made again is the one in a file."""
+"""Compare an image with the one in a file, to tell whether it was reproduced."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from unclip.images import metadata
 if TYPE_CHECKING:
     from PIL import Image
 
-TOLERANCE = 1  # of 255: what another batch size or machine may change
-ROUGH = 16
-"""The same in bfloat16, where a batch of another size takes other kernels, which round otherwise: so much was seen."""
+TOLERANCE = 1
+"""Largest difference, of 255, that another batch size or machine may cause in float32."""
+BFLOAT16_TOLERANCE = 16
+"""The same in bfloat16, where kernels for other batch sizes round differently. Measured."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """identical: every byte. difference: the largest, of 255; None where the file cannot tell. agrees: near enough.
+    """identical: in every byte. difference: the largest one, of 255, or None if the file is lossy and they differ.
 
-    tolerance: the difference up to which two pictures are near enough, in the precision that both were drawn in.
+    tolerance: the largest difference that counts as agreement, in the precision of both images.
     """
 
     identical: bool
@@ -30,11 +31,12 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
+        """Whether the difference is within the tolerance."""
         return self.identical or (self.difference is not None and self.difference <= self.tolerance)
 
 
 def compare(path: str, record: dict[str, Any], image: Image.Image, dtype: str | None = None) -> Comparison:
-    """The picture in the file at `path`, which holds `record`, against `image`, which was drawn in a precision.
+    """Compare the image in the file at `path`, which has `record`, with `image`, which was generated in `dtype`.
 
     A lossy file is compared by the hash in its record only. Raises DataError for a file that cannot be decoded.
     """
@@ -48,7 +50,7 @@ def compare(path: str, record: dict[str, Any], image: Image.Image, dtype: str | 
                 lossy = file.format != "PNG"
                 if not lossy and file.size != image.size:
                     size, expected = "x".join(map(str, file.size)), "x".join(map(str, image.size))
-                    raise DataError(f"{path!r} is {size} pixels, its record says {expected}; it was changed since")
+                    raise DataError(f"{path!r} is {size} pixels, its record says {expected}; the file was changed")
                 old = None if lossy else file.convert("RGB")
     except DataError:
         raise
@@ -58,7 +60,7 @@ def compare(path: str, record: dict[str, Any], image: Image.Image, dtype: str | 
         return Comparison(identical, 0 if identical else None)
     extrema = ImageChops.difference(old, image.convert("RGB")).getextrema()
     difference = max(high for _, high in extrema)
-    # The pixels in the file are what counts: somebody may have painted over them and kept the record.
+    # Someone may have painted over the pixels and kept the record, so the hash of the pixels themselves decides.
     untouched = metadata.pixel_hash(old) == record.get("pixels")
-    rough = untouched and dtype == record.get("dtype") == "bfloat16"
-    return Comparison(difference == 0, difference, ROUGH if rough else TOLERANCE)
+    both_bfloat16 = untouched and dtype == record.get("dtype") == "bfloat16"
+    return Comparison(difference == 0, difference, BFLOAT16_TOLERANCE if both_bfloat16 else TOLERANCE)

@@ -1,4 +1,4 @@
-"""Contact sheets: many pictures in one, whose size is known before any of them is drawn."""
+"""Contact sheets: many images in one. The size of a sheet is known before any image is generated."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from unclip.errors import InputError, UnclipError
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
 
-MAX_PIXELS = 89_478_485  # Pillow's own limit: what is larger could not be opened again without a warning
-GAP = 4
-LABEL = 14  # pixels below a picture
+MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns when the file is opened
+GAP = 4  # pixels between cells
+LABEL = 14  # height in pixels of a label below an image
 
 
 @dataclass(frozen=True)
 class Layout:
-    """columns and rows of cells of (width, height) pixels; size of the sheet; pixels for a label, or 0."""
+    """The layout of a sheet. cell: (width, height) in pixels. label: height of the labels in pixels, or 0."""
 
     columns: int
     rows: int
@@ -30,33 +30,34 @@ class Layout:
 
     @property
     def size(self) -> tuple[int, int]:
+        """(width, height) of the sheet in pixels."""
         width, height = self.cell
         return self.columns * (width + GAP) - GAP, self.rows * (height + self.label + GAP) - GAP
 
 
 def layout(count: int, cell: tuple[int, int], labels: bool) -> Layout:
-    """About as wide as high. Raises InputError for a sheet that would be too large."""
+    """A layout of `count` cells that is about square. Raises InputError for a sheet that would be too large."""
     columns = max(1, math.ceil(math.sqrt(count * cell[1] / cell[0])))
     found = Layout(columns, max(1, math.ceil(count / columns)), cell, LABEL if labels else 0)
     width, height = found.size
     if width * height > MAX_PIXELS:
         raise InputError(
-            f"--grid of {count:,} pictures would have {width}x{height} pixels, and at most {MAX_PIXELS:,} in all "
-            "can be written; leave it out, or draw fewer or smaller pictures"
+            f"--grid of {count:,} images would have {width}x{height} pixels, and at most {MAX_PIXELS:,} in all "
+            "can be written; leave it out, or make fewer or smaller images"
         )
     return found
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """(width, height) of a picture, from its header."""
+    """(width, height) of an image file, from its header."""
     from PIL import Image
 
     with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
         return image.size
 
 
-def sheet(pictures: Iterable[tuple[Path, str]], plan: Layout) -> bytes:
-    """A PNG of the pictures in files, in reading order, each in the middle of its cell, with its label below.
+def sheet(images: Iterable[tuple[Path, str]], plan: Layout) -> bytes:
+    """The bytes of a PNG of image files with labels, in reading order, each image in the middle of its cell.
 
     Raises UnclipError for a file that cannot be read.
     """
@@ -65,40 +66,40 @@ def sheet(pictures: Iterable[tuple[Path, str]], plan: Layout) -> bytes:
     canvas = Image.new("RGB", plan.size, "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(LABEL - 4)
     width, height = plan.cell
-    for i, (path, label) in enumerate(pictures):
+    for i, (path, label) in enumerate(images):
         row, column = divmod(i, plan.columns)
         left, top = column * (width + GAP), row * (height + plan.label + GAP)
-        picture = _opened(path)
-        picture.thumbnail(plan.cell)
-        canvas.paste(picture, (left + (width - picture.width) // 2, top + (height - picture.height) // 2))
+        image = _open(path)
+        image.thumbnail(plan.cell)
+        canvas.paste(image, (left + (width - image.width) // 2, top + (height - image.height) // 2))
         if plan.label:
-            draw.text((left, top + height), _fitting(label, width, draw, font), fill="black", font=font)
+            draw.text((left, top + height), _shorten(label, width, draw, font), fill="black", font=font)
     buffer = io.BytesIO()
     canvas.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def animation(paths: Sequence[Path], milliseconds: int = 120) -> bytes:
-    """A GIF of pictures in files, there and back, without end. Raises UnclipError for a file that cannot be read."""
-    frames = [_opened(path) for path in paths]
+    """The bytes of an endless GIF of image files, forwards and backwards. Raises UnclipError for a file that cannot be read."""
+    frames = [_open(path) for path in paths]
     frames += frames[-2:0:-1]
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
     return buffer.getvalue()
 
 
-def _opened(path: Path) -> Image.Image:
+def _open(path: Path) -> Image.Image:
     from PIL import Image
 
     try:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
             return image.convert("RGB")
-    except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        raise UnclipError(f"the sheet: {str(path)!r} cannot be read; run the same command again") from error
+    except Exception as error:  # damaged files make Pillow raise many kinds of errors
+        raise UnclipError(f"{str(path)!r} cannot be read for the sheet; run the same command again") from error
 
 
-def _fitting(label: str, width: int, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
-    """As much of a label as `width` pixels show, on one line."""
+def _shorten(label: str, width: int, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
+    """A label on one line, shortened to `width` pixels."""
     text = " ".join(label.split())[:width]  # no letter is narrower than a pixel
     if draw.textlength(text, font=font) <= width:
         return text

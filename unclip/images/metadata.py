@@ -1,12 +1,12 @@
-"""What made an image, written into its file and read back.
+"""The record of an image: written into its file, and read back.
 
-The record is one JSON object: {"version", "model", "revision", "dtype", "seed", "request", "score", "notes",
-"pixels"}; of an image that was chosen among candidates also "ranked", the scores of all; of one by a model that looks
-with another's image tower also "image_encoder", whose. A PNG has it in the text chunk "unclip"; JPEG and WebP have it
-in the EXIF tag ImageDescription. It holds nothing that differs between two runs of one request in one precision (no
-times). "pixels" is a hash of the picture as it was drawn, before a lossy format changed it. Beside it, as "parameters"
-in PNG and as UserComment in EXIF, is the same in the lines that web interfaces read; JPEG and WebP have XMP for photo
-programs, too.
+The record is one JSON object with the keys version, model, revision, dtype, seed, request, score, notes and pixels; for
+an image chosen among candidates also ranked, the scores of all candidates; for a model with the image encoder of
+another one also image_encoder, its name. The record contains nothing that differs between two runs of one request in
+one precision, such as times. "pixels" is a hash of the generated image, before a lossy format changes it.
+
+A PNG has the record in the text chunk "unclip"; JPEG and WebP have it in the EXIF tag ImageDescription. Beside it, for
+other programs: the lines that web interfaces read ("parameters" in PNG, UserComment in EXIF), and XMP in JPEG and WebP.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from unclip.errors import DataError, UnclipError
-from unclip.requests.fields import CANVAS_MODES
+from unclip.requests.fields import edits_canvas
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,7 +33,7 @@ KEY = "unclip"
 MAX_BYTES = 1 << 20  # of the record
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
-"""Suffixes of the files that are written, and Pillow's names of their formats."""
+"""Suffixes of image files that are written, and Pillow's names for their formats."""
 
 _MAX_CHUNKS = 100_000
 
@@ -60,18 +60,18 @@ def pixel_hash(image: Image.Image) -> str:
 
 
 def image_bytes(image: Image.Image, record: dict[str, Any], format: str = "png") -> bytes:
-    """`image` as a file of a format of FORMATS with `record` in it; JPEG has white for what is transparent.
+    """The bytes of an image file in a format of FORMATS, with a record. In JPEG, transparent pixels are white.
 
     Raises UnclipError for a record that is too long for the format.
     """
     buffer, kind = io.BytesIO(), FORMATS[format]
-    text = json.dumps(record, allow_nan=False)  # ASCII, which every reader takes
+    text = json.dumps(record, allow_nan=False)  # ASCII: every reader understands it
     if kind == "PNG":
         from PIL.PngImagePlugin import PngInfo
 
         info = PngInfo()
         info.add_text(KEY, text)
-        info.add_text("parameters", parameters(record))  # Pillow writes iTXt where it is not Latin-1
+        info.add_text("parameters", parameters(record))  # Pillow writes an iTXt chunk if it is not Latin-1
         image.save(buffer, format=kind, pnginfo=info)
     else:
         if kind == "JPEG" and image.mode == "RGBA":
@@ -102,7 +102,7 @@ def parameters(record: dict[str, Any]) -> str:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The record in the image file at `path`. No pixel is decoded and the file is not trusted.
+    """The record in an image file. No pixels are decoded, and the file is not trusted.
 
     Raises DataError if the file cannot be read, is of another format, or holds no record.
     """
@@ -129,9 +129,13 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def _text_chunk(file: BinaryIO, name: str) -> str:
-    """The text of the first tEXt chunk with our key (PNG specification, 5.3 and 11.3.3)."""
+    """The text of the first tEXt chunk with our key (PNG specification, 5.3 and 11.3.3).
+
+    Pillow's own reader is not used: it decompresses every text chunk into memory, up to 64 MB, and refuses a whole file
+    for one large chunk of another program. This one reads the chunk headers, and the one chunk that is wanted.
+    """
     if file.read(8) != _SIGNATURE:
-        raise DataError(f"{name!r} is not a PNG, JPEG or WebP file; give a picture that unclip made")
+        raise DataError(f"{name!r} is not a PNG, JPEG or WebP file; give an image that unclip made")
     for _ in range(_MAX_CHUNKS):
         head = file.read(8)
         if len(head) < 8:
@@ -157,17 +161,17 @@ def _exif(record: dict[str, Any], text: str) -> bytes:
     from PIL import Image
 
     if len(text) > _MAX_EXIF:
-        raise UnclipError(f"the record of the picture has {len(text)} bytes, too long for this format; write PNG")
+        raise UnclipError(f"the record of the image has {len(text)} bytes, too long for this format; write PNG")
     exif = Image.Exif()
     exif[_IMAGE_DESCRIPTION] = f"{KEY} {text}"
     lines = parameters(record).encode("utf-16-be", "replace")
-    if len(text) + len(lines) + 100 < _MAX_EXIF:  # of a very long prompt the record alone is kept
+    if len(text) + len(lines) + 100 < _MAX_EXIF:  # a very long prompt leaves room for the record only
         exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"UNICODE\0" + lines
     return exif.tobytes()
 
 
 def _xmp(record: dict[str, Any]) -> bytes:
-    """What photo programs show of it (XMP, ISO 16684): the prompt, the program, and that a model made it (IPTC)."""
+    """XMP (ISO 16684) for photo programs: the prompt, the program, and that a model made the image (IPTC)."""
     from xml.sax.saxutils import escape, quoteattr
 
     def shown(text: str) -> str:
@@ -176,7 +180,7 @@ def _xmp(record: dict[str, Any]) -> bytes:
     request = record["request"]
     prompt = shown(request["prompt"])
     tool = quoteattr(shown(f"unclip {record['version']}, {record['model']}"))
-    source = "compositeWithTrainedAlgorithmicMedia" if request["mode"] in CANVAS_MODES else "trainedAlgorithmicMedia"
+    source = "compositeWithTrainedAlgorithmicMedia" if edits_canvas(request["mode"]) else "trainedAlgorithmicMedia"
     packet = (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
         '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
@@ -195,7 +199,7 @@ def _exif_text(file: BinaryIO, name: str) -> str:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes and of odd EXIF: no pixel is decoded here
+            warnings.simplefilter("ignore")  # about sizes and unusual EXIF: no pixels are decoded here
             with Image.open(file, formats=("JPEG", "WEBP")) as image:
                 text = image.getexif().get(_IMAGE_DESCRIPTION)
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
@@ -208,7 +212,7 @@ def _exif_text(file: BinaryIO, name: str) -> str:
 
 
 def _no_record(name: str) -> DataError:
-    return DataError(f"{name!r} holds no record of what made it; it was not made by unclip, or was saved again since")
+    return DataError(f"{name!r} holds no record; it was not made by unclip, or another program saved it since")
 
 
 def _no_constant(name: str) -> NoReturn:

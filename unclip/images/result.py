@@ -34,20 +34,20 @@ def record(result: Result) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One finished image and what made it.
+    """A finished image, and how it was made.
 
-    image     PIL image, RGB
-    request   the request of this image alone: n = 1, its own seed, every default filled in
-    seed      the seed of this image
-    model     name of the model
-    revision  the commit of a model from the hub, or None
-    score     CLIP similarity of image and prompt, or without one of image and embedding, the given one or that which it
-              was drawn by; None where not measured
-    timings   seconds by stage
-    notes     what the user should know, e.g. that the prompt was cut
-    dtype     the precision it was drawn in, such as "bfloat16"; None where that is not known
-    ranked    of an image that was chosen among candidates: their scores, the best first, and this one's among them
-    image_encoder  whose image tower the model looked with, if not with its own
+    image          PIL image: RGB, or RGBA for an edit that keeps transparency
+    request        of this image: n = 1, its own seed, every default filled in
+    seed           of this image
+    model          name of the model
+    revision       commit of a model from the hub, or None
+    score          CLIP similarity of the image and its prompt, or without one, of the image and its embedding; None
+                   without an image encoder
+    timings        seconds by stage
+    notes          messages for the user, such as that the prompt was cut
+    dtype          precision of the denoisers, such as "bfloat16"; None if unknown
+    ranked         for an image chosen among candidates: the scores of all, best first
+    image_encoder  name of the checkpoint that the image encoder is from, if it is another one
     """
 
     image: Image.Image
@@ -63,15 +63,15 @@ class Result:
     image_encoder: str | None = None
 
     def to_bytes(self, format: str = "png") -> bytes:
-        """The bytes of a "png", "jpg" or "webp" file, with a record of what made the image (see unclip.metadata)."""
+        """The bytes of a "png", "jpg" or "webp" file, with the record (see `images.metadata`)."""
         from unclip.images import metadata
 
         return metadata.image_bytes(self.image, record(self), format)
 
     def save(self, path: str | Path) -> Path:
-        """Write the image and its record to `path`, replacing what is there in one step.
+        """Write the image and its record to a file, atomically; an existing file is replaced.
 
-        The suffix says the format: .png, .jpg, .jpeg, .webp; anything else is written as PNG.
+        The format is that of the suffix .png, .jpg, .jpeg or .webp; PNG for any other. Returns the path.
         """
         from unclip.images import metadata
         from unclip.system.files import write_atomic

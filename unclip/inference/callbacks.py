@@ -1,22 +1,36 @@
-"""How a caller follows a run: told of each step, or shown its pictures too."""
+"""Callbacks: how a caller follows a run, step by step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
 Progress = Callable[[str, int, int], None]
-"""(stage, done, total): called before the first denoising step of a stage, with 0, and after each."""
+"""(stage, done, total): called with 0 before the first denoising step of a stage, and after each step."""
 
 
 class Watcher:
-    """A Progress that is shown the pictures as well, as they come out of the noise. Subclass it to look at them."""
+    """A Progress that also receives the predicted images of each step. Subclass it and override its methods."""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """As a Progress; of a step it is told after `see`."""
+        """As a Progress. `see` is called first at each step."""
 
     def see(self, stage: str, images: Sequence[Image.Image], seeds: Sequence[int]) -> None:
-        """The clean pictures that a step of the decoder, or of an upsampler, predicts, and the seed of each."""
+        """Receives the images predicted at a step of the decoder or an upsampler, with their seeds."""
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """The callbacks of one stage.
+
+    progress: (done, total), called with 0 before the first step and after each step.
+    observe: called with the predicted x0 of each step, `b 3 H W` in [-1, 1], or `b d`.
+    """
+
+    progress: Callable[[int, int], None] | None = None
+    observe: Callable[[Tensor], None] | None = None

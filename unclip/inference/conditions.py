@@ -1,23 +1,59 @@
-"""What sampling is conditioned on: embeddings and text, known pixels, and the initial noise."""
+"""The conditions of sampling: embeddings and text, known pixels, and the initial noise."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from unclip.models.text import TextEncoding
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the decoder is conditioned on.
+
+    embed: CLIP image embeddings `b d`. text: the encoded prompts. negative: the encoded negative prompts, which guidance
+    steers away from.
+    """
+
+    embed: Tensor
+    text: TextEncoding
+    negative: TextEncoding
+
+    def rows(self, indices: Sequence[int]) -> "Conditioning":
+        """The conditioning of some images, in the order of `indices`."""
+        return Conditioning(self.embed[indices], self.text.rows(indices), self.negative.rows(indices))
+
+
+@dataclass(frozen=True)
+class Start:
+    """How sampling starts. By default, from new noise.
+
+    noise: the initial noise `b c h w` of inverted images (see `UnclipModel.invert`).
+    draft: a rough image `b 3 H W` in [-1, 1], which is noised and denoised again (SDEdit).
+    eta: fraction of the noise that each step renews, 0 .. 1; sampler "ddim" only.
+    """
+
+    noise: Tensor | None = None
+    draft: Tensor | None = None
+    eta: float = 0.0
+
 
 @dataclass(frozen=True)
 class Known:
-    """What is to stay as it is. image: `b 3 H W` in [-1, 1]; mask: `b 1 H W`, 1 = keep, 0 = free, between: blend."""
+    """The pixels to preserve.
+
+    image: `b 3 H W` in [-1, 1]. mask: `b 1 H W`; 1 = keep, 0 = generate, values between blend.
+    """
 
     image: Tensor
     mask: Tensor
 
     def resized(self, height: int, width: int) -> "Known":
-        """The same at another size. What is free has no share in the image; a pixel is as known as its freest part.
+        """The same at another size. Masked pixels do not bleed into the known ones: the mean is over known pixels.
 
-        A mean over kept and free pixels would carry what is to be painted over, or the void beyond an edge, into what
-        is kept.
+        A resized pixel is as known as the least known pixel in it.
         """
         if self.image.shape[-2:] == (height, width):
             return self
@@ -30,5 +66,5 @@ class Known:
 
     @property
     def hint(self) -> tuple[Tensor, Tensor]:
-        """GLIDE's inpainting inputs: the image and a mask of what is known in full."""
+        """GLIDE's inpainting inputs: the image `b 3 H W`, and a mask `b 1 H W` of the fully known pixels."""
         return self.image, (self.mask == 1).to(self.mask)

@@ -1,6 +1,8 @@
-"""What a pipeline does with its CLIP alone: embeddings of pictures, scores, and what is kept of them in files."""
+"""The CLIP encoder of a loaded model: prompts and images to embeddings, and their similarity."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -8,92 +10,92 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from unclip.diffusion.noise import generators
-from unclip.embeddings.components import Components
-from unclip.embeddings.files import PROBE, read_components, read_embedding, write_embedding
+from unclip.embeddings.files import PROBE, read_embedding, write_embedding
 from unclip.errors import RequestError
-from unclip.images.processing import squared, to_square, to_tensor
-from unclip.requests.request import Request
-from unclip.requests.sources import check_is_prompt, source_kind
+from unclip.images.processing import to_square, to_tensor
+from unclip.models.clip import Clip
+from unclip.models.text import TextEncoding
+from unclip.models.tokenizer import Tokenizer
 
 
-class Embedder:
-    """The methods of a pipeline that look at pictures, or keep what was seen."""
+@dataclass(frozen=True)
+class Encoder:
+    """CLIP on a device. name: of the model, for error messages."""
+
+    name: str
+    clip: Clip
+    device: torch.device
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer(self.clip.config.context_length, self.clip.config.transformers_tokens)
+
+    @property
+    def encodes_images(self) -> bool:
+        """Whether CLIP has an image encoder."""
+        return self.clip.visual is not None
 
     @torch.inference_mode()
-    def similarity(self, pictures: Tensor, embed: Tensor) -> Tensor:
-        """CLIP's cosine similarities `b` of pictures `b 3 h w` in [-1, 1] and embeddings `b d`, in pairs."""
-        return F.cosine_similarity(self.clip.encode_image(pictures), embed)
+    def encode_text(self, prompts: Sequence[str]) -> TextEncoding:
+        """Prompts -> embeddings `b d`, states `b n d`, mask `b n`. Equal prompts are encoded once."""
+        unique = list(dict.fromkeys(prompts))
+        encoding = self.clip.encode_tokens(self.tokenizer(unique).to(self.device))
+        return encoding.rows([unique.index(prompt) for prompt in prompts])
 
-    def scores(self, pictures: Tensor, prompts: Sequence[str], texts: Tensor, embed: Tensor) -> list[float | None]:
-        """The similarity of pictures `b 3 h w` and their prompts, texts `b d`; of an empty one, and what guided, `b d`.
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """CLIP image embeddings `b d` of images of any size, each made square as the encoder was trained.
 
-        None where the checkpoint has no image tower to tell it.
+        Raises RequestError for a model without an image encoder.
         """
-        if self.clip.visual is None:
-            return [None] * len(pictures)
-        said = torch.tensor([bool(prompt.strip()) for prompt in prompts], device=self.device)[:, None]
-        return self.similarity(pictures, torch.where(said, texts, embed)).tolist()
+        self.require_image_encoder()
+        side, crop = self.clip.config.image_size, self.clip.config.center_crop
+        squares = [to_square(image.convert("RGB"), side, crop) for image in images]
+        return self.clip.encode_image(torch.stack([to_tensor(image) for image in squares]).to(self.device))
 
-    def score(self, images: Image.Image | Sequence[Image.Image], prompts: str | Sequence[str]) -> list[float]:
-        """CLIP's cosine similarity of images and prompts, in pairs; one prompt may serve all images."""
-        images = [images] if isinstance(images, Image.Image) else list(images)
-        prompts = [prompts] * len(images) if isinstance(prompts, str) else list(prompts)
+    @torch.inference_mode()
+    def similarity(self, images: Tensor, embed: Tensor) -> Tensor:
+        """CLIP's cosine similarities `b` between images `b 3 h w` in [-1, 1] and embeddings `b d`, row by row."""
+        return F.cosine_similarity(self.clip.encode_image(images), embed)
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
+        """CLIP's cosine similarity of each image and its prompt.
+
+        Raises RequestError for a model without an image encoder, or different numbers of images and prompts.
+        """
         if len(images) != len(prompts):
-            raise RequestError(f"{len(images)} images and {len(prompts)} prompts: give one prompt an image, or one")
+            raise RequestError(f"{len(images)} images and {len(prompts)} prompts: give one prompt per image, or one")
         if not images:
             return []
-        return F.cosine_similarity(self.embed_image(images), self.encode_text(prompts).embed).tolist()
+        return F.cosine_similarity(self.embed_images(images), self.encode_text(prompts).embed).tolist()
 
-    @torch.inference_mode()
-    def embed_image(self, images: Image.Image | Sequence[Image.Image]) -> Tensor:
-        """CLIP's embeddings `b d` of images, each made a square as its tower was trained on them.
+    def score_samples(self, images: Tensor, prompts: Sequence[str], text: Tensor, embed: Tensor) -> list[float | None]:
+        """The score of each sampled image: its similarity to the prompt, or to `embed` where the prompt is empty.
 
-        Raises RequestError for a model without an image tower.
+        images: `b 3 h w` in [-1, 1]. text, embed: `b d`. None for a model without an image encoder.
         """
-        self.check_image_tower()
-        images = [images] if isinstance(images, Image.Image) else list(images)
-        side, crop = self.clip.config.image_size, self.clip.config.center_crop
-        small = [to_square(image.convert("RGB"), side, crop) for image in images]
-        return self.clip.encode_image(torch.stack([to_tensor(image) for image in small]).to(self.device))
+        if not self.encodes_images:
+            return [None] * len(images)
+        has_prompt = torch.tensor([bool(prompt.strip()) for prompt in prompts], device=self.device)[:, None]
+        return self.similarity(images, torch.where(has_prompt, text, embed)).tolist()
 
-    def check_image_tower(self, instead: str = "") -> None:
-        """Raise RequestError for a model that cannot look at pictures; instead: what can be done without."""
-        if self.clip.visual is None:
+    def require_image_encoder(self, instead: str = "") -> None:
+        """Raise RequestError for a model without an image encoder. instead: an alternative that the error names."""
+        if not self.encodes_images:
             raise RequestError(
-                f"{self.name} has no image tower to tell what a picture shows: {instead}add one by --image-encoder, "
-                "such as kakaobrain/karlo-v1-alpha-image-variations for karlo-v1-alpha, or a name of open_clip"
+                f"{self.name} has no image encoder: {instead}add one with --image-encoder, such as "
+                "kakaobrain/karlo-v1-alpha-image-variations for karlo-v1-alpha, or an open_clip name"
             )
 
-    # ---- what is kept in files
+    @cached_property
+    def _probe(self) -> Tensor:
+        """The embedding `d` of a fixed text. Two CLIPs that agree on it are the same."""
+        return self.encode_text([PROBE]).embed[0]
 
-    @torch.inference_mode()
     def read_embedding(self, path: str | Path) -> Tensor:
-        """The image embedding `d` in a file of `save_embedding`. Raises DataError for that of another CLIP."""
-        return read_embedding(path, self.encode_text([PROBE]).embed[0], self.name).to(self.device)
+        """The image embedding `d` in a file that `write_embedding` wrote. Raises DataError for that of another CLIP."""
+        return read_embedding(path, self._probe, self.name).to(self.device)
 
-    def save_embedding(self, path: str | Path, source: str | Image.Image, seed: int = 0) -> Path:
-        """Write the embedding of a picture, or of what the prior imagines for a prompt, for `Request.embedding`."""
-        kind = source_kind(source)
-        if kind == "embedding":
-            raise RequestError(f"{source!r} is the name of an embedding; give a picture or a prompt to make one of")
-        if kind == "picture":
-            embed = self.embed_image(squared(source, "crop")[0])
-        else:
-            check_is_prompt(source)
-            self.check_prior()
-            request = self.resolve(Request(prompt=source, seed=seed))
-            text, negative = self.encode_text([source]), self.encode_text([""])
-            embed = self.imagine(text, negative, generators([seed]), request)
-        told = source if isinstance(source, str) else "a picture"
-        return write_embedding(path, embed[0], self.encode_text([PROBE]).embed[0], self.name, told)
-
-    def components(self) -> Components:
-        """The principal components of this model's embeddings. Raises RequestError if it has none yet."""
-        found = None if self.folder is None else read_components(self.folder, self.clip.config.embed_dim)
-        if found is None:
-            raise RequestError(
-                f"{self.name} has no principal components yet: make them with `unclip models components {self.name}`, "
-                "from a folder of pictures with --pictures FOLDER"
-            )
-        return found
+    def write_embedding(self, path: str | Path, embed: Tensor, source: str) -> Path:
+        """Write an image embedding `d` to a file. source: what it was made from, for the metadata."""
+        return write_embedding(path, embed, self._probe, self.name, source)

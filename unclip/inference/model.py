@@ -1,24 +1,178 @@
 """UnclipModel: a loaded checkpoint. Text -> embedding -> pixels, as tensors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from unclip.inference.stage import Stage
+import torch
+from torch import Tensor
+
+from unclip.diffusion.tiling import Tiling
+from unclip.embeddings.components import Components
+from unclip.embeddings.files import read_components
+from unclip.errors import RequestError, UnclipError
+from unclip.inference.conditions import Conditioning, Known, Start
+from unclip.inference.encoder import Encoder
+from unclip.inference.priors import Prior
+from unclip.inference.run import Run
+from unclip.inference.stage import Stage, StageInputs, StageOptions
 from unclip.models.clip import Clip
+from unclip.models.text import TextEncoding
+from unclip.models.upsampler import enlarge
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """What a pipeline is made of."""
+class UnclipModel:
+    """The networks of a checkpoint, ready to sample.
+
+    name           as records and messages name it
+    clip           text encoder and, where the checkpoint has one, image encoder
+    prior          text -> CLIP image embedding; None for checkpoints of image variations
+    decoder        embedding and text -> the smallest image
+    upsamplers     each enlarges the image before it
+    device         of the networks
+    vocabulary     words of the training captions, where they are a closed set
+    shown_above    CLIP similarity from which on an image shows what a prompt says, 0 .. 1. Below 1, the decoder was
+                   trained to outpaint only what the prompt says is new
+    revision       commit of a model from the hub
+    folder         of the checkpoint
+    image_encoder  name of the checkpoint that the image encoder is from, if it is another one
+    """
 
     name: str
     clip: Clip
-    prior: Stage | None  # None in a repository for variations of pictures
+    prior: Prior | None
     decoder: Stage
     upsamplers: tuple[Stage, ...]
-    vocabulary: frozenset[str] | None  # the words of its training captions, where that is a closed set
-    prior_best_of: int = 2  # embeddings that the prior draws, of which the one nearest to the text is used
-    shown_above: float = 1.0  # the similarity of a picture and a prompt from which on the one shows what the other says
-    revision: str | None = None  # the commit, of a model from the hub
-    folder: Path | None = None  # where it lies
-    image_encoder: str | None = None  # what its image tower is from, if that is not its own
+    device: torch.device
+    vocabulary: frozenset[str] | None = None
+    shown_above: float = 1.0
+    revision: str | None = None
+    folder: Path | None = None
+    image_encoder: str | None = None
+
+    @property
+    def dtype(self) -> str:
+        """The precision of the denoisers: "float32", "bfloat16" or "float16"."""
+        return str(self.decoder.network.projection.null_embed.dtype).removeprefix("torch.")
+
+    @cached_property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(width, height) in pixels of the decoder's and each upsampler's images, smallest first."""
+        return [output_size(stage) for stage in (self.decoder, *self.upsamplers)]
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """CLIP: prompts and images to embeddings."""
+        return Encoder(self.name, self.clip, self.device)
+
+    def encode_text(self, prompts: Sequence[str]) -> TextEncoding:
+        """Prompts -> embeddings `b d`, states `b n d`, mask `b n`."""
+        return self.encoder.encode_text(prompts)
+
+    @torch.inference_mode()
+    def sample_prior(self, text: TextEncoding, negative: TextEncoding, run: Run) -> Tensor:
+        """CLIP image embeddings `b d` for texts. Raises RequestError for a model without a prior."""
+        return self.require_prior().sample(text, negative, run)
+
+    def sample(
+        self, conditioning: Conditioning, run: Run, known: Known | None = None, start: Start | None = None
+    ) -> Tensor:
+        """Images `b 3 H W` in [-1, 1]: decode, then upsample to `run.options.size`.
+
+        known: pixels to preserve, at full resolution; every stage keeps them. start: how the decoder starts.
+        Raises UnclipError for an image with values that are not finite.
+        """
+        width, height = self.sizes[0]
+        small = self.decode(conditioning, run, None if known is None else known.resized(height, width), start)
+        return self.upsample(small, run, known)  # b 3 64 64 -> b 3 256 256
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        conditioning: Conditioning,
+        run: Run,
+        known: Known | None = None,
+        start: Start | None = None,
+        tiling: Tiling | None = None,
+    ) -> Tensor:
+        """Small images `b 3 h w` in [-1, 1] from embeddings and text.
+
+        known: pixels to preserve, at this size. tiling: the windows of one larger canvas (b = 1), each with its row of
+        the conditioning. Raises UnclipError for an image with values that are not finite.
+        """
+        stage, options = self.decoder, run.options
+        network, embed = stage.network, conditioning.embed
+        hint, canvas = (), {}
+        if known is not None:
+            hint = (stage.codec.encode(known.hint[0]), stage.codec.encode_mask(known.hint[1]))
+            if tiling is not None:  # the hint covers the canvas; each window gets its part
+                canvas, hint = {"hint": network.hint(*hint)} if network.knows_masks else {}, ()
+        null_embed = network.projection.null_embed.expand_as(embed)
+        inputs = StageInputs(
+            network.condition(embed, conditioning.text, *hint),
+            network.condition(null_embed, conditioning.negative, *hint),
+            tiling,
+            canvas,
+        )
+        how = StageOptions(options.steps, options.sampler, options.guidance, options.resample)
+        with run.stage("decoder") as report:
+            x = stage.run(inputs, run.generators, how, known, Start() if start is None else start, report)
+        return require_finite(x)
+
+    @torch.inference_mode()
+    def upsample(self, images: Tensor, run: Run, known: Known | None = None) -> Tensor:
+        """Images `b 3 h w` in [-1, 1] of the decoder's size -> `b 3 H W` of size `run.options.size`.
+
+        known: pixels to preserve, at full resolution. Raises UnclipError for an image with values that are not finite.
+        """
+        target = self.sizes[-1] if run.options.size is None else run.options.size
+        for upsampler, size in zip(self.upsamplers, self.sizes[1:], strict=True):
+            if size[0] > target[0]:
+                break
+            inputs = StageInputs({"enlarged": upsampler.codec.encode(enlarge(images, size))})
+            kept = None if known is None else known.resized(size[1], size[0])
+            with run.stage(upsampler.name) as report:
+                how = StageOptions(run.options.upsampler_steps)
+                images = upsampler.run(inputs, run.generators, how, kept, report=report)  # b 3 H W
+        return require_finite(images)
+
+    @torch.inference_mode()
+    def invert(self, images: Tensor, conditioning: Conditioning, run: Run) -> Tensor:
+        """The initial noise `b c h w` of images `b 3 h w` in [-1, 1] at the decoder's size, by DDIM inversion."""
+        with run.stage("inversion") as report:
+            cond = self.decoder.network.condition(conditioning.embed, conditioning.text)
+            return self.decoder.invert(images, cond, run.options.steps, report.progress)
+
+    def require_prior(self) -> Prior:
+        """The prior. Raises RequestError for a model without one."""
+        if self.prior is None:
+            raise RequestError(
+                f"{self.name} has no prior, so a prompt alone cannot guide it: give an image (unclip vary, or "
+                "Unclip.vary) or an embedding (--embedding), or use another model"
+            )
+        return self.prior
+
+    def components(self) -> Components:
+        """The principal components of the model's image embeddings. Raises RequestError if it has none yet."""
+        found = None if self.folder is None else read_components(self.folder, self.clip.config.embed_dim)
+        if found is None:
+            raise RequestError(
+                f"{self.name} has no principal components yet: make them with `unclip models components {self.name}`, "
+                "from a folder of images with --images FOLDER"
+            )
+        return found
+
+
+def require_finite(images: Tensor) -> Tensor:
+    """The same images. Raises UnclipError if a value is not finite."""
+    if not images.isfinite().all():
+        raise UnclipError("the image has values that are not finite: use a lower guidance, or --dtype float32")
+    return images
+
+
+def output_size(stage: Stage) -> tuple[int, int]:
+    """(width, height) in pixels of the images that a stage samples."""
+    _, _, height, width = stage.codec.decode(torch.empty(1, *stage.shape, device="meta")).shape
+    return width, height

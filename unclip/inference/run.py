@@ -1,17 +1,90 @@
-"""One micro-batch on its way through the stages: its generators, options, callbacks and timings."""
+"""Run: one micro-batch on its way through the stages, with its generators, options, callback and timings."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
+
+from unclip.diffusion.noise import Generators
+from unclip.images.processing import to_images
+from unclip.inference.callbacks import Progress, StageReport, Watcher
 
 
-@contextmanager
-def timed(timings: dict[str, float], name: str, device: torch.device) -> Iterator[None]:
-    """Add the seconds that it takes to those of a stage: an edit passes one once a window."""
-    start = time.perf_counter()
-    yield
-    if device.type == "cuda":  # which answers before it has computed
-        torch.cuda.synchronize(device)
-    timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How the stages sample. None is the default of the stage.
+
+    prior_steps, steps, upsampler_steps  denoising steps of the prior, the decoder and each upsampler
+    prior_sampler, sampler               names from diffusion.sampler_names.SAMPLER_NAMES
+    prior_guidance, guidance             classifier-free guidance scales
+    prior_best_of                        embeddings that the prior samples, of which the best is used
+    resample                             RePaint passes of the decoder over each stretch of timesteps
+    size                                 (width, height) of the images in pixels; None runs all upsamplers
+    """
+
+    prior_steps: int | None = None
+    prior_sampler: str | None = None
+    prior_guidance: float | None = None
+    prior_best_of: int = 1
+    steps: int | None = None
+    sampler: str | None = None
+    guidance: float | None = None
+    upsampler_steps: int | None = None
+    resample: int = 1
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A micro-batch under way.
+
+    generators: one per image. callback: receives (stage, done, total); a Watcher also receives images.
+    timings: seconds by stage, added to as the stages run. label: a prefix of the stage names that are reported.
+    """
+
+    generators: Generators
+    device: torch.device
+    options: SamplingOptions = SamplingOptions()
+    callback: Progress | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    label: str | None = None
+
+    def rows(self, indices: Sequence[int]) -> "Run":
+        """The same run for some of its images, or for an image several times. The timings are shared."""
+        return replace(self, generators=[self.generators[i] for i in indices])
+
+    def within(self, label: str | None) -> "Run":
+        """The same run, whose stages are reported as part of `label`: "window 2 of 5, decoder". None adds nothing."""
+        labels = [part for part in (self.label, label) if part is not None]
+        return replace(self, label=", ".join(labels) or None)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[StageReport]:
+        """Time a stage and yield its callbacks. A stage that runs several times adds up its seconds."""
+        start = time.perf_counter()
+        yield StageReport(self._progress(name), self._observe(name))
+        if self.device.type == "cuda":  # CUDA returns before the computation has ended
+            torch.cuda.synchronize(self.device)
+        self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
+
+    def _progress(self, name: str):
+        callback = self.callback
+        if callback is None:
+            return None
+        shown = name if self.label is None else f"{self.label}, {name}"
+        return lambda done, total: callback(shown, done, total)
+
+    def _observe(self, name: str):
+        callback = self.callback
+        if not isinstance(callback, Watcher):
+            return None
+        seeds = [generator.initial_seed() for generator in self.generators]
+
+        def observe(x0: Tensor) -> None:
+            if x0.ndim == 4:  # images, not embeddings
+                callback.see(name, to_images(x0), seeds)
+
+        return observe

@@ -1,47 +1,92 @@
-"""A stage of the pipeline (prior, decoder, upsampler): a network, and how to sample from it."""
+"""A stage of the pipeline (prior, decoder, upsampler): a network, its schedule, and how to sample from it."""
 
 import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from unclip.diffusion.chunking import in_parts
+from unclip.diffusion.chunking import chunked
 from unclip.diffusion.codecs import Codec, Identity
 from unclip.diffusion.denoiser import Denoise, denoiser
-from unclip.diffusion.guidance import Conditioning, guided
+from unclip.diffusion.guidance import NetworkInputs, guided
 from unclip.diffusion.inversion import SKIP, invert
 from unclip.diffusion.masking import keep_known
-from unclip.diffusion.noise import randn
-from unclip.diffusion.samplers import Progress, sample
+from unclip.diffusion.noise import Generators, randn
+from unclip.diffusion.samplers import Progress, Sampling, noise_draft, sample
 from unclip.diffusion.schedule import Schedule
 from unclip.diffusion.tiling import Tiling, tiled
-from unclip.diffusion.wrappers import clamped, levelled, watched
-from unclip.inference.conditions import Known
+from unclip.diffusion.wrappers import clamp_x0, map_x0, observe_x0
+from unclip.inference.callbacks import StageReport
+from unclip.inference.conditions import Known, Start
 from unclip.system.allocator import blocks_reused, bounded_growth
 
-WINDOWS_TOGETHER = 4  # of a tiling, in a batch: memory is not to grow with the picture
+WINDOWS_PER_CHUNK = 4
+"""Windows of a tiling that the network processes at a time: memory must not grow with the canvas."""
+CHUNK_BYTES = {"cpu": 1 << 24, "cuda": 1 << 28, "mps": 1 << 28}
+"""Size of a network's first level that bounds a chunk, by device. The whole network needs some forty times as much.
+One 256x256 image fills 40 MiB in the published upsampler; on a CPU, more images at a time gain nothing."""
 
-# Bytes of a network's first level, by device; what it needs in all is some forty times that. One picture of 256 x 256
-# fills 40 MiB in the published upsampler, and two cores gain nothing by more of them at a time.
-TOGETHER = {"cpu": 1 << 24, "cuda": 1 << 28, "mps": 1 << 28}
+
+@dataclass(frozen=True)
+class StageInputs:
+    """The network inputs of a stage.
+
+    cond, uncond: inputs with and without the prompt, `b ...` each; uncond may be None for guidance 1.
+    tiling: the windows of one larger canvas, which is sampled as a whole; each window names its row of cond and uncond.
+    canvas: further inputs that cover the whole canvas, `1 c H W`; each window gets its part.
+    """
+
+    cond: NetworkInputs
+    uncond: NetworkInputs | None = None
+    tiling: Tiling | None = None
+    canvas: NetworkInputs = field(default_factory=dict)
+
+    def check(self, batch: int) -> None:
+        """Assert that every input has one row per image, or per row of the tiling."""
+        rows = batch if self.tiling is None else max(self.tiling.rows) + 1
+        for key, value in chain(self.cond.items(), () if self.uncond is None else self.uncond.items()):
+            assert len(value) == rows, f"{key} has {len(value)} rows, not {rows}"
+
+    def chunk(self, which: slice) -> tuple[NetworkInputs, NetworkInputs | None]:
+        """cond and uncond of a chunk of the batch, or of a chunk of the windows."""
+        return self._chunk(self.cond, which), None if self.uncond is None else self._chunk(self.uncond, which)
+
+    def _chunk(self, inputs: NetworkInputs, which: slice) -> NetworkInputs:
+        if self.tiling is None:
+            return {key: value[which] for key, value in inputs.items()}
+        rows = list(self.tiling.rows[which])
+        own = {key: value[rows] for key, value in inputs.items() if key not in self.canvas}
+        return own | {key: self.tiling.cut(value, which) for key, value in self.canvas.items()}
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """How a stage samples. None is the stage's own default. resample: RePaint passes (see `diffusion.repaint`)."""
+
+    steps: int | None = None
+    sampler: str | None = None
+    guidance: float | None = None
+    resample: int = 1
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A network, what it was trained to predict, and its default way of sampling.
+    """A network, the meaning of its output, and its default way of sampling.
 
-    network(x, t, **conditioning) takes x (`b *shape`) and t (`b`, int64) and returns what `schedule` says. Conditioning
-    comes in the network's precision, but for what `network.exact` names, and as `network.prepare` returns it, where it
-    has those; how many of a batch it takes at a time depends on `network.width` (see `together`).
-    last_network: the network of the last step, where that is another one. last_factor: what the last x0 of the sampler
-    "unclip" is multiplied by (see `Schedule.last_factor`).
-    shape: one item in the codec's space, without `b`. sampler, steps and guidance are defaults of `run`.
-    reuse: on the CPU, keep the memory of what a step computes for the next, which is quicker and takes more.
+    network: called as network(x, t, **inputs) with x `b *shape` and timesteps t `b` (int64); `schedule` says what it
+        returns. Inputs come in the network's precision, except those that `network.exact` names, and as
+        `network.prepare` returns them. `network.width`, its channels at the latent's size, bounds the chunks (see
+        `chunk_size`). All three attributes are optional.
+    shape: of one item in the codec's space, without the batch.
+    sampler, steps, guidance: the defaults.
+    last_network: the network of the last step, if it is a different one.
+    last_factor: factor of the last x0 of the sampler "unclip" (see `Schedule.last_factor`).
+    reuse: on a CPU, keep the memory of each step for the next one. It is faster and takes more memory.
     """
 
     name: str
@@ -59,119 +104,105 @@ class Stage:
     @torch.inference_mode()
     def run(
         self,
-        cond: Conditioning,
-        uncond: Conditioning | None,
-        generators: Sequence[torch.Generator],
-        *,
-        steps: int | None = None,
-        sampler: str | None = None,
-        guidance: float | None = None,
+        inputs: StageInputs,
+        generators: Generators,
+        options: StageOptions = StageOptions(),  # noqa: B008
         known: Known | None = None,
-        repeats: int = 1,
-        start: Tensor | None = None,
-        draft: Tensor | None = None,
-        tiling: Tiling | None = None,
-        spread: Conditioning | None = None,
-        eta: float = 0.0,
-        progress: Progress | None = None,
-        watch: Callable[[Tensor], None] | None = None,
+        start: Start = Start(),  # noqa: B008
+        report: StageReport = StageReport(),  # noqa: B008
     ) -> Tensor:
         """Sample one item per generator: `b 3 H W`, or `b d` for an embedding, in float32.
 
-        cond, uncond: the network's conditioning with and without the prompt, every tensor with leading b;
-        uncond may be None when the guidance is 1. known: of the size that this stage draws. repeats: RePaint's
-        resampling (see `samplers.visits`). start: noise `b *shape` as `invert` finds it, in the place of new.
-        draft: a rough picture `b 3 H W`, in [-1, 1], to begin with, noised (see `samplers.sample`).
-        tiling: the windows of one larger picture, drawn as a whole (see `tiling.tiled`), and which row of the
-        conditioning each has; spread: conditioning that lies on that picture, `1 ...`, and is cut as x is.
-        eta: of the sampler "ddim" (see `samplers.sample`). watch: called with x0 as each step predicts it, `b 3 H W` or
-        `b d`.
-        All is one batch, of which the network takes so many at a time as `together` says.
+        known: at the size that this stage samples. A batch goes through the network in chunks (see `chunk_size`).
         Raises RequestError for an unknown sampler or a number of steps out of range.
         """
-        steps = self.steps if steps is None else steps
-        sampler = self.sampler if sampler is None else sampler
-        guidance = self.guidance if guidance is None else guidance
-        assert uncond is not None or guidance == 1, f"{self.name}: guidance {guidance} needs `uncond`"
-        rows = len(generators) if tiling is None else max(tiling.rows) + 1
-        for key, value in chain(cond.items(), () if uncond is None else uncond.items()):
-            assert len(value) == rows, f"{self.name}: {key} is not one per generator"
+        steps = self.steps if options.steps is None else options.steps
+        sampler = self.sampler if options.sampler is None else options.sampler
+        guidance = self.guidance if options.guidance is None else options.guidance
+        assert inputs.uncond is not None or guidance == 1, f"{self.name}: guidance {guidance} needs `uncond`"
+        inputs.check(len(generators))
 
         device, _ = self._placement()
-        # What inversion found is the start of a way on which no x0 was clamped; guidance leaves that way.
-        limit = None if start is not None and guidance == 1 else self.schedule.clip
-        together, bound_growth = self.together(guidance not in (0, 1)), bounded_growth()
-
-        def denoiser_of(network: nn.Module) -> Denoise:
-            def of_some(which: slice) -> Denoise:
-                each = [_of_some(one, which, tiling, spread or {}) for one in (cond, uncond)]
-                return clamped(guided(partial(self._bind, network, bound_growth), *each, guidance), limit)
-
-            if tiling is None:
-                return in_parts(of_some, rows, together)
-            return tiled(of_some, tiling, min(WINDOWS_TOGETHER, together))
-
-        denoise = last = denoiser_of(self.network)
+        # Inverted noise was found without clamping x0, so unguided sampling from it must not clamp either.
+        limit = None if start.noise is not None and guidance == 1 else self.schedule.clip
+        bind = partial(self._bind, bounded_growth())
+        denoise = last = self._denoiser(partial(bind, self.network), inputs, guidance, limit, len(generators))
         if self.last_network is not None:
-            last = denoiser_of(self.last_network)
+            last = self._denoiser(partial(bind, self.last_network), inputs, guidance, limit, len(generators))
         if sampler == "unclip" and steps > 1:  # a single step does not end at timestep 0
-            last = levelled(last, lambda x0: x0 * self.last_factor)
+            last = map_x0(last, lambda x0: x0 * self.last_factor)
         if known is not None:
-            image, mask = known.image.to(device, torch.float32), known.mask.to(device, torch.float32)
-            latent, kept = self.codec.encode(image), self.codec.encode_mask(mask)
-            denoise, last = (keep_known(each, latent, kept) for each in (denoise, last))
-        if watch is not None:
-            denoise, last = (watched(each, lambda x0: watch(self.codec.decode(x0))) for each in (denoise, last))
+            image = self.codec.encode(known.image.to(device, torch.float32))
+            mask = self.codec.encode_mask(known.mask.to(device, torch.float32))
+            denoise, last = (keep_known(each, image, mask) for each in (denoise, last))
+        if (observe := report.observe) is not None:
+            denoise, last = (observe_x0(each, lambda x0: observe(self.codec.decode(x0))) for each in (denoise, last))
+
+        sampling = Sampling(sampler, steps, options.resample, skip=0 if start.noise is None else SKIP, eta=start.eta)
+        tiling = inputs.tiling
         shape = self.shape if tiling is None else (self.shape[0], tiling.height, tiling.width)
-        x = randn(shape, generators, device) if start is None else start.to(device)
-        skip = 0 if start is None else SKIP
-        if draft is not None:
-            draft = self.codec.encode(draft.to(device, torch.float32))
-        way = {"repeats": repeats, "last": last, "skip": skip, "draft": draft, "eta": eta}
+        x = randn(shape, generators, device) if start.noise is None else start.noise.to(device)
+        if start.draft is not None:
+            draft = self.codec.encode(start.draft.to(device, torch.float32))
+            x, sampling = noise_draft(draft, x, self.schedule, sampling)
         with blocks_reused(self.reuse and device.type == "cpu"):
-            x0 = sample(denoise, x, self.schedule, sampler, steps, generators, progress, **way)
+            x0 = sample(denoise, x, self.schedule, sampling, generators, last, report.progress)
         return self.codec.decode(x0)
 
     @torch.inference_mode()
-    def invert(
-        self, pictures: Tensor, cond: Conditioning, *, steps: int | None = None, progress: Progress | None = None
-    ) -> Tensor:
-        """Pictures `b 3 H W` in [-1, 1] -> the noise `b *shape` from which `run` draws them.
+    def invert(self, images: Tensor, cond: NetworkInputs, steps: int | None = None, progress: Progress | None = None):
+        """The initial noise `b *shape` from which `run` samples the images `b 3 H W` in [-1, 1].
 
-        That is with the same conditioning and steps, the sampler "ddim" and guidance 1. Raises RequestError for a
-        number of steps out of range.
+        `run` must have the same inputs and steps, the sampler "ddim" and guidance 1. Raises RequestError for a number
+        of steps out of range.
         """
         device, _ = self._placement()
-        x0 = self.codec.encode(pictures.to(device))
-        bind = partial(self._bind, self.network, bounded_growth())
-
-        def of_some(which: slice) -> Denoise:
-            return bind(_of_some(cond, which, None, {}))
-
-        denoise = in_parts(of_some, len(x0), self.together(guided=False))
+        x0 = self.codec.encode(images.to(device))
+        bind = partial(self._bind, bounded_growth(), self.network)
+        inputs = StageInputs(cond)
+        denoise = chunked(lambda which: bind(inputs.chunk(which)[0]), len(x0), self.chunk_size(guided=False))
         steps = self.steps if steps is None else steps
         with blocks_reused(self.reuse and device.type == "cpu"):
             return invert(denoise, x0, self.schedule, steps, progress)
 
-    def together(self, guided: bool) -> int:
-        """How many of a batch the network takes at a time, so that its memory does not grow with the batch.
+    def chunk_size(self, guided: bool) -> int:
+        """Rows of a batch that the network processes at a time, so that its memory does not grow with the batch.
 
-        A U-Net's memory is told by its first level: its channels, `width`, at each position of the latent. A network
-        without takes all at once.
+        Estimated from a U-Net's first level, `network.width` channels at each latent position; a network without
+        `width` takes the whole batch.
         """
         if (width := getattr(self.network, "width", None)) is None:
             return sys.maxsize
         device, dtype = self._placement()
-        each = width * math.prod(self.shape[1:]) * dtype.itemsize * (2 if guided else 1)
-        return max(1, TOGETHER[device.type] // each)
+        row_bytes = width * math.prod(self.shape[1:]) * dtype.itemsize * (2 if guided else 1)
+        return max(1, CHUNK_BYTES[device.type] // row_bytes)
 
-    def _bind(self, network: nn.Module, bound_growth: Callable[[], None], conditioning: Conditioning) -> Denoise:
-        """A network with its conditioning, moved to its device and precision, and prepared; of a whole batch once."""
+    def _denoiser(
+        self,
+        bind: Callable[[NetworkInputs], Denoise],
+        inputs: StageInputs,
+        guidance: float,
+        limit: float | None,
+        batch: int,
+    ) -> Denoise:
+        """Conditioned -> guided -> clamped to [-limit, limit], in chunks of the batch or of the windows."""
+
+        def denoiser_of(which: slice) -> Denoise:
+            cond, uncond = inputs.chunk(which)
+            return clamp_x0(guided(bind, cond, uncond, guidance), limit)
+
+        chunk_size = self.chunk_size(guidance not in (0, 1))
+        if inputs.tiling is None:
+            return chunked(denoiser_of, batch, chunk_size)
+        return tiled(denoiser_of, inputs.tiling, min(WINDOWS_PER_CHUNK, chunk_size))
+
+    def _bind(self, bound_growth: Callable[[], None], network: nn.Module, inputs: NetworkInputs) -> Denoise:
+        """The denoiser of a network with its inputs, which are moved to its device and precision and prepared once."""
         device, dtype = self._placement()
         exact = getattr(network, "exact", ())
         bound = {
-            k: v.to(device, dtype if v.is_floating_point() and k not in exact else None)
-            for k, v in conditioning.items()
+            key: value.to(device, dtype if value.is_floating_point() and key not in exact else None)
+            for key, value in inputs.items()
         }
         if (prepare := getattr(network, "prepare", None)) is not None:
             bound = prepare(bound)
@@ -184,20 +215,8 @@ class Stage:
         return denoiser(predict, self.schedule)
 
     def _placement(self) -> tuple[torch.device, torch.dtype]:
-        """Where the network lives and in which precision; without weights, float32 on the CPU."""
+        """The network's device and precision; float32 on the CPU for a network without weights."""
         weights = chain(self.network.parameters(), self.network.buffers())
-        # Those on the meta device are not in memory now; they will come to where the others are.
+        # Weights on the meta device are offloaded; they will be loaded to the device of the others.
         first = next((w for w in weights if w.is_floating_point() and not w.is_meta), torch.empty(0))
         return first.device, first.dtype
-
-
-def _of_some(
-    conditioning: Conditioning | None, which: slice, tiling: Tiling | None, spread: Conditioning
-) -> Conditioning | None:
-    """The conditioning of a part of a batch; of windows: for each its row, and its part of what is spread over all."""
-    if conditioning is None:
-        return None
-    rows = which if tiling is None else list(tiling.rows[which])
-    return {key: value[rows] for key, value in conditioning.items() if key not in spread} | {
-        key: tiling.cut(value, which) for key, value in spread.items()
-    }

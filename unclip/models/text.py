@@ -1,5 +1,6 @@
 """The output of a text encoder."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,14 @@ class TextEncoding(NamedTuple):
     states: Tensor  # b n d, the last hidden states
     mask: Tensor  # b n bool, True for the prompt's own tokens
     tokens: Tensor  # b n int64, the ids that the tokenizer gave
+
+    def rows(self, indices: Sequence[int]) -> "TextEncoding":
+        """The encodings of some rows, in the order of `indices`."""
+        return TextEncoding(*(part[list(indices)] for part in self))
+
+    def repeat(self, k: int) -> "TextEncoding":
+        """Each row k times, the copies next to each other."""
+        return TextEncoding(*(part.repeat_interleave(k, dim=0) for part in self))
 
 
 def unread(tokens: Tensor) -> TextEncoding:

@@ -1,182 +1,208 @@
-"""Pictures by their bipartite latent (z_i, x_T): the CLIP image embedding, and the noise that the decoder maps to them.
+"""Images by their bipartite latent (z_i, x_T): the CLIP image embedding, and the noise that the decoder maps to it.
 
-Ramesh et al. 2022 (arXiv:2204.06125), section 3. Variations, interpolations, text diffs and reconstructions say which
-embedding and which noise a picture is drawn from; it is drawn as any other.
+Ramesh et al. 2022 (arXiv:2204.06125), section 3. Variations, interpolations, text diffs and reconstructions differ only
+in the embedding and the initial noise that the decoder gets; this file has the steps that they share.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from unclip.diffusion.noise import generators, randn
-from unclip.embeddings.algebra import mix, slerp, text_diff
-from unclip.images.processing import squared, to_images, to_tensor
-from unclip.inference.callbacks import Progress
+from unclip.diffusion.noise import randn
+from unclip.embeddings.algebra import mix
+from unclip.images.processing import open_square, to_tensor
+from unclip.images.reading import check_header
+from unclip.inference.conditions import Conditioning, Start
+from unclip.inference.model import UnclipModel
+from unclip.inference.run import Run
 from unclip.models.text import TextEncoding
+from unclip.modes.base import Output, Requirement, read_or_sample_embeddings, score_and_convert
 from unclip.requests.request import Request
-from unclip.requests.sources import check_is_prompt, source_kind
+from unclip.requests.sources import check_is_prompt
 
-if TYPE_CHECKING:
-    from unclip.modes.inpainting.inpaint import Edited
-    from unclip.pipeline import Unclip
+INVERSION_STEPS = 25
+"""Default denoising steps of requests that invert an image."""
 
 
 @dataclass(frozen=True)
-class Ends:
-    """What the images of a batch are drawn from, an entry for each: embeddings `n d`, noises `n c h w`, notes.
+class Latents:
+    """The bipartite latents of one image's sources: embeddings `n d`, and noises `n c h w` or None for new noise."""
 
-    The noises are None where all of them begin with new noise.
-    """
-
-    embeds: list[Tensor]
-    noises: list[Tensor] | None
-    notes: list[tuple[str, ...]]
+    embeds: Tensor
+    noises: Tensor | None
+    notes: tuple[str, ...]
 
 
-@torch.inference_mode()
-def draw_latents(
-    pipe: "Unclip", requests: Sequence[Request], progress: Progress | None = None
-) -> "tuple[list[Edited], dict[str, float]]":
-    """Resolved requests of one mode, one image each and alike in steps, guidance and samplers -> pictures, seconds.
+class BipartiteMode:
+    """A mode that samples from the latents of its sources. Subclasses override how these are combined."""
 
-    A picture that several of them share is embedded and inverted once.
-    """
-    first, noise = requests[0], generators([request.seed for request in requests])
-    timings: dict[str, float] = {}
-    read = [read_of(request) for request in requests]
-    text, negative = pipe.encode_text(read), pipe.encode_text([request.negative_prompt for request in requests])
-    ends = find_ends(pipe, requests, text, noise, progress, timings)
-    embed = torch.stack([embed_of(pipe, *pair) for pair in zip(requests, ends.embeds, strict=True)])  # b d
-    start = None
-    if ends.noises is not None:
-        pairs = zip(requests, ends.noises, strict=True)
-        start = torch.stack([mix(x.flatten(1), weights_of(request)).view_as(x[0]) for request, x in pairs])  # b c h w
-    eta = first.strength if first.mode == "vary" and first.inverts else 0.0
-    x = pipe.paint(embed, text, negative, noise, first, progress, timings, start=start, eta=eta)
-    prompts = [request.prompt for request in requests]
-    said = text if prompts == read else pipe.encode_text(prompts)
-    wanted = [
-        one if request.embedding is None else pipe.read_embedding(request.embedding)
-        for request, one in zip(requests, embed, strict=True)
-    ]
-    scores = pipe.scores(x, prompts, said.embed, torch.stack(wanted))
-    return list(zip(to_images(x), scores, ends.notes, strict=True)), timings
+    def sources(self, request: Request) -> Sequence[Any]:
+        """Images, embedding files or prompts: by default the image of the request."""
+        return (request.image,)
 
+    def kind(self, source: Any) -> str:
+        """The kind of a source: "image", "embedding" or "prompt"."""
+        return "image"
 
-def read_of(request: Request) -> str:
-    """The text that the decoder reads: of a text diff neither what was there nor what is to come, which are in z."""
-    return "" if request.mode == "edit" else request.prompt
-
-
-def sources_of(request: Request) -> tuple[Any, ...]:
-    """What a request is drawn from: the ends of an interpolation, or its picture."""
-    return request.sources if request.mode == "interpolate" else (request.image,)
-
-
-def weights_of(request: Request) -> tuple[float, ...]:
-    """How much of each."""
-    if request.mode != "interpolate":
+    def weights(self, request: Request) -> Sequence[float]:
+        """The weight of each source."""
         return (1.0,)
-    return (1 - request.fraction, request.fraction) if request.weights is None else request.weights
 
+    def decoder_prompt(self, request: Request) -> str:
+        """The text that conditions the decoder."""
+        return request.prompt
 
-def open_ends(pipe: "Unclip", request: Request) -> None:
-    """Find out whether what a request is drawn from is there. Raises DataError; RequestError without components."""
-    if request.components is not None:
-        pipe.components().check(max(request.components))
-    for source in sources_of(request) if request.mode != "generate" else ():
-        kind = source_kind(source) if request.mode == "interpolate" else "picture"
-        if kind == "picture":
-            squared(source, "crop")
-        elif kind == "embedding":
-            pipe.read_embedding(source)
-        else:
-            check_is_prompt(source)
+    def combine(self, model: UnclipModel, request: Request, embeds: Tensor) -> Tensor:
+        """The embedding `d` of the image, from those of its sources `n d`."""
+        return mix(embeds, self.weights(request))
 
+    def eta(self, request: Request) -> float:
+        """The fraction of the initial noise that sampling renews."""
+        return 0.0
 
-def embed_of(pipe: "Unclip", request: Request, ends: Tensor) -> Tensor:
-    """The embedding `d` that an image is drawn by, from those of its ends, `n d`."""
-    if request.mode == "edit":
-        if request.embedding is not None:  # a picture's, as the end is: the way leads straight there
-            return slerp(ends, pipe.read_embedding(request.embedding)[None], request.theta)[0]
-        there, here = pipe.encode_text([request.prompt, request.from_prompt]).embed.chunk(2)
-        return text_diff(ends, there, here, request.theta)[0]
-    if request.components is not None:
-        return pipe.components().project(ends, request.components[0])[0]
-    return mix(ends, weights_of(request))
+    def defaults(self, model: UnclipModel, request: Request) -> dict[str, Any]:
+        if not request.inverts:
+            return {"fit": "crop"}
+        # DDIM inversion assumes guidance 1; with more new noise, guidance is useful again.
+        guidance = 1 + (request.strength or 0.0) * (model.decoder.guidance - 1)
+        return {"fit": "crop", "steps": INVERSION_STEPS, "sampler": "ddim", "guidance": guidance}
 
+    def requirements(self, model: UnclipModel, request: Request) -> set[Requirement]:
+        needs: dict[str, Requirement] = {"prompt": "prior", "image": "image encoder"}
+        kinds = {self.kind(source) for source in self.sources(request)}
+        return {needs[kind] for kind in kinds if kind in needs}
 
-def find_ends(
-    pipe: "Unclip",
-    requests: Sequence[Request],
-    text: TextEncoding,
-    noise: Sequence[torch.Generator],
-    progress: Progress | None,
-    timings: dict[str, float],
-) -> Ends:
-    """The embeddings and, where the requests are inverted, the noises of what they are drawn from.
+    def check(self, model: UnclipModel, request: Request) -> None:
+        for source in self.sources(request):
+            kind = self.kind(source)
+            if kind == "image":
+                check_header(source, "image")
+            elif kind == "embedding":
+                model.encoder.read_embedding(source)
+            else:
+                check_is_prompt(source)
 
-    A prompt's embedding is the prior's, drawn from its image's generator; so is the noise of an end without a picture.
-    """
-    first = requests[0]
-    places = [(i, source) for i, request in enumerate(requests) for source in sources_of(request)]
-    kinds = [source_kind(source) if first.mode == "interpolate" else "picture" for _, source in places]
-    embeds: list[Any] = [None] * len(places)
-    noises: list[Any] = [None] * len(places)
-    notes: list[tuple[str, ...]] = [()] * len(requests)
+    @torch.inference_mode()
+    def generate(self, model: UnclipModel, requests: Sequence[Request], run: Run) -> list[Output]:
+        decoder_prompts = [self.decoder_prompt(request) for request in requests]
+        text = model.encode_text(decoder_prompts)
+        negative = model.encode_text([request.negative_prompt for request in requests])
+        latents = self.find_latents(model, requests, text, run)
 
-    pictured = [k for k, kind in enumerate(kinds) if kind == "picture"]
-    # Pictures that several images share; a picture in memory is told by which object it is.
-    keys = {k: picture_key(requests[places[k][0]], places[k][1]) for k in pictured}
-    rows = list(dict.fromkeys(keys.values()))
-    if rows:
-        one_of = [next(k for k in pictured if keys[k] == row) for row in rows]
-        opened = [squared(places[k][1], requests[places[k][0]].fit) for k in one_of]
-        found = pipe.embed_image([picture for picture, _ in opened])  # rows d
-        inverted = None
-        if first.inverts:
-            side = pipe.sizes[0]
-            small = [to_tensor(picture.resize(side, Image.Resampling.BICUBIC)) for picture, _ in opened]
-            own = TextEncoding(*(part[[places[k][0] for k in one_of]] for part in text))
-            inverted = pipe.invert(torch.stack(small), found, own, first, progress, timings)  # rows c h w
-        for k in pictured:
-            i, row = places[k][0], rows.index(keys[k])
-            embeds[k] = found[row]
-            noises[k] = None if inverted is None else inverted[row]
-            notes[i] = (*notes[i], *opened[row][1])
+        pairs = list(zip(requests, latents, strict=True))
+        embed = torch.stack([self.combine(model, request, found.embeds) for request, found in pairs])  # b d
+        start = Start(self._mix_noises(pairs), eta=self.eta(requests[0]))
+        images = model.sample(Conditioning(embed, text, negative), run, start=start)  # b 3 H W
 
-    files = [source if kind == "embedding" else None for (_, source), kind in zip(places, kinds, strict=True)]
-    others = [k for k, kind in enumerate(kinds) if kind != "picture"]
-    if others:
-        prompts = [places[k][1] if files[k] is None else "" for k in others]
-        guiding = pipe.guide(
-            [files[k] for k in others],
-            pipe.encode_text(prompts),
-            pipe.encode_text([requests[places[k][0]].negative_prompt for k in others]),
-            [noise[places[k][0]] for k in others],
-            first,
-            progress,
-        )
-        for k, embed in zip(others, guiding, strict=True):
-            embeds[k] = embed
-    if first.inverts:
-        for i in sorted({places[k][0] for k in others}):
-            [new] = randn(pipe.decoder.shape, [noise[i]], pipe.device)
-            for k in others:
-                noises[k] = new if places[k][0] == i else noises[k]
+        prompts = [request.prompt for request in requests]
+        asked = text if prompts == decoder_prompts else model.encode_text(prompts)
+        targets = [
+            own if request.embedding is None else model.encoder.read_embedding(request.embedding)
+            for request, own in zip(requests, embed, strict=True)
+        ]
+        outputs = score_and_convert(model, images, prompts, Conditioning(torch.stack(targets), asked, negative))
+        return [Output(output.image, output.score, found.notes) for output, found in zip(outputs, latents, strict=True)]
 
-    def grouped(values: list[Tensor]) -> list[Tensor]:
+    def _mix_noises(self, pairs: Sequence[tuple[Request, Latents]]) -> Tensor | None:
+        """The initial noise `b c h w`, mixed from that of the sources, or None for new noise."""
+        mixed = [
+            mix(found.noises.flatten(1), self.weights(request)).view_as(found.noises[0])
+            for request, found in pairs
+            if found.noises is not None
+        ]
+        return torch.stack(mixed) if mixed else None
+
+    def find_latents(
+        self, model: UnclipModel, requests: Sequence[Request], text: TextEncoding, run: Run
+    ) -> list[Latents]:
+        """The latents of each request's sources. text: what the decoder reads, one row per request.
+
+        An image that several requests share is opened, embedded and inverted once. The embedding of a prompt is sampled
+        from the prior. If the requests invert, a source that is not an image gets new noise, one per request.
+        """
+        sources = [
+            Source(row, request, value, self.kind(value), self.decoder_prompt(request))
+            for row, request in enumerate(requests)
+            for value in self.sources(request)
+        ]
+        others = [source for source in sources if source.kind != "image"]
+        found = find_image_latents(model, [s for s in sources if s.kind == "image"], text, run)
+        found |= find_prior_embeddings(model, others, run)
+        if requests[0].inverts:
+            for row in sorted({source.row for source in others}):
+                [new] = randn(model.decoder.shape, [run.generators[row]], model.device)  # c h w
+                found |= {s: Latent(found[s].embed, new) for s in others if s.row == row}
         return [
-            torch.stack([v for (j, _), v in zip(places, values, strict=True) if j == i]) for i in range(len(requests))
+            gather_latents([found[source] for source in sources if source.row == row]) for row in range(len(requests))
         ]
 
-    return Ends(grouped(embeds), grouped(noises) if first.inverts else None, notes)
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A source of a request. row: of the request in its micro-batch. decoder_prompt: the text that the decoder reads."""
+
+    row: int
+    request: Request
+    value: Any
+    kind: str
+    decoder_prompt: str
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for images with the same latent. An image in memory is identified by the object."""
+        return self.value if isinstance(self.value, str) else id(self.value), self.request.fit, self.decoder_prompt
 
 
-def picture_key(request: Request, source: Any) -> tuple[Any, ...]:
-    """What a picture's latent depends on, within a batch."""
-    return (source if isinstance(source, str) else id(source), request.fit, read_of(request))
+@dataclass(frozen=True)
+class Latent:
+    """The latent of one source: embedding `d`, noise `c h w` or None, notes for the user."""
+
+    embed: Tensor
+    noise: Tensor | None = None
+    notes: tuple[str, ...] = ()
+
+
+def gather_latents(sources: Sequence[Latent]) -> Latents:
+    """The latents of all sources of a request."""
+    noises = [source.noise for source in sources if source.noise is not None]
+    notes = tuple(note for source in sources for note in source.notes)
+    return Latents(torch.stack([source.embed for source in sources]), torch.stack(noises) if noises else None, notes)
+
+
+def find_image_latents(
+    model: UnclipModel, sources: Sequence[Source], text: TextEncoding, run: Run
+) -> dict[Source, Latent]:
+    """Embed the images and, if the requests invert, find their noise. text: one row per request."""
+    if not sources:
+        return {}
+    unique: dict[Any, Source] = {}
+    for source in sources:
+        unique.setdefault(source.key, source)
+    opened = [open_square(source.value, source.request.fit) for source in unique.values()]
+    embeds = model.encoder.embed_images([image for image, _ in opened])  # n d
+    noises: Sequence[Tensor | None] = [None] * len(unique)
+    if sources[0].request.inverts:
+        small = [to_tensor(image.resize(model.sizes[0], Image.Resampling.BICUBIC)) for image, _ in opened]
+        own = text.rows([source.row for source in unique.values()])
+        noises = list(model.invert(torch.stack(small), Conditioning(embeds, own, own), run))  # n c h w
+    notes = [notes for _, notes in opened]
+    latents = {key: Latent(*each) for key, *each in zip(unique, embeds, noises, notes, strict=True)}
+    return {source: latents[source.key] for source in sources}
+
+
+def find_prior_embeddings(model: UnclipModel, sources: Sequence[Source], run: Run) -> dict[Source, Latent]:
+    """Read the embedding of each file, and sample that of each prompt from the prior."""
+    if not sources:
+        return {}
+    embeds = read_or_sample_embeddings(
+        model,
+        [source.value if source.kind == "embedding" else None for source in sources],
+        model.encode_text([source.value if source.kind == "prompt" else "" for source in sources]),
+        model.encode_text([source.request.negative_prompt for source in sources]),
+        run.rows([source.row for source in sources]),
+    )
+    return {source: Latent(embed) for source, embed in zip(sources, embeds, strict=True)}

@@ -1,216 +1,273 @@
-"""One image job, validated once at the boundary, and what came of it."""
+"""Request: one job, validated once as it is made."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
 
-from unclip.errors import RequestError, nearest
-from unclip.requests.fields import (
-    FILE_FIELDS,
-    SIDE_PROMPTS,
-    THETA,
-    foreign_fields,
-)
-from unclip.requests.sources import source_kind
-from unclip.requests.validation import check
-from unclip.requests.values import show, size_text
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-    Source = str | Path | Image.Image
+from unclip.diffusion.sampler_names import check_sampler
+from unclip.errors import RequestError
+from unclip.requests import fields as f
+from unclip.requests import validation, values
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What to make. A field that is None takes the model's default; 0 is a value, not an absence.
+def checked(check: Callable[[str, Any], Any]) -> BeforeValidator:
+    """Validate a field by `check(name, value)`, which returns the value in its final form. None stays None."""
 
-    prompt            text; may be empty where something else guides: a picture, an embedding
-    negative_prompt   text to steer away from ("" for none)
-    mode              how the image comes about: one of MODES
-    seed              0 .. 2**63-1; image i of the request has seed + i
-    n                 number of images
-    steps, prior_steps, upsampler_steps             denoising steps, 1 .. 1000
-    guidance, prior_guidance                        classifier-free guidance scales, 0 .. 1000
-    sampler, prior_sampler                          names from unclip.diffusion.names.SAMPLER_NAMES
-    size              (width, height) in pixels; "64x64" and 64 are understood too; None: the model's largest;
-                      of the canvas when outpainting; not given when inpainting
-    prior_best_of     embeddings the prior draws, of which the one nearest to the text is used
-    best_of           how many candidates are drawn, seed .. seed + best_of - 1, of which the n with the best CLIP score
-                      are kept; rank: of one image, which of them it is, 0 for the best
-    embedding         generate, inpaint, outpaint: a file of `unclip embed` that guides in the prior's place;
-                      edit: what the picture is turned towards, in the prompt's place
-    id                a name of the caller's for the job, carried through
+    def validate(value: Any, info: ValidationInfo) -> Any:
+        return None if value is None else check(str(info.field_name), value)
 
-    Edits (inpaint and outpaint):
-    image             a file, or a PIL image, of any size
-    resample         how often RePaint goes each stretch of the denoising, 1 .. 100; more joins new to old better
-    keep_style        0 .. 1: how much of the image's own CLIP embedding guides the edit, and how little of the prompt's
-    mask, mask_mode   inpaint: a file or a PIL image, and what in it is repainted: "white", "black", or "alpha", the
-                      transparent. Without a mask, the image's own transparency
-    feather           inpaint: pixels over which the repainted side fades into the kept one
-    left, right, top, bottom                        outpaint: pixels to add; or a size and an
-    anchor            where on the canvas the image goes: one of ANCHORS
-    left_prompt, right_prompt, top_prompt, bottom_prompt    outpaint: prompts for what is beyond that side
+    return BeforeValidator(validate)
 
-    Modes that work on a picture's embedding (vary, interpolate, edit, reconstruct); the image is one file or PIL image,
-    and a prompt is for the decoder's text, where it has any, except in "edit":
-    fit               how a picture becomes a square: "crop" to its middle, or "pad" with the colour of its border
-    strength          vary: 1 draws from new noise, 0 from the picture's own, between: part of the noise is drawn anew
-    sources           interpolate: two or more pictures, prompts or files of `unclip embed`
-    fraction, weights  interpolate: where between two, 0 .. 1; how much of each, for two or more
-    same_noise        interpolate: all from the seed's noise, even pictures whose own noise could be found
-    theta             edit: how far the embedding turns towards the prompt, 0 .. 1; of the way to an `embedding`
-    from_prompt       edit: what the picture shows, from which the prompt differs; "" for nothing in particular
-    components        reconstruct: how many principal components of the embedding are kept; several: an image of each
-    frames            interpolate, edit: so many images of a sequence from one end to the other, with one seed
 
-    Raises RequestError, which names the field, the value and the fix.
+def whole(low: int, high: int) -> BeforeValidator:
+    """A whole number from low to high."""
+    return checked(lambda name, value: values.integer(name, value, low, high))
+
+
+def up_to(high: float) -> BeforeValidator:
+    """A number from 0 to high."""
+    return checked(lambda name, value: values.number(name, value, high))
+
+
+def one_of(choices: tuple[str, ...]) -> BeforeValidator:
+    """One of the choices."""
+    return checked(lambda name, value: values.choice(name, value, choices))
+
+
+def required_text(value: Any, info: ValidationInfo) -> str:
+    """Text, and not None."""
+    return values.text(str(info.field_name), value)
+
+
+Prompt = Annotated[str, BeforeValidator(required_text)]
+OptionalText = Annotated[str | None, checked(values.text)]
+Steps = Annotated[int | None, whole(1, f.MAX_STEPS)]
+Guidance = Annotated[float | None, up_to(f.MAX_GUIDANCE)]
+Sampler = Annotated[str | None, checked(lambda name, value: check_sampler(value, name))]
+Fraction = Annotated[float | None, up_to(1)]
+Pixels = Annotated[int | None, whole(0, f.MAX_SIDE)]
+Source = Annotated[Any, checked(values.source)]
+Size = Annotated[tuple[int, int] | None, checked(lambda _, value: values.parse_size(value))]
+Weights = Annotated[
+    tuple[float, ...] | None,
+    checked(lambda name, value: values.numbers(name, value, lambda n, v: values.number(n, v, 1e6))),
+]
+Counts = Annotated[
+    tuple[int, ...] | None,
+    checked(lambda name, value: values.numbers(name, value, lambda n, v: values.integer(n, v, 1, 65536))),
+]
+
+
+class Request(BaseModel):
+    """What to generate. A field that is None takes the model's default; 0 is a value.
+
+    Raises RequestError, whose message names the field, the value and the fix.
     """
 
-    prompt: str = ""
-    negative_prompt: str = ""
-    mode: str = "generate"
-    seed: int | None = None
-    n: int = 1
-    steps: int | None = None
-    prior_steps: int | None = None
-    upsampler_steps: int | None = None
-    guidance: float | None = None
-    prior_guidance: float | None = None
-    sampler: str | None = None
-    prior_sampler: str | None = None
-    size: tuple[int, int] | None = None
-    prior_best_of: int | None = None
-    id: str | None = None
-    image: str | Path | Image.Image | None = None
-    mask: str | Path | Image.Image | None = None
-    mask_mode: str | None = None
-    feather: int | None = None
-    resample: int | None = None
-    keep_style: float | None = None
-    left: int | None = None
-    right: int | None = None
-    top: int | None = None
-    bottom: int | None = None
-    anchor: str | None = None
-    left_prompt: str | None = None
-    right_prompt: str | None = None
-    top_prompt: str | None = None
-    bottom_prompt: str | None = None
-    best_of: int | None = None
-    rank: int | None = None
-    embedding: str | Path | None = None
-    fit: str | None = None
-    strength: float | None = None
-    sources: tuple[Source, ...] | None = None
-    fraction: float | None = None
-    weights: tuple[float, ...] | None = None
-    same_noise: bool | None = None
-    theta: float | None = None
-    from_prompt: str | None = None
-    components: tuple[int, ...] | None = None
-    frames: int | None = None
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    def __post_init__(self) -> None:
-        check(self)
+    prompt: Prompt = Field("", description="text; may be empty where an image or an embedding guides")
+    negative_prompt: Prompt = Field("", description="text that guidance steers away from")
+    mode: Annotated[str, one_of(f.MODES)] = Field("generate", description=f"one of {', '.join(f.MODES)}")
+    seed: Annotated[int | None, whole(0, f.MAX_SEED)] = Field(None, description="image i of the request has seed + i")
+    n: Annotated[int, whole(1, f.MAX_IMAGES)] = Field(1, description="number of images")
+    steps: Steps = Field(None, description="denoising steps of the decoder, 1 .. 1000")
+    prior_steps: Steps = Field(None, description="denoising steps of the prior, 1 .. 1000")
+    upsampler_steps: Steps = Field(None, description="denoising steps of each upsampler, 1 .. 1000")
+    guidance: Guidance = Field(None, description="classifier-free guidance scale of the decoder, 0 .. 1000")
+    prior_guidance: Guidance = Field(None, description="classifier-free guidance scale of the prior, 0 .. 1000")
+    sampler: Sampler = Field(None, description="sampler of the decoder")
+    prior_sampler: Sampler = Field(None, description="sampler of the prior")
+    size: Size = Field(
+        None,
+        description='(width, height) in pixels, or "64x64", or 64; when outpainting, of the whole canvas; not for '
+        "inpainting. Default: the model's largest",
+    )
+    prior_best_of: Annotated[int | None, whole(1, f.MAX_CANDIDATES)] = Field(
+        None, description="embeddings that the prior samples; the one closest to the text is used"
+    )
+    id: OptionalText = Field(None, description="the caller's name for the job, passed through")
+    image: Source = Field(None, description="the image to edit or to start from: a file or a PIL image of any size")
+    mask: Source = Field(
+        None, description="inpaint: the mask, a file or a PIL image of the image's size. Default: its transparency"
+    )
+    mask_mode: Annotated[str | None, one_of(f.MASK_MODES)] = Field(
+        None, description="inpaint: the pixels of the mask that are repainted: white (default), black or alpha"
+    )
+    feather: Annotated[int | None, whole(0, 1024)] = Field(
+        None, description="inpaint: pixels over which the repainted side fades into the kept one"
+    )
+    resample: Annotated[int | None, whole(1, 100)] = Field(
+        None, description="inpaint, outpaint: RePaint passes per stretch of steps, 1 .. 100; more blend better"
+    )
+    keep_style: Fraction = Field(
+        None, description="inpaint, outpaint: weight of the image's own embedding against the prompt's, 0 .. 1"
+    )
+    left: Pixels = Field(None, description="outpaint: pixels to add on the left")
+    right: Pixels = Field(None, description="outpaint: pixels to add on the right")
+    top: Pixels = Field(None, description="outpaint: pixels to add at the top")
+    bottom: Pixels = Field(None, description="outpaint: pixels to add at the bottom")
+    anchor: Annotated[str | None, one_of(f.ANCHORS)] = Field(
+        None, description="outpaint, with size: where on the canvas the image is placed"
+    )
+    left_prompt: OptionalText = Field(None, description="outpaint: prompt for the left side")
+    right_prompt: OptionalText = Field(None, description="outpaint: prompt for the right side")
+    top_prompt: OptionalText = Field(None, description="outpaint: prompt for the top")
+    bottom_prompt: OptionalText = Field(None, description="outpaint: prompt for the bottom")
+    best_of: Annotated[int | None, whole(1, f.MAX_CANDIDATES)] = Field(
+        None, description="candidates, with seeds seed .. seed + best_of - 1; the n with the best CLIP scores are kept"
+    )
+    embedding: Source = Field(
+        None,
+        description="a file of `unclip embed`, used in place of the prior's embedding; for edit: the target",
+    )
+    fit: Annotated[str | None, one_of(f.FITS)] = Field(
+        None, description="how an image becomes square: crop to its middle, or pad with the colour of its border"
+    )
+    strength: Fraction = Field(
+        None, description="vary: 1 starts from new noise, 0 from the image's own; between, a part of it is renewed"
+    )
+    sources: Annotated[tuple[Any, ...] | None, checked(values.sources)] = Field(
+        None, description="interpolate: two or more images, prompts or files of `unclip embed`"
+    )
+    fraction: Fraction = Field(None, description="interpolate: position between two sources, 0 .. 1")
+    weights: Weights = Field(None, description="interpolate: the weight of each source")
+    same_noise: Annotated[bool | None, checked(values.truth)] = Field(
+        None, description="interpolate: use the seed's noise for all images, not the images' own"
+    )
+    theta: Fraction = Field(
+        None, description="edit: how far the embedding is rotated towards the prompt or the embedding, 0 .. 1"
+    )
+    from_prompt: OptionalText = Field(None, description="edit: what the image shows, from which the prompt differs")
+    components: Counts = Field(
+        None, description="reconstruct: principal components of the embedding that are kept; one image for each number"
+    )
+    frames: Annotated[int | None, whole(2, f.MAX_FRAMES)] = Field(
+        None, description="interpolate, edit: images of a sequence from one end to the other, with one seed"
+    )
+
+    def __init__(self, **fields: Any) -> None:
+        fields = validation.rename_old_fields(fields)
+        validation.check_names(fields, self.field_names())
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise request_error(error) from None
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Request:
+        validation.check_fields(self.__dict__)
+        return self
+
+    @classmethod
+    def field_names(cls) -> tuple[str, ...]:
+        """The names of all fields."""
+        return tuple(cls.model_fields)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Request:
+        """A request from JSON values, as `to_dict` gives them. Raises RequestError for an unknown field."""
+        if not isinstance(fields, dict):
+            raise RequestError(f"a request is an object with the key 'prompt', not {values.show(fields)}")
+        # Records of earlier versions have a field `rank`, which is always null there.
+        return cls(**{name: value for name, value in fields.items() if name != "rank" or value is not None})
+
+    def replace(self, **changes: Any) -> Request:
+        """The same request with some fields changed, validated again."""
+        return type(self)(**self.__dict__ | validation.rename_old_fields(changes))
 
     def resolved(self, **defaults: Any) -> Request:
-        """This request with its None fields filled from `defaults`; fields that are set stay as they are."""
-        _check_keys(defaults)
-        return dataclasses.replace(
-            self, **{name: value for name, value in defaults.items() if getattr(self, name) is None}
-        )
+        """The same request with its None fields filled from `defaults`."""
+        validation.check_names(defaults, self.field_names())
+        return self.replace(**{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
     @property
     def prompts(self) -> list[str]:
-        """What it says is to be drawn: its prompt, and those of an outpainting's sides, where there are any."""
-        prompts = [self.prompt, *(getattr(self, name) or "" for name in SIDE_PROMPTS)]
-        return [prompt for prompt in prompts if prompt.strip()]
+        """The prompts that say what to generate: the main one and those of the sides, as far as they are not empty."""
+        return validation.prompts(self.__dict__)
+
+    @property
+    def edits_canvas(self) -> bool:
+        """Whether it edits an image of any size and preserves the known pixels: inpainting and outpainting."""
+        return f.edits_canvas(self.mode)
+
+    @property
+    def outpaints(self) -> bool:
+        """Whether it generates margins around an image."""
+        return self.mode == "outpaint"
+
+    @property
+    def needs_square(self) -> bool:
+        """Whether it works on square images only: all modes but text to image."""
+        return self.mode != "generate"
 
     @property
     def inverts(self) -> bool:
-        """Whether it starts from the noise of a picture, which is found first, and not from new noise."""
-        if self.mode == "vary":
-            return self.strength is not None and self.strength < 1
-        if self.mode == "interpolate":
-            return not self.same_noise and any(source_kind(source) == "picture" for source in self.sources)
-        return self.mode == "edit" or (self.mode == "reconstruct" and self.components is None)
+        """Whether sampling starts from the noise of an image, found by inversion, and not from new noise."""
+        return validation.inverts(self.__dict__)
 
     @property
     def count(self) -> int:
-        """How many images it asks for."""
+        """The number of images."""
         return self.n * len(self._frames())
 
     def images(self) -> Iterator[Request]:
-        """One request an image, made as it is asked for: n = 1 and seed + i, in a sequence the same seed for all.
+        """One request per image, made lazily: n = 1 and seed + i; all frames of a sequence have the same seed.
 
-        With best_of the seed is the first candidate's, and the image's rank says which one it is. The seed must be set.
+        With best_of, they are all the same: the i-th stands for the candidate of rank i. Raises RequestError without a
+        seed.
         """
         if self.seed is None:
             raise RequestError("seed is not set; draw one before the request is split into images")
         if self.best_of is not None:
-            ranks = range(self.n) if self.rank is None else [self.rank]
-            return (dataclasses.replace(self, n=1, rank=rank) for rank in ranks)
-        return (
-            dataclasses.replace(self, n=1, seed=self.seed + i, **frame)
-            for i in range(self.n)
-            for frame in self._frames()
-        )
+            return (self.replace(n=1) for _ in range(self.n))
+        return (self.replace(n=1, seed=self.seed + i, **frame) for i in range(self.n) for frame in self._frames())
 
     def candidates(self) -> list[Request]:
-        """Of one image with best_of: the requests among which it is chosen."""
-        plain = dataclasses.replace(self, best_of=None, rank=None)
-        return [dataclasses.replace(plain, seed=self.seed + i) for i in range(self.best_of)]
+        """The requests of all candidates of a request with best_of, one image each."""
+        if self.seed is None or self.best_of is None:
+            raise RequestError("candidates need a seed and best_of")
+        return [self.replace(n=1, best_of=None, seed=self.seed + i) for i in range(self.best_of)]
 
     def _frames(self) -> list[dict[str, Any]]:
-        """What differs between the images of a sequence; of any other request, one without a difference."""
+        """The fields that differ between the images of a sequence; a single image has no difference."""
         if self.frames is not None:
-            name, end = (
-                ("theta", THETA if self.theta is None else self.theta) if self.mode == "edit" else ("fraction", 1.0)
-            )
+            if self.mode == "edit":
+                name, end = "theta", f.THETA if self.theta is None else self.theta
+            else:
+                name, end = "fraction", 1.0
             return [{"frames": None, name: end * i / (self.frames - 1)} for i in range(self.frames)]
         return [{"components": (count,)} for count in self.components] if self.components else [{}]
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values; the size as "WxH". `from_dict` gives the same request back.
+        """The fields of the mode as JSON values; the size as "WxH". `from_dict` restores the request.
 
-        Fields that the mode does not have are left out. A picture that is not a file is told by its size only, which
-        no request can be made from.
+        An image in memory becomes a description of its size, from which no request can be made.
         """
-        foreign = foreign_fields(self.mode)
-        names = [field.name for field in dataclasses.fields(self) if field.name not in foreign]
-        fields = {name: getattr(self, name) for name in names}
-        for name in FILE_FIELDS:
-            if fields.get(name) is not None:
-                fields[name] = _told(fields[name])
+        foreign = f.foreign_fields(self.mode)
+        found = {name: value for name, value in self.__dict__.items() if name not in foreign}
+        for name in f.FILE_FIELDS:
+            if found.get(name) is not None:
+                found[name] = _describe(found[name])
         if self.sources is not None:
-            fields["sources"] = [_told(source) for source in self.sources]
-        fields |= {name: list(fields[name]) for name in ("weights", "components") if fields.get(name) is not None}
-        return {**fields, "size": None if self.size is None else size_text(self.size)}
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Request:
-        """A request from JSON values. Raises RequestError for an unknown key, naming the nearest."""
-        if not isinstance(fields, dict):
-            raise RequestError(f"a request is an object with the key 'prompt', not {show(fields)}")
-        _check_keys(fields)
-        return cls(**fields)
+            found["sources"] = [_describe(source) for source in self.sources]
+        found |= {name: list(found[name]) for name in ("weights", "components") if found.get(name) is not None}
+        return {**found, "size": None if self.size is None else values.size_text(self.size)}
 
 
-def _told(source: Source) -> str:
-    """A source as text; a picture that is not a file by its size."""
-    return source if isinstance(source, str) else f"<a picture of {size_text(source.size)}>"
+def request_error(error: ValidationError) -> RequestError:
+    """The first error of a validation as a RequestError of one line."""
+    first = error.errors(include_url=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, RequestError):
+        return cause
+    field = ".".join(map(str, first["loc"])) or "request"
+    return RequestError(f"{field}: {' '.join(first['msg'].split())}")
 
 
-def _check_keys(fields: dict[str, Any]) -> None:
-    known = [field.name for field in dataclasses.fields(Request)]
-    for key in fields:
-        if key not in known:
-            near = nearest(key, known)
-            fix = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
-            raise RequestError(f"{show(key)} is not a field of a request; {fix}")
+def _describe(source: Any) -> str:
+    """A source as text; an image in memory by its size."""
+    return source if isinstance(source, str) else f"<an image of {values.size_text(source.size)}>"

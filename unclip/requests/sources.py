@@ -6,22 +6,24 @@ from typing import Any
 
 from unclip.errors import RequestError
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 EMBEDDING_SUFFIX = ".safetensors"
 
 
 def source_kind(source: Any) -> str:
-    """What an end of an interpolation is: a "picture", an "embedding" (both files, by their suffix) or a "prompt"."""
+    """The kind of a source: an "image" or an "embedding" (files, by their suffix), or a "prompt".
+
+    Anything but text is an image in memory.
+    """
     if not isinstance(source, str):
-        return "picture"
+        return "image"
     suffix = Path(source).suffix.lower()
     if suffix == EMBEDDING_SUFFIX:
         return "embedding"
-    return "picture" if suffix in PICTURE_SUFFIXES else "prompt"
+    return "image" if suffix in IMAGE_SUFFIXES else "prompt"
 
 
 def check_is_prompt(text: str) -> None:
-    """Raise RequestError for what is the name of a file, though not of one that is read."""
-    if Path(text).suffix and os.path.isfile(text):  # a word may be a file's name, too
-        raise RequestError(f"{text!r} is a file, and of no format that is read; give a PNG, JPEG or WebP, or a prompt")
+    """Raise RequestError for the name of an existing file whose format is not read. A word alone is a prompt."""
+    if Path(text).suffix and os.path.isfile(text):
+        raise RequestError(f"{text!r} is a file of a format that is not read; give a PNG, JPEG or WebP, or a prompt")

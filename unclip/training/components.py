@@ -10,8 +10,8 @@ from PIL import Image
 from unclip.embeddings.components import principal_components
 from unclip.embeddings.files import write_components
 from unclip.errors import DataError
-from unclip.images.processing import squared
-from unclip.requests.sources import PICTURE_SUFFIXES
+from unclip.images.processing import open_square
+from unclip.requests.sources import IMAGE_SUFFIXES
 from unclip.stickers.captions import nouns_in
 from unclip.stickers.render import render
 from unclip.stickers.stream import scene_at
@@ -49,7 +49,7 @@ def pictures_below(folder: Path, count: int) -> Iterator[Image.Image]:
 
     Raises DataError for a folder without pictures, or one of them that cannot be read.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not paths:
-        raise DataError(f"{folder} holds no pictures ({', '.join(PICTURE_SUFFIXES)}); give a folder that does")
-    return (squared(str(path), "crop")[0] for path in paths[:count])
+        raise DataError(f"{folder} holds no pictures ({', '.join(IMAGE_SUFFIXES)}); give a folder that does")
+    return (open_square(str(path), "crop")[0] for path in paths[:count])

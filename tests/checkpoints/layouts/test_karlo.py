@@ -1,3 +1,5 @@
+from unclip.modes.resolve import model_defaults
+
 """The published layout: what diffusers' own pipeline makes of a checkpoint, this project makes of it."""
 
 import shutil
@@ -14,8 +16,9 @@ from torch import Tensor
 from transformers import CLIPImageProcessor
 
 from tests.published import SIZES
+from tests.sampling import sample_tensors
 from unclip import Unclip
-from unclip.diffusion.noise import generators
+from unclip.diffusion.noise import make_generators
 from unclip.errors import CheckpointError, RequestError
 from unclip.images.result import record
 from unclip.models.text import TextEncoding
@@ -55,7 +58,7 @@ def theirs_of(pipe: UnCLIPPipeline, requests: list[Request]) -> tuple[np.ndarray
         pipe.text_proj.register_forward_pre_hook(tap, with_kwargs=True),
         pipe.super_res_last.register_forward_pre_hook(tap_small, with_kwargs=True),
     ]
-    noise = generators([request.seed for request in requests])
+    noise = make_generators([request.seed for request in requests])
     images = pipe(
         [request.prompt for request in requests],
         generator=noise if len(noise) > 1 else noise[0],
@@ -81,14 +84,14 @@ def steady(ours: Unclip, prompts: list[str], fields: dict) -> list[Request]:
     1, so that where x and the noise all but cancel, the last bit of either decides a pixel. Such seeds are told by
     what a little more, or less, of the decoder's and the prior's first layer does.
     """
-    layers = ours.decoder.network.unet.conv_in, ours.prior.network.transformer.proj_in
+    layers = ours.model.decoder.network.unet.conv_in, ours.model.prior.stage.network.transformer.proj_in
     for first in range(7, 27):
         requests = [ours.resolve(Request(prompt=p, seed=first + 5 * i, **fields)) for i, p in enumerate(prompts)]
-        picture = ours.draw(requests)[0]
+        picture = sample_tensors(ours, requests)
         others = []
         for little in (1e-6, -1e-6, 5e-6):
             hooks = [layer.register_forward_hook(lambda _, given, out, e=little: out * (1 + e)) for layer in layers]
-            others.append(ours.draw(requests)[0])
+            others.append(sample_tensors(ours, requests))
             for hook in hooks:
                 hook.remove()
         if all((picture - other).abs().max() < 1 / 255 for other in others):
@@ -113,27 +116,26 @@ def test_pictures_are_those_of_diffusers(both, prompts: list[str], fields: dict)
     requests = steady(ours, prompts, steps | fields)
     assert (requests[0].prior_best_of, requests[0].sampler, requests[0].prior_sampler) == (1, "unclip", "unclip")
     expected, seen = theirs_of(theirs, requests)
-    pictures, scores, _ = ours.draw(requests)
+    pictures = sample_tensors(ours, requests)
     found = ((pictures.clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1).numpy()
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() < 2 / 255
-    assert scores == [None] * len(prompts)
     inside = (expected > 0.02) & (expected < 0.98)
     assert inside.mean() > 0.2 and expected.std() > 0.05  # not all of it cut off at black and white
 
     # Where they part, if they do: in the prior, in the decoder, or in the upsampler.
-    texts = ours.encode_text(prompts), ours.encode_text([""] * len(prompts))
-    embed = ours.imagine(*texts, generators([r.seed for r in requests]), requests[0])
+    texts = ours.model.encode_text(prompts), ours.model.encode_text([""] * len(prompts))
+    embed = ours.imagine(*texts, make_generators([r.seed for r in requests]), requests[0])
     torch.testing.assert_close(embed, seen["embed"], rtol=1e-4, atol=1e-4)
-    small = ours.draw([replace(request, size=ours.sizes[0]) for request in requests])[0]
-    torch.testing.assert_close(enlarge(small, ours.sizes[1]), seen["enlarged"], rtol=0, atol=2 / 255)
+    small = ours.draw([replace(request, size=ours.model.sizes[0]) for request in requests])[0]
+    torch.testing.assert_close(enlarge(small, ours.model.sizes[1]), seen["enlarged"], rtol=0, atol=2 / 255)
 
 
 def test_the_defaults_are_the_published_ones(both) -> None:
     ours, _ = both
-    side, large = (ours.sizes[0][0], ours.sizes[-1][0])
-    assert ours.sizes == [(side, side), (large, large)]
-    assert ours.defaults() == {
+    side, large = (ours.model.sizes[0][0], ours.model.sizes[-1][0])
+    assert ours.model.sizes == [(side, side), (large, large)]
+    assert model_defaults(ours.model) == {
         "steps": 25,
         "prior_steps": 25,
         "upsampler_steps": 7,
@@ -148,7 +150,7 @@ def test_the_defaults_are_the_published_ones(both) -> None:
 
 def test_the_last_step_of_the_upsampler_has_a_network_of_its_own(both) -> None:
     ours, _ = both
-    stage, calls = ours.upsamplers[0], []
+    stage, calls = ours.model.upsamplers[0], []
     for name in ("network", "last_network"):
         getattr(stage, name).register_forward_pre_hook(lambda _m, _a, name=name, **_: calls.append(name))
     ours.generate("a cat", seed=1, prior_steps=1, steps=1, upsampler_steps=3)
@@ -163,24 +165,24 @@ def test_the_last_step_of_the_upsampler_has_a_network_of_its_own(both) -> None:
 
 def test_tokens_are_those_of_transformers(both) -> None:
     ours, theirs = both
-    n = ours.clip.config.context_length
+    n = ours.model.clip.config.context_length
     there = theirs.tokenizer(PROMPTS + ODD, padding="max_length", max_length=n, truncation=True, return_tensors="pt")
-    assert ours.tokenizer(PROMPTS + ODD).tolist() == there.input_ids.tolist()
-    mask = ours.encode_text(PROMPTS + ODD).mask
+    assert ours.model.encoder.tokenizer(PROMPTS + ODD).tolist() == there.input_ids.tolist()
+    mask = ours.model.encode_text(PROMPTS + ODD).mask
     assert mask.tolist() == there.attention_mask.bool().tolist()
 
 
 def test_cut_says_what_does_not_fit_in_their_tokens(both) -> None:
     ours, _ = both
-    words = " ".join(["cat"] * (ours.clip.config.context_length - 3))
-    assert ours.tokenizer.cut(f"{words}!") == ""
-    assert ours.tokenizer.cut(f"{words}! dog") == "dog"
+    words = " ".join(["cat"] * (ours.model.clip.config.context_length - 3))
+    assert ours.model.encoder.tokenizer.cut(f"{words}!") == ""
+    assert ours.model.encoder.tokenizer.cut(f"{words}! dog") == "dog"
 
 
 def test_the_text_tower(both) -> None:
     ours, theirs = both
     embed, states, mask = theirs._encode_prompt(PROMPTS, torch.device("cpu"), 1, True)
-    none, text = ours.encode_text([""] * len(PROMPTS)), ours.encode_text(PROMPTS)
+    none, text = ours.model.encode_text([""] * len(PROMPTS)), ours.model.encode_text(PROMPTS)
     for found, expected in zip(
         map(torch.cat, zip(none[:3], text[:3], strict=True)), (embed, states, mask), strict=True
     ):
@@ -188,7 +190,7 @@ def test_the_text_tower(both) -> None:
 
 
 def texts(ours: Unclip, theirs: UnCLIPPipeline) -> tuple[TextEncoding, tuple[Tensor, ...]]:
-    return ours.encode_text(PROMPTS), theirs._encode_prompt(PROMPTS, torch.device("cpu"), 1, False)
+    return ours.model.encode_text(PROMPTS), theirs._encode_prompt(PROMPTS, torch.device("cpu"), 1, False)
 
 
 @torch.inference_mode()
@@ -196,7 +198,7 @@ def test_the_prior(both) -> None:
     ours, theirs = both
     text, (embed, states, mask) = texts(ours, theirs)
     x, t = torch.randn(len(PROMPTS), embed.shape[1]), torch.full((len(PROMPTS),), 321)
-    network = ours.prior.network
+    network = ours.model.prior.stage.network
     expected = theirs.prior(x, t, proj_embedding=embed, encoder_hidden_states=states, attention_mask=mask)
     torch.testing.assert_close(network(x, t, **network.condition(text)), expected.predicted_image_embedding)
     torch.testing.assert_close(network.unwhiten(x), theirs.prior.post_process_latents(x))
@@ -207,7 +209,7 @@ def test_the_projection_and_the_decoder(both) -> None:
     ours, theirs = both
     text, (embed, states, mask) = texts(ours, theirs)
     image = torch.randn(embed.shape)
-    network = ours.decoder.network
+    network = ours.model.decoder.network
     tokens, time = theirs.text_proj(
         image_embeddings=image,
         prompt_embeds=embed,
@@ -220,7 +222,7 @@ def test_the_projection_and_the_decoder(both) -> None:
     mask = F.pad(mask, (4, 0), value=True)
     assert torch.equal(found["token_mask"], mask)
     for t in (999, 321):  # the text's keys and values are those of the first call
-        x = torch.randn(len(PROMPTS), *ours.decoder.shape)
+        x = torch.randn(len(PROMPTS), *ours.model.decoder.shape)
         expected = theirs.decoder(x, t, encoder_hidden_states=tokens, class_labels=time, attention_mask=mask).sample
         torch.testing.assert_close(network(x, torch.full((len(x),), t), **found), expected, rtol=1e-4, atol=1e-4)
 
@@ -229,7 +231,7 @@ def test_the_projection_and_the_decoder(both) -> None:
 @pytest.mark.parametrize("which", ["first", "last"])
 def test_the_upsamplers(both, which: str) -> None:
     ours, theirs = both
-    stage = ours.upsamplers[0]
+    stage = ours.model.upsamplers[0]
     network = stage.network if which == "first" else stage.last_network
     x, enlarged = torch.randn(2, 2, *stage.shape)
     expected = getattr(theirs, f"super_res_{which}")(torch.cat([x, enlarged], dim=1), 321).sample
@@ -252,9 +254,9 @@ def test_variations_have_an_image_tower_and_no_prior(variations) -> None:
         found = pipe.embed_image(picture)
         close = 1e-5 if picture.size == (28, 28) else 0.05  # two ways to resize bytes
         torch.testing.assert_close(found, expected, rtol=0, atol=close * float(expected.abs().max()))
-    assert pipe.defaults()["prior_steps"] is None
-    for ask in (lambda: pipe.generate("a cat"), lambda: pipe.draw([pipe.resolve(Request(prompt="a cat"))])):
-        with pytest.raises(RequestError, match="variations has no prior, so that no prompt can guide it: give it"):
+    assert model_defaults(pipe.model)["prior_steps"] is None
+    for ask in (lambda: pipe.generate("a cat"), lambda: sample_tensors(pipe, [pipe.resolve(Request(prompt="a cat"))])):
+        with pytest.raises(RequestError, match="variations has no prior, so a prompt alone cannot guide it: give"):
             ask()
 
 
@@ -264,12 +266,10 @@ def test_an_embedding_is_drawn_as_diffusers_draws_it(variations) -> None:
     picture = Image.new("RGB", (40, 30), "red")
     embed = pipe.embed_image([picture, picture.rotate(90)])
     requests = [pipe.resolve(Request(prompt="a cat", seed=s, steps=3, upsampler_steps=2)) for s in (3, 9)]
-    pictures, scores, timings = pipe.draw(requests, embed=embed)
-    assert "prior" not in timings
-    assert all(-1 <= score <= 1 for score in scores)  # the image tower is there to tell
+    pictures = sample_tensors(pipe, requests, embed)
     # Their pipeline has no way in for an embedding, but its prior can be made to answer with one.
     with pytest.MonkeyPatch.context() as patch:
-        noise = generators([3, 9])
+        noise = make_generators([3, 9])
         patch.setattr(theirs.prior, "post_process_latents", lambda _: embed)
         patch.setattr(theirs.prior_scheduler, "step", lambda *_, **k: type("", (), {"prev_sample": embed})())
         real = type(theirs).prepare_latents
@@ -293,9 +293,9 @@ def test_an_embedding_is_drawn_as_diffusers_draws_it(variations) -> None:
 def test_what_needs_an_image_tower_is_refused_without_one(karlo, tmp_path: Path) -> None:
     pipe = Unclip.from_pretrained(karlo("one")[0], "cpu", "float32")
     picture = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
-    with pytest.raises(RequestError, match="karlo has no image tower"):
+    with pytest.raises(RequestError, match="karlo has no image encoder"):
         pipe.embed_image(picture)
-    with pytest.raises(RequestError, match="karlo has no image tower to tell what a picture shows: give a prompt"):
+    with pytest.raises(RequestError, match="karlo has no image encoder: give a prompt"):
         pipe.inpaint(picture)
     [result] = pipe.inpaint(picture, prompt="a cat", steps=2, prior_steps=2, upsampler_steps=2, resample=1, seed=1)
     assert result.score is None
@@ -313,9 +313,9 @@ def test_an_image_tower_can_be_added(karlo, variations, tmp_path: Path, monkeypa
     assert record(one)["image_encoder"] == variations[0].name
     assert "image_encoder" not in record(other)
     cached = shutil.copytree(variations[0], tmp_path / "models--a--b" / "snapshots" / COMMIT)
-    assert Unclip.from_pretrained(karlo("one")[0], "cpu", image_encoder=cached).image_encoder == f"a/b@{COMMIT}"
+    assert Unclip.from_pretrained(karlo("one")[0], "cpu", image_encoder=cached).model.image_encoder == f"a/b@{COMMIT}"
     monkeypatch.chdir(variations[0])
-    assert Unclip.from_pretrained(karlo("one")[0], "cpu", image_encoder=".").image_encoder == variations[0].name
+    assert Unclip.from_pretrained(karlo("one")[0], "cpu", image_encoder=".").model.image_encoder == variations[0].name
     with pytest.raises(CheckpointError, match="has an image tower of its own: leave the image encoder out"):
         Unclip.from_pretrained(variations[0], "cpu", "float32", image_encoder=variations[0])
     with pytest.raises(CheckpointError, match="karlo has no image_encoder; give the repository for variations"):
@@ -350,8 +350,8 @@ def test_another_use_of_memory_draws_the_same_picture(variations, karlo, memory:
 def test_bfloat16(karlo) -> None:
     pipe = Unclip.from_pretrained(karlo("one")[0], "cpu", "bfloat16", "low")
     assert pipe.generate("a cat", seed=1, steps=2, prior_steps=2, upsampler_steps=2)[0].image.size == (16, 16)
-    assert {p.dtype for p in pipe.decoder.network.parameters()} == {torch.bfloat16}
-    assert {p.dtype for p in pipe.clip.parameters()} == {torch.float32}
+    assert {p.dtype for p in pipe.model.decoder.network.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in pipe.model.clip.parameters()} == {torch.float32}
 
 
 def test_a_level_with_as_many_pixels_as_tokens(tmp_path: Path) -> None:

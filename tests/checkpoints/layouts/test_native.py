@@ -151,7 +151,7 @@ def test_a_whole_checkpoint(tiny_model: Path) -> None:
     assert checkpoint.clip.logit_scale.dtype == torch.float32  # CLIP is never cut short
     assert next(checkpoint.decoder.network.parameters()).dtype == torch.bfloat16
     assert checkpoint.vocabulary == {"a", "cat", "dog", "on", "red", "blue"}
-    prior, decoder, (upsampler,) = checkpoint.prior, checkpoint.decoder, checkpoint.upsamplers
+    prior, decoder, (upsampler,) = checkpoint.prior.stage, checkpoint.decoder, checkpoint.upsamplers
     assert (prior.shape, decoder.shape, upsampler.shape) == ((16,), (48, 4, 4), (48, 8, 8))
     assert (prior.sampler, prior.steps, prior.guidance) == ("ddim", 3, 1.5)
     assert (decoder.sampler, decoder.steps, decoder.guidance) == ("dpmpp-2m", 4, 2.0)

@@ -153,7 +153,7 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
     (tmp_path / "no.png").write_text("hello")
     (tmp_path / "cut.png").write_bytes(png(PICTURE)[:300])
     for name, said in (
-        ("no.png", "no picture"),
+        ("no.png", "not a readable image"),
         ("none.png", "No such file"),
         ("cut.png", "cannot read"),
         (".", "image"),
@@ -175,11 +175,11 @@ def png(image: Image.Image) -> bytes:
 def test_sizes_that_cannot_be() -> None:
     with pytest.raises(RequestError, match="smaller than the image"):
         outpainting(size=(50, 50))
-    with pytest.raises(RequestError, match="leaves something"):
+    with pytest.raises(RequestError, match="give a larger one"):
         outpainting(size=(60, 40))
     with pytest.raises(RequestError, match="at most 8192"):
         outpainting(left=8190)
-    with pytest.raises(DataError, match="the image is 8193x1;"):
+    with pytest.raises(DataError, match="the image is 8193x1,"):
         inpainting(Image.new("RGB", (8193, 1)), mask())
 
 
@@ -196,7 +196,7 @@ def test_margins_make_the_canvas() -> None:
 def test_a_prompt_for_a_side_where_nothing_is_added_is_refused() -> None:
     outpainting(left=9, left_prompt="a cat")
     for fields in ({"left": 9}, {"size": (80, 40), "anchor": "right"}):
-        with pytest.raises(RequestError, match="right_prompt is given, and nothing is added on that side"):
+        with pytest.raises(RequestError, match="right_prompt is given, but there is no margin on that side"):
             outpainting(**fields, right_prompt="a cat")
 
 
@@ -236,10 +236,10 @@ def test_pasting_touches_only_what_is_free() -> None:
 
 def test_a_crop_is_what_the_model_sees() -> None:
     canvas = inpainting(given=mask())
-    image, known = canvas.crop(Box(0, 0, 40), 40)
+    image, known = canvas.crop_known(Box(0, 0, 40), 40)
     assert np.array_equal(((image.permute(1, 2, 0).numpy() + 1) * 127.5).round(), PIXELS[:, :40])
     assert np.array_equal(known[0].numpy() == 0, FREE[:, :40])
-    image, known = canvas.crop(Box(0, 0, 40), 16)
+    image, known = canvas.crop_known(Box(0, 0, 40), 16)
     assert (image.shape, known.shape) == ((3, 16, 16), (1, 16, 16))
 
 
@@ -249,9 +249,9 @@ def test_what_is_clear_is_seen_as_white_and_kept_as_it_is() -> None:
     canvas = outpainting(image=clear, right=20)
     assert (canvas.pixels[:, :40] == 9).all()
     for seen in (
-        canvas.crop(Box(0, 0, 40), 40)[0],
-        canvas.picture(Box(0, 0, 40), 40),
-        canvas.sketch().crop(Box(0, 0, 40), 40)[0],
+        canvas.crop_known(Box(0, 0, 40), 40)[0],
+        canvas.crop(Box(0, 0, 40), 40),
+        canvas.copy_opaque().crop_known(Box(0, 0, 40), 40)[0],
     ):
         assert (seen == 1).all()
     canvas.paste(Box(40, 0, 40), Image.new("RGB", (40, 40), "red"))
@@ -266,13 +266,13 @@ def test_what_is_blended_with_what_is_clear_is_blended_with_white() -> None:
 
 
 def test_what_is_kept_in_part_is_drawn_anew() -> None:
-    image, known = inpainting(given=mask().point(lambda value: value // 2)).crop(Box(0, 0, 40), 40)
+    image, known = inpainting(given=mask().point(lambda value: value // 2)).crop_known(Box(0, 0, 40), 40)
     assert np.array_equal(known[0].numpy() == 0, FREE[:, :40])
 
 
 def test_a_crop_that_reaches_out_of_the_canvas_finds_nothing_known_there() -> None:
     canvas = inpainting(given=mask())
-    image, known = canvas.crop(Box(-6, -10, 60), 60)
+    image, known = canvas.crop_known(Box(-6, -10, 60), 60)
     there, inside = known[0, 10:50, 6:] == 1, (slice(10, 50), slice(6, 60))
     assert known.shape == (1, 60, 60) and known.sum() == known[0][inside].sum()
     assert np.array_equal(there.numpy(), ~FREE[:, :54])
@@ -300,7 +300,7 @@ def test_pasting_some_parts_leaves_the_rest_free() -> None:
 
 def test_a_sketch_is_not_the_canvas() -> None:
     canvas = inpainting(given=mask())
-    sketch = canvas.sketch()
+    sketch = canvas.copy_opaque()
     sketch.paste(Box(5, 0, 30), Image.new("RGB", (64, 64)))
     assert (sketch.known == KEEP).all()
     assert np.array_equal(canvas.pixels, PIXELS) and np.array_equal(canvas.known < KEEP, FREE)
@@ -308,11 +308,11 @@ def test_a_sketch_is_not_the_canvas() -> None:
 
 def test_all_of_a_window_whose_edge_goes_on_beyond_the_canvas() -> None:
     canvas = inpainting(given=mask())
-    seen = ((canvas.picture(Box(-6, -10, 60), 60).permute(1, 2, 0).numpy() + 1) * 127.5).round()
+    seen = ((canvas.crop(Box(-6, -10, 60), 60).permute(1, 2, 0).numpy() + 1) * 127.5).round()
     assert np.array_equal(seen[10:50, 6:], PIXELS[:, :54])
     assert (seen[:10, 6:] == PIXELS[0, :54]).all() and (seen[50:, 6:] == PIXELS[-1, :54]).all()
     assert (seen[10:50, :6] == PIXELS[:, :1]).all()
-    assert canvas.picture(Box(0, 0, 40), 16).shape == (3, 16, 16)
+    assert canvas.crop(Box(0, 0, 40), 16).shape == (3, 16, 16)
 
 
 def test_what_some_windows_cover() -> None:

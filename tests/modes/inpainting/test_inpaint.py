@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 """Inpainting and outpainting through the public names, on a tiny model with random weights."""
 
 from itertools import count
@@ -14,7 +16,9 @@ from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import RequestError, UnclipError
 from unclip.images.processing import to_images
 from unclip.images.result import Result
-from unclip.inference.stage import Stage
+from unclip.inference.encoder import Encoder
+from unclip.inference.model import UnclipModel
+from unclip.inference.stage import Stage, StageOptions
 from unclip.pipeline import Unclip
 from unclip.requests.request import Request
 
@@ -100,7 +104,7 @@ def test_a_mask_that_repaints_all_is_text_to_image(pipe: Unclip) -> None:
 
 
 def test_a_wide_region_is_repainted_in_several_windows(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unclip.system.device.time", SimpleNamespace(perf_counter=count().__next__))  # a tick a look
+    monkeypatch.setattr("unclip.inference.run.time", SimpleNamespace(perf_counter=count().__next__))  # a tick a look
     image, told = picture(200, 70), []
     given = mask(image.size, (10, 5, 190, 60))
     request = Request(mode="inpaint", image=image, mask=given, prompt="a cat", seed=1)
@@ -109,8 +113,8 @@ def test_a_wide_region_is_repainted_in_several_windows(pipe: Unclip, monkeypatch
     names = {name.partition(",")[0] for name in told if name.startswith("window")}
     assert len(names) > 5
     assert f"window 1 of {len(names)}" in names
-    views = {name.partition(",")[0] for name in told if name.startswith("view")}
-    assert len(views) > 1 and f"view 1 of {len(views)}" in views
+    views = {name.partition(",")[0] for name in told if name.startswith("context view")}
+    assert len(views) > 1 and f"context view 1 of {len(views)}" in views
     assert result.timings["decoder"] == len(views) + 1  # by this clock: of all views, and of all windows as one
     assert result.timings["upsampler"] == len(names)
     assert result.timings["text"] == result.timings["prior"] == 1
@@ -125,14 +129,14 @@ def test_holes_far_apart_are_painted_each_by_itself(pipe: Unclip) -> None:
     assert kept(result, image, both)
     assert np.array_equal(pixels(result)[:, :100], pixels(alone)[:, :100])
     assert (pixels(result)[40:60, 270:290] != pixels(image)[40:60, 270:290]).any(-1).mean() > 0.9
-    assert {name.partition(",")[0] for name in told if "prior" not in name} == {"hole 1 of 2", "hole 2 of 2"}
-    assert sum("prior" in name for name in told) == 1 + pipe.prior.steps  # once for all holes, from 0
+    assert {name.partition(",")[0] for name in told if "prior" not in name} == {"region 1 of 2", "region 2 of 2"}
+    assert sum("prior" in name for name in told) == 1 + pipe.model.prior.stage.steps  # once for all holes, from 0
 
 
 def test_holes_are_guided_by_the_image_as_it_was(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
-    image, looked, embed_image = picture(300, 70), [], pipe.embed_image
+    image, looked, embed_images = picture(300, 70), [], Encoder.embed_images
     given = ImageChops.lighter(mask(image.size, (10, 5, 20, 20)), mask(image.size, (270, 40, 290, 60)))
-    monkeypatch.setattr(pipe, "embed_image", lambda images: (looked.extend(images), embed_image(images))[1])
+    monkeypatch.setattr(Encoder, "embed_images", lambda *own: (looked.extend(own[1]), embed_images(*own))[1])
     [result] = pipe.inpaint(image, given, "", seed=1)
     assert kept(result, image, given) and [np.array_equal(pixels(one), pixels(image)) for one in looked] == [True]
 
@@ -191,26 +195,26 @@ def test_sides_with_prompts_of_their_own_are_not_painted_at_once(pipe: Unclip) -
 
 def test_both_ends_of_a_long_image_are_looked_at(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
-    monkeypatch.setattr(pipe, "score", lambda images, prompts: (looked.append(images), [0.1, 0.1, 0.6])[1])
-    monkeypatch.setattr(pipe, "shown_above", 0.5)
+    monkeypatch.setattr(Encoder, "score", lambda _, images, prompts: (looked.append(images), [0.1, 0.1, 0.6])[1])
+    pipe = Unclip(replace(pipe.model, shown_above=0.5))
     image = picture(70, 32)
     [result] = pipe.outpaint(image, "a cat", seed=2, right=16)
-    assert ["nothing more was painted" in note for note in result.notes] == [True]
+    assert ["nothing was added" in note for note in result.notes] == [True]
     ends = [
         np.array_equal(pixels(one), pixels(image)[:, x : x + 32]) for one, x in zip(looked[0], (0, 19, 38), strict=True)
     ]
     assert ends == [True] * 3
 
 
-def test_a_told_decoder_heeds_the_images_style_when_asked(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipe, "shown_above", 0.99)
+def test_a_decoder_that_adds_only_the_prompt_keeps_the_style_when_asked(pipe: Unclip) -> None:
+    pipe = Unclip(replace(pipe.model, shown_above=0.99))
     plain, styled = (pipe.outpaint(picture(32, 32), "", seed=2, right=16, keep_style=share)[0] for share in (None, 1.0))
     assert plain.request.keep_style is None and not np.array_equal(pixels(plain)[:, 32:], pixels(styled)[:, 32:])
 
 
 def test_what_needs_an_image_tower_is_told_by_what_is_painted(tiny_model: Path) -> None:
     pipe = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
-    pipe.clip.visual, image = None, picture(32, 32)
+    pipe.model.clip.visual, image = None, picture(32, 32)
     short = {"steps": 1, "prior_steps": 1, "upsampler_steps": 1}
     assert pipe.outpaint(image, "", right=16, right_prompt="a cat", **short)[0].score is None
     for fields in (
@@ -218,33 +222,32 @@ def test_what_needs_an_image_tower_is_told_by_what_is_painted(tiny_model: Path) 
         {"prompt": "a cat", "left": 8, "left_prompt": ""},
         {"top": 8, "right": 16, "right_prompt": "a cat"},
     ):
-        with pytest.raises(RequestError, match="no image tower"):
+        with pytest.raises(RequestError, match="no image encoder"):
             pipe.stream(Request(mode="outpaint", image=image, **fields))
 
 
 def test_what_the_image_shows_already_is_not_painted_again(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     image, asked = picture(32, 32), []
 
-    def run(prompt: str, **fields) -> Result:
-        return pipe.outpaint(image, prompt, seed=2, left=16, right=32, **fields)[0]
+    def run(prompt: str, shown_above: float = 0.6, **fields) -> Result:
+        own = Unclip(replace(pipe.model, shown_above=shown_above))
+        return own.outpaint(image, prompt, seed=2, left=16, right=32, **fields)[0]
 
-    def score(images, prompts) -> list[float]:
+    def score(self, images, prompts) -> list[float]:
         asked.append((images, prompts))
         return [0.6]
 
-    painted = run("a cat")
+    painted = run("a cat", shown_above=1.0)
     assert painted.notes == ()
-    monkeypatch.setattr(pipe, "score", score)
-    monkeypatch.setattr(pipe, "shown_above", 0.61)
-    assert np.array_equal(pixels(run("a cat")), pixels(painted))
-    monkeypatch.setattr(pipe, "shown_above", 0.6)
+    monkeypatch.setattr(Encoder, "score", score)
+    assert np.array_equal(pixels(run("a cat", shown_above=0.61)), pixels(painted))
     bare = run("a cat")
-    assert (
-        np.array_equal(pixels(asked[-2][0][0]), pixels(image)) and asked[-2][1] == "a cat"
-    )  # the original was looked at
+    assert np.array_equal(pixels(asked[-2][0][0]), pixels(image)) and asked[-2][1] == [
+        "a cat"
+    ]  # the original was looked at
     assert not np.array_equal(pixels(bare), pixels(painted))
     assert np.array_equal(pixels(bare), pixels(run("two dogs")))  # for nothing is said
-    assert ["nothing more was painted" in note for note in bare.notes] == [True]
+    assert ["nothing was added" in note for note in bare.notes] == [True]
     silent = run("")
     assert np.array_equal(pixels(bare), pixels(silent)) and silent.notes == ()
     assert not np.array_equal(pixels(bare), pixels(run("", right_prompt="a cat")))
@@ -259,8 +262,8 @@ def test_what_the_image_shows_already_is_not_painted_again(pipe: Unclip, monkeyp
 def test_an_inpaintings_prompt_is_of_the_whole_picture(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     image, given = picture(32, 32), mask((32, 32), (4, 4, 28, 28))
     [painted] = pipe.inpaint(image, given, "a cat", seed=3)
-    monkeypatch.setattr(pipe, "score", lambda images, prompts: [1.0])
-    monkeypatch.setattr(pipe, "shown_above", 0.5)
+    monkeypatch.setattr(Encoder, "score", lambda self, images, prompts: [1.0])
+    pipe = Unclip(replace(pipe.model, shown_above=0.5))
     assert np.array_equal(pixels(pipe.inpaint(image, given, "a cat", seed=3)[0]), pixels(painted))
 
 
@@ -284,7 +287,8 @@ def test_windows_begin_at_the_sketch_and_are_put_where_they_belong(
     whole = to_images(ramp(width, 32))[0]
     looked = []
 
-    def decode(embed, text, negative, noise, request, progress, timings, known=None, draft=None, tiling=None):
+    def decode(self, conditioning, run, known=None, start=None, tiling=None):
+        draft = None if start is None else start.draft
         looked.append((known, draft, tiling))
         if tiling is None:  # a view as wide as the canvas
             return ramp(16, 16)
@@ -293,11 +297,11 @@ def test_windows_begin_at_the_sketch_and_are_put_where_they_belong(
         assert torch.allclose(draft, goes_on.clamp(max=0.8), atol=0.08)
         return goes_on
 
-    def upsample(x, noise, steps, held, progress, timings):
+    def upsample(self, x, run, known=None):
         return F.interpolate(x, size=(32, 32), mode="bilinear")
 
-    monkeypatch.setattr(pipe, "decode", decode)
-    monkeypatch.setattr(pipe, "upsample", upsample)
+    monkeypatch.setattr(UnclipModel, "decode", decode)
+    monkeypatch.setattr(UnclipModel, "upsample", upsample)
     [result] = pipe.outpaint(whole.crop((left, 0, left + 32, 32)), "a cat", seed=1, left=left, right=right)
     assert np.abs(pixels(result) - pixels(whole)).max() <= 8
     (view, none, _), (known, draft, tiling) = looked
@@ -308,21 +312,21 @@ def test_windows_begin_at_the_sketch_and_are_put_where_they_belong(
 def test_a_view_for_one_side_does_not_show_what_is_beyond_the_other(
     pipe: Unclip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, decode = [], Unclip.decode
+    seen, decode = [], UnclipModel.decode
 
-    def spy(self, *told, **options):
-        seen.append((told, options))
-        return decode(self, *told, **options)
+    def spy(self, conditioning, run, known=None, start=None, tiling=None):
+        seen.append((conditioning, known, tiling))
+        return decode(self, conditioning, run, known, start, tiling)
 
-    monkeypatch.setattr(Unclip, "decode", spy)
+    monkeypatch.setattr(UnclipModel, "decode", spy)
     sides = {"left": 32, "right": 32, "left_prompt": "a cat", "right_prompt": "a dog"}
     pipe.outpaint(picture(32, 32), "two birds", seed=2, **sides)
-    *views, (told, options) = seen
-    assert len(views) == 2 and not any(view[1] for view in views)
-    masks = [view[0][7].mask[0, 0] for view in views]  # 16 16: half of its width is the original
+    *views, (conditioning, _, whole) = seen
+    assert len(views) == 2 and all(tiling is None for _, _, tiling in views)
+    masks = [known.mask[0, 0] for _, known, _ in views]  # 16 16: half of its width is the original
     assert all(mask[4:12].mean() == 0.5 and mask.mean() == 0.25 for mask in masks)
     assert {bool(mask[8, 0]) for mask in masks} == {True, False}
-    assert len(told[0]) == 2 and sorted(set(options["tiling"].rows)) == [0, 1]  # prompts, and windows of each
+    assert len(conditioning.embed) == 2 and sorted(set(whole.rows)) == [0, 1]  # prompts, and windows of each
 
 
 def test_a_window_a_side_needs_no_view_where_its_prompt_is_not_of_the_original(
@@ -331,31 +335,31 @@ def test_a_window_a_side_needs_no_view_where_its_prompt_is_not_of_the_original(
     views = []
     sides = {"left": 16, "right": 16, "left_prompt": "a cat", "right_prompt": "a dog"}
 
-    def run(**more) -> None:
+    def run(pipe: Unclip = pipe, **more) -> None:
         request = Request(mode="outpaint", prompt="two birds", image=picture(32, 32), seed=2, **{**sides, **more})
         told = []
         pipe.generate(request, progress=lambda stage, done, total: told.append(stage))
-        views.append(len({name for name in told if name.startswith("view")}))
+        views.append(len({name for name in told if name.startswith("context view")}))
 
+    trained = Unclip(replace(pipe.model, shown_above=0.9))
     run()
-    monkeypatch.setattr(pipe, "shown_above", 0.9)
-    run()
-    run(right=64)
+    run(trained)
+    run(trained, right=64)
     assert views[:2] == [2, 0] and views[2] > 2
 
 
 def test_windows_drawn_as_one_are_hinted_at_what_is_known(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, run = [], Stage.run
 
-    def spy(self, *told, **options):
-        seen.append(options)
-        return run(self, *told, **options)
+    def spy(self, inputs, generators, options=None, known=None, *more, **named):
+        seen.append((inputs, known))
+        return run(self, inputs, generators, options or StageOptions(), known, *more, **named)
 
     monkeypatch.setattr(Stage, "run", spy)
     pipe.outpaint(picture(32, 32), "a cat", seed=2, right=32)
-    [options] = [options for options in seen if options.get("tiling") is not None]
-    known, hint, codec = options["known"], options["spread"]["hint"], pipe.decoder.codec
-    channels = pipe.decoder.shape[0]
+    [(inputs, known)] = [pair for pair in seen if pair[0].tiling is not None]
+    hint, codec = inputs.canvas["hint"], pipe.model.decoder.codec
+    channels = pipe.model.decoder.shape[0]
     mask = codec.encode_mask((known.mask == 1).float())
     assert torch.equal(hint[:, channels:], mask[:, : hint.shape[1] - channels]) and 0.2 < mask.mean() < 0.8
     assert torch.equal(hint[:, :channels], codec.encode(known.image) * mask)
@@ -364,8 +368,8 @@ def test_windows_drawn_as_one_are_hinted_at_what_is_known(pipe: Unclip, monkeypa
 def test_a_view_that_is_not_finite_is_refused(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Stage.run
 
-    def broken(self, *told, **options):
-        return run(self, *told, **options) * (1 if options.get("tiling") else float("nan"))
+    def broken(self, inputs, *told, **options):
+        return run(self, inputs, *told, **options) * (1 if inputs.tiling else float("nan"))
 
     monkeypatch.setattr(Stage, "run", broken)
     with pytest.raises(UnclipError, match="not finite"):

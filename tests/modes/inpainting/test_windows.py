@@ -6,8 +6,8 @@ from PIL import Image
 
 from unclip.modes.inpainting.canvas import KEEP, Box, Canvas
 from unclip.modes.inpainting.prepare import open_canvas
-from unclip.modes.inpainting.regions import holes
-from unclip.modes.inpainting.windows import sees_all, views, windows
+from unclip.modes.inpainting.regions import masked_regions
+from unclip.modes.inpainting.windows import one_window_suffices, place_context_views, place_windows
 from unclip.requests.request import Request
 
 CELLS = 16
@@ -34,7 +34,7 @@ def outpainting(image: Image.Image, **fields) -> Canvas:
 
 def cover(canvas: Canvas, size: int) -> list[Box]:
     """The windows, after a look at whether they do what windows must."""
-    plan, free = windows(canvas, size, CELLS), canvas.known < KEEP
+    plan, free = place_windows(canvas, size, CELLS), canvas.known < KEEP
     for box in plan:
         for start, length in zip((box.left, box.top), canvas.size, strict=True):
             assert start >= 0 and start + box.side - length < max(1, box.side / CELLS)
@@ -86,14 +86,14 @@ def test_odd_canvases_are_covered_too(size: tuple[int, int]) -> None:
 
 
 def test_a_mask_that_keeps_everything_leaves_no_window() -> None:
-    assert windows(inpainting(picture(60, 40), Image.new("L", (60, 40), 0)), 32, CELLS) == []
+    assert place_windows(inpainting(picture(60, 40), Image.new("L", (60, 40), 0)), 32, CELLS) == []
 
 
 @pytest.mark.parametrize("cells", [16, 64, 5])
 @pytest.mark.parametrize("margins", [{"left": 77}, {"top": 300, "right": 90}, {"size": (101, 83), "anchor": "center"}])
 def test_windows_of_one_canvas_are_on_one_grid(margins: dict, cells: int) -> None:
     canvas = outpainting(picture(90, 70), **margins)
-    plan = windows(canvas, 256, cells)
+    plan = place_windows(canvas, 256, cells)
     assert {box.side for box in plan} == {min(canvas.size)}
     unit = min(canvas.size) / cells
     for box in plan:
@@ -113,8 +113,8 @@ def spots(size: tuple[int, int], *boxes: tuple[int, int, int, int]) -> Canvas:
 
 def boxes_of(canvas: Canvas, size: int) -> list[list[Box]]:
     """The windows of each hole, after a look at whether they are painted apart."""
-    found, free = holes(canvas, size), canvas.known < KEEP
-    plans = [windows(canvas, size, CELLS, part) for part in found]
+    found, free = masked_regions(canvas, size), canvas.known < KEEP
+    plans = [place_windows(canvas, size, CELLS, part) for part in found]
     parts = [free & part.mask(free.shape) for part in found]
     assert np.array_equal(sum(part.astype(int) for part in parts), free)  # all of it, each once
     for i, plan in enumerate(plans):
@@ -145,9 +145,9 @@ def test_what_is_near_is_one_hole(boxes: tuple, count: int) -> None:
 
 
 def test_what_is_seen_at_once_is_one_hole_and_so_is_what_is_around_a_picture() -> None:
-    assert len(holes(spots((400, 400), (0, 0, 10, 10), (350, 350, 360, 360)), 256)) == 1
-    assert len(holes(outpainting(picture(256, 256), left=900, right=900), 256)) == 1
-    assert holes(spots((400, 400)), 256) == []
+    assert len(masked_regions(spots((400, 400), (0, 0, 10, 10), (350, 350, 360, 360)), 256)) == 1
+    assert len(masked_regions(outpainting(picture(256, 256), left=900, right=900), 256)) == 1
+    assert masked_regions(spots((400, 400)), 256) == []
 
 
 def test_many_specks_are_no_more_holes_than_windows() -> None:
@@ -159,7 +159,7 @@ def test_many_specks_are_no_more_holes_than_windows() -> None:
 
 
 def seen_whole(canvas: Canvas) -> list[Box]:
-    return views(canvas, windows(canvas, 256, CELLS), 256)
+    return place_context_views(canvas, place_windows(canvas, 256, CELLS), 256)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def seen_whole(canvas: Canvas) -> list[Box]:
 )
 def test_views_are_wider_than_windows_and_cover_what_is_free(margins: dict[str, int]) -> None:
     canvas = outpainting(picture(256, 256), **margins)
-    assert not sees_all(canvas, windows(canvas, 256, CELLS))
+    assert not one_window_suffices(canvas, place_windows(canvas, 256, CELLS))
     plan, free = seen_whole(canvas), canvas.known < KEEP
     width, height = canvas.size
     assert {box.side for box in plan} == {min(512, max(width, height))}
@@ -191,15 +191,15 @@ def test_the_first_view_has_the_original_in_it() -> None:
 
 def test_a_view_of_some_windows_has_nothing_beyond_them_and_the_original_in_it() -> None:
     canvas = outpainting(picture(256, 256), left=128, right=128)
-    [left, right] = sorted(windows(canvas, 256, CELLS), key=lambda box: box.left)
-    assert views(canvas, [left], 256) == [Box(0, -64, 384)]
-    assert views(canvas, [right], 256) == [Box(128, -64, 384)]
+    [left, right] = sorted(place_windows(canvas, 256, CELLS), key=lambda box: box.left)
+    assert place_context_views(canvas, [left], 256) == [Box(0, -64, 384)]
+    assert place_context_views(canvas, [right], 256) == [Box(128, -64, 384)]
 
 
 @pytest.mark.parametrize("fields", [{"size": (512, 512)}, {"size": (400, 400), "anchor": "top-left"}, {"right": 76}])
 def test_a_small_square_canvas_is_seen_at_once(fields: dict) -> None:
     canvas = outpainting(picture(180, 256), **fields)
-    assert windows(canvas, 256, CELLS) == [Box(0, 0, canvas.size[0])] and len(holes(canvas, 256)) == 1
+    assert place_windows(canvas, 256, CELLS) == [Box(0, 0, canvas.size[0])] and len(masked_regions(canvas, 256)) == 1
 
 
 def test_where_one_window_sees_all() -> None:
@@ -208,13 +208,13 @@ def test_where_one_window_sees_all() -> None:
         inpainting(big, mask((500, 300, 540, 330), big.size)),
         outpainting(picture(100, 120), size=(256, 256)),
     ):
-        assert sees_all(canvas, windows(canvas, 256, CELLS))
+        assert one_window_suffices(canvas, place_windows(canvas, 256, CELLS))
 
 
 def test_a_large_region_is_viewed_too() -> None:
     big = picture(1000, 900)
     canvas = inpainting(big, mask((100, 100, 900, 800), big.size))
-    assert not sees_all(canvas, windows(canvas, 256, CELLS))
+    assert not one_window_suffices(canvas, place_windows(canvas, 256, CELLS))
     plan = seen_whole(canvas)
     assert len(plan) > 1 and {box.side for box in plan} == {512}
     assert all(box.left >= 0 and box.left + 512 <= 1000 and box.top >= 0 and box.top + 512 <= 900 for box in plan)

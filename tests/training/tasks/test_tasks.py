@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unclip.checkpoints.networks import save_network
-from unclip.diffusion.noise import generators
+from unclip.diffusion.noise import make_generators
 from unclip.diffusion.schedule import Schedule, add_noise
 from unclip.errors import RecipeError
 from unclip.training.augmentation import is_bare, with_known
@@ -327,10 +327,10 @@ def test_the_upsampler_draws_over_an_enlarged_crop(recipe: Recipe, clip: FrozenC
 def test_an_upsampler_of_differences_begins_with_the_enlarged_picture(recipe: Recipe, clip: FrozenClip):
     task = make("upsampler", recipe, clip, prediction="difference")
     enlarged = pictures(32, 2)[0]
-    drawn = task.stage().run({"enlarged": task.codec.encode(enlarged)}, None, generators(range(2)))
+    drawn = task.stage().run({"enlarged": task.codec.encode(enlarged)}, None, make_generators(range(2)))
     torch.testing.assert_close(drawn, enlarged, atol=1e-5, rtol=0)
     other = make("upsampler", recipe, clip, prediction="sample")
-    drawn = other.stage().run({"enlarged": task.codec.encode(enlarged)}, None, generators(range(2)))
+    drawn = other.stage().run({"enlarged": task.codec.encode(enlarged)}, None, make_generators(range(2)))
     assert (drawn - enlarged).abs().mean() > 0.1
 
 

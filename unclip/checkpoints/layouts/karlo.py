@@ -15,7 +15,8 @@ from unclip.checkpoints.open_clip_tower import OpenClipTower
 from unclip.checkpoints.transformers_clip import load_towers
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError
-from unclip.inference.model import Checkpoint
+from unclip.inference.model import UnclipModel
+from unclip.inference.priors import DiffusionPrior
 from unclip.inference.stage import Stage
 from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
@@ -49,7 +50,7 @@ def load_karlo(
     name: str,
     revision: str | None,
     images: Path | OpenClipTower | None = None,
-) -> Checkpoint:
+) -> UnclipModel:
     """Read a checkpoint of this layout. Raises CheckpointError for what is missing, damaged or does not fit.
 
     images: the folder of a checkpoint whose image tower is used, or one of open_clip, where this one has none.
@@ -72,7 +73,8 @@ def load_karlo(
         transformer = loader.network("prior", PriorTransformer)
         of_prior = {"embedding_dim": dim, "num_embeddings": clip.config.context_length}
         check_config(loader, "prior", transformer, {**of_prior, "additional_embeddings": 4})
-        prior = stage("prior", Prior(transformer), loader.schedule("prior"), (dim,), **PRIOR)
+        # best_of 1, as these checkpoints are run everywhere: the same seed gives the same image.
+        prior = DiffusionPrior(stage("prior", Prior(transformer), loader.schedule("prior"), (dim,), **PRIOR), best_of=1)
 
     projection = loader.network("text_proj", TextProjection, small=True)
     unet = loader.network("decoder", UNet2DConditionModel)
@@ -92,8 +94,7 @@ def load_karlo(
     first, last = map(Upsampler, unets)
     shape = picture(loader, "super_res_first", unets[0])
     upsampler = stage("upsampler", first, schedule, shape, **UPSAMPLER, last_network=last)
-    # One embedding, as these checkpoints are run everywhere: the same seed gives the same picture.
-    return Checkpoint(name, clip, prior, decoder, (upsampler,), None, prior_best_of=1, revision=revision)
+    return UnclipModel(name, clip, prior, decoder, (upsampler,), loader.device, revision=revision, folder=loader.folder)
 
 
 def stage(name: str, network: nn.Module, schedule: Schedule, shape: tuple[int, ...], **more: Any) -> Stage:

@@ -15,9 +15,10 @@ from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.loader import Loader
 from unclip.checkpoints.networks import empty_network, shapes_of
 from unclip.checkpoints.tensors import check_fit, read_tensors, tensor_shapes
-from unclip.diffusion.codecs import codec
+from unclip.diffusion.codecs import codec_from_config
 from unclip.errors import CheckpointError, RequestError
-from unclip.inference.model import Checkpoint
+from unclip.inference.model import UnclipModel
+from unclip.inference.priors import DiffusionPrior
 from unclip.inference.stage import Stage
 from unclip.models.clip import Clip
 from unclip.models.decoder import Decoder
@@ -30,7 +31,7 @@ from unclip.requests.values import parse_size
 from unclip.system.files import read_json
 
 
-def load_own(index: Mapping[str, Any], loader: Loader, name: str, revision: str | None) -> Checkpoint:
+def load_own(index: Mapping[str, Any], loader: Loader, name: str, revision: str | None) -> UnclipModel:
     """Read a checkpoint of this layout. Raises CheckpointError for what is missing or damaged."""
     folder = loader.folder
     stages = {part: settings(folder, index, part) for part in ("prior", "decoder")}
@@ -49,7 +50,8 @@ def load_own(index: Mapping[str, Any], loader: Loader, name: str, revision: str 
         return {"shape": shape, "codec": space}
 
     clip = load_clip(loader)
-    prior = stage("prior", Prior(loader.network("prior", PriorTransformer)), shape=(clip.config.embed_dim,))
+    prior_network = Prior(loader.network("prior", PriorTransformer))
+    prior = DiffusionPrior(stage("prior", prior_network, shape=(clip.config.embed_dim,)))
     unet = loader.network("decoder", UNet2DConditionModel)
     drawn = pictures("decoder", unet)
     projection = loader.network("text_proj", TextProjection, small=True)
@@ -68,7 +70,18 @@ def load_own(index: Mapping[str, Any], loader: Loader, name: str, revision: str 
             )
         upsamplers.append(upsampler)
     words, shown_above = read_vocabulary(folder), stages["decoder"]["shown_above"]
-    return Checkpoint(name, clip, prior, decoder, tuple(upsamplers), words, shown_above=shown_above, revision=revision)
+    return UnclipModel(
+        name,
+        clip,
+        prior,
+        decoder,
+        tuple(upsamplers),
+        loader.device,
+        vocabulary=words,
+        shown_above=shown_above,
+        revision=revision,
+        folder=folder,
+    )
 
 
 def load_clip(loader: Loader) -> Clip:
@@ -100,7 +113,7 @@ def settings(folder: Path, index: Mapping[str, Any], part: str) -> dict[str, Any
         found = {"sampler": request.sampler, "steps": request.steps, "guidance": request.guidance}
         if part != "prior":
             width, height = parse_size(stage["size"])
-            found["codec"] = codec(stage["codec"])
+            found["codec"] = codec_from_config(stage["codec"])
             found["shape"] = found["codec"].latent_shape(height, width)
         found["difference"] = stage.get("difference", False)
         if found["difference"] not in ((True, False) if part == "upsampler" else (False,)):

@@ -1,7 +1,4 @@
-"""A picture to edit, with what is known of it: its mask, or the room added around it, and what is pasted into it.
-
-What people call a mask (white repaints, or transparency does) becomes `known` here and nowhere else: 255 = keep.
-"""
+"""The canvas of an edit: its pixels, which of them are known, and windows cropped from and pasted into it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +15,13 @@ from unclip.modes.inpainting.blending import match_edges
 from unclip.requests.fields import SIDES
 
 KEEP = 255
+"""The value of `known` for a pixel to preserve; 0 is a masked pixel, and values between blend."""
+OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 
 
 @dataclass(frozen=True)
 class Box:
-    """A square window of a canvas, in pixels. It may reach out of it, up and left below 0."""
+    """A square of a canvas, in pixels. It may extend past the canvas, to the left and top with negative corners."""
 
     left: int
     top: int
@@ -30,21 +29,22 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Rows and columns of the canvas in it."""
-        return tuple(slice(max(0, start), start + self.side) for start in (self.top, self.left))
+        """The rows and columns of the canvas in it."""
+        rows, columns = (slice(max(0, start), start + self.side) for start in (self.top, self.left))
+        return rows, columns
 
-    def inside(self, rows: int, columns: int) -> tuple[slice, slice]:
-        """Where in the window those first `rows` and `columns` of its slices are, which the canvas has."""
+    def place(self, rows: int, columns: int) -> tuple[slice, slice]:
+        """Where in the box its part of the canvas lies, which has this many rows and columns."""
         top, left = max(0, -self.top), max(0, -self.left)
         return slice(top, top + rows), slice(left, left + columns)
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture that is being edited. Its arrays are written to as the windows are drawn.
+    """An image being edited. Its arrays change as windows are pasted.
 
-    pixels: `h w 3` uint8; known: `h w` uint8, 255 = keep, 0 = free; alpha: `h w` uint8, or None for an opaque picture;
-    origin: the box (left, top, right, bottom) of the original picture.
+    pixels: `h w 3` uint8. known: `h w` uint8, KEEP = preserve, 0 = generate. alpha: `h w` uint8, or None if opaque.
+    origin: (left, top, right, bottom) of the original image on the canvas.
     """
 
     pixels: np.ndarray
@@ -52,30 +52,66 @@ class Canvas:
     alpha: np.ndarray | None
     origin: tuple[int, int, int, int]
 
-    def seen(self, area: tuple[slice, slice]) -> np.ndarray:
-        """What is to be seen there, `h w 3` uint8: what is clear is white, whatever colour it hides."""
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.known.shape[1], self.known.shape[0]
+
+    @property
+    def masked(self) -> np.ndarray:
+        """The pixels to generate, in whole or in part: `h w` bool."""
+        return self.known < KEEP
+
+    @property
+    def has_margins(self) -> bool:
+        """Whether the canvas is larger than the original image (outpainting)."""
+        return self.origin != (0, 0, *self.size)
+
+    def on_white(self, area: tuple[slice, slice]) -> np.ndarray:
+        """The visible pixels `h w 3` uint8 of an area: transparent ones are white, whatever colour they store."""
         if self.alpha is None:
             return self.pixels[area]
-        share = self.alpha[area][..., None] / np.float32(255)
-        return (share * self.pixels[area] + (1 - share) * 255).round().astype(np.uint8)
+        opacity = self.alpha[area][..., None] / np.float32(255)
+        return (opacity * self.pixels[area] + (1 - opacity) * 255).round().astype(np.uint8)
 
-    def crop(self, box: Box, size: int) -> tuple[Tensor, Tensor]:
-        """A window as a picture `3 s s` in [-1, 1] and its mask `1 s s`, 1 = known, at `size` pixels.
+    def original(self) -> Image.Image:
+        """The original image on white, as long as nothing was pasted into it."""
+        left, top, right, bottom = self.origin
+        return Image.fromarray(self.on_white((slice(top, bottom), slice(left, right))))
 
-        What is kept in part is free: it is blended with what is drawn there where that is pasted.
+    def image(self) -> Image.Image:
+        """The canvas as it is now: RGB, or RGBA if transparency remains."""
+        if self.alpha is None or (self.alpha == 255).all():
+            return Image.fromarray(self.pixels)
+        return Image.fromarray(np.dstack([self.pixels, self.alpha]))
+
+    def copy(self) -> "Canvas":
+        """A copy with arrays of its own."""
+        alpha = None if self.alpha is None else self.alpha.copy()
+        return Canvas(self.pixels.copy(), self.known.copy(), alpha, self.origin)
+
+    def copy_opaque(self) -> "Canvas":
+        """An opaque copy, to sketch on."""
+        return Canvas(self.on_white((slice(None), slice(None))).copy(), self.known.copy(), None, self.origin)
+
+    def crop_known(self, box: Box, size: int) -> tuple[Tensor, Tensor]:
+        """The known pixels of a box, resized to `size`: an image `3 s s` in [-1, 1] and a mask `1 s s`, 1 = known.
+
+        Partly known pixels count as masked: they are blended when the window is pasted. So does everything past the
+        canvas.
         """
-        inside = box.inside(*self.known[box.slices].shape)
+        place = box.place(*self.known[box.slices].shape)
         pixels, mask = torch.zeros(3, box.side, box.side), torch.zeros(1, box.side, box.side)
-        pixels[:, *inside] = torch.from_numpy(self.seen(box.slices)).permute(2, 0, 1).float() / 127.5 - 1
-        mask[:, *inside] = torch.from_numpy(self.known[box.slices] == KEEP).float()
+        pixels[:, *place] = torch.from_numpy(self.on_white(box.slices)).permute(2, 0, 1).float() / 127.5 - 1
+        mask[:, *place] = torch.from_numpy(self.known[box.slices] == KEEP).float()
         known = Known(pixels[None], mask[None]).resized(size, size)
         return known.image[0], known.mask[0]
 
-    def picture(self, box: Box, size: int) -> Tensor:
-        """All of a window `3 s s` in [-1, 1], known or not; where it reaches out of the canvas, the edge goes on."""
-        inside = box.inside(*self.known[box.slices].shape)
-        around = [(part.start, box.side - part.stop) for part in inside]
-        pixels = np.pad(self.seen(box.slices), (*around, (0, 0)), mode="edge")
+    def crop(self, box: Box, size: int) -> Tensor:
+        """All pixels of a box as `3 s s` in [-1, 1], resized to `size`; past the canvas, its edge is repeated."""
+        place = box.place(*self.known[box.slices].shape)
+        padding = [(part.start, box.side - part.stop) for part in place]
+        pixels = np.pad(self.on_white(box.slices), (*padding, (0, 0)), mode="edge")
         return F.interpolate(
             torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1,
             size=(size, size),
@@ -83,55 +119,38 @@ class Canvas:
             antialias=True,
         )[0]
 
-    def paste(self, box: Box, picture: Image.Image, parts: Sequence[Box] | None = None) -> None:
-        """Put a drawn window where the canvas is free, without a seam. What was drawn is known from then on.
+    def paste(self, box: Box, image: Image.Image, within: Sequence[Box] | None = None) -> None:
+        """Paste a generated window into the masked pixels of a box, without a seam. They are known from then on.
 
-        parts: the windows in which alone it is put, if not everywhere.
+        within: paste only into these boxes.
         """
-        pixels, known, seen = self.pixels[box.slices], self.known[box.slices], self.seen(box.slices)
-        drawn = np.asarray(picture.resize((box.side, box.side), Image.Resampling.BICUBIC), dtype=np.float32)
-        drawn = match_edges(drawn[box.inside(*known.shape)], seen, known)
-        free = known < KEEP
-        if parts is not None:
-            free &= self.covered(parts)[box.slices]
-        share = (known[free] / np.float32(KEEP))[:, None]
-        pixels[free] = (share * seen[free] + (1 - share) * drawn[free]).round().clip(0, 255).astype(np.uint8)
+        pixels, known, visible = self.pixels[box.slices], self.known[box.slices], self.on_white(box.slices)
+        new = np.asarray(image.resize((box.side, box.side), Image.Resampling.BICUBIC), dtype=np.float32)
+        new = match_edges(new[box.place(*known.shape)], visible, known)
+        masked = known < KEEP
+        if within is not None:
+            masked &= self.covered(within)[box.slices]
+        kept = (known[masked] / np.float32(KEEP))[:, None]
+        pixels[masked] = (kept * visible[masked] + (1 - kept) * new[masked]).round().clip(0, 255).astype(np.uint8)
         if self.alpha is not None:
-            self.alpha[box.slices][free] = 255
-        known[free] = KEEP
+            self.alpha[box.slices][masked] = 255
+        known[masked] = KEEP
 
     def covered(self, boxes: Sequence[Box]) -> np.ndarray:
-        """What of the canvas is in any of some windows, `h w` bool."""
+        """The pixels of the canvas in any of the boxes, `h w` bool."""
         covered = np.zeros(self.known.shape, bool)
         for box in boxes:
             covered[box.slices] = True
         return covered
 
-    def sketch(self) -> "Canvas":
-        """A canvas of the same picture, to draw roughly on."""
-        return Canvas(self.seen((slice(None), slice(None))).copy(), self.known.copy(), None, self.origin)
-
-    def image(self) -> Image.Image:
-        """The picture as it stands: RGB, or RGBA where the original has transparency that was not to be filled."""
-        if self.alpha is None or (self.alpha == 255).all():
-            return Image.fromarray(self.pixels)
-        return Image.fromarray(np.dstack([self.pixels, self.alpha]))
-
-    @cached_property
-    def size(self) -> tuple[int, int]:
-        """(width, height)."""
-        return self.known.shape[1], self.known.shape[0]
-
     def side_of(self, box: Box) -> str | None:
-        """Beyond which side of the original most of what is free in a window lies.
+        """The side of the original ("left", ...) beyond which most masked pixels of a box lie.
 
-        None where nothing is free, and where nearly as much lies beyond the opposite side.
+        None if nothing is masked, or if more than half as many lie beyond the opposite side.
         """
         left, top, right, bottom = self.origin
-        rows, columns = np.nonzero(self.known[box.slices] < KEEP)
-        y, x = (part.start + places for part, places in zip(box.slices, (rows, columns), strict=True))
+        y, x = (part.start + places for part, places in zip(box.slices, self.masked[box.slices].nonzero(), strict=True))
         beyond = {"left": x < left, "right": x >= right, "top": y < top, "bottom": y >= bottom}
-        found = {side: int(is_there.sum()) for side, is_there in beyond.items()}
-        side = max(SIDES, key=found.__getitem__)
-        opposite = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}[side]
-        return side if found[side] > 2 * found[opposite] else None
+        counts = {side: int(is_beyond.sum()) for side, is_beyond in beyond.items()}
+        side = max(SIDES, key=counts.__getitem__)
+        return side if counts[side] > 2 * counts[OPPOSITE[side]] else None

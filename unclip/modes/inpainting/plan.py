@@ -1,133 +1,154 @@
-"""What is looked at to edit a picture, and by which prompt: windows of its holes, and views of the whole."""
+"""Plan an edit: which windows are denoised, and the prompt of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from PIL import Image
 
 from unclip.diffusion.tiling import Tiling
-from unclip.modes.inpainting.canvas import KEEP, Box, Canvas
-from unclip.modes.inpainting.regions import holes
-from unclip.modes.inpainting.windows import sees_all, views, windows
+from unclip.inference.model import UnclipModel
+from unclip.modes.inpainting.canvas import Box, Canvas
+from unclip.modes.inpainting.regions import masked_regions
+from unclip.modes.inpainting.windows import one_window_suffices, place_context_views, place_windows
 from unclip.requests.fields import SIDES
 from unclip.requests.request import Request
 
-if TYPE_CHECKING:
-    from unclip.pipeline import Unclip
-
 
 @dataclass(frozen=True)
-class Look:
-    """What is drawn at once: a window of a canvas or a view of it, by which prompt, and the parts that are wanted.
+class Window:
+    """A window, or a context view, of a canvas.
 
-    prompt: None where nothing more is to be painted.
+    prompt: None to continue the image and add nothing. within: the boxes into which its pixels are pasted; None for
+    everywhere.
     """
 
     box: Box
     prompt: str | None
-    parts: tuple[Box, ...] | None = None
+    within: tuple[Box, ...] | None = None
 
 
-def is_told_what_is_new(pipe: "Unclip", request: Request) -> bool:
-    """Whether an outpainting is by a decoder that paints beyond a picture all that it is told, and no more.
+@dataclass(frozen=True)
+class Edit:
+    """One edit: its canvas, and the windows of each masked region, in order.
 
-    Where an embedding is given, or the image's own is to guide, it is left to that.
+    prompt_shown: whether the image shows already what the prompt says (see `prompt_is_shown`).
     """
-    return request.mode == "outpaint" and pipe.shown_above < 1 and request.embedding is None and not request.keep_style
+
+    request: Request
+    canvas: Canvas
+    regions: tuple[tuple[Window, ...], ...]
+    prompt_shown: bool
+
+    def notes(self) -> list[str]:
+        """Messages for the user about parts of the request without effect."""
+        windows = [window for region in self.regions for window in region]
+        notes = [] if windows else ["the mask keeps every pixel: the image is unchanged"]
+        if self.prompt_shown and any(window.prompt is None for window in windows):
+            notes.append(
+                "the image seems to show the prompt already (by CLIP), so nothing was added; to add something new, use "
+                "the prompt of a side"
+            )
+        for side in self.unused_side_prompts():
+            notes.append(f"no window lies mainly beyond that side, so {side}_prompt was not used; add more there")
+        return notes
+
+    def unused_side_prompts(self) -> list[str]:
+        """The sides whose own prompt is that of no window."""
+        used = {window.prompt or "" for region in self.regions for window in region}
+        prompts = {side: getattr(self.request, f"{side}_prompt") for side in SIDES}
+        return [side for side, prompt in prompts.items() if prompt is not None and prompt not in used]
 
 
-def shows_already(pipe: "Unclip", request: Request, canvas: Canvas) -> bool:
-    """Whether CLIP, where it has an image tower, takes such an outpainting's prompt for what the picture shows.
+def plan_edit(model: UnclipModel, request: Request, canvas: Canvas) -> Edit:
+    """The windows of each masked region. A window has the prompt of the side that most of its masked pixels lie beyond.
 
-    Of a picture that is no square it looks at both ends and the middle: it was not trained on squeezed ones.
+    Uses CLIP to compare the prompt with the image, if the model needs that.
     """
-    if not is_told_what_is_new(pipe, request) or not request.prompt.strip() or pipe.clip.visual is None:
+    shown = prompt_is_shown(model, request, canvas)
+    size, cells = model.sizes[-1][0], model.decoder.shape[-1]
+    separate = any(getattr(request, f"{side}_prompt") is not None for side in SIDES)
+    regions = (
+        place_windows(canvas, size, cells, region, separate_sides=separate) for region in masked_regions(canvas, size)
+    )
+    planned = tuple(
+        tuple(Window(box, prompt_beyond(model, request, canvas.side_of(box), shown)) for box in boxes)
+        for boxes in regions
+    )
+    return Edit(request, canvas, planned, shown)
+
+
+def adds_only_the_prompt(model: UnclipModel, request: Request) -> bool:
+    """Whether an outpainting adds what its prompts say and otherwise continues the image.
+
+    Decoders with shown_above < 1 were trained so. Not if an embedding guides: it describes a whole image.
+    """
+    return request.outpaints and model.shown_above < 1 and request.embedding is None and not request.keep_style
+
+
+def prompt_is_shown(model: UnclipModel, request: Request, canvas: Canvas) -> bool:
+    """Whether the image shows already what the prompt of an outpainting says, by CLIP similarity.
+
+    CLIP was not trained on distorted images, so an image that is not square is compared by its two ends and its middle.
+    """
+    if not adds_only_the_prompt(model, request) or not request.prompt.strip() or not model.encoder.encodes_images:
         return False
-    image = original(canvas)
+    image = canvas.original()
     side = min(image.size)
     x, y = ((0, (length - side) // 2, length - side) for length in image.size)
     squares = [image.crop((left, top, left + side, top + side)) for left, top in dict.fromkeys(zip(x, y, strict=True))]
-    return max(pipe.score(squares, request.prompt)) >= pipe.shown_above
+    return max(model.encoder.score(squares, [request.prompt] * len(squares))) >= model.shown_above
 
 
-def said(pipe: "Unclip", request: Request, side: str | None, shown: bool = False) -> str | None:
-    """What is painted beyond a side by: its own prompt, or that of the whole; None where nothing more is painted.
+def prompt_beyond(model: UnclipModel, request: Request, side: str | None, prompt_shown: bool = False) -> str | None:
+    """The prompt of a window beyond a side: the side's own, or the main prompt; None to add nothing.
 
-    shown: the prompt of the whole says what is there already, and so nothing that is to be painted.
+    prompt_shown: the image shows the main prompt already, so that it describes nothing new.
     """
     own = None if side is None else getattr(request, f"{side}_prompt")
     prompt = request.prompt if own is None else own
-    nothing = shown and own is None or not prompt.strip() and is_told_what_is_new(pipe, request)
-    return None if nothing else prompt
+    adds_nothing = prompt_shown and own is None or not prompt.strip() and adds_only_the_prompt(model, request)
+    return None if adds_nothing else prompt
 
 
-def share_of_style(request: Request, prompt: str | None) -> float | None:
-    """How much the image's own embedding guides what a resolved request paints by a prompt; None: no embedding does."""
+def image_weight(request: Request, prompt: str | None) -> float | None:
+    """The weight of the image's own embedding against that of a prompt, 0 .. 1; None where no embedding is used."""
     if prompt is None:
         return None
     return (request.keep_style or 0.0) if prompt.strip() or request.embedding is not None else 1.0
 
 
-def shares_of_style(pipe: "Unclip", request: Request) -> list[float]:
-    """Those of all that a resolved edit may paint, as far as it can be told without its picture."""
+def possible_image_weights(model: UnclipModel, request: Request) -> list[float]:
+    """The image weights of all windows that a resolved edit may have. Needs no image."""
     sides = [side for side in SIDES if request.size is not None or getattr(request, side)] or [None]
-    shares = [share_of_style(request, said(pipe, request, side)) for side in sides]
-    return [share for share in shares if share is not None]
+    weights = [image_weight(request, prompt_beyond(model, request, side)) for side in sides]
+    return [weight for weight in weights if weight is not None]
 
 
-def plans_of(pipe: "Unclip", request: Request, canvas: Canvas, shown: bool) -> list[list[Look]]:
-    """The windows of each hole of a canvas, each with the prompt of the side that most of what it paints lies beyond.
+def plan_context_views(model: UnclipModel, edit: Edit, windows: Sequence[Window]) -> list[Window]:
+    """The context views to sketch before the windows of a region: for each prompt, of the original and its windows.
 
-    shown: the prompt of the whole says what is there already.
+    None if one window suffices, or if each window adds something of its own by a prompt that is only for new content.
     """
-    size, cells = pipe.sizes[-1][0], pipe.decoder.shape[-1]
-    apart = any(getattr(request, f"{side}_prompt") is not None for side in SIDES)
-    plans = [windows(canvas, size, cells, hole, apart=apart) for hole in holes(canvas, size)]
-    return [[Look(box, said(pipe, request, canvas.side_of(box), shown)) for box in plan] for plan in plans]
-
-
-def unheard(request: Request, plans: Sequence[Sequence[Look]]) -> list[str]:
-    """The sides whose own prompts nothing is painted by: those that no window lies beyond more than beyond others."""
-    heard = {look.prompt or "" for plan in plans for look in plan}
-    own = {side: getattr(request, f"{side}_prompt") for side in SIDES}
-    return [side for side, prompt in own.items() if prompt is not None and prompt not in heard]
-
-
-def views_of(pipe: "Unclip", request: Request, canvas: Canvas, plan: Sequence[Look]) -> list[Look]:
-    """The views that come before the windows of a plan: of the original and the windows of each prompt, one by one.
-
-    None, where one window sees all; or all of what a prompt is to add, if the prompt is not of the original, too.
-    """
-    looks, free, size = [], canvas.known < KEEP, pipe.sizes[-1][0]
-    prompts = dict.fromkeys(look.prompt for look in plan)
-    if (
-        sees_all(canvas, [look.box for look in plan])
-        or is_told_what_is_new(pipe, request)
-        and len(prompts) == len(plan)
-    ):
+    views, size, canvas = [], model.sizes[-1][0], edit.canvas
+    masked = canvas.masked
+    prompts = dict.fromkeys(window.prompt for window in windows)
+    each_its_own = adds_only_the_prompt(model, edit.request) and len(prompts) == len(windows)
+    if one_window_suffices(canvas, [window.box for window in windows]) or each_its_own:
         return []
     for prompt in prompts:
-        boxes = tuple(look.box for look in plan if look.prompt == prompt)
+        boxes = tuple(window.box for window in windows if window.prompt == prompt)
         wanted = canvas.covered(boxes)
-        for view in views(canvas, boxes, size):
-            drawn = wanted & free & canvas.covered([view])
-            if drawn.any():
-                looks.append(Look(view, prompt, boxes))
-                free &= ~drawn
-    return looks
+        for view in place_context_views(canvas, boxes, size):
+            sketched = wanted & masked & canvas.covered([view])
+            if sketched.any():
+                views.append(Window(view, prompt, boxes))
+                masked &= ~sketched
+    return views
 
 
-def tiling_of(plan: Sequence[Look], cells: int, rows: Sequence[int]) -> Tiling:
-    """The windows of a plan in positions of the decoder's latent, of which there are `cells` to a side."""
-    side = plan[0].box.side
-    corners = [(round(look.box.top * cells / side), round(look.box.left * cells / side)) for look in plan]
-    (top, left), (bottom, right) = ([edge(starts) for starts in zip(*corners, strict=True)] for edge in (min, max))
-    corners = [(y - top, x - left) for y, x in corners]
-    return Tiling(bottom - top + cells, right - left + cells, cells, tuple(corners), tuple(rows))
-
-
-def original(canvas: Canvas) -> Image.Image:
-    """The picture that a canvas was opened with, until it is painted in; what is clear in it is white."""
-    left, top, right, bottom = canvas.origin
-    return Image.fromarray(canvas.seen((slice(top, bottom), slice(left, right))))
+def plan_tiling(windows: Sequence[Window], cells: int, rows: Sequence[int]) -> Tiling:
+    """The tiling of some windows in latent positions, `cells` along each side. rows: of the conditioning, per window."""
+    side = windows[0].box.side
+    corners = [(round(w.box.top * cells / side), round(w.box.left * cells / side)) for w in windows]
+    tops, lefts = zip(*corners, strict=True)
+    top, left = min(tops), min(lefts)
+    relative = tuple((y - top, x - left) for y, x in corners)
+    return Tiling(max(tops) - top + cells, max(lefts) - left + cells, cells, relative, tuple(rows))

@@ -1,71 +1,78 @@
-"""Which parts of a canvas a model of a certain size looks at, one after another."""
+"""Where the windows of an edit lie, and in which order they are generated."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from unclip.modes.inpainting.canvas import KEEP, Box, Canvas
-from unclip.modes.inpainting.regions import SHRINK, Extent, is_inpainting
+from unclip.modes.inpainting.canvas import Box, Canvas
+from unclip.modes.inpainting.regions import MAX_SHRINK, Region
 
 
-def windows(canvas: Canvas, size: int, cells: int, hole: "Extent | None" = None, *, apart: bool = False) -> list[Box]:
-    """The windows in which a model of `size` pixels paints what is free, or one of its `holes`, in their order.
+def place_windows(
+    canvas: Canvas, size: int, cells: int, region: Region | None = None, *, separate_sides: bool = False
+) -> list[Box]:
+    """The windows that cover a masked region, in the order in which they are generated.
 
-    One window with some context, where the region is small enough to be seen as a whole; else windows of the model's
-    size that overlap by half, each where it finds closest to half of itself known already: so they grow outwards from
-    what is given. Those lie on a grid of so many `cells` a side, that they can be drawn as one picture, for which the
-    last may reach out of the canvas by a part of a cell, below and on the right. apart: what is beyond one side is not
-    to be seen as a whole with what is beyond another.
+    A small region gets one window with some context. A larger one gets windows of the model's size that overlap by
+    half; the next is always one of which closest to half is known, so that they grow outwards from the known pixels.
+    These lie on a grid of `cells` a side, so that they can be denoised as one canvas; the last ones may extend past the
+    canvas by a part of a cell.
+
+    size: of the model's images, in pixels. cells: positions of the decoder's latent along a side. region: everything
+    masked by default. separate_sides: do not cover the margins of different sides by one window.
     """
-    free = canvas.known < KEEP
-    if not free.any():
+    if not canvas.masked.any():
         return []
-    hole = hole or Extent.of(free)
-    window = hole.window(canvas, size)
-    if window is not None and (is_inpainting(canvas) or window.side == max(canvas.size) and not apart):
+    region = region or Region.around(canvas.masked)
+    window = region.single_window(canvas, size)
+    covers_canvas = window is not None and window.side == max(canvas.size)
+    if window is not None and (not canvas.has_margins or covers_canvas and not separate_sides):
         return [window]
     side = min(size, *canvas.size)
-    return list(_growing(free & hole.mask(free.shape), side, *(_starts(length, side, cells) for length in free.shape)))
+    masked = canvas.masked & region.mask(canvas.masked.shape)
+    return list(_order_outwards(masked, side, *(window_starts(length, side, cells) for length in masked.shape)))
 
 
-def sees_all(canvas: Canvas, plan: Sequence[Box]) -> bool:
-    """Whether one window is enough: it has all that is free in it, and what is around that, or all of the canvas."""
-    return not plan or len(plan) == 1 and (is_inpainting(canvas) or plan[0].side >= max(canvas.size))
+def one_window_suffices(canvas: Canvas, windows: Sequence[Box]) -> bool:
+    """Whether the windows see everything that matters: at most one, with all masked pixels and what surrounds them."""
+    return not windows or len(windows) == 1 and (not canvas.has_margins or windows[0].side >= max(canvas.size))
 
 
-def views(canvas: Canvas, plan: Sequence[Box], size: int) -> list[Box]:
-    """What a model of `size` pixels looks at before it paints some windows of a canvas, in their order.
+def place_context_views(canvas: Canvas, windows: Sequence[Box], size: int) -> list[Box]:
+    """The boxes in which a sketch is generated before some windows, in order. size: of the model's images, in pixels.
 
-    A window has but a part of the original in it, and what a prompt names may be in the rest: drawn without a look at
-    the whole it is there twice. A view has the original in it and all those windows, and reaches out of the canvas
-    where these are not a square; but it is of no more than twice the model's size, and then there are several.
+    A window contains only a part of the original, and an object that the prompt names may be in the rest: without a
+    view of the whole, it would be generated twice. A context view contains the original and all the windows, and
+    extends past the canvas where these are not square. It is at most twice the model's size; beyond that, there are
+    several.
     """
-    ends = [canvas.origin] + [(box.left, box.top, box.left + box.side, box.top + box.side) for box in plan]
+    ends = [canvas.origin] + [(box.left, box.top, box.left + box.side, box.top + box.side) for box in windows]
     lows, highs = np.min(ends, axis=0)[:2], np.max(ends, axis=0)[2:].clip(max=canvas.size)
     (left, top), (width, height) = lows.tolist(), (highs - lows).tolist()
-    side = min(max(width, height), SHRINK * min(size, width, height))
-    # Around what is shorter than a view there is as much beyond either end.
+    side = min(max(width, height), MAX_SHRINK * min(size, width, height))
+    # An extent shorter than the view is centred in it.
     tops, lefts = (
-        _starts(length, side, side) if length > side else [(length - side) // 2] for length in (height, width)
+        window_starts(length, side, side) if length > side else [(length - side) // 2] for length in (height, width)
     )
-    free = canvas.known[top : top + height, left : left + width] < KEEP
-    return [Box(box.left + left, box.top + top, side) for box in _growing(free, side, tops, lefts)]
+    masked = canvas.masked[top : top + height, left : left + width]
+    return [Box(box.left + left, box.top + top, side) for box in _order_outwards(masked, side, tops, lefts)]
 
 
-def _growing(free: np.ndarray, side: int, tops: list[int], lefts: list[int]) -> Iterator[Box]:
-    """Windows that cover `free` (`h w` bool), those first of which half is known, counting those before as known.
+def _order_outwards(masked: np.ndarray, side: int, tops: list[int], lefts: list[int]) -> Iterator[Box]:
+    """The windows at all combinations of tops and lefts that cover `masked` (`h w` bool), the next best one each time.
 
-    What lies out of the canvas does not count.
+    The best window is the one whose known part is closest to half; earlier windows count as known, and pixels past the
+    canvas do not count.
     """
     starts = [np.array(tops), np.array(lefts)]
-    clipped = [np.clip([s, s + side], 0, length) for s, length in zip(starts, free.shape, strict=True)]  # ends, windows
+    clipped = [np.clip([s, s + side], 0, length) for s, length in zip(starts, masked.shape, strict=True)]
     area = np.outer(*(ends[1] - ends[0] for ends in clipped))
     edges_y, edges_x = (np.unique([0, *ends.ravel()]) for ends in clipped)
-    # free pixels of every cell between the edges of windows; a window is a rectangle of cells
-    cells = np.add.reduceat(np.add.reduceat(free.astype(np.int64), edges_y[:-1], axis=0), edges_x[:-1], axis=1)
+    # Masked pixels in each cell between the edges of windows; a window is a rectangle of cells.
+    cells = np.add.reduceat(np.add.reduceat(masked.astype(np.int64), edges_y[:-1], axis=0), edges_x[:-1], axis=1)
     (y0, y1), (x0, x1) = (np.searchsorted(edges, ends) for edges, ends in zip((edges_y, edges_x), clipped, strict=True))
     while cells.any():
-        total = np.pad(cells.cumsum(0).cumsum(1), ((1, 0), (1, 0)))  # of the cells above and to the left
+        total = np.pad(cells.cumsum(0).cumsum(1), ((1, 0), (1, 0)))  # summed-area table
         inside = total[np.ix_(y1, x1)] - total[np.ix_(y0, x1)] - total[np.ix_(y1, x0)] + total[np.ix_(y0, x0)]
         distance = np.where(inside > 0, abs(inside / area - 0.5), np.inf)
         y, x = np.unravel_index(distance.argmin(), distance.shape)
@@ -73,7 +80,7 @@ def _growing(free: np.ndarray, side: int, tops: list[int], lefts: list[int]) -> 
         cells[y0[y] : y1[y], x0[x] : x1[x]] = 0
 
 
-def _starts(length: int, side: int, cells: int) -> list[int]:
-    """Where windows of a side begin on a length: every half side and flush with its end, or a part of a cell beyond."""
-    last = -(-max(0, length - side) * cells // side)  # in cells, as the others are
+def window_starts(length: int, side: int, cells: int) -> list[int]:
+    """The starts of windows along a length: every half side, and at its end or a part of a cell beyond."""
+    last = -(-max(0, length - side) * cells // side)  # in cells
     return sorted({round(cell * side / cells) for cell in (*range(0, last, max(1, cells // 2)), last)})

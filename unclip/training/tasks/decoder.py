@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unclip.diffusion.codecs import PixelUnshuffle
-from unclip.diffusion.noise import generators
+from unclip.diffusion.noise import make_generators
 from unclip.diffusion.samplers import DRAFT
 from unclip.diffusion.schedule import Schedule, add_noise
 from unclip.inference.stage import Stage
@@ -121,7 +121,7 @@ class DecoderTask:
         cond = self.network.condition(self.clip.image(images), self.clip.text(captions))
         null = self.network.projection.null_embed.expand(len(images), -1)
         uncond = self.network.condition(null, self.clip.text([""] * len(images)))
-        drawn = self.stage().run(cond, uncond, generators(range(len(images))))
+        drawn = self.stage().run(cond, uncond, make_generators(range(len(images))))
         return to_picture(torch.cat([images[:8], drawn[:8], images[8:], drawn[8:]]), 8)
 
     def networks(self) -> dict[str, nn.Module]:

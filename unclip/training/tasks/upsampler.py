@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unclip.diffusion.codecs import PixelUnshuffle
-from unclip.diffusion.noise import generators
+from unclip.diffusion.noise import make_generators
 from unclip.diffusion.schedule import Schedule, add_noise
 from unclip.errors import RecipeError
 from unclip.inference.stage import Stage
@@ -89,7 +89,7 @@ class UpsamplerTask:
     def grid(self) -> Image.Image:
         images = self.examples(self.size, 4)[0]
         enlarged = enlarge(self.shrink(images), (self.size, self.size))
-        drawn = self.stage().run({"enlarged": self.codec.encode(enlarged)}, None, generators(range(4)))
+        drawn = self.stage().run({"enlarged": self.codec.encode(enlarged)}, None, make_generators(range(4)))
         return to_picture(torch.cat([enlarged, drawn, images]), 4)
 
     def networks(self) -> dict[str, nn.Module]:

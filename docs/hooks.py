@@ -1,0 +1,47 @@
+"""MkDocs hook: takes pages and images from outside docs/ into the site, and rewrites the links to them.
+
+The README, the changelog and the model card stay where readers of the repository expect them, and the pages link to
+them and to `assets/` by relative paths, which work on a code host as they are. The strict build checks all of them.
+"""
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parent.parent
+
+PAGES = {  # path in the repository -> page of the site
+    "README.md": "index.md",
+    "CHANGELOG.md": "project/changelog.md",
+    "weights/stickers/README.md": "models/stickers.md",
+    "assets/sprites/README.md": "models/sprites.md",
+}
+IMAGES = "assets"
+LINK = re.compile(r"(\]\()([^)\s#]+)([^)]*\))")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages of `PAGES` and the PNG images below `IMAGES` to the site."""
+    paths = {path.relative_to(ROOT).as_posix() for path in (ROOT / IMAGES).rglob("*.png")}
+    for source, target in {**PAGES, **{path: path for path in paths}}.items():
+        files.append(File.generated(config, target, abs_src_path=str(ROOT / source)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Rewrite relative links from paths in the repository to paths in the site."""
+    site_path = page.file.src_uri
+    source = next((path for path, target in PAGES.items() if target == site_path), f"docs/{site_path}")
+
+    def rewrite(match: re.Match[str]) -> str:
+        before, link, after = match.groups()
+        if "://" in link or link.startswith("mailto:"):
+            return match[0]
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
+        target = PAGES.get(path, path.removeprefix("docs/"))
+        return before + posixpath.relpath(target, posixpath.dirname(site_path) or ".") + after
+
+    return LINK.sub(rewrite, markdown)

@@ -1,0 +1,100 @@
+"""The Mode protocol, and the steps that several modes share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unclip.diffusion.noise import make_generators
+from unclip.images.processing import to_images
+from unclip.inference.callbacks import Progress
+from unclip.inference.conditions import Conditioning
+from unclip.inference.model import UnclipModel
+from unclip.inference.run import Run, SamplingOptions
+from unclip.models.text import TextEncoding
+from unclip.requests.request import Request
+
+Requirement = Literal["prior", "image encoder"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One generated image. score: CLIP similarity, or None. notes: messages for the user."""
+
+    image: Image.Image
+    score: float | None
+    notes: tuple[str, ...] = ()
+
+
+class Mode(Protocol):
+    """A way to generate images: it decides the embeddings, the initial noise and the known pixels."""
+
+    def defaults(self, model: UnclipModel, request: Request) -> dict[str, Any]:
+        """The fields that this mode fills in where they are None, over the model's own defaults."""
+        ...
+
+    def requirements(self, model: UnclipModel, request: Request) -> set[Requirement]:
+        """The optional parts of a model that a resolved request needs."""
+        ...
+
+    def check(self, model: UnclipModel, request: Request) -> None:
+        """Check the input files as far as their headers tell, before any work. Raises DataError or RequestError."""
+        ...
+
+    def generate(self, model: UnclipModel, requests: Sequence[Request], run: Run) -> list[Output]:
+        """Generate one image per resolved request. All requests are of this mode and one micro-batch."""
+        ...
+
+
+def make_run(model: UnclipModel, requests: Sequence[Request], callback: Progress | None = None) -> Run:
+    """The run of a micro-batch of resolved requests, one image each."""
+    return Run(
+        make_generators([request.seed for request in requests]),
+        model.device,
+        sampling_options(requests[0]),
+        callback,
+    )
+
+
+def sampling_options(request: Request) -> SamplingOptions:
+    """The sampling options of a resolved request. All requests of a micro-batch have the same."""
+    return SamplingOptions(
+        prior_steps=request.prior_steps,
+        prior_sampler=request.prior_sampler,
+        prior_guidance=request.prior_guidance,
+        prior_best_of=1 if request.prior_best_of is None else request.prior_best_of,
+        steps=request.steps,
+        sampler=request.sampler,
+        guidance=request.guidance,
+        upsampler_steps=request.upsampler_steps,
+        resample=1 if request.resample is None else request.resample,
+        size=None if request.edits_canvas else request.size,
+    )
+
+
+def read_or_sample_embeddings(
+    model: UnclipModel, files: Sequence[str | None], text: TextEncoding, negative: TextEncoding, run: Run
+) -> Tensor:
+    """CLIP image embeddings `b d`: read from the file if one is given, else sampled from the prior.
+
+    Only rows without a file use their generator.
+    """
+    embed = torch.zeros_like(text.embed)
+    for row, file in enumerate(files):
+        if file is not None:
+            embed[row] = model.encoder.read_embedding(file)
+    rows = [row for row, file in enumerate(files) if file is None]
+    if rows:
+        embed[rows] = model.sample_prior(text.rows(rows), negative.rows(rows), run.rows(rows))
+    return embed
+
+
+def score_and_convert(
+    model: UnclipModel, images: Tensor, prompts: Sequence[str], conditioning: Conditioning
+) -> list[Output]:
+    """Images `b 3 h w` as outputs, scored against their prompts, or against the embedding where there is no prompt."""
+    scores = model.encoder.score_samples(images, prompts, conditioning.text.embed, conditioning.embed)
+    return [Output(image, score) for image, score in zip(to_images(images), scores, strict=True)]

@@ -1,0 +1,32 @@
+"""Notes for the user: prompts that were cut, and words that the model was not trained on."""
+
+from collections.abc import Iterator
+
+from unclip.inference.model import UnclipModel
+from unclip.requests.fields import SIDE_PROMPTS
+from unclip.requests.request import Request
+from unclip.requests.sources import source_kind
+from unclip.requests.vocabulary import nearest_words, unknown_words
+
+
+def notes(model: UnclipModel, request: Request) -> Iterator[str]:
+    """One note per prompt that is too long, and one for all unknown words."""
+    sources = [("source", source) for source in request.sources or () if source_kind(source) == "prompt"]
+    others = [(name, getattr(request, name) or "") for name in (*SIDE_PROMPTS, "from_prompt")]
+    prompts = [("prompt", request.prompt), *others, *sources]
+    tokenizer = model.encoder.tokenizer
+    for field, prompt in (*prompts, ("negative_prompt", request.negative_prompt)):
+        if cut := tokenizer.cut(prompt):
+            yield f"the {field} is longer than {tokenizer.context_length - 2} tokens; cut off: {cut!r}"
+    if model.vocabulary is None:
+        return
+    unknown = unknown_words(" ".join(prompt for _, prompt in prompts), model.vocabulary)
+    if unknown:
+        words = ", ".join(with_nearest(word, model.vocabulary) for word in unknown)
+        yield f"{model.name} does not know {words}: see `unclip models show {model.name} --vocabulary`"
+
+
+def with_nearest(word: str, known: frozenset[str]) -> str:
+    """An unknown word in quotes, with the known words that are spelled most like it."""
+    nearest = " or ".join(map(repr, nearest_words(word, known)))
+    return f"{word!r} (nearest: {nearest})" if nearest else repr(word)

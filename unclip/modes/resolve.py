@@ -1,0 +1,69 @@
+"""Resolve a request for a model: fill in its defaults, and check that the model can run it."""
+
+import secrets
+from typing import Any
+
+from unclip.errors import RequestError
+from unclip.inference.model import UnclipModel
+from unclip.modes.inpainting.prepare import check_edit
+from unclip.modes.registry import mode_of
+from unclip.requests.fields import foreign_fields
+from unclip.requests.request import Request
+from unclip.requests.values import size_text
+
+
+def resolve(model: UnclipModel, request: Request) -> Request:
+    """The request with every open field filled in, and a random seed if it has none.
+
+    Raises RequestError for a size that the model does not generate, and for combinations of input files that do not
+    fit; DataError for an input file whose header cannot be read.
+    """
+    mode = mode_of(request)
+    seed = secrets.randbelow(2**32) if request.seed is None else request.seed
+    if request.needs_square and any(width != height for width, height in model.sizes):
+        raise RequestError(f"{model.name} does not generate squares, which {request.mode} needs: use another model")
+    if request.embedding is not None:
+        model.encoder.read_embedding(request.embedding)  # fail before any work is done
+    mode.check(model, request)
+    foreign = foreign_fields(request.mode)
+    defaults = {**model_defaults(model), **mode.defaults(model, request)}
+    if request.edits_canvas:
+        defaults.pop("size")  # the canvas has its own
+    request = request.resolved(**{name: v for name, v in defaults.items() if name not in foreign}, seed=seed)
+    if not request.edits_canvas and request.size not in model.sizes:
+        known = ", ".join(size_text(size) for size in model.sizes)
+        raise RequestError(f"{model.name} does not generate images of {size_text(request.size)}; choose from {known}")
+    return request
+
+
+def model_defaults(model: UnclipModel) -> dict[str, Any]:
+    """The model's defaults of the sampling fields of a request, for text to image."""
+    prior = model.prior
+    return {
+        "steps": model.decoder.steps,
+        "guidance": model.decoder.guidance,
+        "sampler": model.decoder.sampler,
+        "upsampler_steps": model.upsamplers[-1].steps if model.upsamplers else 1,
+        "size": model.sizes[-1],
+        **(
+            dict.fromkeys(("prior_steps", "prior_guidance", "prior_sampler")) | {"prior_best_of": 1}
+            if prior is None
+            else prior.defaults()
+        ),
+    }
+
+
+def output_size(model: UnclipModel, request: Request) -> tuple[int, int]:
+    """(width, height) in pixels of the images of a request: of an edit, the size of its canvas."""
+    size = check_edit(request) if request.edits_canvas else resolve(model, request).size
+    assert size is not None  # resolved
+    return size
+
+
+def check_requirements(model: UnclipModel, request: Request) -> None:
+    """Raise RequestError if the model lacks a prior or an image encoder that the resolved request needs."""
+    needed = mode_of(request).requirements(model, request)
+    if "prior" in needed:
+        model.require_prior()
+    if "image encoder" in needed or request.best_of is not None:
+        model.encoder.require_image_encoder("give a prompt, and keep_style 0, or " if request.keep_style else "")

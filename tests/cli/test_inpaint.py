@@ -60,7 +60,7 @@ def test_outpaint(folder: Path, tiny_model: Path) -> None:
         (["inpaint", "photo.png", "mask.png", "x", "--mask-mode", "red"], "mask_mode 'red' is unknown"),
         (["inpaint", "photo.png", "mask.png", "x", "--keep-style", "2"], "keep_style must be a number from 0 to 1"),
         (["outpaint", "photo.png", "x"], "say how far"),
-        (["outpaint", "photo.png", "x", "--left", "4", "--anchor", "top"], "anchor goes with a size"),
+        (["outpaint", "photo.png", "x", "--left", "4", "--anchor", "top"], "anchor needs size"),
         (["outpaint", "photo.png", "x", "--left", "-4"], "left must be a whole number from 0"),
     ],
 )

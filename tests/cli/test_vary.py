@@ -132,9 +132,9 @@ def test_all_modes_in_a_prompt_file(folder: Path, capsys) -> None:
         (["generate", "--embedding", "photo.png"], "cannot read 'photo.png' as safetensors"),
         (["generate", "a cat", "--image-encoder", "stickers"], "has an image tower of its own"),
         (["embed", "photo.png", "-o", "e.bin"], "must end in .safetensors"),
-        (["embed", "photo.heic", "-o", "e.safetensors"], "'photo.heic' is a file, and of no format that is read"),
+        (["embed", "photo.heic", "-o", "e.safetensors"], "'photo.heic' is a file of a format that is not read"),
         (["embed", "e.safetensors", "-o", "f.safetensors"], "'e.safetensors' is the name of an embedding"),
-        (["interpolate", "photo.png", "photo.heic"], "'photo.heic' is a file, and of no format"),
+        (["interpolate", "photo.png", "photo.heic"], "'photo.heic' is a file of a format"),
         (["embed", " ", "-o", "e.safetensors"], "prompt is empty"),
     ],
 )

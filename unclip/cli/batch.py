@@ -9,7 +9,7 @@ import typer
 
 from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.jobs import Settings
-from unclip.batch.output_folder import grid_of, open_folder, run_seed
+from unclip.batch.output_folder import find_grid, open_folder, run_seed
 from unclip.batch.prompt_file import FORMATS, prompt_file
 from unclip.batch.row import FIELDS, typed
 from unclip.batch.runner import Output
@@ -18,9 +18,8 @@ from unclip.checkpoints.identity import identify
 from unclip.cli import options
 from unclip.cli.batch_progress import BatchProgress
 from unclip.cli.progress import Progress, on_terminal
-from unclip.cli.settings import OLD_NAMES
 from unclip.errors import InputError
-from unclip.requests.fields import MODES, foreign_fields
+from unclip.requests.fields import MODES, OLD_NAMES, foreign_fields
 from unclip.requests.request import Request
 
 if TYPE_CHECKING:
@@ -176,7 +175,7 @@ def batch(
             prompts=prompts,
             model=identity,
             output=Output(prompts.name, template, image_format),
-            progress=progress,
+            report=progress,
             strict=strict,
             grid=Grid(labels) if grid else None,
             preview=preview,
@@ -200,7 +199,7 @@ def batch(
 
             code = session.run(settings(used_seed, prompts.folder), folder, load, batch_size or 16)
     if open_when_done and code != 130:
-        options.open_result((grid_of(out) if grid else None) or Path(out))
+        options.open_result((find_grid(out) if grid else None) or Path(out))
     raise typer.Exit(code)
 
 
@@ -212,8 +211,8 @@ def checked_defaults(given: dict[str, Any], assignments: list[str]) -> dict[str,
     fields = {name: value for name, value in given.items() if value is not None}
     for assignment in assignments:
         field, mark, value = assignment.partition("=")
-        field = field.strip().replace("_", "-")
-        field = OLD_NAMES.get(field, field).replace("-", "_")
+        field = field.strip().replace("-", "_")
+        field = OLD_NAMES.get(field, field)
         if not mark or not field:
             raise InputError(f"--set {assignment!r}: write FIELD=VALUE, such as prior_best_of=4")
         if field in ("prompt", "seed", "id"):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unclip.batch.estimate import Amount, spoken_bytes, spoken_time
+from unclip.batch.estimate import format_bytes, format_duration
 from unclip.batch.jobs import Job
-from unclip.batch.report import Totals
+from unclip.batch.report import Plan, Totals
 from unclip.cli.progress import on_terminal
 from unclip.images.result import Result
 
@@ -44,19 +44,27 @@ class BatchProgress:
         elif shown:
             self._line(f"error: {fields['file']}:{fields['line']}: {fields['error']}")
 
-    def plan(self, amount: Amount, seconds: float | None, room: int, source: str, bad: int, sizes: dict) -> None:
+    def more_bad_lines(self, count: int, errors: Path | None) -> None:
+        """Report how many bad lines were not shown, and the file that lists them."""
+        if not self.as_json:
+            self._line(f"error: {count} more bad lines" + (f"; all are in {errors}" if errors else ""))
+
+    def plan(self, plan: Plan) -> None:
         """Report what a run would make."""
+        left = plan.images - plan.done
         if self.as_json:
-            left = amount.images - amount.done
-            counts = {"images": amount.images, "to_make": left, "bad_lines": bad, "sizes": sizes}
-            self._event("plan", {**counts, "seconds": seconds, "bytes": room, "estimate": source})
+            counts = {"images": plan.images, "to_make": left, "bad_lines": plan.bad, "sizes": plan.sizes}
+            self._event("plan", {**counts, "seconds": plan.seconds, "bytes": plan.bytes})
             return
-        print(f"images  {amount.images:,}" + (f", of which {amount.done:,} are done" if amount.done else ""))
-        for size, count in sizes.items():
+        print(f"images  {plan.images:,}" + (f", of which {plan.done:,} are done" if plan.done else ""))
+        for size, count in plan.sizes.items():
             print(f"size    {size}: {count:,}")
-        print(f"time    {'unknown' if seconds is None else 'about ' + spoken_time(seconds)} ({source})")
-        print(f"disk    about {spoken_bytes(room)}")
-        print(f"bad     {bad:,} lines")
+        if plan.seconds is None:
+            print("time    unknown until the folder has an image")
+        else:
+            print(f"time    about {format_duration(plan.seconds)}, at the speed of the images in the folder")
+        print(f"disk    about {format_bytes(plan.bytes)}")
+        print(f"bad     {plan.bad:,} lines")
 
     # ---- while images are made
 
@@ -69,7 +77,7 @@ class BatchProgress:
         if on_terminal(self._quiet):
             self._start_bar()
 
-    def drawing(self, jobs: Sequence[Job]) -> None:
+    def generating(self, jobs: Sequence[Job]) -> None:
         """Show the prompt of the micro-batch that starts now."""
         if self._bar is not None:
             self._bar.update(self._task, prompt=_shortened(jobs[0].request.prompt))
@@ -138,7 +146,7 @@ class BatchProgress:
             self._event("end", {**counts, "stopped": totals.stopped, "seconds": round(seconds, 3)})
         parts = [f"{_counted(totals.made, 'image')} made"]
         if totals.made and seconds:
-            parts[0] += f" in {spoken_time(seconds)}"
+            parts[0] += f" in {format_duration(seconds)}"
         parts += [f"{totals.skipped:,} already there"] if totals.skipped else []
         parts += [f"{totals.failed:,} failed"] if totals.failed else []
         parts += [_counted(bad, "bad line")] if bad else []
@@ -189,7 +197,7 @@ class BatchProgress:
     def _rate(self, now: float) -> str:
         count = self._made + self._failed
         rate = count / max(now - self._started, 1e-6)
-        return f"{rate:.2f} images/s, {spoken_time((self._total - count) / rate)} left"
+        return f"{rate:.2f} images/s, {format_duration((self._total - count) / rate)} left"
 
     def _line(self, text: str) -> None:
         """Print a line on standard error, above the bar if there is one."""

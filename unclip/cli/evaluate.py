@@ -101,6 +101,7 @@ def evaluate(
     from unclip.evaluation.measures import chosen, run
     from unclip.evaluation.report import Report, told
     from unclip.evaluation.suite import Suite
+    from unclip.modes.resolve import model_defaults
     from unclip.pipeline import Unclip
 
     progress = Progress(on_terminal(quiet))
@@ -109,7 +110,7 @@ def evaluate(
     parts = chosen(pipe, names)
     left_out = [name for name in PARTS if name not in parts]
     if names is None and left_out and not quiet:
-        print(f"unclip: note: {pipe.name} lacks what these parts measure: {', '.join(left_out)}", file=sys.stderr)
+        print(f"unclip: note: {pipe.model.name} lacks what these parts measure: {', '.join(left_out)}", file=sys.stderr)
     setup = {
         "suite": suite,
         "model": model,
@@ -118,7 +119,7 @@ def evaluate(
         "split": split,
         "seed": seed,
         "dtype": dtype,
-        "defaults": pipe.defaults(),
+        "defaults": model_defaults(pipe.model),
         "unclip": __version__,
     }
     report = Report(Path(out), setup)

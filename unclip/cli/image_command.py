@@ -206,7 +206,7 @@ def generate_and_save(
             image_encoder=shared.image_encoder,
             progress=progress,
         )
-        cell = pipe.picture_size(requests[0]) if shared.grid else None
+        cell = pipe.output_size(requests[0]) if shared.grid else None
         if cell is not None:
             layout(sum(request.count for request in requests), cell, shared.labels)  # refuse a large grid now
         watcher = Previews(target.previews, progress) if shared.preview else progress

@@ -137,8 +137,8 @@ def make_components(
 
     pipe = Unclip.from_pretrained(folder, device=device, image_encoder=image_encoder)
     if images is None:
-        assert pipe.vocabulary is not None  # its file is there, see above
-        found = principal.drawn_pictures(count, pipe.clip.config.image_size, pipe.vocabulary)
+        assert pipe.model.vocabulary is not None  # its file is there, see above
+        found = principal.drawn_pictures(count, pipe.model.clip.config.image_size, pipe.model.vocabulary)
     else:
         found = principal.pictures_below(images, count)
     print(principal.make_components(pipe, found))

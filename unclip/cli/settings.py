@@ -19,13 +19,13 @@ import typer
 from unclip.cli.help import HelpCommand
 from unclip.errors import InputError, did_you_mean, nearest
 from unclip.images.metadata import FORMATS
-from unclip.requests.fields import SIDES
+from unclip.requests import fields
 
 FILE = "unclip.toml"
 PREFIX = "UNCLIP_"
 USER_FILE = "UNCLIP_CONFIG"
 """The variable that names another file in place of the user's own."""
-OLD_NAMES = {"negative": "negative-prompt", "harmonize": "resample", "share": "fraction", "pictures": "images"}
+OLD_NAMES = {old: new.replace("_", "-") for old, new in fields.OLD_NAMES.items()} | {"pictures": "images"}
 """Names that options had in earlier versions, still read everywhere."""
 _SOURCES = "unclip.settings"  # key of Context.meta: {(command, parameter): the file that a default is from}
 _SET = ("ENVIRONMENT", "DEFAULT_MAP")  # names of the parameter sources that are settings
@@ -143,7 +143,7 @@ def drop_overruled(ctx: Any) -> None:
     sources = {name: getattr(ctx.get_parameter_source(name), "name", None) for name in ctx.params}
     given = {name for name, source in sources.items() if source == "COMMANDLINE"}
     out = Path(str(ctx.params["out"])).suffix.lower().removeprefix(".") if "out" in given else ""
-    for name, overruled in (("size", not given.isdisjoint(SIDES)), ("format", out in FORMATS)):
+    for name, overruled in (("size", not given.isdisjoint(fields.SIDES)), ("format", out in FORMATS)):
         for param in ctx.command.params:
             if overruled and long_name(param) == name and sources.get(param.name) in _SET:
                 ctx.params[param.name] = param.default

@@ -1,3 +1,5 @@
+"""The command line as a whole: help, exit codes, one-line errors."""
+
 import json
 import os
 import signal
@@ -31,7 +33,7 @@ def run(capsys, tmp_path, monkeypatch):
 
 
 def test_import_and_help_are_light():
-    heavy = "{'torch', 'numpy', 'PIL', 'diffusers', 'open_clip', 'tqdm'}"
+    heavy = "{'torch', 'numpy', 'PIL', 'diffusers', 'open_clip', 'tqdm', 'rich'}"
     done = run_python(
         "import sys, unclip; unclip.Request\n"
         "from unclip.cli.main import main; code = main(['generate', '--help'])\n"
@@ -55,6 +57,43 @@ def test_version_and_help(run):
     code, out, err = run("--help")
     assert (code, err) == (0, "")
     assert all(command in out for command in ("generate", "train", "models", "show", "bench"))
+    assert run("-h") == (0, out, "") and run("generate", "-h") == run("generate", "--help")
+
+
+COMMANDS = ("generate", "inpaint", "outpaint", "vary", "interpolate", "edit", "reconstruct", "embed", "batch", "show")
+COMMANDS += ("reproduce", "models", "config", "train", "evaluate", "bench")
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_the_terminal(run, monkeypatch, columns, command):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, out, _ = run(*([command] if command else []), "--help")
+    assert code == 0 and max(map(len, out.splitlines())) <= columns
+    assert "UNCLIP_" not in out.replace("UNCLIP_DEVICE", "")  # no variable behind every option
+
+
+def test_help_is_in_groups(run):
+    out = run("--help")[1]
+    assert all(f"\n{group}:\n" in out for group in ("Generate", "Prompt files and records", "Training and evaluation"))
+    out = run("generate", "--help")[1]
+    groups = ["Arguments", "Image", "Sampling", "Prior", "Output", "Model and device", "Options"]
+    assert [line[:-1] for line in out.splitlines() if line.endswith(":") and line[0] != " "] == groups
+    assert "[default: the model's]" in out and "[default: stickers]" in out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [("--negative", "--negative-prompt", "\udcff"), ("--harmonize", "--resample", "0"), ("--share", "--fraction", "2")],
+)
+def test_old_option_names_are_read_and_not_shown(run, old, new, value):
+    command = {"--harmonize": ["inpaint", "a.png"], "--share": ["interpolate", "a", "b"]}.get(
+        old, ["generate", "a cat"]
+    )
+    code, _, err = run(*command, old, value)
+    assert code == 2 and err == run(*command, new, value)[2] and "No such option" not in err
+    assert run(*command, f"{old}={value}")[2] == err
+    assert f"{old} " not in run(command[0], "--help")[1]
 
 
 def test_no_command_prints_the_help_as_a_usage_error(run):
@@ -141,7 +180,7 @@ def test_show_prints_the_record(run, result: Result, tmp_path):
         (KeyboardInterrupt(), 130, "unclip: interrupted\n"),
     ],
 )
-def test_other_ends(run, monkeypatch, error, code, line):
+def test_exit_codes_of_other_errors(run, monkeypatch, error, code, line):
     def fail(_):
         raise error
 
@@ -149,7 +188,7 @@ def test_other_ends(run, monkeypatch, error, code, line):
     assert run("show", "image.png") == (code, "", line)
 
 
-def test_a_bug_is_not_dressed_up(run, monkeypatch):
+def test_a_bug_is_raised(run, monkeypatch):
     monkeypatch.setattr("unclip.images.metadata.read", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("show", "image.png")

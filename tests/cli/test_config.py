@@ -1,3 +1,5 @@
+"""Settings from unclip.toml and UNCLIP_* variables, and `unclip config`."""
+
 import json
 import os
 import subprocess
@@ -7,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from unclip.cli.config import files
 from unclip.cli.main import main
+from unclip.cli.settings import files
 
 
 @pytest.fixture
@@ -32,19 +34,19 @@ def in_force(call) -> dict[str, tuple]:
     return {f"{entry['command']}.{entry['name']}": (entry["value"], entry["source"]) for entry in entries}
 
 
-def test_a_stronger_place_wins(call, monkeypatch):
+def test_the_working_folder_wins_over_the_user_and_variables_over_files(call, monkeypatch):
     assert in_force(call)["batch.steps"] == (None, "default")
     Path("user.toml").write_text("steps = 1\nguidance = 1.5\nnegative = 'x'\n")
     Path("unclip.toml").write_text("steps = 2\n[batch]\nsteps = 3\nbatch_size = 4\nset = ['prior_best_of=2']\n")
     found = in_force(call)
     assert found["generate.steps"] == (2, "unclip.toml") and found["batch.steps"] == (3, "unclip.toml [batch]")
     assert found["generate.guidance"][0] == 1.5 and found["generate.guidance"][1].endswith("user.toml")
-    assert found["batch.batch-size"][0] == 4 and found["generate.batch-size"] == (None, "default")
+    assert found["batch.batch-size"][0] == 4 and found["generate.batch-size"] == (16, "default")
     monkeypatch.setenv("UNCLIP_STEPS", "5")
     monkeypatch.setenv("UNCLIP_STEPZ", "5")
-    assert in_force(call)["batch.steps"] == ("5", "UNCLIP_STEPS")
-    assert 'generate.steps = "5"  (UNCLIP_STEPS)' in call("config")[1]
-    assert call("config")[2] == "unclip: note: UNCLIP_STEPZ is the name of no setting\n"
+    assert in_force(call)["batch.steps"] == (5, "UNCLIP_STEPS")
+    assert "generate.steps = 5  (UNCLIP_STEPS)" in call("config")[1]
+    assert call("config")[2] == "unclip: note: UNCLIP_STEPZ is not a setting; did you mean 'UNCLIP_STEPS'?\n"
 
 
 def test_settings_reach_the_commands_and_the_command_line_wins(call, monkeypatch):
@@ -66,21 +68,78 @@ def test_settings_reach_the_commands_and_the_command_line_wins(call, monkeypatch
     [
         ("steps = ", "unclip.toml: "),
         ("stepz = 3", "unclip.toml: 'stepz' is not a setting; did you mean 'steps'?"),
-        ("[train]\nsteps = 3", "unclip.toml: [train] is no command that makes pictures"),
-        ("quiet = 'maybe'", "unclip.toml: quiet is true or false, not 'maybe'"),
+        ("[batch]\nstep = 3", "unclip.toml [batch]: 'step' is not a setting; did you mean 'steps'?"),
+        ("[train]\nsteps = 3", "unclip.toml: [train] is not a command with settings"),
+        ("[generat]\nsteps = 3", "unclip.toml: [generat] is not a command with settings; did you mean 'generate'?"),
+        ("quiet = 'maybe'", "unclip.toml: quiet must be true or false, not 'maybe'"),
         ("steps = true", "unclip.toml: steps cannot be True"),
         ("steps = [1, 2]", "unclip.toml: steps cannot be [1, 2]"),
         ("steps = 2024-01-01", "unclip.toml: steps cannot be"),
-        ("steps = 'many'", "(from unclip.toml)"),
+        ("steps = 'many'", "unclip.toml: steps cannot be 'many'"),
+        ("steps = 2.5", "unclip.toml: steps cannot be '2.5'"),
+        ("steps = 0", "unclip.toml: steps must be a whole number from 1 to 1000, not 0"),
+        ("[generate]\ndevice = 'gpu'", "unclip.toml [generate]: unknown device 'gpu'"),
+        ("batch-size = 0", "unclip.toml: --batch-size must be at least 1, not 0"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_file(call, text, says):
     Path("unclip.toml").write_text(text)
-    code, out, err = call("generate", "a cat")
-    assert (code, out) == (2, "") and says in err and err.count("\n") == 1
+    for arguments in (["generate", "a cat"], ["config"]):
+        code, _, err = call(*arguments)
+        assert code == 2 and says in err and err.count("\n") == 1
 
 
-def test_the_users_own_file_is_where_the_system_keeps_such_files(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("UNCLIP_STEPS", "abc", "UNCLIP_STEPS: steps cannot be 'abc'"),
+        ("UNCLIP_STEPS", "0", "UNCLIP_STEPS: steps must be"),
+        ("UNCLIP_GUIDANCE", "nan", "UNCLIP_GUIDANCE: guidance must be"),
+        ("UNCLIP_SAMPLER", "euler", "UNCLIP_SAMPLER: sampler 'euler' is unknown"),
+        ("UNCLIP_QUIET", "maybe", "UNCLIP_QUIET: quiet cannot be 'maybe'"),
+        ("UNCLIP_MEMORY", "huge", "UNCLIP_MEMORY: unknown memory 'huge'"),
+    ],
+)
+def test_config_refuses_variables_that_generate_refuses(call, monkeypatch, name, value, says):
+    monkeypatch.setenv(name, value)
+    for arguments in (["generate", "a cat"], ["config"]):
+        code, out, err = call(*arguments)
+        assert (code, out) == (2, "") and says in err and err.count("\n") == 1
+
+
+def test_settings_do_not_stop_commands_without_settings(call):
+    Path("unclip.toml").write_text("steps = ")
+    assert call("models", "list")[0] == 0 and call("--help")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new", "value"),
+    [
+        ("generate", "negative", "negative-prompt", "fog"),
+        ("inpaint", "harmonize", "resample", 3),
+        ("interpolate", "share", "fraction", 0.5),
+    ],
+)
+def test_old_names_are_still_read(call, monkeypatch, command, old, new, value):
+    for key in (old, new):
+        for table, source in (("", "unclip.toml"), (f"[{command}]\n", f"unclip.toml [{command}]")):
+            Path("unclip.toml").write_text(f"{table}{key} = {value!r}\n")
+            assert in_force(call)[f"{command}.{new}"] == (value, source)
+    Path("unclip.toml").unlink()
+    variable = f"UNCLIP_{old.upper()}"
+    monkeypatch.setenv(variable, str(value))
+    assert in_force(call)[f"{command}.{new}"] == (value, variable)
+    assert call("config")[2] == ""
+    monkeypatch.setenv(f"UNCLIP_{new.upper().replace('-', '_')}", "1")  # the new name wins
+    assert str(in_force(call)[f"{command}.{new}"][0]) in ("1", "1.0")
+
+
+def test_a_value_from_a_variable_may_have_spaces(call, monkeypatch):
+    monkeypatch.setenv("UNCLIP_SET", "negative_prompt=a cat")
+    assert in_force(call)["batch.set"] == (["negative_prompt=a cat"], "UNCLIP_SET")
+
+
+def test_the_users_file_is_in_the_configuration_folder(monkeypatch):
     monkeypatch.delenv("UNCLIP_CONFIG")
     user, here = files()
     assert (user.name, here) == ("unclip.toml", Path("unclip.toml"))
@@ -98,7 +157,7 @@ def test_shells_complete_commands(shell):
         assert done.returncode == 0 and says in done.stdout and not done.stderr
 
 
-def test_what_the_command_line_leaves_no_room_for_is_no_setting_in_force(call, tiny_model, monkeypatch):
+def test_settings_that_contradict_the_command_line_are_dropped(call, tiny_model, monkeypatch):
     Image.new("RGB", (16, 16)).save("photo.png")
     for name, value in {
         "MODEL": str(tiny_model),
@@ -112,5 +171,5 @@ def test_what_the_command_line_leaves_no_room_for_is_no_setting_in_force(call, t
     with Image.open("x.png") as image:
         assert image.size == (20, 16) and image.format == "PNG"
     monkeypatch.setenv("UNCLIP_STEPZ", "5")
-    assert "UNCLIP_STEPZ is the name of no setting" in call("generate", "a cat", "-o", "out")[2]
+    assert "UNCLIP_STEPZ is not a setting" in call("generate", "a cat", "-o", "out")[2]
     assert len(list(Path("out").glob("*.webp"))) == 1

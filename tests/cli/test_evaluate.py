@@ -10,7 +10,7 @@ import pytest
 from unclip.cli.main import main
 from unclip.evaluation.suite import Suite
 
-PARTS = "distance,clip,prior,upsampler"  # quick for a model that draws noise
+PARTS = "distance,clip,prior,upsampler"  # quick with an untrained model
 
 
 def evaluate(tiny_model: Path, out: Path, *more: str) -> int:
@@ -38,7 +38,7 @@ def test_the_same_seeds_give_the_same_report(tiny_model: Path, tmp_path: Path, c
     assert rows["retrieval among 100: rank 1, text to image"]["rate"] < 0.1
 
 
-def test_a_report_is_gone_on_with_and_never_mixed(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_report_is_continued_and_never_mixed(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     assert evaluate(tiny_model, tmp_path, "--only", "prior") == 0
     monkeypatch.setattr("unclip.evaluation.clip_and_prior.imagined", lambda *_, **__: pytest.fail("measured again"))
     assert evaluate(tiny_model, tmp_path, "--only", "prior,upsampler", "--json") == 0
@@ -47,7 +47,7 @@ def test_a_report_is_gone_on_with_and_never_mixed(tiny_model: Path, tmp_path: Pa
     assert "is a report with seed 0, not 1: choose another folder" in capsys.readouterr().err
 
 
-def test_the_samplers_that_are_asked_for(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_only_the_given_samplers_are_compared(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("unclip.evaluation.suite.Suite", partial(Suite, steps=(1, 2)))
     arguments = "--only", "steps,prior-steps", "--samplers", "unipc,ddim,unipc", "--n", "2"
     assert evaluate(tiny_model, tmp_path, *arguments, "--json") == 0
@@ -66,7 +66,7 @@ def test_the_samplers_that_are_asked_for(tiny_model: Path, tmp_path: Path, monke
 def test_an_interrupt_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("unclip.evaluation.super_resolution.psnr", lambda *_: signal.raise_signal(signal.SIGINT))
     assert evaluate(tiny_model, tmp_path, "--only", "prior,upsampler") == 130
-    assert "the same command again goes on where this one stopped" in capsys.readouterr().err
+    assert "the same command continues this evaluation" in capsys.readouterr().err
     assert list(json.loads((tmp_path / "report.json").read_text())["results"]) == ["prior"]
 
 

@@ -1,4 +1,4 @@
-"""What `unclip generate` does with the results of a pipeline; the pipeline itself is tested on its own."""
+"""`unclip generate` with a stand-in for the pipeline, which has its own tests."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from unclip.cli.main import main
+from unclip.cli.progress import Progress
 from unclip.errors import CheckpointError
 from unclip.images import metadata
 from unclip.images.result import Result
@@ -15,7 +16,7 @@ from unclip.inference.callbacks import Watcher
 
 
 class Painter:
-    """Answers as a pipeline does, one image at a time, with plain colour; `ends` after so many images."""
+    """A stand-in for a pipeline: plain images; an interrupt after `ends` of them."""
 
     def __init__(self, ends: int | None = None) -> None:
         self.ends = ends
@@ -26,7 +27,7 @@ class Painter:
         self.opened = (name, options)
         return self
 
-    def picture_size(self, request):
+    def output_size(self, request):
         return request.size or (16, 16)
 
     def stream(self, requests, batch_size=None, progress=None):
@@ -88,14 +89,14 @@ def test_previews_of_windows(tiny_model, tmp_path):
     wide = ["outpaint", str(tmp_path / "in.png"), "a cat", "--right", "32", "--model", str(tiny_model), "--steps", "1"]
     assert main([*wide, "--upsampler-steps", "1", "--seed", "5", "--preview", "-o", str(tmp_path / "wide.png")]) == 0
     names = sorted(path.name for path in (tmp_path / "wide-previews").iterdir())
-    # a view; then both windows, drawn as one and enlarged one by one
+    # the context view; then both windows, decoded as one and upsampled one by one
     steps = ["0001-5-001-decoder", "0002-5-001-decoder", "0002-5-002-upsampler", "0002-5-003-upsampler"]
     assert names == [f"{step}.png" for step in steps]
     with Image.open(tmp_path / "wide-previews" / names[1]) as image:
         assert image.width > image.height
 
 
-def test_previews_of_windows_of_several_pictures(tiny_model, tmp_path):
+def test_previews_of_windows_of_several_images(tiny_model, tmp_path):
     Image.new("RGB", (32, 32), "red").save(tmp_path / "in.png")
     wide = ["outpaint", str(tmp_path / "in.png"), "a cat", "--right", "16", "--model", str(tiny_model), "--steps", "1"]
     wide += ["--upsampler-steps", "1", "--seed", "5", "--preview", "-n", "3", "--batch-size", "2"]
@@ -117,7 +118,7 @@ def test_every_option_reaches_the_request(painter):
         "prompt": "a cat", "negative_prompt": "dog", "mode": "generate", "seed": 9, "n": 1, "steps": 3,
         "prior_steps": 4, "upsampler_steps": 5, "guidance": 0.0, "prior_guidance": 1.5, "sampler": "ddim",
         "prior_sampler": "unipc", "size": "64x32", "prior_best_of": 2, "id": None,
-        "best_of": 4, "rank": None, "embedding": "e.safetensors",
+        "best_of": 4, "embedding": "e.safetensors",
     }  # fmt: skip
     assert request.to_dict() == expected
     opened = {"device": "cpu", "dtype": "float32", "memory": "auto", "image_encoder": "there"}
@@ -155,7 +156,7 @@ def test_formats_and_a_grid(painter, capsys, tmp_path, monkeypatch):
     assert painter.requests is None and "--grid of 100,000" in capsys.readouterr().err
 
 
-def test_a_drawn_seed_is_printed_and_recorded(painter, capsys, tmp_path):
+def test_a_random_seed_is_printed_and_recorded(painter, capsys, tmp_path):
     seeds = []
     for _ in range(2):
         assert main(["generate", "a cat", "--quiet", "-o", "cat.png"]) == 0
@@ -174,7 +175,7 @@ def test_an_interrupt_keeps_what_is_done(painter, capsys, tmp_path):
 
 
 class OutOfMemoryError(RuntimeError):
-    """As torch names its own."""
+    """Named as torch names its own."""
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_no_memory_left_is_one_line(painter, capsys, error):
     assert "--batch-size" in err and err.count("\n") == 1
 
 
-def test_another_error_of_torch_is_a_bug(painter):
+def test_any_other_error_of_torch_is_raised(painter):
     def stream(*_, **__):
         raise RuntimeError("shapes do not match")
 
@@ -206,19 +207,19 @@ def test_another_error_of_torch_is_a_bug(painter):
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "cuda", "cuda:0", "cuda:12"])
-def test_every_device_that_there_may_be_is_handed_on(painter, device):
+def test_every_device_reaches_the_pipeline(painter, device):
     assert main(["generate", "a cat", "--device", device]) == 0
     assert painter.opened[1]["device"] == device
 
 
-def test_the_bar_is_cleared_away_when_loading_fails(painter, monkeypatch, capsys):
+def test_the_bar_is_cleared_if_loading_fails(painter, monkeypatch, capsys):
     def from_pretrained(name, progress, **options):
         progress("loading", 1, 3)
         raise CheckpointError("a part of it is damaged")
 
     closed = []
     monkeypatch.setattr(painter, "from_pretrained", from_pretrained)
-    monkeypatch.setattr("unclip.cli.image_command.Progress.close", lambda self: closed.append(True))
+    monkeypatch.setattr(Progress, "close", lambda self: closed.append(True))
     assert main(["generate", "a cat"]) == 2
     assert closed == [True]
     assert "unclip: error: a part of it is damaged" in capsys.readouterr().err

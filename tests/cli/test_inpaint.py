@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unclip.cli.inpaint import mask_or_prompt
+from unclip.cli.inpaint import split_mask_and_prompt
 from unclip.cli.main import main
 from unclip.images import metadata
 
@@ -60,7 +60,7 @@ def test_outpaint(folder: Path, tiny_model: Path) -> None:
         (["inpaint", "photo.png", "mask.png", "x", "--mask-mode", "red"], "mask_mode 'red' is unknown"),
         (["inpaint", "photo.png", "mask.png", "x", "--keep-style", "2"], "keep_style must be a number from 0 to 1"),
         (["outpaint", "photo.png", "x"], "say how far"),
-        (["outpaint", "photo.png", "x", "--left", "4", "--anchor", "top"], "anchor goes with a size"),
+        (["outpaint", "photo.png", "x", "--left", "4", "--anchor", "top"], "anchor needs size"),
         (["outpaint", "photo.png", "x", "--left", "-4"], "left must be a whole number from 0"),
     ],
 )
@@ -73,13 +73,13 @@ def test_mistakes_are_one_line_and_code_2(folder: Path, tiny_model: Path, argume
 
 def test_one_argument_is_a_mask_if_it_is_a_files_name(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert mask_or_prompt(["a mask.png"]) == (None, "a mask.png")
-    assert mask_or_prompt(["a cat " * 100]) == (None, "a cat " * 100)  # longer than a name may be
+    assert split_mask_and_prompt(["a mask.png"]) == (None, "a mask.png")
+    assert split_mask_and_prompt(["a cat " * 100]) == (None, "a cat " * 100)  # longer than a name may be
     for name in ("a mask.png", "cat"):
         Path(name).touch()
-    assert mask_or_prompt(["cat"]) == (None, "cat")
-    assert mask_or_prompt(["a mask.png"]) == ("a mask.png", "")
-    assert mask_or_prompt(["a.png", "a cat"]) == ("a.png", "a cat")
-    assert mask_or_prompt(["a.png"]) == ("a.png", "")
-    assert mask_or_prompt(["a cat"]) == (None, "a cat")
-    assert mask_or_prompt([]) == (None, "")
+    assert split_mask_and_prompt(["cat"]) == (None, "cat")
+    assert split_mask_and_prompt(["a mask.png"]) == ("a mask.png", "")
+    assert split_mask_and_prompt(["a.png", "a cat"]) == ("a.png", "a cat")
+    assert split_mask_and_prompt(["a.png"]) == ("a.png", "")
+    assert split_mask_and_prompt(["a cat"]) == (None, "a cat")
+    assert split_mask_and_prompt([]) == (None, "")

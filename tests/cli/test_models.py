@@ -1,3 +1,5 @@
+"""`unclip models`."""
+
 import json
 
 import numpy as np
@@ -85,4 +87,4 @@ def test_models_of_other_software_in_the_cache_are_not_listed(tmp_path, monkeypa
     assert main(["models", "list"]) == 0
     out = capsys.readouterr().out
     assert "someone/other" not in out and "broken" not in out
-    assert f"someone/karlo@{'0' * 40}  incomplete: it lacks prior/config.json; `unclip models download" in out
+    assert f"someone/karlo@{'0' * 40}  incomplete: prior/config.json is missing; `unclip models download" in out

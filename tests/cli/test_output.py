@@ -1,3 +1,5 @@
+"""Where images go, and the progress bar."""
+
 import dataclasses
 import errno
 import io
@@ -11,7 +13,7 @@ from PIL import Image
 
 from unclip.batch.file_names import slug
 from unclip.benchmark.throughput import table
-from unclip.cli.output import target
+from unclip.cli.output import find_target
 from unclip.cli.progress import Progress
 from unclip.errors import InputError, WriteError
 from unclip.images import metadata
@@ -37,7 +39,7 @@ def test_slug(prompt, name):
 
 
 def test_images_in_a_folder_never_overwrite(result: Result, tmp_path):
-    place = target(str(tmp_path / "deep" / "out"), images=3)
+    place = find_target(str(tmp_path / "deep" / "out"), images=3)
     assert not (tmp_path / "deep").exists()  # only a check so far
     same = dataclasses.replace(result, request=Request(prompt="a cat", seed=7))
     assert [place.save(same).name for _ in range(3)] == ["a-cat-7.png", "a-cat-7-2.png", "a-cat-7-3.png"]
@@ -45,7 +47,7 @@ def test_images_in_a_folder_never_overwrite(result: Result, tmp_path):
 
 
 def test_one_image_to_a_file_replaces_it(result: Result, tmp_path):
-    place = target(str(tmp_path / "cat.PNG"), images=1)
+    place = find_target(str(tmp_path / "cat.PNG"), images=1)
     place.save(result)
     assert place.save(result) == tmp_path / "cat.PNG"
     assert metadata.read(tmp_path / "cat.PNG")["seed"] == 7
@@ -53,18 +55,18 @@ def test_one_image_to_a_file_replaces_it(result: Result, tmp_path):
 
 def test_a_folder_may_have_any_name(result: Result, tmp_path):
     (tmp_path / "odd.png").mkdir()
-    assert target(str(tmp_path / "odd.png"), images=2).save(result).parent == tmp_path / "odd.png"
+    assert find_target(str(tmp_path / "odd.png"), images=2).save(result).parent == tmp_path / "odd.png"
     with pytest.raises(InputError, match="PNG"):
-        target(str(tmp_path / "odd.gif"), images=1)
+        find_target(str(tmp_path / "odd.gif"), images=1)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "JPEG", "webp"])
 def test_a_file_has_the_format_of_its_suffix(result: Result, tmp_path, suffix):
-    path = target(str(tmp_path / f"cat.{suffix}"), images=1).save(result)
+    path = find_target(str(tmp_path / f"cat.{suffix}"), images=1).save(result)
     with Image.open(path) as image:
         assert image.format == metadata.FORMATS[suffix.lower()]
     assert metadata.read(path) == record(result)
-    place = target(str(tmp_path / "folder"), images=2, format="webp")
+    place = find_target(str(tmp_path / "folder"), images=2, format="webp")
     assert place.save(result).suffix == ".webp"
 
 
@@ -87,7 +89,7 @@ def test_a_file_has_the_permissions_of_any_other(result: Result, tmp_path):
     assert stat.S_IMODE(result.save(tmp_path / "x.png").stat().st_mode) == mode
 
 
-def test_progress_draws_a_bar_a_stage_and_again_for_the_next_batch():
+def test_progress_shows_a_bar_for_each_stage_of_each_batch():
     drawn = io.StringIO()
     progress = Progress(enabled=True, file=drawn)
     for stage in ("prior", "decoder", "prior"):
@@ -119,12 +121,12 @@ def test_bench_table():
     assert lines[-1].endswith("900 MiB")
 
 
-def test_a_picture_that_finds_no_room_is_one_line_with_the_folder(result: Result, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_with_the_folder(result: Result, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("unclip.system.files.os.fsync", full)
-    for place in (target(str(tmp_path / "out"), 2), target(str(tmp_path / "x.png"), 1)):
+    for place in (find_target(str(tmp_path / "out"), 2), find_target(str(tmp_path / "x.png"), 1)):
         where = re.escape(str(tmp_path))
         with pytest.raises(WriteError, match=f"cannot write into '{where}.*No space left on device.*make room"):
             place.save(result)

@@ -1,3 +1,5 @@
+"""`unclip reproduce` and `unclip show`."""
+
 import json
 
 import pytest
@@ -30,8 +32,8 @@ def test_the_same_pixels_again(made, tiny_model, capsys, suffix):
     assert reproduce(tiny_model, capsys, file) == (0, f"{file}: identical pixels\n", "")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])  # one of them is not what "auto" is here
-def test_the_precision_is_recorded_and_taken_up_again(tiny_model, capsys, tmp_path, dtype):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])  # "auto" is only one of them
+def test_the_recorded_precision_is_used(tiny_model, capsys, tmp_path, dtype):
     options = ["--model", str(tiny_model), "--quiet"]
     made = ["--seed", "3", "-n", "3", "--size", "16", "--dtype", dtype, "-o", str(tmp_path)]
     assert main(["generate", "a red cat", *options, *made]) == 0
@@ -44,13 +46,15 @@ def test_the_precision_is_recorded_and_taken_up_again(tiny_model, capsys, tmp_pa
     assert told["tolerance"] == (1 if dtype == "float32" else 16)
     other = {"float32": "bfloat16", "bfloat16": "float32"}[dtype]
     main(["reproduce", str(file), *options, "--dtype", other, "--json"])
-    assert json.loads(capsys.readouterr().out)["tolerance"] == 1  # another precision is no excuse
+    assert (
+        json.loads(capsys.readouterr().out)["tolerance"] == 1
+    )  # the tolerance of the recorded precision does not apply
 
 
 @pytest.mark.parametrize(
     ("touched", "dtype", "code"), [(False, "bfloat16", 0), (False, "float32", 1), (True, "bfloat16", 1)]
 )
-def test_only_rounding_is_excused(tiny_model, capsys, tmp_path, touched, dtype, code):
+def test_only_rounding_differences_agree(tiny_model, capsys, tmp_path, touched, dtype, code):
     file = str(tmp_path / "cat.png")
     options = ["--model", str(tiny_model), "--quiet"]
     assert main(["generate", "a red cat", *options, "--seed", "3", "--size", "16", "--dtype", dtype, "-o", file]) == 0
@@ -58,7 +62,7 @@ def test_only_rounding_is_excused(tiny_model, capsys, tmp_path, touched, dtype, 
     with Image.open(file) as image:
         pixel = image.getpixel((3, 3))
         image.putpixel((3, 3), tuple(value + 12 if value < 128 else value - 12 for value in pixel))
-        if not touched:  # as if it had been drawn so, in a batch of another size
+        if not touched:  # as if it had been made so, in a batch of another size
             record["pixels"] = metadata.pixel_hash(image)
         (tmp_path / "cat.png").write_bytes(metadata.image_bytes(image, record))
     capsys.readouterr()
@@ -66,7 +70,7 @@ def test_only_rounding_is_excused(tiny_model, capsys, tmp_path, touched, dtype, 
     assert ("in this precision" if code == 0 else "differ by up to 12/255") in capsys.readouterr().out
 
 
-def test_changed_pixels_are_noticed(made, tiny_model, capsys, tmp_path):
+def test_changed_pixels_are_found(made, tiny_model, capsys, tmp_path):
     record = metadata.read(made / "cat.png")
     with Image.open(made / "cat.png") as image:
         image.putpixel((3, 3), tuple((value + 128) % 256 for value in image.getpixel((3, 3))))
@@ -79,7 +83,7 @@ def test_changed_pixels_are_noticed(made, tiny_model, capsys, tmp_path):
     assert code == 1 and "lossy" in out
 
 
-def test_the_new_picture_can_be_kept(made, tiny_model, capsys, tmp_path):
+def test_the_new_image_can_be_kept(made, tiny_model, capsys, tmp_path):
     new = tmp_path / "again.png"
     code, out, _ = reproduce(tiny_model, capsys, str(made / "cat.png"), "-o", str(new), "--json")
     told = json.loads(out)
@@ -124,11 +128,11 @@ def test_show_takes_many_files(result: Result, tmp_path, capsys, monkeypatch):
     assert err.count("\n") == 1 and "'none.png' is not a PNG" in err
 
 
-def test_the_image_tower_of_another_model_is_told(made, tiny_model, capsys, monkeypatch):
+def test_a_recorded_image_encoder_is_noted(made, tiny_model, capsys, monkeypatch):
     file, read = str(made / "cat.png"), metadata.read
     monkeypatch.setattr(metadata, "read", lambda path: {**read(path), "image_encoder": "a/b\x1b[2J"})
     assert main(["reproduce", file, "--model", str(tiny_model), "--dtype", "float32"]) == 0
     told = capsys.readouterr()
-    assert told.err == "unclip: note: it was made with --image-encoder 'a/b\\x1b[2J'\n"
+    assert told.err == "unclip: note: the image was made with --image-encoder 'a/b\\x1b[2J'\n"
     assert told.out == f"{file}: identical pixels\n"
     assert reproduce(tiny_model, capsys, file)[2] == ""  # quiet

@@ -59,12 +59,12 @@ def test_edit_and_reconstruct(folder: Path, capsys) -> None:
     assert "make them with `unclip models components" in capsys.readouterr().err
 
 
-def test_a_prompt_may_be_a_files_name_too(folder: Path, capsys) -> None:
+def test_a_prompt_may_be_the_name_of_a_file(folder: Path, capsys) -> None:
     Path("cat").touch()
     assert main(["embed", "cat", "-o", "cat.safetensors"]) == 0
 
 
-def test_an_embedding_is_kept_and_used(folder: Path, tiny_model: Path, capsys) -> None:
+def test_an_embedding_is_saved_and_used(folder: Path, tiny_model: Path, capsys) -> None:
     assert main(["embed", "photo.png", "-o", "e.safetensors"]) == 0
     assert capsys.readouterr().out == "e.safetensors\n"
     assert main(["generate", "--embedding", "e.safetensors", *FEW, "-o", "one.png"]) == 0
@@ -82,7 +82,7 @@ def test_an_embedding_is_kept_and_used(folder: Path, tiny_model: Path, capsys) -
     assert pixels[0] == pixels[2] != pixels[1]
 
 
-def test_the_best_of_some(folder: Path, capsys) -> None:
+def test_best_of(folder: Path, capsys) -> None:
     assert main(["generate", "a red cat", "--best-of", "4", "-n", "2", "--json", *FEW, "-o", "out"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(lines) == 2 and lines[0]["score"] >= lines[1]["score"]
@@ -93,7 +93,7 @@ def test_the_best_of_some(folder: Path, capsys) -> None:
         assert "best_of" in record["request"] and record["request"]["best_of"] is None
 
 
-def test_all_of_them_in_a_prompt_file(folder: Path, capsys) -> None:
+def test_all_modes_in_a_prompt_file(folder: Path, capsys) -> None:
     lines = [
         {"mode": "vary", "image": "photo.png", "n": 2},
         {"mode": "interpolate", "sources": ["photo.png", "a cat"], "frames": 2},
@@ -114,7 +114,7 @@ def test_all_of_them_in_a_prompt_file(folder: Path, capsys) -> None:
     ranked = {entry["image"]: entry for entry in entries if entry["line"] == 5}
     assert ranked[0]["score"] == ranked[0]["ranked"][0] and ranked[1]["score"] == ranked[0]["ranked"][1]
     assert main(arguments) == 1
-    assert Path("out/manifest.jsonl").read_text().count("\n") == 9  # nothing is drawn twice
+    assert Path("out/manifest.jsonl").read_text().count("\n") == 9  # nothing is made twice
 
 
 @pytest.mark.parametrize(
@@ -126,15 +126,15 @@ def test_all_of_them_in_a_prompt_file(folder: Path, capsys) -> None:
         (["interpolate", "photo.png"], "sources must be two or more"),
         (["interpolate", "a", "b", "c"], "weights are missing"),
         (["interpolate", "a", "b", "--frames", "3", "-o", "x.png"], "is one file, for 3 images"),
-        (["interpolate", "a", "b", "--share", "0.5", "--gif", "-o", "x.png"], "--gif goes into a folder"),
+        (["interpolate", "a", "b", "--fraction", "0.5", "--gif", "-o", "x.png"], "--gif goes into a folder"),
         (["edit", "photo.png"], "or give an embedding"),
         (["generate"], "PROMPT"),
         (["generate", "--embedding", "photo.png"], "cannot read 'photo.png' as safetensors"),
         (["generate", "a cat", "--image-encoder", "stickers"], "has an image tower of its own"),
         (["embed", "photo.png", "-o", "e.bin"], "must end in .safetensors"),
-        (["embed", "photo.heic", "-o", "e.safetensors"], "'photo.heic' is a file, and of no format that is read"),
+        (["embed", "photo.heic", "-o", "e.safetensors"], "'photo.heic' is a file of a format that is not read"),
         (["embed", "e.safetensors", "-o", "f.safetensors"], "'e.safetensors' is the name of an embedding"),
-        (["interpolate", "photo.png", "photo.heic"], "'photo.heic' is a file, and of no format"),
+        (["interpolate", "photo.png", "photo.heic"], "'photo.heic' is a file of a format"),
         (["embed", " ", "-o", "e.safetensors"], "prompt is empty"),
     ],
 )

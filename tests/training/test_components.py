@@ -50,4 +50,4 @@ def test_the_command(model: Path, tmp_path: Path, capsys) -> None:
     assert capsys.readouterr().out == f"{model / COMPONENTS}\n"
     (model / "vocabulary.json").unlink()
     assert main(arguments) == 2
-    assert "give pictures by --pictures FOLDER" in capsys.readouterr().err
+    assert "give images by --images FOLDER" in capsys.readouterr().err

@@ -8,12 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import UnclipError
+from unclip.inference.callbacks import Progress
 from unclip.requests.request import Request
 from unclip.requests.values import size_text
 
@@ -69,15 +68,13 @@ def time_first_image(model: str, device: str, dtype: str, memory: str) -> float:
 
 
 def measure_throughput(
-    model: str, device: str, dtype: str, memory: str, batch_size: int, repeat: int
+    model: str, device: str, dtype: str, memory: str, batch_size: int, repeat: int, progress: Progress
 ) -> dict[str, float]:
     """Images a second of one full batch, at the model's smallest and largest size."""
     from unclip.pipeline import Unclip
 
-    progress = Progress(on_terminal(quiet=False))
-    with closing(progress):
-        pipe = Unclip.from_pretrained(model, device=device, dtype=dtype, memory=memory, progress=progress)
-        return _rates(pipe, batch_size, repeat, progress)
+    pipe = Unclip.from_pretrained(model, device=device, dtype=dtype, memory=memory, progress=progress)
+    return _rates(pipe, batch_size, repeat, progress)
 
 
 def _rates(pipe: "Unclip", batch_size: int, repeat: int, progress: Progress) -> dict[str, float]:

@@ -4,49 +4,66 @@ from typing import Annotated
 
 import typer
 
-from unclip.cli import batch, bench, config, embed, evaluate, generate, models, reproduce, show, train
-from unclip.cli import inpaint as edit
-from unclip.cli import vary as latents
+from unclip.cli import batch, bench, config, embed, evaluate, generate, inpaint, models, reproduce, show, train, vary
+from unclip.cli.help import CONTEXT, HelpCommand, HelpGroup
+from unclip.cli.settings import OLD_NAMES, SettingsCommand, load_settings
 from unclip.version import __version__
 
 app = typer.Typer(
     name="unclip",
-    help="Text to image the DALL-E 2 way, with a small model included.",
+    cls=HelpGroup,
     rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # Old names of options are normalised here and so stay out of the help.
+    context_settings={**CONTEXT, "token_normalize_func": lambda name: OLD_NAMES.get(name, name)},
 )
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"unclip {__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def _root(
+def root(
+    ctx: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    """Generate and edit images the DALL-E 2 way. A small model is included.
+
+    \b
+    Examples:
+      unclip generate "a penguin on a pink background" -n 4
+      unclip inpaint photo.png mask.png "a red hat"
+      unclip batch prompts.csv -o out/
+    """
+    command = getattr(ctx.command, "commands", {}).get(ctx.invoked_subcommand)
+    if isinstance(command, SettingsCommand) or ctx.invoked_subcommand == "config":
+        load_settings(ctx)
 
 
-app.command("generate")(generate.generate)
-app.command("inpaint")(edit.inpaint)
-app.command("outpaint")(edit.outpaint)
-app.command("vary")(latents.vary)
-app.command("interpolate")(latents.interpolate)
-app.command("edit")(latents.edit)
-app.command("reconstruct")(latents.reconstruct)
-app.command("embed")(embed.embed)
-app.command("batch")(batch.batch)
-app.command("train")(train.train)
-app.add_typer(models.app, name="models")
-app.command("show")(show.show)
-app.command("reproduce")(reproduce.reproduce)
-app.command("evaluate")(evaluate.evaluate)
-app.command("bench")(bench.bench)
-app.command("config")(config.config)
+GENERATE = "Generate"
+PROMPT_FILES = "Prompt files and records"
+MODELS = "Models and settings"
+TRAINING = "Training and evaluation"
+
+app.command("generate", cls=SettingsCommand, rich_help_panel=GENERATE)(generate.generate)
+app.command("inpaint", cls=SettingsCommand, rich_help_panel=GENERATE)(inpaint.inpaint)
+app.command("outpaint", cls=SettingsCommand, rich_help_panel=GENERATE)(inpaint.outpaint)
+app.command("vary", cls=SettingsCommand, rich_help_panel=GENERATE)(vary.vary)
+app.command("interpolate", cls=SettingsCommand, rich_help_panel=GENERATE)(vary.interpolate)
+app.command("edit", cls=SettingsCommand, rich_help_panel=GENERATE)(vary.edit)
+app.command("reconstruct", cls=SettingsCommand, rich_help_panel=GENERATE)(vary.reconstruct)
+app.command("embed", cls=SettingsCommand, rich_help_panel=GENERATE)(embed.embed)
+app.command("batch", cls=SettingsCommand, rich_help_panel=PROMPT_FILES)(batch.batch)
+app.command("show", cls=HelpCommand, rich_help_panel=PROMPT_FILES)(show.show)
+app.command("reproduce", cls=HelpCommand, rich_help_panel=PROMPT_FILES)(reproduce.reproduce)
+app.add_typer(models.app, name="models", rich_help_panel=MODELS)
+app.command("config", cls=HelpCommand, rich_help_panel=MODELS)(config.config)
+app.command("train", cls=HelpCommand, rich_help_panel=TRAINING)(train.train)
+app.command("evaluate", cls=SettingsCommand, rich_help_panel=TRAINING)(evaluate.evaluate)
+app.command("bench", cls=SettingsCommand, rich_help_panel=TRAINING)(bench.bench)

@@ -1,4 +1,4 @@
-"""`unclip batch`: a prompt file to images, checked before it starts and resumed where it ended."""
+"""`unclip batch`: a prompt file to images, checked before it starts and resumed after an interruption."""
 
 import re
 from contextlib import closing
@@ -9,7 +9,7 @@ import typer
 
 from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.jobs import Settings
-from unclip.batch.output_folder import grid_of, open_folder, run_seed
+from unclip.batch.output_folder import find_grid, open_folder, run_seed
 from unclip.batch.prompt_file import FORMATS, prompt_file
 from unclip.batch.row import FIELDS, typed
 from unclip.batch.runner import Output
@@ -19,83 +19,138 @@ from unclip.cli import options
 from unclip.cli.batch_progress import BatchProgress
 from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import InputError
-from unclip.images import metadata
-from unclip.requests.fields import MODES, foreign_fields
+from unclip.requests.fields import MODES, OLD_NAMES, foreign_fields
 from unclip.requests.request import Request
-from unclip.system.choices import check_device, check_dtype, check_memory
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
 
+FILE = "Prompt file"  # a section of the help
+
 
 def batch(
-    file: Annotated[str, typer.Argument(metavar="FILE", help=f"{', '.join(FORMATS)}, .gz of them, or - for stdin.")],
-    out: Annotated[str, typer.Option("-o", "--out", metavar="DIR", help="The folder of the pictures.")] = "out",
-    model: options.Model = "stickers",
-    image_encoder: options.ImageEncoder = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Decides the seeds of lines without one. Unset: drawn, printed, and kept for a resume."),
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help=f"{', '.join(FORMATS)}, one of them as .gz, or - for standard input.")
+    ],
+    input_format: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Format of FILE, if its suffix does not say.", rich_help_panel=FILE),
     ] = None,
-    n: Annotated[int | None, typer.Option("-n", help="Images of a line that does not say.")] = None,
-    negative_prompt: options.NegativePrompt = None,
-    steps: options.Steps = None,
-    prior_steps: options.PriorSteps = None,
-    upsampler_steps: options.UpsamplerSteps = None,
-    guidance: options.Guidance = None,
-    prior_guidance: options.PriorGuidance = None,
-    sampler: options.Sampler = None,
-    prior_sampler: options.PriorSampler = None,
-    size: options.Size = None,
     more: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Any other field for lines that leave it open."),
+        typer.Option(
+            "--set", metavar="FIELD=VALUE", help="Default for any other field; may be repeated.", rich_help_panel=FILE
+        ),
     ] = None,
-    name: Annotated[
-        str, typer.Option(metavar="PATTERN", help="Of index, line, image, seed, slug, id, size, model, columns.")
-    ] = DEFAULT,
-    image_format: options.Format = "png",
     all_combinations: Annotated[
-        bool, typer.Option("--all-combinations", help="Draw every choice of {a|b}, not one by the seed.")
+        bool,
+        typer.Option("--all-combinations", help="Expand {a|b} to all choices.", rich_help_panel=FILE),
     ] = False,
-    no_wildcards: Annotated[bool, typer.Option("--no-wildcards", help="Braces in prompts are text.")] = False,
-    input_format: Annotated[
-        str | None, typer.Option(metavar="|".join(FORMATS), help="Where the file's suffix does not say.")
+    no_wildcards: Annotated[
+        bool, typer.Option("--no-wildcards", help="Treat braces in prompts as text.", rich_help_panel=FILE)
+    ] = False,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Run every N-th line only, from the I-th.", rich_help_panel=FILE)
+    ] = "1/1",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Make nothing if any line is bad.", rich_help_panel=FILE)
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all lines, print the plan, and exit.", rich_help_panel=FILE)
+    ] = False,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            metavar="N",
+            help="Images per line.  [default: 1]",
+            callback=options.field,
+            rich_help_panel=options.IMAGE,
+        ),
     ] = None,
-    shard: Annotated[str, typer.Option(metavar="I/N", help="Draw every N-th line, from the I-th.")] = "1/1",
-    strict: Annotated[bool, typer.Option("--strict", help="Draw nothing if any line is bad.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every line, say what would be made, end.")] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SEED",
+            help="Seed for lines without one.  [default: random]",
+            callback=options.field,
+            rich_help_panel=options.IMAGE,
+        ),
+    ] = None,
+    size: options.Size = None,
+    negative_prompt: options.NegativePrompt = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    sampler: options.Sampler = None,
+    upsampler_steps: options.UpsamplerSteps = None,
+    prior_steps: options.PriorSteps = None,
+    prior_guidance: options.PriorGuidance = None,
+    prior_sampler: options.PriorSampler = None,
+    out: Annotated[
+        str,
+        typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the images.", rich_help_panel=options.OUTPUT),
+    ] = "out",
+    name: Annotated[
+        str,
+        typer.Option(
+            metavar="PATTERN",
+            help="File names, from index, line, image, seed, slug, id, size, model and columns.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = DEFAULT,
+    image_format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="png|jpg|webp",
+            help="Format of the images.",
+            callback=options.image_format,
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = "png",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Take the names of files that no run of this folder made.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace files that `unclip batch` did not make.",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = False,
     grid: options.Grid = False,
     labels: options.Labels = False,
     preview: options.Preview = False,
-    open_result: options.Open = False,
-    batch_size: Annotated[int, typer.Option(help="Images computed at a time.")] = 16,
+    open_when_done: options.Open = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    model: options.Model = "stickers",
+    image_encoder: options.ImageEncoder = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     memory: options.Memory = "auto",
-    as_json: options.Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")] = False,
+    batch_size: options.BatchSize = 16,
 ) -> None:
-    """Make images from a prompt file. Run it again to resume it.
+    """Generate images from a prompt file.
 
-    Example: unclip batch prompts.csv -o out/ --seed 7 --size 64x64
+    The same command again resumes an interrupted run. Options such as --steps are defaults for lines that do not set
+    them.
+
+    \b
+    Example:
+      unclip batch prompts.csv -o out/ --seed 7 --size 64x64
     """
-    given = {
-        "n": n, "negative_prompt": negative_prompt, "steps": steps, "prior_steps": prior_steps, "upsampler_steps": upsampler_steps,
-        "guidance": guidance, "prior_guidance": prior_guidance, "sampler": sampler, "prior_sampler": prior_sampler,
+    fields = {
+        "n": n,
+        "negative_prompt": negative_prompt,
+        "steps": steps,
+        "prior_steps": prior_steps,
+        "upsampler_steps": upsampler_steps,
+        "guidance": guidance,
+        "prior_guidance": prior_guidance,
+        "sampler": sampler,
+        "prior_sampler": prior_sampler,
         "size": size,
-    }  # fmt: skip
-    defaults = checked_defaults(given, more or [])
-    if seed is not None:
-        Request(prompt="x", seed=seed)
-    check_device(device)
-    check_dtype(dtype)
-    check_memory(memory)
-    options.check_choice("--format", image_format, tuple(metadata.FORMATS))
-    options.check_at_least_one("--batch-size", batch_size)
+    }
+    defaults = checked_defaults(fields, more or [])
     options.check_labels(labels, grid)
     template, part = NameTemplate.parse(name), parse_shard(shard)
     identity = identify(model, download=not dry_run)
@@ -120,7 +175,7 @@ def batch(
             prompts=prompts,
             model=identity,
             output=Output(prompts.name, template, image_format),
-            progress=progress,
+            report=progress,
             strict=strict,
             grid=Grid(labels) if grid else None,
             preview=preview,
@@ -130,29 +185,34 @@ def batch(
             raise typer.Exit(session.dry_run(plan, Path(out)))
         with open_folder(out, overwrite=overwrite) as folder:
             naming = {"--name": name, "--format": image_format, "--dtype": dtype, "--image-encoder": image_encoder}
-            drawn, notes = run_seed(out, seed, identity, naming=naming)
-            for note in (f"seed {drawn}", *notes):
+            used_seed, notes = run_seed(out, seed, identity, naming=naming)
+            for note in (f"seed {used_seed}", *notes):
                 progress.note(note)
 
             def load() -> "Unclip":
                 from unclip.pipeline import Unclip
 
                 with closing(Progress(on_terminal(quiet))) as loading:
-                    how = {"device": device, "dtype": dtype, "memory": memory, "image_encoder": image_encoder}
-                    return Unclip.from_pretrained(model, **how, progress=loading)
+                    return Unclip.from_pretrained(
+                        model, device=device, dtype=dtype, memory=memory, image_encoder=image_encoder, progress=loading
+                    )
 
-            code = session.run(settings(drawn, prompts.folder), folder, load, batch_size)
-    if open_result and code != 130:
-        options.show_result((grid_of(out) if grid else None) or Path(out))
+            code = session.run(settings(used_seed, prompts.folder), folder, load, batch_size or 16)
+    if open_when_done and code != 130:
+        options.open_result((find_grid(out) if grid else None) or Path(out))
     raise typer.Exit(code)
 
 
-def checked_defaults(given: dict[str, Any], more: list[str]) -> dict[str, Any]:
-    """What lines that leave a field open get. Raises InputError for what no request can have."""
+def checked_defaults(given: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """The fields for lines that do not set them, from options and from --set FIELD=VALUE.
+
+    Raises InputError for a field that no request has, or a value that no request can have.
+    """
     fields = {name: value for name, value in given.items() if value is not None}
-    for assignment in more:
+    for assignment in assignments:
         field, mark, value = assignment.partition("=")
         field = field.strip().replace("-", "_")
+        field = OLD_NAMES.get(field, field)
         if not mark or not field:
             raise InputError(f"--set {assignment!r}: write FIELD=VALUE, such as prior_best_of=4")
         if field in ("prompt", "seed", "id"):
@@ -161,16 +221,15 @@ def checked_defaults(given: dict[str, Any], more: list[str]) -> dict[str, Any]:
             raise InputError(f"--set {field}: it is given twice; keep one of them")
         fields[field] = typed(field, value)
     mode = fields.get("mode")
-    if mode is None:  # lines may have modes of their own, for which fields that generate has not are meant
-        own = {
-            name: value for name, value in fields.items() if name in FIELDS and name not in foreign_fields("generate")
-        }
-        Request.from_dict({"prompt": "x", **own})
+    if mode is None:  # lines may have their own modes, so fields of other modes are allowed
+        foreign = foreign_fields("generate")
+        common = {name: value for name, value in fields.items() if name in FIELDS and name not in foreign}
+        Request.from_dict({"prompt": "x", **common})
     elif mode not in MODES:
-        Request(prompt="x", mode=mode)  # which says what there is
+        Request(prompt="x", mode=mode)  # raises, with the known modes
     unknown = [name for name in fields if name not in FIELDS]
     if unknown:
-        Request.from_dict({"prompt": "x", unknown[0]: None})  # which says what was meant
+        Request.from_dict({"prompt": "x", unknown[0]: None})  # raises, with the closest name
     return fields
 
 

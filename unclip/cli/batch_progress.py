@@ -1,4 +1,4 @@
-"""Progress of a batch, on a terminal or as lines."""
+"""The progress of a batch on a terminal: a bar, lines, or JSON events."""
 
 import json
 import sys
@@ -7,21 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unclip.batch.estimate import Amount, spoken_bytes, spoken_time
+from unclip.batch.estimate import format_bytes, format_duration
 from unclip.batch.jobs import Job
-from unclip.batch.report import Totals
+from unclip.batch.report import Plan, Totals
 from unclip.cli.progress import on_terminal
 from unclip.images.result import Result
 
-EVERY = 10  # seconds between lines where there is no bar
+INTERVAL = 10  # seconds between lines where there is no bar
 
 MAX_NOTES = 5
 
 
 class BatchProgress:
-    """Tells of a batch: a bar on a terminal, a line now and then elsewhere; with `as_json` events on standard output.
+    """A `batch.report.Report` for the command line.
 
-    The bar, the lines and the notes are on standard error, and absent with `quiet`; errors are always told.
+    A bar on a terminal, a line every INTERVAL seconds elsewhere, and notes go to standard error, unless `quiet`;
+    errors always do. With `as_json`, events go to standard output.
     """
 
     def __init__(self, as_json: bool, quiet: bool) -> None:
@@ -30,52 +31,64 @@ class BatchProgress:
         self._bar: Any = None
         self._task: Any = None
         self._total = self._made = self._failed = 0
-        self._began = self._told = 0.0
-        self._notes: set[str] = set()  # of images
-        self._told_once: set[str] = set()  # of the run
+        self._started = self._last_line = 0.0
+        self._image_notes: set[str] = set()
+        self._run_notes: set[str] = set()
 
-    # ---- before anything is drawn
+    # ---- before the first image
 
     def bad_line(self, fields: dict[str, Any], shown: bool) -> None:
-        """A line of the file cannot be drawn; `shown` is False where there were enough of them."""
+        """Report a line that cannot be run. `shown`: False after the first few, which are then only counted."""
         if self.as_json:
             self._event("bad_line", fields)
         elif shown:
             self._line(f"error: {fields['file']}:{fields['line']}: {fields['error']}")
 
-    def plan(self, amount: Amount, seconds: float | None, room: int, source: str, bad: int, sizes: dict) -> None:
-        """What a run would make."""
-        if self.as_json:
-            left = amount.images - amount.done
-            told = {"images": amount.images, "to_make": left, "bad_lines": bad, "sizes": sizes}
-            self._event("plan", {**told, "seconds": seconds, "bytes": room, "estimate": source})
-            return
-        print(f"images  {amount.images:,}" + (f", of which {amount.done:,} are done" if amount.done else ""))
-        for size, count in sizes.items():
-            print(f"size    {size}: {count:,}")
-        print(f"time    {'unknown' if seconds is None else 'about ' + spoken_time(seconds)} ({source})")
-        print(f"disk    about {spoken_bytes(room)}")
-        print(f"bad     {bad:,} lines")
+    def more_bad_lines(self, count: int, errors: Path | None) -> None:
+        """Report how many bad lines were not shown, and the file that lists them."""
+        if not self.as_json:
+            self._line(f"error: {count} more bad lines" + (f"; all are in {errors}" if errors else ""))
 
-    # ---- while it is drawn
+    def plan(self, plan: Plan) -> None:
+        """Report what a run would make."""
+        left = plan.images - plan.done
+        if self.as_json:
+            counts = {"images": plan.images, "to_make": left, "bad_lines": plan.bad, "sizes": plan.sizes}
+            self._event("plan", {**counts, "seconds": plan.seconds, "bytes": plan.bytes})
+            return
+        print(f"images  {plan.images:,}" + (f", of which {plan.done:,} are done" if plan.done else ""))
+        for size, count in plan.sizes.items():
+            print(f"size    {size}: {count:,}")
+        if plan.seconds is None:
+            print("time    unknown until the folder has an image")
+        else:
+            print(f"time    about {format_duration(plan.seconds)}, at the speed of the images in the folder")
+        print(f"disk    about {format_bytes(plan.bytes)}")
+        print(f"bad     {plan.bad:,} lines")
+
+    # ---- while images are made
 
     def start(self, images: int, done: int, seed: int) -> None:
-        """So many images are to be made, so many are there; the seed of the run."""
-        self._total, self._began, self._told = images, time.monotonic(), time.monotonic()
+        """Start the bar. images: to make; done: already there; seed: of the run."""
+        self._total = images
+        self._started = self._last_line = time.monotonic()
         if self.as_json:
             self._event("start", {"images": images + done, "to_make": images, "done": done, "seed": seed})
         if on_terminal(self._quiet):
             self._start_bar()
 
-    def drawing(self, jobs: Sequence[Job]) -> None:
+    def generating(self, jobs: Sequence[Job]) -> None:
+        """Show the prompt of the micro-batch that starts now."""
         if self._bar is not None:
-            self._bar.update(self._task, prompt=_shown(jobs[0].request.prompt))
+            self._bar.update(self._task, prompt=_shortened(jobs[0].request.prompt))
 
     def step(self, stage: str, done: int, total: int) -> None:
+        """Show the denoising step of a stage."""
         if self._bar is not None:
             self._bar.update(self._task, stage=f"{stage} {done}/{total}")
 
     def image(self, file: str, result: Result) -> None:
+        """Report an image that is saved."""
         self._made += 1
         if self.as_json:
             fields = {"file": file, "seed": result.seed, "prompt": result.request.prompt, "id": result.request.id}
@@ -83,10 +96,11 @@ class BatchProgress:
         elif self._bar is None or not sys.stdout.isatty():
             print(f"{file}  seed {result.seed}", flush=True)
         for note in result.notes:
-            self._note_of_an_image(note)
+            self._image_note(note)
         self._advance()
 
     def failure(self, job: Job, problem: str) -> None:
+        """Report an image that could not be made."""
         self._failed += 1
         if self.as_json:
             self._event("failure", {"line": job.row.line, "image": job.image, "error": problem})
@@ -95,45 +109,45 @@ class BatchProgress:
         self._advance()
 
     def note(self, text: str) -> None:
-        """A note on the run, once."""
-        if not self._quiet and text not in self._told_once:
-            self._told_once.add(text)
+        """Print a note on the run, once."""
+        if not self._quiet and text not in self._run_notes:
+            self._run_notes.add(text)
             self._line(f"note: {text}")
 
     def say(self, text: str) -> None:
-        """What is going on now."""
+        """Print a line about the run."""
         if not self._quiet:
             self._line(text)
 
-    def _note_of_an_image(self, text: str) -> None:
-        """The same, once; after so many that they tell nothing any more only where to find them."""
-        if self._quiet or text in self._notes or len(self._notes) > MAX_NOTES:
+    def _image_note(self, text: str) -> None:
+        """Print a note on an image, once; after MAX_NOTES different ones, print where to find the rest."""
+        if self._quiet or text in self._image_notes or len(self._image_notes) > MAX_NOTES:
             return
-        full = len(self._notes) == MAX_NOTES
-        self._notes.add(text)
+        full = len(self._image_notes) == MAX_NOTES
+        self._image_notes.add(text)
         self._line("note: more notes are in the manifest" if full else f"note: {text}")
 
-    # ---- and after that
+    # ---- at the end
 
     def stopping(self) -> None:
-        """The first interrupt."""
+        """Report the first interrupt."""
         self._line("finishing the images at hand; Ctrl-C again stops at once")
 
     def resumable(self) -> None:
-        """The run ended before its end."""
+        """Report that the run was stopped and can be resumed."""
         self._line("the same command again resumes it")
 
     def end(self, totals: Totals, bad: int, errors: Path) -> None:
-        """The totals, and where to read what failed."""
+        """Report the totals, and the file that lists bad lines and failures."""
         self.close()
-        seconds = time.monotonic() - self._began if self._began else 0.0
+        seconds = time.monotonic() - self._started if self._started else 0.0
         if self.as_json:
-            told = {"made": totals.made, "skipped": totals.skipped, "failed": totals.failed, "bad_lines": bad}
-            self._event("end", {**told, "stopped": totals.stopped, "seconds": round(seconds, 3)})
+            counts = {"made": totals.made, "skipped": totals.skipped, "failed": totals.failed, "bad_lines": bad}
+            self._event("end", {**counts, "stopped": totals.stopped, "seconds": round(seconds, 3)})
         parts = [f"{_counted(totals.made, 'image')} made"]
         if totals.made and seconds:
-            parts[0] += f" in {spoken_time(seconds)}"
-        parts += [f"{totals.skipped:,} were there"] if totals.skipped else []
+            parts[0] += f" in {format_duration(seconds)}"
+        parts += [f"{totals.skipped:,} already there"] if totals.skipped else []
         parts += [f"{totals.failed:,} failed"] if totals.failed else []
         parts += [_counted(bad, "bad line")] if bad else []
         if bad or totals.failed:
@@ -142,14 +156,14 @@ class BatchProgress:
             self._line(", ".join(parts))
 
     def grid(self, path: Path) -> None:
-        """The sheet of all pictures is written."""
+        """Report the sheet of all images."""
         if self.as_json:
             self._event("grid", {"file": str(path)})
         elif not self._quiet:
             self._line(f"the grid is {path}")
 
     def close(self) -> None:
-        """Clear the bar away."""
+        """Clear the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -159,13 +173,13 @@ class BatchProgress:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as Bars
 
-        plain = {"markup": False}  # a prompt is not to be read as rich's markup
+        # Without markup, as a prompt may contain brackets.
         self._bar = Bars(
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}", **plain),
-            TextColumn("{task.fields[stage]}", **plain),
-            TextColumn("{task.fields[prompt]}", **plain),
+            TextColumn("{task.fields[rate]}", markup=False),
+            TextColumn("{task.fields[stage]}", markup=False),
+            TextColumn("{task.fields[prompt]}", markup=False),
             console=Console(stderr=True),
             transient=True,
         )
@@ -176,17 +190,17 @@ class BatchProgress:
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=self._made + self._failed, rate=self._rate(now))
-        elif not self._quiet and not self.as_json and now - self._told >= EVERY:
-            self._told = now
+        elif not self._quiet and not self.as_json and now - self._last_line >= INTERVAL:
+            self._last_line = now
             self._line(f"{self._made + self._failed:,}/{self._total:,} images, {self._rate(now)}")
 
     def _rate(self, now: float) -> str:
         count = self._made + self._failed
-        rate = count / max(now - self._began, 1e-6)
-        return f"{rate:.2f} images/s, {spoken_time((self._total - count) / rate)} left"
+        rate = count / max(now - self._started, 1e-6)
+        return f"{rate:.2f} images/s, {format_duration((self._total - count) / rate)} left"
 
     def _line(self, text: str) -> None:
-        """One line on standard error; above the bar where there is one."""
+        """Print a line on standard error, above the bar if there is one."""
         line = f"unclip: {_printable(text)}"
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -197,15 +211,15 @@ class BatchProgress:
         print(json.dumps({"event": kind, **fields}), flush=True)
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _shown(prompt: str) -> str:
+def _shortened(prompt: str) -> str:
     text = _printable(prompt)
     return text if len(text) <= 40 else text[:39] + "…"
 
 
 def _printable(text: str) -> str:
-    """One line of it, without the control characters that a terminal would obey."""
+    """The text in one line, without control characters, which a terminal would act on."""
     return "".join(c if c.isprintable() else " " for c in text)

@@ -1,7 +1,8 @@
-"""`unclip bench`: how fast a model runs here, and how much memory it takes."""
+"""`unclip bench`: speed and memory of a model on this machine."""
 
 import json
 import statistics
+from contextlib import closing
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -12,44 +13,49 @@ from unclip.benchmark.throughput import machine, measure_throughput, table, time
 from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.cli import options
-from unclip.system.choices import check_device, check_dtype, check_memory
+from unclip.cli.progress import Progress, on_terminal
 from unclip.system.files import read_json
 
 
 def bench(
+    repeat: Annotated[
+        int,
+        typer.Option(metavar="N", help="Runs of each measurement; the median counts.", callback=options.at_least_one),
+    ] = 3,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Time a few steps of each stage only, for models that take minutes.")
+    ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="diffusers", help="Compare with diffusers' own pipeline; implies --stages."),
+    ] = None,
+    as_json: options.Json = False,
     model: options.Model = "stickers",
-    batch_size: Annotated[int, typer.Option(help="Images computed at a time.")] = 16,
-    repeat: Annotated[int, typer.Option(help="Runs of each measure; the median counts.")] = 3,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     memory: options.Memory = "auto",
-    stages: Annotated[
-        bool, typer.Option("--stages", help="Only seven steps of each stage: for models that take minutes a picture.")
-    ] = False,
-    against: Annotated[
-        str | None, typer.Option(metavar="diffusers", help="The same by diffusers, as it comes; as --stages.")
-    ] = None,
-    as_json: options.Json = False,
+    batch_size: options.BatchSize = 16,
 ) -> None:
-    """Measure seconds a step of every stage, images a minute, peak memory, and the time to the first picture.
+    """Measure speed and memory on this machine.
 
-    Example: unclip bench --batch-size 8
+    These are the time to the first image, images per second and peak memory, or with --stages the seconds per step of
+    each stage.
+
+    \b
+    Example:
+      unclip bench --batch-size 8
     """
-    options.check_at_least_one("--batch-size", batch_size)
-    options.check_at_least_one("--repeat", repeat)
-    check_device(device)
-    check_dtype(dtype)
-    check_memory(memory)
-    folder = find_checkpoint(model, download=True)  # a mistake here is not to look like a failed measurement
+    size = batch_size or 16
+    folder = find_checkpoint(model, download=True)  # first: a wrong name must not look like a failed measurement
     if against is not None:
         speed.check_against(against, read_json(folder / INDEX))
     if stages or against is not None:
-        run = speed.Run("unclip", str(folder), batch_size, device=device, dtype=dtype, memory=memory)
+        run = speed.Run("unclip", str(folder), size, device=device, dtype=dtype, memory=memory)
         found = [speed.in_process(run)]
-        if against is not None:  # in its own default precision, unless one is asked for
+        if against is not None:  # in its own default precision, unless --dtype is given
             found.append(speed.in_process(replace(run, side=against)))
-        report = {"machine": machine(), "model": model, "batch_size": batch_size, "sides": found}
-        text = "\n".join([f"{report['machine']}; {model}, batch {batch_size}", *map(speed.table, found)])
+        report = {"machine": machine(), "model": model, "batch_size": size, "sides": found}
+        text = "\n".join([f"{report['machine']}; {model}, batch {size}", *map(speed.table, found)])
         print(json.dumps(report) if as_json else text)
         return
     report: dict[str, Any] = {
@@ -57,11 +63,12 @@ def bench(
         "model": model,
         "device": device,
         "dtype": dtype,
-        "batch_size": batch_size,
-        # Processes of their own, and first: this one is to stay without torch until they are timed.
+        "batch_size": size,
+        # In processes of their own, and first: this process must not import torch before they are timed.
         "first_picture_s": statistics.median(time_first_image(model, device, dtype, memory) for _ in range(repeat)),
         "first_picture_peak_mib": speed.peak_resident(children=True),
     }
-    report["images_per_s"] = measure_throughput(model, device, dtype, memory, batch_size, repeat)
+    with closing(Progress(on_terminal(quiet=False))) as progress:
+        report["images_per_s"] = measure_throughput(model, device, dtype, memory, size, repeat, progress=progress)
     report["peak_mib"] = speed.peak_resident()
     print(json.dumps(report) if as_json else table(report))

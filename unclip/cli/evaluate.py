@@ -1,4 +1,4 @@
-"""`unclip evaluate`: how good a model is, part by part."""
+"""`unclip evaluate`: the quality of a model, part by part."""
 
 import json
 import sys
@@ -15,55 +15,93 @@ from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import InputError
 from unclip.evaluation.choices import PARTS, SUITES, parse_parts, parse_samplers
 from unclip.requests.fields import MAX_SEED
-from unclip.system.choices import check_device, check_dtype, check_memory
 from unclip.system.files import check_writable
 from unclip.version import __version__
 
 SPLITS = ("held_out", "train")
+EVALUATION = "Evaluation"  # a section of the help
 
 
 def evaluate(
-    suite: Annotated[str, typer.Option(metavar="|".join(SUITES), help="The domain that is asked about.")] = "stickers",
-    model: options.Model = "stickers",
-    # Its long name is the setting's: "n" in unclip.toml is the number of images of a prompt.
-    n: Annotated[int, typer.Option("--n", "--prompts", help="Prompts of each kind: one object, two, a count.")] = 100,
-    only: Annotated[str | None, typer.Option(metavar="PART,...", help=f"Of {', '.join(PARTS)}.")] = None,
+    suite: Annotated[
+        str, typer.Option(metavar="|".join(SUITES), help="Domain of the prompts.", rich_help_panel=EVALUATION)
+    ] = "stickers",
+    # The longest name is the setting's: "n" in unclip.toml is the number of images of a prompt.
+    n: Annotated[
+        int,
+        typer.Option(
+            "--n",
+            "--prompts",
+            metavar="N",
+            help="Prompts of each kind: one object, two objects, a count.",
+            callback=options.at_least_one,
+            rich_help_panel=EVALUATION,
+        ),
+    ] = 100,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PART,...",
+            help=f"Parts to measure, of {', '.join(PARTS)}.  [default: all]",
+            rich_help_panel=EVALUATION,
+        ),
+    ] = None,
     samplers: Annotated[
-        str, typer.Option(metavar="NAME,...", help="Whose steps are counted in prior-steps and steps.")
+        str,
+        typer.Option(
+            metavar="NAME,...", help="Samplers to compare in prior-steps and steps.", rich_help_panel=EVALUATION
+        ),
     ] = ",".join(SAMPLER_NAMES),
     split: Annotated[
-        str, typer.Option(metavar="|".join(SPLITS), help="Combinations that training never showed, or did.")
+        str,
+        typer.Option(
+            metavar="|".join(SPLITS),
+            help="Combinations that were held out of training, or were in it.",
+            rich_help_panel=EVALUATION,
+        ),
     ] = "held_out",
-    seed: Annotated[int, typer.Option(help="Of the prompts and the pictures.")] = 0,
-    batch_size: Annotated[int | None, typer.Option(help="Images computed at a time.")] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="SEED", help="Seed of the prompts and the images.", rich_help_panel=EVALUATION)
+    ] = 0,
+    out: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Folder for the report and its images.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = "evaluation",
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    model: options.Model = "stickers",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     memory: options.Memory = "auto",
-    out: Annotated[str, typer.Option("-o", "--out", metavar="FOLDER", help="For the report and its pictures.")] = (
-        "evaluation"
-    ),
-    as_json: options.Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no notes.")] = False,
+    batch_size: options.BatchSize = None,
 ) -> None:
-    """Measure how good a model is, by prompts that it never saw: report.json and report.html, written part by part.
+    """Measure the quality of a model, part by part.
 
-    The same command again goes on where it was stopped. Example: unclip evaluate --only objects,clip --n 40
+    The prompts combine objects that training never combined. The results are in report.json and report.html, which are
+    updated after each part; the same command continues an evaluation that was stopped.
+
+    \b
+    Example:
+      unclip evaluate --only objects,clip --n 40
     """
     options.check_choice("--suite", suite, SUITES)
     options.check_choice("--split", split, SPLITS)
-    options.check_at_least_one("--n", n)
-    options.check_at_least_one("--batch-size", batch_size)
     if not 0 <= seed < MAX_SEED // 2:
         raise InputError(f"--seed must be from 0 to {MAX_SEED // 2 - 1}, not {seed}")
-    check_device(device)
-    check_dtype(dtype)
-    check_memory(memory)
-    names, tried = None if only is None else parse_parts(only), parse_samplers(samplers)
+    names = None if only is None else parse_parts(only)
+    sampler_names = parse_samplers(samplers)
     check_writable(out)
 
     from unclip.evaluation.measures import chosen, run
     from unclip.evaluation.report import Report, told
     from unclip.evaluation.suite import Suite
+    from unclip.modes.resolve import model_defaults
     from unclip.pipeline import Unclip
 
     progress = Progress(on_terminal(quiet))
@@ -72,7 +110,7 @@ def evaluate(
     parts = chosen(pipe, names)
     left_out = [name for name in PARTS if name not in parts]
     if names is None and left_out and not quiet:
-        print(f"unclip: note: {pipe.name} lacks what is measured by {', '.join(left_out)}", file=sys.stderr)
+        print(f"unclip: note: {pipe.model.name} lacks what these parts measure: {', '.join(left_out)}", file=sys.stderr)
     setup = {
         "suite": suite,
         "model": model,
@@ -81,24 +119,31 @@ def evaluate(
         "split": split,
         "seed": seed,
         "dtype": dtype,
-        "defaults": pipe.defaults(),
+        "defaults": model_defaults(pipe.model),
         "unclip": __version__,
     }
     report = Report(Path(out), setup)
-    asked = {"n": n, "seed": seed, "split": split, "samplers": tried, "batch_size": batch_size}
-    examined = Suite(pipe, report, Path(out), **asked, progress=progress)
+    measured = Suite(
+        pipe,
+        report,
+        Path(out),
+        n=n,
+        seed=seed,
+        split=split,
+        samplers=sampler_names,
+        batch_size=batch_size,
+        progress=progress,
+    )
     try:
-        for title, result in run(examined, parts):
-            progress.close()
-            if not as_json:
-                print(told(title, result), end="\n\n", flush=True)
+        with closing(progress):
+            for title, result in run(measured, parts):
+                progress.close()
+                if not as_json:
+                    print(told(title, result), end="\n\n", flush=True)
     except KeyboardInterrupt:
-        progress.close()
-        print("unclip: the same command again goes on where this one stopped", file=sys.stderr)
+        print("unclip: the same command continues this evaluation", file=sys.stderr)
         raise
-    finally:
-        progress.close()
     if as_json:
         print(json.dumps({"setup": report.setup, "results": report.results}))
     if not quiet:
-        print(f"unclip: the report is {examined.page}", file=sys.stderr)
+        print(f"unclip: the report is {measured.page}", file=sys.stderr)

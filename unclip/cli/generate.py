@@ -5,23 +5,26 @@ from typing import Annotated
 import typer
 
 from unclip.cli import options
-from unclip.cli.image_command import Drawing, draw, with_drawing
+from unclip.cli.image_command import ImageOptions, image_command, make_images
 from unclip.errors import InputError
 
 
-@with_drawing("generate")
+@image_command("generate")
 def generate(
-    prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What to show.")] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT", help="What to show; -n images are made of each prompt.")
+    ] = None,
     size: options.Size = None,
     embedding: options.Embedding = None,
     *,
-    drawing: Drawing,
+    shared: ImageOptions,
 ) -> None:
-    """Make images from one or more prompts.
+    """Generate images from prompts.
 
-    Example: unclip generate "a penguin on a pink background" -n 4 --seed 7 -o out/
+    \b
+    Example:
+      unclip generate "a penguin on a pink background" -n 4 --seed 7 -o out/
     """
     if not prompts and embedding is None:
         raise InputError("Missing argument 'PROMPT': say what to show, or give --embedding")
-    shared = {"size": size, "embedding": embedding}  # a Request turns the size into a pair
-    draw([{"prompt": prompt, **shared} for prompt in prompts or [""]], drawing)
+    make_images([{"prompt": prompt, "size": size, "embedding": embedding} for prompt in prompts or [""]], shared)

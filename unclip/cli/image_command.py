@@ -1,4 +1,4 @@
-"""What all commands that make images have in common: their options, and the run itself."""
+"""Shared by all commands that make images: their common options, and the run from Requests to files."""
 
 import functools
 import inspect
@@ -6,6 +6,7 @@ import json
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -14,7 +15,7 @@ import typer
 
 from unclip.batch.previews import Previews
 from unclip.cli import options
-from unclip.cli.output import target
+from unclip.cli.output import Target, find_target
 from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import InputError
 from unclip.images.contact_sheet import Layout, animation, layout, sheet
@@ -22,157 +23,207 @@ from unclip.images.result import Result
 from unclip.requests.fields import foreign_fields
 from unclip.requests.request import Request
 from unclip.requests.values import size_text
-from unclip.system.choices import check_device, check_dtype, check_memory
 from unclip.system.files import write_new
 
-_RUN = (  # the others are fields of a Request
-    *("model", "image_encoder", "batch_size", "device", "dtype", "memory", "out", "image_format"),
-    *("grid", "labels", "preview", "open_result", "as_json", "quiet"),
+_RUN = (  # the other options are fields of a Request
+    *("out", "image_format", "grid", "labels", "preview", "open_when_done", "as_json", "quiet"),
+    *("model", "image_encoder", "device", "dtype", "memory", "batch_size"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """The options that every command which makes images has, as typer reads them."""
+class ImageOptions:
+    """The options of every command that makes images, in the order of the help."""
 
-    model: options.Model = "stickers"
-    image_encoder: options.ImageEncoder = None
-    n: Annotated[int, typer.Option("-n", help="Images of each prompt.")] = 1
-    seed: Annotated[int | None, typer.Option(help="Image i has SEED + i. Unset: drawn, and printed.")] = None
+    n: Annotated[
+        int,
+        typer.Option("-n", metavar="N", help="Images to make.", callback=options.field, rich_help_panel=options.IMAGE),
+    ] = 1
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SEED",
+            help="Seed of the first image; image i has SEED + i.  [default: random, printed]",
+            callback=options.field,
+            rich_help_panel=options.IMAGE,
+        ),
+    ] = None
     negative_prompt: options.NegativePrompt = ""
+    best_of: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Generate K candidates and keep the n with the best CLIP scores.",
+            callback=options.field,
+            rich_help_panel=options.IMAGE,
+        ),
+    ] = None
     steps: options.Steps = None
-    prior_steps: options.PriorSteps = None
-    upsampler_steps: options.UpsamplerSteps = None
     guidance: options.Guidance = None
-    prior_guidance: options.PriorGuidance = None
     sampler: options.Sampler = None
+    upsampler_steps: options.UpsamplerSteps = None
+    prior_steps: options.PriorSteps = None
+    prior_guidance: options.PriorGuidance = None
     prior_sampler: options.PriorSampler = None
     prior_best_of: Annotated[
-        int | None, typer.Option(help="Embeddings the prior draws; the one nearest to the text is used.")
+        int | None,
+        typer.Option(
+            metavar="K",
+            help=f"Sample K embeddings and use the one closest to the text.{options.MODELS_DEFAULT}",
+            callback=options.field,
+            rich_help_panel=options.PRIOR,
+        ),
     ] = None
-    best_of: Annotated[
-        int | None, typer.Option(metavar="K", help="Draw K candidates and keep the n with the best CLIP scores.")
-    ] = None
-    batch_size: Annotated[int | None, typer.Option(help="Images computed at a time.")] = None
-    device: options.Device = "auto"
-    dtype: options.Dtype = "auto"
-    memory: options.Memory = "auto"
-    out: Annotated[str, typer.Option("-o", "--out", help="A folder, or for one image a file: .png, .jpg or .webp.")] = (
-        "out"
-    )
+    out: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="PATH",
+            help="A folder, or for one image a .png, .jpg or .webp file.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = "out"
     image_format: Annotated[
-        str | None, typer.Option("--format", metavar="png|jpg|webp", help="Of files in a folder. Unset: png.")
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="png|jpg|webp",
+            help="Format of the files in a folder.  [default: png]",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = None
     grid: options.Grid = False
     labels: options.Labels = False
     preview: options.Preview = False
-    open_result: options.Open = False
+    open_when_done: options.Open = False
     as_json: options.Json = False
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar and no notes.")] = False
+    quiet: options.Quiet = False
+    model: options.Model = "stickers"
+    image_encoder: options.ImageEncoder = None
+    device: options.Device = "auto"
+    dtype: options.Dtype = "auto"
+    memory: options.Memory = "auto"
+    batch_size: options.BatchSize = 16
 
     def request_fields(self) -> dict[str, Any]:
-        """Those that are fields of a Request."""
+        """The options that are fields of a Request."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _RUN}
 
 
 @dataclass(frozen=True)
-class Film:
-    """What a sequence of images is put together to, beside them: an animation, a strip."""
+class SequenceFiles:
+    """Files to make of a whole sequence of images: an animation, a strip."""
 
     gif: bool
     strip: bool
 
 
-def with_drawing(mode: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make `function(its own options, drawing: Drawing)` a command whose help lists the options of both.
+@dataclass(frozen=True)
+class Saved:
+    """A saved image: its path, its label on a grid, its (width, height)."""
 
-    Options that are fields which the mode has not are left out.
+    path: Path
+    label: str
+    size: tuple[int, int]
+
+
+def image_command(mode: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator: `function(own options, *, shared: ImageOptions)` -> a command with both sets of options.
+
+    mode: options that are fields of other modes only are left out.
     """
 
-    def wrap(function: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(Drawing, include_extras=True)
-        own = [p for p in inspect.signature(function).parameters.values() if p.name != "drawing"]
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        # Typer reads options from a function's signature only, not from a dataclass. So the command gets a signature
+        # with one parameter for each field, and puts the values back into the dataclass.
+        hints = get_type_hints(ImageOptions, include_extras=True)
+        own = [p for p in inspect.signature(function).parameters.values() if p.name != "shared"]
         shared = [
             inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
-            for f in fields(Drawing)
+            for f in fields(ImageOptions)
             if f.name not in foreign_fields(mode)
         ]
 
         @functools.wraps(function)
         def command(**given: Any) -> None:
-            drawing = Drawing(**{parameter.name: given.pop(parameter.name) for parameter in shared})
-            function(**given, drawing=drawing)
+            values = {parameter.name: given.pop(parameter.name) for parameter in shared}
+            function(**given, shared=ImageOptions(**values))
 
-        command.__signature__ = inspect.Signature([*own, *shared])
+        command.__dict__["__signature__"] = inspect.Signature([*own, *shared])
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
         return command
 
-    return wrap
+    return decorate
 
 
-def draw(jobs: Sequence[dict[str, Any]], drawing: Drawing, film: Film | None = None) -> None:
-    """Make the images of Requests with the fields of `jobs` and of `drawing`, write them, and tell of each."""
-    shared = drawing.request_fields()
-    if drawing.seed is None:  # one for all prompts, so that the command can be given again with it
-        shared["seed"] = secrets.randbelow(2**32)
-    requests = [Request(**shared, **job) for job in jobs]
-    check_device(drawing.device)
-    check_dtype(drawing.dtype)
-    check_memory(drawing.memory)
-    options.check_at_least_one("--batch-size", drawing.batch_size)
-    options.check_labels(drawing.labels, drawing.grid)
-    images = sum(request.count for request in requests)
-    place = target(drawing.out, images=images, format=drawing.image_format)
-    for option, asked in (("--grid", drawing.grid), ("--gif", film and film.gif), ("--strip", film and film.strip)):
-        if asked and place.is_file:
-            raise InputError(f"{option} goes into a folder, and -o {drawing.out!r} is a file; leave one out")
+def make_images(
+    jobs: Sequence[dict[str, Any]], shared: ImageOptions, sequence: SequenceFiles = SequenceFiles(False, False)
+) -> None:
+    """Generate images, save them, and print a line for each.
 
+    jobs: for each Request, the fields that are not in `shared`.
+    """
+    common = shared.request_fields()
+    if shared.seed is None:  # one for all prompts, so that the whole command can be repeated with it
+        common["seed"] = secrets.randbelow(2**32)
+    requests = [Request(**common, **job) for job in jobs]
+    options.check_labels(shared.labels, shared.grid)
+    target = find_target(shared.out, sum(request.count for request in requests), shared.image_format)
+    for option, wanted in (("--grid", shared.grid), ("--gif", sequence.gif), ("--strip", sequence.strip)):
+        if wanted and target.is_file:
+            raise InputError(f"{option} goes into a folder, but -o {shared.out!r} is a file; leave one out")
+    saved, cell = generate_and_save(requests, shared, target)
+    shown = saved[0].path if len(saved) == 1 else target.path
+    pairs = [(image.path, image.label) for image in saved]
+    if cell is not None:
+        shown = write_new(target.path / "grid.png", sheet(pairs, layout(len(pairs), cell, shared.labels)))
+        print(f"unclip: the grid is {shown}", file=sys.stderr)
+    if sequence.strip:
+        shown = write_new(target.path / "strip.png", sheet(pairs, Layout(len(pairs), 1, saved[-1].size, 0)))
+        print(f"unclip: the strip is {shown}", file=sys.stderr)
+    if sequence.gif:
+        shown = write_new(target.path / "frames.gif", animation([image.path for image in saved]))
+        print(f"unclip: the animation is {shown}", file=sys.stderr)
+    if shared.open_when_done:
+        options.open_result(shown)
+
+
+def generate_and_save(
+    requests: Sequence[Request], shared: ImageOptions, target: Target
+) -> tuple[list[Saved], tuple[int, int] | None]:
+    """The saved images, in order, and with --grid the (width, height) of its cells."""
     from unclip.pipeline import Unclip
 
-    progress = Progress(on_terminal(drawing.quiet))
-    watcher = Previews(place.previews, progress) if drawing.preview else progress
-    told: set[str] = set()
-    paths: list[tuple[Path, str]] = []
-    try:
+    saved: list[Saved] = []
+    notes: set[str] = set()
+    with closing(Progress(on_terminal(shared.quiet))) as progress:
         pipe = Unclip.from_pretrained(
-            drawing.model,
-            device=drawing.device,
-            dtype=drawing.dtype,
-            memory=drawing.memory,
-            image_encoder=drawing.image_encoder,
+            shared.model,
+            device=shared.device,
+            dtype=shared.dtype,
+            memory=shared.memory,
+            image_encoder=shared.image_encoder,
             progress=progress,
         )
-        if drawing.grid:
-            cell = pipe.picture_size(requests[0])
-            layout(images, cell, drawing.labels)  # too large a sheet is to fail now, not at the end
-        for result in pipe.stream(requests, batch_size=drawing.batch_size, progress=watcher):
+        cell = pipe.output_size(requests[0]) if shared.grid else None
+        if cell is not None:
+            layout(sum(request.count for request in requests), cell, shared.labels)  # refuse a large grid now
+        watcher = Previews(target.previews, progress) if shared.preview else progress
+        for result in pipe.stream(requests, batch_size=shared.batch_size, progress=watcher):
             progress.close()
-            path = place.save(result)
-            paths.append((path, f"{result.seed} {result.request.prompt}"))
-            size = result.image.size
-            print(_line(result, path, drawing.as_json), flush=True)
+            path = target.save(result)
+            saved.append(Saved(path, f"{result.seed} {result.request.prompt}", result.image.size))
+            print(describe(result, path, shared.as_json), flush=True)
             for note in result.notes:
-                if note not in told and not drawing.quiet:
+                if note not in notes and not shared.quiet:
                     print(f"unclip: note: {note}", file=sys.stderr)
-                told.add(note)
-    finally:
-        progress.close()
-    shown = paths[0][0] if len(paths) == 1 else place.path
-    if drawing.grid:
-        shown = write_new(place.path / "grid.png", sheet(paths, layout(len(paths), cell, drawing.labels)))
-        print(f"unclip: the grid is {shown}", file=sys.stderr)
-    if film is not None and film.strip:
-        shown = write_new(place.path / "strip.png", sheet(paths, Layout(len(paths), 1, size, 0)))
-        print(f"unclip: the strip is {shown}", file=sys.stderr)
-    if film is not None and film.gif:
-        shown = write_new(place.path / "frames.gif", animation([path for path, _ in paths]))
-        print(f"unclip: the animation is {shown}", file=sys.stderr)
-    if drawing.open_result:
-        options.show_result(shown)
+                notes.add(note)
+    return saved, cell
 
 
-def _line(result: Result, path: Path, as_json: bool) -> str:
-    """What standard output says of an image."""
+def describe(result: Result, path: Path, as_json: bool) -> str:
+    """The line on standard output for an image."""
     if not as_json:
         return f"{path}  seed {result.seed}"
     return json.dumps(

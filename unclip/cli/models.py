@@ -1,4 +1,4 @@
-"""`unclip models`: the models that are here, what is in one, and getting others. Loads no weights."""
+"""`unclip models`: list, inspect, check, convert and download models."""
 
 import contextlib
 import json
@@ -15,44 +15,51 @@ from unclip.checkpoints import hub
 from unclip.checkpoints.index import INDEX, missing_parts, predicted, weight_files
 from unclip.checkpoints.locate import bundled_models, find_checkpoint
 from unclip.cli import options
+from unclip.cli.help import CONTEXT, HelpCommand, HelpGroup
 from unclip.errors import CheckpointError, InputError
-from unclip.system.choices import check_device
 from unclip.system.files import check_writable, read_json
 
 CARD_LINES = 12
-CLASSES = ("Unclip", "UnCLIPPipeline", "UnCLIPImageVariationPipeline")  # what can be run
+CLASSES = ("Unclip", "UnCLIPPipeline", "UnCLIPImageVariationPipeline")  # that can be run
 _MAX_JSON = 100 << 20  # bytes; safetensors itself allows headers up to this
 
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Model name, checkpoint folder or hub id.")]
+
 app = typer.Typer(
-    help="The models that are here, what is in one, and getting others.", rich_markup_mode=None, no_args_is_help=True
+    cls=HelpGroup,
+    help="List, inspect, check, convert and download models.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings=CONTEXT,
 )
 
 
-@app.command("list")
+@app.command("list", cls=HelpCommand)
 def list_models() -> None:
-    """List the models that came with the package, and those that were fetched from the hub."""
+    """List the bundled models and those downloaded from the hub."""
     here = [(name, find_checkpoint(name)) for name in bundled_models()]
     for name, folder in hub.cached_models():
-        with contextlib.suppress(CheckpointError):  # other software keeps its models there too
+        with contextlib.suppress(CheckpointError):  # other programs keep their models there too
             if read_json(folder / INDEX).get("_class_name") in CLASSES:
                 here.append((f"{name}@{folder.name}", folder))
     if not here:
-        raise CheckpointError("no model came with this installation; reinstall unclip, or use a full checkout")
+        raise CheckpointError("this installation has no bundled model; reinstall unclip, or use a full checkout")
     for name, folder in here:
-        if gone := missing_parts(folder):
-            print(f"{name}  incomplete: it lacks {gone[0]}; `unclip models download {name.partition('@')[0]}` goes on")
+        if missing := missing_parts(folder):
+            hub_id = name.partition("@")[0]
+            print(f"{name}  incomplete: {missing[0]} is missing; `unclip models download {hub_id}` continues")
             continue
         index = read_json(folder / INDEX)
         total = sum(count for _, count in components(folder, index))
         print(f"{name}  {', '.join(sizes(folder, index))}  {_millions(total)} parameters")
 
 
-@app.command("show")
+@app.command("show", cls=HelpCommand)
 def show_model(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A model's name, a checkpoint folder, or a hub id.")],
+    name: Name,
     vocabulary: Annotated[bool, typer.Option("--vocabulary", help="List the words the model was trained on.")] = False,
 ) -> None:
-    """Show what a model is made of."""
+    """Show a model's card, sizes, parts and schedules."""
     folder = find_checkpoint(name)
     index = read_json(folder / INDEX)
     if vocabulary:
@@ -63,8 +70,8 @@ def show_model(
     print(f"folder      {folder}")
     if known := hub.identity(folder):
         print(f"revision    {known[1]}")
-    print(f"licence     {_licence(folder) or 'unknown'}")
-    print(f"sizes       {', '.join(sizes(folder, index)) or 'unknown'}")
+    print(f"licence     {_licence(folder) or 'the default'}")
+    print(f"sizes       {', '.join(sizes(folder, index)) or 'the default'}")
     for component, count in components(folder, index):
         print(f"{component:<12}{_millions(count)} parameters")
     for line in _schedules(folder):
@@ -72,31 +79,31 @@ def show_model(
     print(json.dumps(index, indent=2))
 
 
-@app.command("check")
+@app.command("check", cls=HelpCommand)
 def check_model(
-    name: Annotated[str, typer.Argument(metavar="PATH", help="A checkpoint folder, a model's name, or a hub id.")],
+    name: Name,
 ) -> None:
-    """Compare every file of a model with its config and its hash, without running it."""
+    """Check every file of a model against its config and its hash, without running it."""
     folder = find_checkpoint(name)
 
     from unclip.checkpoints.verify import check
 
     wrong = 0
-    for component, found, right in check(folder):
-        wrong += not right
-        print(f"{'ok   ' if right else 'WRONG'}  {component:<20}{found}")
+    for component, found, is_right in check(folder):
+        wrong += not is_right
+        print(f"{'ok   ' if is_right else 'WRONG'}  {component:<20}{found}")
     if wrong:
-        raise CheckpointError(f"{wrong} of the components of {name} cannot be used; get the checkpoint anew")
+        raise CheckpointError(f"components of {name} that cannot be used: {wrong}; download the checkpoint again")
 
 
-@app.command("convert")
+@app.command("convert", cls=HelpCommand)
 def convert_model(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A checkpoint folder with .bin, .pt or .ckpt files.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Checkpoint folder with .bin, .pt or .ckpt files.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FOLDER", help="A new folder. Unset: beside the pickles.")
+        Path | None, typer.Option("-o", "--out", metavar="FOLDER", help="New folder.  [default: beside the pickles]")
     ] = None,
 ) -> None:
-    """Turn weights in pickles into safetensors, with a reader that runs no code they may hold."""
+    """Convert pickled weights to safetensors, without running any code in them."""
     if not path.is_dir():
         raise CheckpointError(f"{path} is not a folder; give the folder of a checkpoint")
 
@@ -106,50 +113,52 @@ def convert_model(
         print(line, flush=True)
 
 
-@app.command("components")
+@app.command("components", cls=HelpCommand)
 def make_components(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A model's name, a checkpoint folder, or a hub id.")],
-    pictures: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Pictures to learn from. Unset: scenes that are drawn.")
+    name: Name,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Images to use.  [default: rendered sticker scenes]"),
     ] = None,
-    count: Annotated[int, typer.Option(help="Of so many pictures at most.")] = 4096,
+    count: Annotated[
+        int, typer.Option(metavar="N", help="Use at most N images.", callback=options.at_least_one)
+    ] = 4096,
     image_encoder: options.ImageEncoder = None,
     device: options.Device = "auto",
 ) -> None:
-    """Compute the principal components of a model's embeddings, for `unclip reconstruct`, and store them with it."""
-    options.check_at_least_one("--count", count)
-    check_device(device)
+    """Compute and store the principal components that `unclip reconstruct --components` needs."""
     folder = find_checkpoint(name, download=True)
     check_writable(folder)
-    if pictures is None and not (folder / "vocabulary.json").is_file():
-        raise InputError(f"{name} was not trained on scenes that could be drawn; give pictures by --pictures FOLDER")
+    if images is None and not (folder / "vocabulary.json").is_file():
+        raise InputError(f"{name} was not trained on sticker scenes; give images by --images FOLDER")
 
     from unclip.pipeline import Unclip
     from unclip.training import components as principal
 
     pipe = Unclip.from_pretrained(folder, device=device, image_encoder=image_encoder)
-    if pictures is None:
-        found = principal.drawn_pictures(count, pipe.clip.config.image_size, pipe.vocabulary)
+    if images is None:
+        assert pipe.model.vocabulary is not None  # its file is there, see above
+        found = principal.drawn_pictures(count, pipe.model.clip.config.image_size, pipe.model.vocabulary)
     else:
-        found = principal.pictures_below(pictures, count)
+        found = principal.pictures_below(images, count)
     print(principal.make_components(pipe, found))
 
 
-@app.command("download")
+@app.command("download", cls=HelpCommand)
 def download_model(
     name: Annotated[str, typer.Argument(metavar="ID", help="owner/name, or owner/name@revision.")],
 ) -> None:
-    """Fetch a model from the hub into its cache; what is there already is not fetched again."""
+    """Download a model from the hub into its cache; files that are there are kept."""
     if not hub.is_id(name):
-        raise CheckpointError(f"{name!r} is no hub id; give owner/name, such as kakaobrain/karlo-v1-alpha")
+        raise CheckpointError(f"{name!r} is not a hub id; give owner/name, such as kakaobrain/karlo-v1-alpha")
     folder = hub.download(name)
-    if gone := missing_parts(folder):
-        raise CheckpointError(f"{name} on the hub is no checkpoint in safetensors: it has no {gone[0]}")
+    if missing := missing_parts(folder):
+        raise CheckpointError(f"{name} on the hub is not a checkpoint in safetensors: {missing[0]} is missing")
     print(f"{folder}  revision {folder.name}")
 
 
 def components(folder: Path, index: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    """(component, number of parameters), counted in the headers of the weight files."""
+    """(component, number of parameters) from the headers of the weight files."""
     for component, value in index.items():
         files = weight_files(folder / component) if isinstance(value, list) else []
         if files:
@@ -157,9 +166,9 @@ def components(folder: Path, index: dict[str, Any]) -> Iterator[tuple[str, int]]
 
 
 def sizes(folder: Path, index: dict[str, Any]) -> list[str]:
-    """The sizes a model makes, such as ["64x64", "256x256"], small to large.
+    """The image sizes of a model, small to large, such as ["64x64", "256x256"].
 
-    Each stage of the index says its "size"; in the published layout the configs of the U-Nets do.
+    They are in the index of this project's layout, and in the U-Nets' configs of the published one.
     """
     stages = index.get("stages")
     if isinstance(stages, dict):
@@ -180,25 +189,25 @@ def _parameters(file: Path) -> int:
             header = json.loads(stream.read(length))
         count = sum(math.prod(entry["shape"]) for key, entry in header.items() if key != "__metadata__")
         if not 0 <= count <= file.stat().st_size * 8:
-            raise ValueError("the file is too short for so many")
+            raise ValueError("the file is too short for its tensors")
         return count
     except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
-        raise CheckpointError(f"{file} is damaged: it has no safetensors header; copy it anew") from error
+        raise CheckpointError(f"{file} is damaged: it has no safetensors header; copy it again") from error
 
 
 def _schedules(folder: Path) -> Iterator[str]:
-    """A line on each schedule of a model."""
+    """One line for each schedule of a model."""
     for path in sorted(folder.glob("*_scheduler/scheduler_config.json")):
         config = read_json(path)
-        told = [str(config[key]) for key in ("prediction_type", "variance_type", "beta_schedule") if config.get(key)]
+        terms = [str(config[key]) for key in ("prediction_type", "variance_type", "beta_schedule") if config.get(key)]
         stage = path.parent.name.removesuffix("_scheduler")
         if predicted(folder, stage) == "difference":
-            told[:1] = ["difference"]
-        yield f"{stage:<12}predicts {', '.join(told) or 'what is usual'}"
+            terms[:1] = ["difference"]
+        yield f"{stage:<12}predicts {', '.join(terms) or 'the default'}"
 
 
 def _licence(folder: Path) -> str | None:
-    """The licence that the front matter of a model card names."""
+    """The licence in the front matter of a model card, or None."""
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     front = text.split("---")[1] if text.startswith("---") else ""
@@ -216,9 +225,9 @@ def _card(folder: Path) -> list[str]:
 
 
 def _print_vocabulary(name: str, folder: Path) -> None:
-    """Print the words of the captions the model was trained on, one a line."""
+    """Print the words of the captions the model was trained on, one per line."""
     if not (folder / "vocabulary.json").is_file():
-        raise CheckpointError(f"model {name!r} has no list of words; ask it anything")
+        raise CheckpointError(f"model {name!r} has no list of words: any prompt will do")
     words = read_json(folder / "vocabulary.json").get("words")
     print("\n".join(map(str, words if isinstance(words, list) else [])))
 

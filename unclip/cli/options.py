@@ -1,51 +1,27 @@
 """Options that several commands share, and checks that need no model."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from unclip.cli.settings import setting_source
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import InputError
-from unclip.system.choices import DEVICES, DTYPES, MEMORY
+from unclip.images.metadata import FORMATS
+from unclip.requests.request import Request
+from unclip.system.choices import DEVICES, DTYPES, MEMORY, check_device, check_dtype, check_memory
 
-Model = Annotated[str, typer.Option(help="A model's name, a checkpoint folder, or a hub id.")]
-ImageEncoder = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODEL", help="Whose CLIP image tower is used if there is none: as --model, or open_clip's name."
-    ),
-]
-Embedding = Annotated[
-    str | None, typer.Option(metavar="FILE", help="An embedding of `unclip embed` that guides in the prior's place.")
-]
-_SAMPLERS = "|".join(SAMPLER_NAMES)
-NegativePrompt = Annotated[str | None, typer.Option(help="What to steer away from.")]
-Steps = Annotated[int | None, typer.Option(help="Denoising steps of the decoder.")]
-PriorSteps = Annotated[int | None, typer.Option(help="Denoising steps of the prior.")]
-UpsamplerSteps = Annotated[int | None, typer.Option(help="Denoising steps of each upsampler.")]
-Guidance = Annotated[float | None, typer.Option(help="Guidance scale of the decoder.")]
-PriorGuidance = Annotated[float | None, typer.Option(help="Guidance scale of the prior.")]
-Sampler = Annotated[str | None, typer.Option(metavar=_SAMPLERS, help="Sampler of the decoder.")]
-PriorSampler = Annotated[str | None, typer.Option(metavar=_SAMPLERS, help="And of the prior.")]
-Size = Annotated[str | None, typer.Option(metavar="WxH", help="Such as 64x64. Unset: the model's largest.")]
-Device = Annotated[str, typer.Option(metavar="|".join(DEVICES), help="Where to compute.")]
-Dtype = Annotated[str, typer.Option(metavar="|".join(DTYPES), help="Precision of the weights.")]
-Format = Annotated[str, typer.Option("--format", metavar="png|jpg|webp", help="Of the files of the pictures.")]
-Grid = Annotated[bool, typer.Option("--grid", help="Put all pictures on one sheet too, grid.png in the folder.")]
-Labels = Annotated[bool, typer.Option("--labels", help="Prompts and seeds below the pictures of --grid.")]
-Preview = Annotated[
-    bool, typer.Option("--preview", help="Write the picture of every step too, into a folder beside the result.")
-]
-Open = Annotated[bool, typer.Option("--open", help="Show the result when it is done.")]
-Memory = Annotated[
-    str, typer.Option(metavar="|".join(MEMORY), help="low: one network at a time; auto: by the free memory.")
-]
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="JSON, a line an object, on standard output; all else on standard error."),
-]
+# Sections of the help.
+IMAGE = "Image"
+SAMPLING = "Sampling"
+PRIOR = "Prior"
+OUTPUT = "Output"
+MODEL = "Model and device"
+
+MODELS_DEFAULT = "  [default: the model's]"  # in the form that typer gives to other defaults
 
 
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
@@ -61,12 +37,190 @@ def check_at_least_one(option: str, value: int | None) -> None:
 
 
 def check_labels(labels: bool, grid: bool) -> None:
-    """Raise InputError for labels without anything to be on."""
+    """Raise InputError for labels without a grid."""
     if labels and not grid:
-        raise InputError("--labels are those of --grid; give both")
+        raise InputError("--labels are part of the grid; give --grid too")
 
 
-def show_result(path: Path) -> None:
-    """Open a file or folder as the desktop does; where there is none, say so."""
+def checked(check: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """A callback for an option that runs `check(param, value)` on a value that is given.
+
+    If the value is from a settings file or a variable, the error names it.
+    """
+
+    def callback(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+        if value is not None:
+            try:
+                check(param, value)
+            except InputError as error:
+                source = setting_source(ctx, param)
+                raise InputError(f"{source}: {error}" if source else str(error)) from None
+        return value
+
+    return callback
+
+
+def check_request_field(param: Any, value: Any) -> None:
+    """Raise RequestError for a value that this field of a Request cannot have, whatever the other fields are."""
+    Request(prompt="any", **{param.name: value})
+
+
+field = checked(check_request_field)
+at_least_one = checked(lambda param, value: check_at_least_one(param.opts[0], value))
+image_format = checked(lambda _, value: check_choice("--format", value, tuple(FORMATS)))
+
+_SAMPLERS = f"{', '.join(SAMPLER_NAMES[:-1])} or {SAMPLER_NAMES[-1]}"
+
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help=f"{', '.join(DEVICES[:-1])} or {DEVICES[-1]}.",
+        callback=checked(lambda _, value: check_device(value)),
+        rich_help_panel=MODEL,
+    ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help=f"Precision: {', '.join(DTYPES[:-1])} or {DTYPES[-1]}.",
+        callback=checked(lambda _, value: check_dtype(value)),
+        rich_help_panel=MODEL,
+    ),
+]
+Memory = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(MEMORY),
+        help="low loads one network at a time; auto decides by free memory.",
+        callback=checked(lambda _, value: check_memory(value)),
+        rich_help_panel=MODEL,
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Name, folder or hub id.", rich_help_panel=MODEL),
+]
+ImageEncoder = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="CLIP image encoder if the model has none: a model, or an open_clip name.",
+        rich_help_panel=MODEL,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Images computed at a time.",
+        callback=at_least_one,
+        rich_help_panel=MODEL,
+    ),
+]
+
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WxH",
+        help="Size, such as 64x64.  [default: the model's largest]",
+        callback=field,
+        rich_help_panel=IMAGE,
+    ),
+]
+NegativePrompt = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What the image should not show.", callback=field, rich_help_panel=IMAGE),
+]
+Embedding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Embedding from `unclip embed`, in place of the prior's.",
+        rich_help_panel=IMAGE,
+    ),
+]
+Fit = Annotated[
+    str | None,
+    typer.Option(metavar="crop|pad", help="How to make the image square.  [default: crop]", rich_help_panel=IMAGE),
+]
+
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help=f"Decoder denoising steps.{MODELS_DEFAULT}", callback=field, rich_help_panel=SAMPLING
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SCALE",
+        help=f"Decoder guidance, 0 to 1000.{MODELS_DEFAULT}",
+        callback=field,
+        rich_help_panel=SAMPLING,
+    ),
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Decoder sampler: {_SAMPLERS}.{MODELS_DEFAULT}",
+        callback=field,
+        rich_help_panel=SAMPLING,
+    ),
+]
+UpsamplerSteps = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help=f"Upsampler denoising steps.{MODELS_DEFAULT}",
+        callback=field,
+        rich_help_panel=SAMPLING,
+    ),
+]
+
+PriorSteps = Annotated[
+    int | None,
+    typer.Option(metavar="N", help=f"Prior denoising steps.{MODELS_DEFAULT}", callback=field, rich_help_panel=PRIOR),
+]
+PriorGuidance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SCALE",
+        help=f"Prior guidance, 0 to 1000.{MODELS_DEFAULT}",
+        callback=field,
+        rich_help_panel=PRIOR,
+    ),
+]
+PriorSampler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Prior sampler, as --sampler.{MODELS_DEFAULT}",
+        callback=field,
+        rich_help_panel=PRIOR,
+    ),
+]
+
+Grid = Annotated[
+    bool, typer.Option("--grid", help="Also put all images on one sheet, grid.png.", rich_help_panel=OUTPUT)
+]
+Labels = Annotated[
+    bool, typer.Option("--labels", help="Print prompt and seed below the images of the grid.", rich_help_panel=OUTPUT)
+]
+Preview = Annotated[
+    bool, typer.Option("--preview", help="Also write the image at every step, into previews/.", rich_help_panel=OUTPUT)
+]
+Open = Annotated[bool, typer.Option("--open", help="Open the result when it is done.", rich_help_panel=OUTPUT)]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON, one object per line.", rich_help_panel=OUTPUT),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print no progress and no notes.", rich_help_panel=OUTPUT)]
+
+
+def open_result(path: Path) -> None:
+    """Open a file or folder with the desktop's program, or note that there is none."""
     if typer.launch(str(path)) != 0:
-        print(f"unclip: note: nothing here can show {path}", file=sys.stderr)
+        print(f"unclip: note: cannot open {path} on this machine", file=sys.stderr)

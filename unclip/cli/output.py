@@ -1,4 +1,4 @@
-"""Where images go: a file, or names in a folder."""
+"""Where images go: one file, or files in a folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,15 @@ from unclip.images.result import Result
 from unclip.requests.request import Request
 from unclip.system.files import check_writable, write_atomic, write_new
 
-__all__ = ["Target", "slug", "target"]
-
 _OTHER_FORMATS = {".gif", ".bmp", ".tif", ".tiff", ".avif"}
 
 
 @dataclass(frozen=True)
 class Target:
-    """A folder that images are added to, never overwriting, or one file that is replaced; in a format of FORMATS."""
+    """A folder that images are added to without overwriting, or one file that is replaced.
+
+    format: one of FORMATS.
+    """
 
     path: Path
     is_file: bool
@@ -26,23 +27,23 @@ class Target:
 
     @property
     def previews(self) -> Path:
-        """The folder of the pictures on the way to the results."""
+        """The folder for the images of single steps."""
         return self.path.with_name(f"{self.path.stem}-previews") if self.is_file else self.path / "previews"
 
     def save(self, result: Result) -> Path:
-        """Write a result, whole or not at all, and return its path. Raises WriteError where that cannot be."""
+        """Write a result atomically and return its path. Raises WriteError if it cannot be written."""
         data = result.to_bytes(self.format)
-        name = f"{slug(title(result.request))}-{result.seed}{step(result.request)}.{self.format}"
+        name = f"{slug(title(result.request))}-{result.seed}{sequence_suffix(result.request)}.{self.format}"
         try:
             return write_atomic(self.path, data) if self.is_file else write_new(self.path / name, data)
         except OSError as error:
             raise disk_full(error, self.path.parent if self.is_file else self.path) from error
 
 
-def target(out: str, images: int, format: str | None = None) -> Target:
-    """The place that `-o` means, checked for `images` images and for being writable. Raises InputError.
+def find_target(out: str, images: int, format: str | None = None) -> Target:
+    """The target for `-o`, checked to have room for `images` images and to be writable.
 
-    A file's suffix says its format; `format` is that of the files in a folder, PNG where it is None.
+    format: of the files in a folder, PNG if None; a single file has the format of its suffix. Raises InputError.
     """
     if format is not None and format not in FORMATS:
         raise InputError(f"--format {format!r} is unknown; choose from {', '.join(FORMATS)}")
@@ -50,16 +51,16 @@ def target(out: str, images: int, format: str | None = None) -> Target:
     suffix = path.suffix.lower()
     try:
         is_folder, exists = path.is_dir(), path.exists()
-    except (OSError, ValueError):  # unreadable, too long, a NUL: check_writable says which
+    except (OSError, ValueError):  # unreadable, too long, a NUL: check_writable reports which
         is_folder = exists = False
-    told = suffix.removeprefix(".")
-    if told in FORMATS and not is_folder:
+    file_format = suffix.removeprefix(".")
+    if file_format in FORMATS and not is_folder:
         if images > 1:
             raise InputError(f"-o {out!r} is one file, for {images} images; give a folder")
-        if format is not None and FORMATS[format] != FORMATS[told]:
+        if format is not None and FORMATS[format] != FORMATS[file_format]:
             raise InputError(f"-o {out!r} and --format {format} disagree; leave one out")
         check_writable(path.parent)
-        return Target(path, is_file=True, format=told)
+        return Target(path, is_file=True, format=file_format)
     if suffix in _OTHER_FORMATS and not is_folder:
         raise InputError(f"-o {out!r}: images are PNG, JPEG or WebP; give a name that ends in .png, or a folder")
     if exists and not is_folder:
@@ -68,9 +69,12 @@ def target(out: str, images: int, format: str | None = None) -> Target:
     return Target(path, is_file=False, format="png" if format is None else format)
 
 
-def step(request: Request) -> str:
-    """What tells the pictures of a sequence apart, whose seed is the same: how far along it they are."""
+def sequence_suffix(request: Request) -> str:
+    """The end of a file name that tells apart the images of a sequence, which share a seed; "" outside a sequence.
+
+    Components as they are, theta and fraction in thousandths: "-020", "-0350".
+    """
     if request.components:
         return f"-{request.components[0]:03d}"
-    share = request.theta if request.mode == "edit" else request.fraction
-    return "" if share is None else f"-{round(1000 * share):04d}"
+    position = request.fraction if request.theta is None else request.theta
+    return "" if position is None else f"-{round(1000 * position):04d}"

@@ -1,11 +1,11 @@
-"""Progress, for the stages of a pipeline and for a batch."""
+"""A progress bar for the stages of a pipeline."""
 
 import sys
 from typing import Any, TextIO
 
 
 class Progress:
-    """Callable(stage, done, total) that draws one bar a stage on `file`; does nothing unless `enabled`."""
+    """Callable(stage, done, total) that shows one bar per stage on `file`; silent unless `enabled`."""
 
     def __init__(self, enabled: bool, file: TextIO | None = None) -> None:
         self._enabled = enabled
@@ -16,26 +16,26 @@ class Progress:
     def __call__(self, stage: str, done: int, total: int) -> None:
         if not self._enabled:
             return
-        # A count that falls is the same stage again, for the next micro-batch.
+        # A count that falls is the same stage of the next micro-batch.
         if self._bar is None or stage != self._stage or done < self._bar.n or total != self._bar.total:
-            self._start(stage, total)
+            self.close()
+            self._stage = stage
+            self._bar = self._new_bar(stage, total)
         self._bar.update(done - self._bar.n)
 
-    def _start(self, stage: str, total: int) -> None:
+    def _new_bar(self, stage: str, total: int) -> Any:
         from tqdm import tqdm
 
-        self.close()
-        self._stage = stage
         file = sys.stderr if self._file is None else self._file
-        self._bar = tqdm(total=total, desc=stage, file=file, leave=False, dynamic_ncols=True)
+        return tqdm(total=total, desc=stage, file=file, leave=False, dynamic_ncols=True)
 
     def close(self) -> None:
-        """Clear the bar away, so that a line can be printed."""
+        """Clear the bar, so that a line can be printed."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
 def on_terminal(quiet: bool) -> bool:
-    """Whether to draw bars: standard error is a terminal and nobody asked for quiet."""
+    """Whether to show bars: standard error is a terminal, and --quiet is not given."""
     return not quiet and sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""`unclip show`: what made images."""
+"""`unclip show`: the record stored in an image."""
 
 import json
 import sys
@@ -15,9 +15,13 @@ def show(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="PNG, JPEG or WebP files made by unclip.")],
     as_json: options.Json = False,
 ) -> None:
-    """Print what made images, as JSON. With --json a line an image, and its "file".
+    """Show how an image was made: the record stored in it.
 
-    Example: unclip show out/*.png --json
+    With --json each record is one line, with the name of the file.
+
+    \b
+    Example:
+      unclip show out/*.png --json
     """
     failed = 0
     for image in images:

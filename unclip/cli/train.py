@@ -7,7 +7,6 @@ import typer
 
 from unclip.cli import options
 from unclip.errors import InputError
-from unclip.system.choices import check_device
 from unclip.system.files import check_writable
 from unclip.training.recipe import STAGES
 
@@ -15,29 +14,38 @@ CHOICES = (*STAGES, "all")
 
 
 def train(
-    stage: Annotated[str, typer.Argument(metavar="|".join(CHOICES), help="What to train; all: in this order.")],
-    out: Annotated[str, typer.Option(metavar="FOLDER", help="Where checkpoints, curves and samples go.")],
-    recipe: Annotated[str, typer.Option(help="A recipe file, or a preset's name.")] = "stickers-cpu",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    stage: Annotated[
+        str, typer.Argument(metavar="STAGE", help=f"{', '.join(STAGES)}; or all, which trains them in this order.")
+    ],
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="Folder for checkpoints, curves and samples.")],
+    recipe: Annotated[str, typer.Option(metavar="NAME", help="Recipe file, or a preset's name.")] = "stickers-cpu",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     init: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Start from a model's weights, such as stickers.")
     ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="M", help="Train each stage this long, not for the recipe's steps.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Train each stage for N steps.  [default: the recipe's]", callback=options.at_least_one
+        ),
+    ] = None,
     device: options.Device = "auto",
-    minutes: Annotated[float | None, typer.Option(help="End each stage then, not after the recipe's steps.")] = None,
-    steps: Annotated[int | None, typer.Option(help="End each stage after these steps, not the recipe's.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Train a stage of a model, or all of them.
+    """Train a stage of a model, or all stages.
 
-    Example: unclip train decoder --out runs/mine --minutes 30
+    \b
+    Example:
+      unclip train decoder --out runs/mine --minutes 30
     """
     options.check_choice("stage", stage, CHOICES)
-    check_device(device)
-    options.check_at_least_one("--steps", steps)
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
         raise InputError(f"--minutes must be a finite number above 0, not {minutes}")
     if minutes is not None and steps is not None:
-        raise InputError("--minutes and --steps both say when to end; give one of them")
+        raise InputError("--minutes and --steps both limit the training; give one of them")
     check_writable(out)
 
     from unclip.training import run

@@ -1,126 +1,202 @@
-"""`unclip vary`, `interpolate`, `edit` and `reconstruct`: pictures from a picture's embedding and its noise."""
+"""`unclip vary`, `interpolate`, `edit` and `reconstruct`: images from an image's CLIP embedding and its noise."""
 
 from typing import Annotated
 
 import typer
 
 from unclip.cli import options
-from unclip.cli.image_command import Drawing, Film, draw, with_drawing
-from unclip.requests.fields import FITS, THETA
+from unclip.cli.image_command import ImageOptions, SequenceFiles, image_command, make_images
+from unclip.requests.fields import THETA
 
-Source = Annotated[str, typer.Argument(metavar="IMAGE", help="The image, of any size.")]
-Said = Annotated[str, typer.Argument(metavar="[PROMPT]", help="What the image shows, for a decoder that reads text.")]
-Fit = Annotated[
-    str | None,
-    typer.Option(metavar="|".join(FITS), help="How an image becomes a square: its middle, or padded."),
+SEQUENCE = "Sequence"  # a section of the help
+
+Source = Annotated[str, typer.Argument(metavar="IMAGE", help="Image file, of any size.")]
+Caption = Annotated[
+    str, typer.Argument(metavar="[PROMPT]", help="What the image shows, for a decoder that reads text.")
 ]
-Gif = Annotated[bool, typer.Option("--gif", help="Put the sequence into frames.gif in the folder, too.")]
-Strip = Annotated[bool, typer.Option("--strip", help="Put the sequence side by side into strip.png in the folder.")]
-Frames = Annotated[int | None, typer.Option(help="Images of the sequence, both ends included.")]
+Frames = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Images in the sequence, both ends included.", rich_help_panel=SEQUENCE),
+]
+Gif = Annotated[bool, typer.Option("--gif", help="Also make an animation, frames.gif.", rich_help_panel=SEQUENCE)]
+Strip = Annotated[
+    bool, typer.Option("--strip", help="Also put the images side by side, strip.png.", rich_help_panel=SEQUENCE)
+]
 
 
-@with_drawing("vary")
+@image_command("vary")
 def vary(
     image: Source,
-    prompt: Said = "",
+    prompt: Caption = "",
     strength: Annotated[
         float | None,
-        typer.Option(metavar="0..1", help="0: the image itself, 1: new noise; between: DDIM's eta."),
+        typer.Option(
+            metavar="0..1",
+            help="Amount of new noise: 0 rebuilds the image, 1 uses new noise alone.  [default: 1]",
+            rich_help_panel=options.IMAGE,
+        ),
     ] = None,
-    fit: Fit = None,
+    fit: options.Fit = None,
     size: options.Size = None,
     *,
-    drawing: Drawing,
+    shared: ImageOptions,
 ) -> None:
-    """Make other images that show what an image shows.
+    """Generate variations of an image.
 
-    Example: unclip vary photo.png -n 4 --strength 0.6 -o variations/
+    \b
+    Example:
+      unclip vary photo.png -n 4 --strength 0.6 -o variations/
     """
-    draw([{"mode": "vary", "image": image, "prompt": prompt, "strength": strength, "fit": fit, "size": size}], drawing)
+    job = {"mode": "vary", "image": image, "prompt": prompt, "strength": strength, "fit": fit, "size": size}
+    make_images([job], shared)
 
 
-@with_drawing("interpolate")
+@image_command("interpolate")
 def interpolate(
     sources: Annotated[
-        list[str], typer.Argument(metavar="A B", help="Two images, prompts or embeddings; more of them with --weights.")
+        list[str],
+        typer.Argument(metavar="A B", help="Two images, prompts or embedding files; more of them with --weights."),
     ],
-    frames: Frames = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Images in the sequence, both ends included.  [default: 9]", rich_help_panel=SEQUENCE
+        ),
+    ] = None,
+    gif: Gif = False,
+    strip: Strip = False,
     fraction: Annotated[
-        float | None, typer.Option(metavar="0..1", help="Only the image that is so far from A to B.")
+        float | None,
+        typer.Option(metavar="0..1", help="Make one image only, this far from A to B.", rich_help_panel=SEQUENCE),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="1,1,2", help="One image that mixes all of them, by these weights.")
+        str | None,
+        typer.Option(metavar="1,1,2", help="Make one image only, a mix with these weights.", rich_help_panel=SEQUENCE),
     ] = None,
     same_noise: Annotated[
-        bool, typer.Option("--same-noise", help="All from one noise, and not from those of the images.")
+        bool,
+        typer.Option(
+            "--same-noise",
+            help="Use the seed's noise for all images, not the noise found by inverting the sources.",
+            rich_help_panel=SEQUENCE,
+        ),
     ] = False,
-    prompt: Annotated[str, typer.Option(help="What all of them show, for a decoder that reads text.")] = "",
-    gif: Gif = False,
-    strip: Strip = False,
-    fit: Fit = None,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT", help="What the images show; for decoders that read text.", rich_help_panel=options.IMAGE
+        ),
+    ] = "",
+    fit: options.Fit = None,
     size: options.Size = None,
     *,
-    drawing: Drawing,
+    shared: ImageOptions,
 ) -> None:
-    """Make the images on the way from one to another, 9 unless told; both ends are images or prompts.
+    """Interpolate between two images, prompts or embeddings.
 
-    Example: unclip interpolate cat.png "a dog on a blue background" --frames 12 --gif
+    \b
+    Example:
+      unclip interpolate cat.png "a dog on a blue background" --frames 12 --gif
     """
-    if frames is None and fraction is None and weights is None and len(sources) == 2 and drawing.best_of is None:
+    if frames is None and fraction is None and weights is None and len(sources) == 2 and shared.best_of is None:
         frames = 9
-    job = {"mode": "interpolate", "sources": sources, "prompt": prompt, "frames": frames, "fraction": fraction}
-    job |= {"weights": weights, "same_noise": same_noise or None, "fit": fit, "size": size}
-    draw([job], drawing, Film(gif, strip))
+    job = {
+        "mode": "interpolate",
+        "sources": sources,
+        "prompt": prompt,
+        "frames": frames,
+        "fraction": fraction,
+        "weights": weights,
+        "same_noise": same_noise or None,
+        "fit": fit,
+        "size": size,
+    }
+    make_images([job], shared, SequenceFiles(gif, strip))
 
 
-@with_drawing("edit")
+@image_command("edit")
 def edit(
     image: Source,
-    prompt: Annotated[str, typer.Argument(metavar="[PROMPT]", help="What it should show.")] = "",
+    prompt: Annotated[str, typer.Argument(metavar="[PROMPT]", help="What the image should show.")] = "",
     from_prompt: Annotated[
-        str | None, typer.Option("--from", metavar="PROMPT", help="What it shows. Unset: nothing in particular.")
+        str | None,
+        typer.Option(
+            "--from", metavar="TEXT", help="What the image shows now.  [default: empty]", rich_help_panel=options.IMAGE
+        ),
     ] = None,
     theta: Annotated[
-        float | None, typer.Option(metavar="0..1", help=f"How far to go; 0.25 to 0.5 is usual. Unset: {THETA}.")
+        float | None,
+        typer.Option(
+            metavar="0..1",
+            help=f"Strength of the edit; 0.25 to 0.5 is usual.  [default: {THETA}]",
+            rich_help_panel=options.IMAGE,
+        ),
     ] = None,
     embedding: Annotated[
-        str | None, typer.Option(metavar="FILE", help="An embedding of `unclip embed` to turn towards, for a prompt.")
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Edit towards an image embedding from `unclip embed`, in place of prompts.",
+            rich_help_panel=options.IMAGE,
+        ),
     ] = None,
+    fit: options.Fit = None,
+    size: options.Size = None,
     frames: Frames = None,
     gif: Gif = False,
     strip: Strip = False,
-    fit: Fit = None,
-    size: options.Size = None,
     *,
-    drawing: Drawing,
+    shared: ImageOptions,
 ) -> None:
-    """Turn an image towards a prompt, by the difference of two texts, or towards an embedding. With --frames, step by
-    step from the image.
+    """Edit an image by the difference of two prompts.
 
-    Example: unclip edit penguin.png "a fox" --from "a penguin" --frames 7 --strip
+    The image's embedding is rotated by the difference of the text embeddings, or towards an image embedding. With
+    --frames, the result is a sequence from the image to the full edit.
+
+    \b
+    Example:
+      unclip edit penguin.png "a fox" --from "a penguin" --frames 7 --strip
     """
-    job = {"mode": "edit", "image": image, "prompt": prompt, "from_prompt": from_prompt, "theta": theta}
-    job["embedding"] = embedding
-    draw([{**job, "frames": frames, "fit": fit, "size": size}], drawing, Film(gif, strip))
+    job = {
+        "mode": "edit",
+        "image": image,
+        "prompt": prompt,
+        "from_prompt": from_prompt,
+        "theta": theta,
+        "embedding": embedding,
+        "frames": frames,
+        "fit": fit,
+        "size": size,
+    }
+    make_images([job], shared, SequenceFiles(gif, strip))
 
 
-@with_drawing("reconstruct")
+@image_command("reconstruct")
 def reconstruct(
     image: Source,
-    prompt: Said = "",
+    prompt: Caption = "",
     components: Annotated[
-        str | None, typer.Option(metavar="5,10,20", help="From so many principal components of its embedding alone.")
+        str | None,
+        typer.Option(
+            metavar="5,10,20",
+            help="Keep this many principal components of the embedding; one image for each number.",
+            rich_help_panel=options.IMAGE,
+        ),
     ] = None,
+    fit: options.Fit = None,
+    size: options.Size = None,
     gif: Gif = False,
     strip: Strip = False,
-    fit: Fit = None,
-    size: options.Size = None,
     *,
-    drawing: Drawing,
+    shared: ImageOptions,
 ) -> None:
-    """Make an image again from its embedding and its noise: how much of it the model keeps.
+    """Rebuild an image from its embedding and its noise.
 
-    Example: unclip reconstruct photo.png --components 5,10,20,40,80 --strip
+    This shows how much of the image the model keeps.
+
+    \b
+    Example:
+      unclip reconstruct photo.png --components 5,10,20,40,80 --strip
     """
     job = {"mode": "reconstruct", "image": image, "prompt": prompt, "components": components, "fit": fit, "size": size}
-    draw([job], drawing, Film(gif, strip))
+    make_images([job], shared, SequenceFiles(gif, strip))

@@ -1,0 +1,194 @@
+"""Settings below the command line: UNCLIP_* variables, then unclip.toml in the working folder, then the user's own.
+
+A setting is an option of a `SettingsCommand`, named as on the command line: `steps = 20` for every command that has the
+option, or in a table such as `[batch]` for one; UNCLIP_STEPS=20 is the same as a variable. Click does the rest: files
+become its `default_map`, each option has its variable, and the `ParameterSource` says which of them was used.
+"""
+
+import os
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from unclip.cli.help import HelpCommand
+from unclip.errors import InputError, did_you_mean, nearest
+from unclip.images.metadata import FORMATS
+from unclip.requests import fields
+
+FILE = "unclip.toml"
+PREFIX = "UNCLIP_"
+USER_FILE = "UNCLIP_CONFIG"
+"""The variable that names another file in place of the user's own."""
+OLD_NAMES = {old: new.replace("_", "-") for old, new in fields.OLD_NAMES.items()} | {"pictures": "images"}
+"""Names that options had in earlier versions, still read everywhere."""
+_SOURCES = "unclip.settings"  # key of Context.meta: {(command, parameter): the file that a default is from}
+_SET = ("ENVIRONMENT", "DEFAULT_MAP")  # names of the parameter sources that are settings
+
+
+class SettingsCommand(HelpCommand):
+    """A command whose options can be set in unclip.toml and by variables."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for name, param in setting_options(self).items():
+            # Not `auto_envvar_prefix`, which takes the names of Python's parameters (UNCLIP_AS_JSON for --json).
+            names = [name, *(old for old, new in OLD_NAMES.items() if new == name)]
+            param.envvar = [variable(each) for each in names]
+            param.show_envvar = False
+            param.envvar_list_splitter = "\n"  # by default a space, which values of --set may contain
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with setting_named_in_errors(ctx):
+            rest = super().parse_args(ctx, args)
+        drop_overruled(ctx)
+        return rest
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value from a file: for one command, or for all that have the option if `command` is None."""
+
+    command: str | None
+    name: str
+    value: Any
+    source: str
+
+
+def files() -> list[Path]:
+    """Where settings are read from: the user's file, then the one in the working folder, which wins."""
+    import platformdirs
+
+    other = os.environ.get(USER_FILE)
+    user = Path(other) if other is not None else Path(platformdirs.user_config_dir("unclip", appauthor=False)) / FILE
+    return [user, Path(FILE)]
+
+
+def load_settings(ctx: Any) -> None:
+    """Make the settings files the defaults of the commands below `ctx`, and note variables that set nothing.
+
+    Raises InputError, naming the file, if one cannot be parsed or has a table, a name or a type that no option has.
+    """
+    commands = settings_commands(ctx.command)
+    defaults: dict[str, dict[str, Any]] = {command: {} for command in commands}
+    sources: dict[tuple[str, str], str] = {}
+    for path in files():
+        if not path.is_file():
+            continue
+        for setting in _read(path, commands):  # the last one wins
+            for command, params in commands.items():
+                if setting.command in (None, command) and setting.name in params:
+                    param = params[setting.name]
+                    defaults[command][param.name] = setting.value
+                    sources[command, param.name] = setting.source
+    ctx.default_map = defaults
+    ctx.meta[_SOURCES] = sources
+    for note in _unknown_variables(commands):
+        print(f"unclip: note: {note}", file=sys.stderr)
+
+
+def settings_commands(group: Any) -> dict[str, dict[str, Any]]:
+    """The commands that have settings: command -> setting's name -> parameter."""
+    found = {name: command for name, command in group.commands.items() if isinstance(command, SettingsCommand)}
+    return {name: setting_options(command) for name, command in found.items()}
+
+
+def setting_options(command: Any) -> dict[str, Any]:
+    """The options of a command that can be set, by name: "batch-size" -> parameter."""
+    options = {long_name(param): param for param in command.params if param.param_type_name == "option"}
+    return {name: param for name, param in options.items() if not param.is_eager and name != "dry-run"}
+
+
+def long_name(param: Any) -> str:
+    """An option's name without dashes in front: "out" for -o, --out."""
+    return max(param.opts, key=len).lstrip("-")
+
+
+def variable(name: str) -> str:
+    """The variable of a setting: "batch-size" -> UNCLIP_BATCH_SIZE."""
+    return PREFIX + name.upper().replace("-", "_")
+
+
+def setting_source(ctx: Any, param: Any) -> str | None:
+    """The file or variable that an option's value is from; None if it is the default or from the command line."""
+    source = getattr(ctx.get_parameter_source(param.name), "name", None)
+    if source == "ENVIRONMENT":
+        return next(name for name in param.envvar if os.environ.get(name))
+    return ctx.meta[_SOURCES][ctx.info_name, param.name] if source == "DEFAULT_MAP" else None
+
+
+@contextmanager
+def setting_named_in_errors(ctx: Any) -> Iterator[None]:
+    """Turn click's error about an option into an InputError that names the setting, if the value is from one."""
+    try:
+        yield
+    except typer.BadParameter as error:
+        source = None if error.param is None else setting_source(ctx, error.param)
+        if source is None or error.param is None:
+            raise
+        value = os.environ.get(source) or ctx.lookup_default(error.param.name)
+        raise InputError(f"{source}: {long_name(error.param)} cannot be {value!r:.60}: {error.message}") from None
+
+
+def drop_overruled(ctx: Any) -> None:
+    """Drop settings that contradict another option on the command line.
+
+    Those are a size if margins are given, and a format if the suffix of the output file decides.
+    """
+    sources = {name: getattr(ctx.get_parameter_source(name), "name", None) for name in ctx.params}
+    given = {name for name, source in sources.items() if source == "COMMANDLINE"}
+    out = Path(str(ctx.params["out"])).suffix.lower().removeprefix(".") if "out" in given else ""
+    for name, overruled in (("size", not given.isdisjoint(fields.SIDES)), ("format", out in FORMATS)):
+        for param in ctx.command.params:
+            if overruled and long_name(param) == name and sources.get(param.name) in _SET:
+                ctx.params[param.name] = param.default
+
+
+def _read(path: Path, commands: dict[str, dict[str, Any]]) -> Iterator[Setting]:
+    """The settings of a file, those for all commands first."""
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:  # tomllib's and Unicode's errors are ValueErrors
+        raise InputError(f"{path}: {' '.join(str(error).split())}; correct the file, or move it away") from None
+    tables = {name: value for name, value in found.items() if isinstance(value, dict)}
+    for name, value in found.items():
+        if name not in tables:
+            yield _setting(None, name, value, str(path), commands)
+    for command, table in tables.items():
+        if command not in commands:
+            raise InputError(f"{path}: [{command}] is not a command with settings; {did_you_mean(command, commands)}")
+        for name, value in table.items():
+            yield _setting(command, name, value, f"{path} [{command}]", commands)
+
+
+def _setting(command: str | None, key: str, value: Any, source: str, commands: dict[str, dict[str, Any]]) -> Setting:
+    """A setting with its value as it would be on the command line. Raises InputError for an unknown name or type."""
+    name = key.replace("_", "-")
+    name = OLD_NAMES.get(name, name)
+    params = {name: param for own, known in commands.items() if command in (None, own) for name, param in known.items()}
+    if name not in params:
+        raise InputError(f"{source}: {key!r} is not a setting; {did_you_mean(key.replace('_', '-'), params)}")
+    param = params[name]
+    if param.is_flag:
+        if not isinstance(value, bool):
+            raise InputError(f"{source}: {key} must be true or false, not {value!r:.60}")
+        return Setting(command, name, value, source)
+    values = value if isinstance(value, list) and param.multiple else [value]
+    if any(isinstance(one, bool) or not isinstance(one, (int, float, str)) for one in values):
+        raise InputError(f"{source}: {key} cannot be {value!r:.60}; give a number or text")
+    words = [str(one) for one in values]
+    return Setting(command, name, words if param.multiple else words[0], source)
+
+
+def _unknown_variables(commands: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """A note for each variable that looks like a setting and is none."""
+    known = {name for params in commands.values() for param in params.values() for name in param.envvar}
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known and name != USER_FILE:
+            near = nearest(name, known)
+            yield f"{name} is not a setting" + (f"; did you mean {near!r}?" if near else "")

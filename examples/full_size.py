@@ -19,8 +19,8 @@ from accelerate import init_empty_weights
 from open_clip.tokenizer import SimpleTokenizer, default_bpe
 from safetensors.torch import save_file
 
-from unclip.checkpoints.networks import new_network, shapes_of
-from unclip.checkpoints.transformers_clip import shape_there, sources_of
+from unclip.checkpoints.networks import new_network, parameter_shapes
+from unclip.checkpoints.transformers_clip import transformers_shape, tensor_sources
 from unclip.models.clip import Clip, ClipConfig
 
 PUBLISHED = {
@@ -127,8 +127,8 @@ def write_text(folder: Path, size: dict[str, Any]) -> int:
         clip = Clip(ClipConfig(embed_dim=dim, context_length=77, vision_layers=0, text_width=dim,
                                text_layers=size["text_layers"], text_heads=size["text_heads"]))  # fmt: skip
     shapes: Shapes = {}
-    for name, (_, parts) in sources_of(clip).items():
-        shapes |= dict.fromkeys(parts, shape_there(name, shapes_of(clip)[name], len(parts)))
+    for name, (_, parts) in tensor_sources(clip).items():
+        shapes |= dict.fromkeys(parts, transformers_shape(name, parameter_shapes(clip)[name], len(parts)))
     config = {
         "architectures": ["CLIPTextModelWithProjection"],
         "model_type": "clip_text_model",
@@ -167,7 +167,7 @@ def make(folder: Path, size: dict[str, Any]) -> int:
     index["text_encoder"] = ["transformers", "CLIPTextModelWithProjection"]
     for part, (name, config) in networks(size).items():
         with init_empty_weights(include_buffers=False):
-            shapes = shapes_of(new_network(name, config))
+            shapes = parameter_shapes(new_network(name, config))
         (folder / part).mkdir()
         (folder / part / "config.json").write_text(json.dumps({"_class_name": name, **config}, indent=2))
         count = write_weights(folder / part / "diffusion_pytorch_model.safetensors", shapes)

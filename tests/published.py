@@ -154,7 +154,7 @@ def published(size: dict, scratch: Path, prediction: str = "epsilon") -> UnCLIPP
     return pipe
 
 
-def add_image_tower(folder: Path, size: dict) -> CLIPVisionModelWithProjection:
+def add_image_encoder(folder: Path, size: dict) -> CLIPVisionModelWithProjection:
     """Turn a folder into the repository for variations: an image tower in place of the prior."""
     config = CLIPVisionConfig(
         hidden_size=20,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.published import SIZES, add_image_tower, published
+from tests.published import SIZES, add_image_encoder, published
 
 
 @pytest.fixture(scope="package")
@@ -30,6 +30,6 @@ def variations(karlo, tmp_path_factory: pytest.TempPathFactory):
 
     folder, pipe = karlo("one")
     copy = Path(shutil.copytree(folder, tmp_path_factory.mktemp("models") / "variations"))
-    tower = add_image_tower(copy, SIZES["one"])
+    tower = add_image_encoder(copy, SIZES["one"])
     shutil.rmtree(copy / "prior")
     return copy, tower, pipe

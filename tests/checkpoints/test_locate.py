@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from unclip.checkpoints import locate as bundled
-from unclip.checkpoints.index import missing_parts
+from unclip.checkpoints.index import find_missing_files
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.errors import CheckpointError
 
@@ -28,7 +28,7 @@ def failure(name: str | Path) -> str:
 
 def test_a_bundled_model_by_its_name_and_a_folder_by_its_path(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundled, "bundled", lambda *parts: model.parent.joinpath(*parts[1:]))
-    assert bundled.bundled_models() == ["copy"]
+    assert bundled.list_bundled_models() == ["copy"]
     assert find_checkpoint("copy") == find_checkpoint(str(model)) == find_checkpoint(model) == model
     # An output folder that happens to have the model's name is not in the way.
     (model / "copy").mkdir()
@@ -37,7 +37,7 @@ def test_a_bundled_model_by_its_name_and_a_folder_by_its_path(model: Path, monke
 
 
 def test_an_unknown_model_lists_the_known_ones(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundled, "bundled_models", lambda: ["landscapes", "stickers"])
+    monkeypatch.setattr(bundled, "list_bundled_models", lambda: ["landscapes", "stickers"])
     for name in ("portraits", "x" * 5000, "a/b", "nul\0"):
         message = failure(name)
         assert f"{name!r}" in message
@@ -58,11 +58,11 @@ def test_shards_without_their_index_and_words_of_a_tokenizer_are_missing(model: 
         (model / name).write_text("{}")
     shard = model / "prior" / "diffusion_pytorch_model-00001-of-00002.safetensors"
     shard.touch()
-    assert missing_parts(model) == ["prior/diffusion_pytorch_model.safetensors.index.json", "tokenizer/vocab.json"]
+    assert find_missing_files(model) == ["prior/diffusion_pytorch_model.safetensors.index.json", "tokenizer/vocab.json"]
     other = shard.with_name("diffusion_pytorch_model-00002-of-00002.safetensors")
     weights = {"weight_map": {"a": shard.name, "b": other.name}}
     (model / "prior" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(weights))
     (model / "tokenizer" / "tokenizer.json").touch()
-    assert missing_parts(model) == [f"prior/{other.name}"]
+    assert find_missing_files(model) == [f"prior/{other.name}"]
     other.touch()
-    assert missing_parts(model) == []
+    assert find_missing_files(model) == []

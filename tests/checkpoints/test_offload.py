@@ -94,7 +94,7 @@ def test_only_the_network_that_runs_is_in_memory(model: str, request, monkeypatc
 @pytest.mark.parametrize(("mode", "kept"), [("high", True), ("low", False)])
 def test_memory_is_kept_between_steps_where_there_is_enough(karlo, mode: str, kept: bool, monkeypatch) -> None:
     pipe, wanted = Unclip.from_pretrained(karlo("one")[0], "cpu", "float32", mode), []
-    monkeypatch.setattr(stage, "blocks_reused", lambda asked: wanted.append(asked) or contextlib.nullcontext())
+    monkeypatch.setattr(stage, "reuse_freed_blocks", lambda asked: wanted.append(asked) or contextlib.nullcontext())
     pipe.generate("a cat", **STEPS)
     assert wanted == [kept] * 3  # prior, decoder, upsampler
 

@@ -96,10 +96,10 @@ def test_tokens_are_those_of_open_clip(tokenizer: Tokenizer) -> None:
 def test_cut_is_what_does_not_fit(tokenizer: Tokenizer) -> None:
     text = "one two three four five six seven eight nine ten eleven"  # a token each: just what fits
     assert len(text.split()) == TOKENS - 2
-    assert tokenizer.cut(text) == ""
-    assert tokenizer.cut("") == ""
-    assert tokenizer.cut(f"{text} Cat") == "cat"
-    assert tokenizer.cut(f"{text} a red cat") == "a red cat"
+    assert tokenizer.overflow(text) == ""
+    assert tokenizer.overflow("") == ""
+    assert tokenizer.overflow(f"{text} Cat") == "cat"
+    assert tokenizer.overflow(f"{text} a red cat") == "a red cat"
     # What is cut has no effect, and the last word that is not cut has.
     full, over, other = tokenizer([text, f"{text} cat", text.replace("eleven", "cat")])
     assert torch.equal(full, over)
@@ -107,7 +107,7 @@ def test_cut_is_what_does_not_fit(tokenizer: Tokenizer) -> None:
 
 
 def test_cut_in_the_middle_of_a_character(tokenizer: Tokenizer) -> None:
-    assert tokenizer.cut("𒀀" * 20).replace("\N{REPLACEMENT CHARACTER}", "").strip("𒀀 ") == ""
+    assert tokenizer.overflow("𒀀" * 20).replace("\N{REPLACEMENT CHARACTER}", "").strip("𒀀 ") == ""
 
 
 # ---- loss

@@ -85,7 +85,7 @@ def test_text_projection_is_that_of_diffusers() -> None:
 
 def test_it_is_the_unet_called_as_diffusers_does() -> None:
     network, embed, t = decoder(3, **PIXELS), torch.randn(2, DIM), 321
-    assert not network.knows_masks
+    assert not network.has_inpainting_inputs
     text, negative, conditioning = both_halves(network, embed)
     x = torch.randn(2, 3, 8, 8).repeat(2, 1, 1, 1)
     theirs = network.unet(
@@ -155,7 +155,7 @@ def test_packed_it_computes_the_same(rows: int, time: str) -> None:
 
 def test_nothing_known_is_a_hint_of_zeros() -> None:
     network, embed, text = decoder(), torch.randn(2, DIM), texts(2)
-    assert network.knows_masks
+    assert network.has_inpainting_inputs
     image = CODEC.encode(torch.rand(2, 3, 16, 16))
     nothing = CODEC.encode_mask(torch.zeros(2, 1, 16, 16))
     without, zero = network.condition(embed, text), network.condition(embed, text, image, nothing)

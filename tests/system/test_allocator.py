@@ -23,7 +23,7 @@ def faults_of_a_block() -> int:
 
 @needs_glibc
 def test_blocks_are_used_again():
-    with heap.blocks_reused():
+    with heap.reuse_freed_blocks():
         used = counts().arena - counts().keepcost  # of the heap, all but its free end
         for _ in range(40):
             faults_of_a_block()
@@ -36,8 +36,8 @@ def test_blocks_are_used_again():
 @needs_glibc
 def test_holes_are_closed_before_they_are_many(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(heap, "GROWTH", BYTES)
-    with heap.blocks_reused():
-        start, held, bound = heap.resident(), [], heap.bounded_growth()
+    with heap.reuse_freed_blocks():
+        start, held, bound = heap.resident(), [], heap.make_growth_limiter()
         for _ in range(40):  # as pictures that are kept from every step: their places keep the blocks' apart
             blocks = [torch.empty(size << 18, dtype=torch.uint8).fill_(1) for size in (3, 5, 9, 17)]
             held.append([torch.empty(8 + size) for size in range(20)])
@@ -49,7 +49,7 @@ def test_holes_are_closed_before_they_are_many(monkeypatch: pytest.MonkeyPatch):
 
 @needs_glibc
 def test_afterwards_large_blocks_lie_apart_again():
-    with heap.blocks_reused():
+    with heap.reuse_freed_blocks():
         before = counts().hblkhd
         inside = torch.empty(1 << 30, dtype=torch.uint8)
         assert counts().hblkhd == before
@@ -77,7 +77,7 @@ def counts() -> Counts:
 
 @needs_glibc
 def test_what_was_free_goes_back_afterwards_and_after_an_error():
-    with pytest.raises(KeyError), heap.blocks_reused():
+    with pytest.raises(KeyError), heap.reuse_freed_blocks():
         faults_of_a_block()
         inside = heap.resident()
         raise KeyError
@@ -88,9 +88,9 @@ def test_what_was_free_goes_back_afterwards_and_after_an_error():
 def test_nothing_is_asked_where_it_is_not_wanted_or_not_known(wanted: bool, monkeypatch: pytest.MonkeyPatch):
     asked = []
     monkeypatch.setattr(heap, "_of_glibc", lambda name: asked.append(name))
-    with heap.blocks_reused(wanted):
+    with heap.reuse_freed_blocks(wanted):
         assert bool(asked) == wanted
-    heap.give_back_large()
+    heap.return_large_blocks()
     heap.trim()
     assert asked[-2:] == ["mallopt", "malloc_trim"]
 
@@ -101,7 +101,7 @@ def test_memory_is_handed_back_when_it_has_grown_and_not_before(monkeypatch: pyt
     monkeypatch.setattr(heap, "GROWTH", 3)
     monkeypatch.setattr(heap, "resident", lambda: next(held))
     monkeypatch.setattr(heap, "trim", lambda: handed_back.append(len(calls)))
-    bound = heap.bounded_growth()
+    bound = heap.make_growth_limiter()
     for _ in range(10):
         bound()
         calls.append(1)
@@ -114,6 +114,6 @@ def test_elsewhere_nothing_is_known_of_the_memory(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("builtins.open", missing)
     assert heap.resident() is None
-    bound = heap.bounded_growth()
+    bound = heap.make_growth_limiter()
     bound()
     bound()

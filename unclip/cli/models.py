@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from unclip.checkpoints import hub
-from unclip.checkpoints.index import INDEX, missing_parts, predicted, weight_files
-from unclip.checkpoints.locate import bundled_models, find_checkpoint
+from unclip.checkpoints.index import INDEX, find_missing_files, find_weight_files, prediction_target
+from unclip.checkpoints.locate import find_checkpoint, list_bundled_models
 from unclip.cli import options
 from unclip.errors import CheckpointError, InputError
 from unclip.system.choices import check_device
@@ -31,15 +31,15 @@ app = typer.Typer(
 @app.command("list")
 def list_models() -> None:
     """List the models that came with the package, and those that were fetched from the hub."""
-    here = [(name, find_checkpoint(name)) for name in bundled_models()]
-    for name, folder in hub.cached_models():
+    here = [(name, find_checkpoint(name)) for name in list_bundled_models()]
+    for name, folder in hub.list_cached_models():
         with contextlib.suppress(CheckpointError):  # other software keeps its models there too
             if read_json(folder / INDEX).get("_class_name") in CLASSES:
                 here.append((f"{name}@{folder.name}", folder))
     if not here:
         raise CheckpointError("no model came with this installation; reinstall unclip, or use a full checkout")
     for name, folder in here:
-        if gone := missing_parts(folder):
+        if gone := find_missing_files(folder):
             print(f"{name}  incomplete: it lacks {gone[0]}; `unclip models download {name.partition('@')[0]}` goes on")
             continue
         index = read_json(folder / INDEX)
@@ -61,7 +61,7 @@ def show_model(
     for line in _card(folder):
         print(line)
     print(f"folder      {folder}")
-    if known := hub.identity(folder):
+    if known := hub.snapshot_identity(folder):
         print(f"revision    {known[1]}")
     print(f"licence     {_licence(folder) or 'unknown'}")
     print(f"sizes       {', '.join(sizes(folder, index)) or 'unknown'}")
@@ -79,10 +79,10 @@ def check_model(
     """Compare every file of a model with its config and its hash, without running it."""
     folder = find_checkpoint(name)
 
-    from unclip.checkpoints.verify import check
+    from unclip.checkpoints.verify import check_checkpoint
 
     wrong = 0
-    for component, found, right in check(folder):
+    for component, found, right in check_checkpoint(folder):
         wrong += not right
         print(f"{'ok   ' if right else 'WRONG'}  {component:<20}{found}")
     if wrong:
@@ -100,9 +100,9 @@ def convert_model(
     if not path.is_dir():
         raise CheckpointError(f"{path} is not a folder; give the folder of a checkpoint")
 
-    from unclip.checkpoints.convert import convert
+    from unclip.checkpoints.convert import convert_checkpoint
 
-    for line in convert(path, out):
+    for line in convert_checkpoint(path, out):
         print(line, flush=True)
 
 
@@ -140,10 +140,10 @@ def download_model(
     name: Annotated[str, typer.Argument(metavar="ID", help="owner/name, or owner/name@revision.")],
 ) -> None:
     """Fetch a model from the hub into its cache; what is there already is not fetched again."""
-    if not hub.is_id(name):
+    if not hub.is_hub_id(name):
         raise CheckpointError(f"{name!r} is no hub id; give owner/name, such as kakaobrain/karlo-v1-alpha")
     folder = hub.download(name)
-    if gone := missing_parts(folder):
+    if gone := find_missing_files(folder):
         raise CheckpointError(f"{name} on the hub is no checkpoint in safetensors: it has no {gone[0]}")
     print(f"{folder}  revision {folder.name}")
 
@@ -151,7 +151,7 @@ def download_model(
 def components(folder: Path, index: dict[str, Any]) -> Iterator[tuple[str, int]]:
     """(component, number of parameters), counted in the headers of the weight files."""
     for component, value in index.items():
-        files = weight_files(folder / component) if isinstance(value, list) else []
+        files = find_weight_files(folder / component) if isinstance(value, list) else []
         if files:
             yield component, sum(_parameters(file) for file in files)
 
@@ -192,7 +192,7 @@ def _schedules(folder: Path) -> Iterator[str]:
         config = read_json(path)
         told = [str(config[key]) for key in ("prediction_type", "variance_type", "beta_schedule") if config.get(key)]
         stage = path.parent.name.removesuffix("_scheduler")
-        if predicted(folder, stage) == "difference":
+        if prediction_target(folder, stage) == "difference":
             told[:1] = ["difference"]
         yield f"{stage:<12}predicts {', '.join(told) or 'what is usual'}"
 

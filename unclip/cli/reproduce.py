@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from unclip.checkpoints.locate import bundled_models
+from unclip.checkpoints.locate import list_bundled_models
 from unclip.cli import options
 from unclip.cli.output import target
 from unclip.cli.progress import Progress, on_terminal
@@ -79,7 +79,7 @@ def recorded_request(record: dict, image: str) -> Request:
 def recorded_model(record: dict) -> str:
     """The name of the bundled model in a record, which is untrusted: it may name no folder and no download."""
     name = record.get("model")
-    if isinstance(name, str) and name in bundled_models():
+    if isinstance(name, str) and name in list_bundled_models():
         return name
     shown = repr(name)[:80]
     raise InputError(f"the picture was made by the model {shown}, which did not come with unclip; give it by --model")

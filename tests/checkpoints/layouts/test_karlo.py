@@ -175,8 +175,8 @@ def test_tokens_are_those_of_transformers(both) -> None:
 def test_cut_says_what_does_not_fit_in_their_tokens(both) -> None:
     ours, _ = both
     words = " ".join(["cat"] * (ours.model.clip.config.context_length - 3))
-    assert ours.model.encoder.tokenizer.cut(f"{words}!") == ""
-    assert ours.model.encoder.tokenizer.cut(f"{words}! dog") == "dog"
+    assert ours.model.encoder.tokenizer.overflow(f"{words}!") == ""
+    assert ours.model.encoder.tokenizer.overflow(f"{words}! dog") == "dog"
 
 
 def test_the_text_tower(both) -> None:
@@ -359,7 +359,7 @@ def test_a_level_with_as_many_pixels_as_tokens(tmp_path: Path) -> None:
     from diffusers import UNet2DConditionModel
 
     from tests.published import lively, unet
-    from unclip.models.attention import attend_to_text
+    from unclip.models.attention import use_text_attention
 
     size = SIZES["one"]
     network = lively(
@@ -383,7 +383,7 @@ def test_a_level_with_as_many_pixels_as_tokens(tmp_path: Path) -> None:
     expected = network(x, 10, **arguments).sample
     with pytest.raises(RuntimeError):
         network(x, 10, **arguments, attention_mask=mask)
-    attend_to_text(network)
+    use_text_attention(network)
     torch.testing.assert_close(network(x, 10, **arguments, attention_mask=mask).sample, expected)
     mask[:, 9:] = False
     changed = tokens.index_fill(1, torch.arange(9, 16), 5.0)

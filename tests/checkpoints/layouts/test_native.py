@@ -158,7 +158,7 @@ def test_a_whole_checkpoint(tiny_model: Path) -> None:
     assert prior.schedule == Schedule(prediction_type="sample", clip=5.0)
     assert decoder.schedule == Schedule(prediction_type="v_prediction")
     assert decoder.codec == upsampler.codec == PixelUnshuffle(4)
-    assert decoder.network.knows_masks
+    assert decoder.network.has_inpainting_inputs
 
 
 def test_an_upsampler_and_a_vocabulary_may_be_missing(model: Path) -> None:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unclip.models.cpu import onednn as packing
-from unclip.models.cpu.onednn import can_pack, convolved_plus, pack, packed_flops
+from unclip.models.cpu.onednn import can_pack, conv_add, pack, packed_conv_flops
 
 KINDS = {
     "3x3": nn.Conv2d(16, 32, 3, padding=1),
@@ -76,8 +76,8 @@ def test_the_arithmetic_of_a_packed_convolution_is_counted_as_torch_counts_other
     dense = nn.Sequential(copy.deepcopy(conv)).bfloat16().requires_grad_(False)
     x, packed = torch.randn(2, conv.in_channels, 9, 8).bfloat16(), pack(copy.deepcopy(dense))
     term, counts = dense(x), []
-    for run in (lambda: dense(x), lambda: packed(x), lambda: convolved_plus(packed[0], x, term)):
-        with FlopCounterMode(display=False, custom_mapping=packed_flops()) as counter:
+    for run in (lambda: dense(x), lambda: packed(x), lambda: conv_add(packed[0], x, term)):
+        with FlopCounterMode(display=False, custom_mapping=packed_conv_flops()) as counter:
             run()
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] == counts[2] > 0
@@ -94,7 +94,7 @@ def test_a_sum_with_a_convolution_is_what_it_says(packed: bool, conv: nn.Conv2d,
     alone = conv(x)
     term = torch.randn_like(alone[..., :1, :1] if everywhere else alone)
     before = x.clone(), term.clone()
-    found = convolved_plus(conv[0], x, term)
+    found = conv_add(conv[0], x, term)
     torch.testing.assert_close(found, alone + term, atol=0.03 if packed else 1e-6, rtol=0.02 if packed else 1e-6)
     assert torch.equal(x, before[0])
     assert torch.equal(term, before[1])

@@ -1,6 +1,4 @@
-from unclip.modes.resolve import model_defaults
-
-"""The published layout: what diffusers' own pipeline makes of a checkpoint, this project makes of it."""
+"""The published layout: this pipeline gives the same images as diffusers' own."""
 
 import shutil
 from dataclasses import replace
@@ -23,6 +21,7 @@ from unclip.errors import CheckpointError, RequestError
 from unclip.images.result import record
 from unclip.models.text import TextEncoding
 from unclip.models.upsampler import enlarge
+from unclip.modes.resolve import model_defaults
 from unclip.requests.request import Request
 
 COMMIT = 40 * "0"
@@ -316,9 +315,9 @@ def test_an_image_tower_can_be_added(karlo, variations, tmp_path: Path, monkeypa
     assert Unclip.from_pretrained(karlo("one")[0], "cpu", image_encoder=cached).model.image_encoder == f"a/b@{COMMIT}"
     monkeypatch.chdir(variations[0])
     assert Unclip.from_pretrained(karlo("one")[0], "cpu", image_encoder=".").model.image_encoder == variations[0].name
-    with pytest.raises(CheckpointError, match="has an image tower of its own: leave the image encoder out"):
+    with pytest.raises(CheckpointError, match="has its own image encoder: leave image_encoder out"):
         Unclip.from_pretrained(variations[0], "cpu", "float32", image_encoder=variations[0])
-    with pytest.raises(CheckpointError, match="karlo has no image_encoder; give the repository for variations"):
+    with pytest.raises(CheckpointError, match="karlo has no image_encoder; give the image variation repository"):
         Unclip.from_pretrained(karlo("one")[0], "cpu", "float32", image_encoder=karlo("one")[0])
     with pytest.raises(CheckpointError, match="projection_dim is 16, the text's is 24"):
         Unclip.from_pretrained(karlo("other")[0], "cpu", "float32", image_encoder=variations[0])

@@ -31,7 +31,9 @@ def test_the_enlarged_image_is_not_rounded_to_bfloat16() -> None:
     enlarged = torch.rand(1, 48, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert not torch.equal(enlarged.to(torch.bfloat16).float(), enlarged)
     stage = Stage("upsampler", Upsampler(unet, difference=True), Schedule(prediction_type="sample"), (48, 8, 8))
-    sampled = stage.run(StageInputs({"enlarged": enlarged}), make_generators([0]), StageOptions(steps=2, sampler="ddim"))
+    sampled = stage.run(
+        StageInputs({"enlarged": enlarged}), make_generators([0]), StageOptions(steps=2, sampler="ddim")
+    )
     assert torch.equal(sampled, enlarged)
 
 

@@ -81,8 +81,8 @@ def stable_requests(ours: Unclip, prompts: list[str], fields: dict) -> list[Requ
     """Requests with the first seeds whose images do not depend on rounding.
 
     Random networks that predict noise are ill-conditioned: the first step divides by sqrt(alpha bar) = 5e-5 and clips
-    at 1, so where x and the noise nearly cancel, the last bit of either decides a pixel. Scaling the first layers of the
-    decoder and the prior by 1e-6 reveals such seeds.
+    at 1, so where x and the noise nearly cancel, the last bit of either decides a pixel. Scaling the first layers of
+    the decoder and the prior by 1e-6 reveals such seeds.
     """
     layers = ours.model.decoder.network.unet.conv_in, ours.model.prior.stage.network.transformer.proj_in
     for first in range(7, 27):

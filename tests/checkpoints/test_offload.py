@@ -33,8 +33,8 @@ def test_threads_take_turns(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -
     alone = [low.generate(prompt, **STEPS)[0].image.tobytes() for prompt in prompts]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(4):
-            drawn = pool.map(lambda prompt: low.generate(prompt, **STEPS)[0].image.tobytes(), prompts)
-            assert list(drawn) == alone
+            images = pool.map(lambda prompt: low.generate(prompt, **STEPS)[0].image.tobytes(), prompts)
+            assert list(images) == alone
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -44,8 +44,8 @@ def test_threads_take_turns(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -
         low.generate("a cat", **STEPS)
     inner.remove()  # the lock is free for the other threads
     with ThreadPoolExecutor(1) as pool:
-        drawn = pool.submit(lambda: low.generate("a cat", **STEPS)[0].image.tobytes())
-        assert drawn.result(timeout=60) == alone[0]
+        images = pool.submit(lambda: low.generate("a cat", **STEPS)[0].image.tobytes())
+        assert images.result(timeout=60) == alone[0]
 
 
 @pytest.mark.parametrize("model", ["tiny_model", "karlo"])

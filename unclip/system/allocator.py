@@ -64,7 +64,7 @@ def make_growth_limiter() -> Callable[[], None]:
     """A function to call before each network call of a run; it keeps the heap of `reuse_freed_blocks` from growing.
 
     The second call, after one network call, measures the process's normal size. Whenever the process has grown by
-    `MAX_GROWTH` beyond it, free memory is released, and the normal size is measured anew at the next call. Releasing
+    `MAX_GROWTH` beyond it, free memory is released, and the normal size is measured again at the next call. Releasing
     more often would cost: new pages take a quarter of a large U-Net's time.
     """
     called, normal = False, None

@@ -1,7 +1,6 @@
 """The published layout: this pipeline gives the same images as diffusers' own."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +126,7 @@ def test_images_are_those_of_diffusers(both, prompts: list[str], fields: dict) -
     text, negative = ours.model.encode_text(prompts), ours.model.encode_text([""] * len(prompts))
     embed = ours.model.sample_prior(text, negative, make_run(ours.model, requests))
     torch.testing.assert_close(embed, seen["embed"], rtol=1e-4, atol=1e-4)
-    small = sample_tensors(ours, [replace(request, size=ours.model.sizes[0]) for request in requests])
+    small = sample_tensors(ours, [request.replace(size=ours.model.sizes[0]) for request in requests])
     torch.testing.assert_close(enlarge(small, ours.model.sizes[1]), seen["enlarged"], rtol=0, atol=2 / 255)
 
 

@@ -1,10 +1,10 @@
-"""Write a checkpoint of the published layout and size, with random weights: to measure with, not to draw with.
+"""Write a checkpoint with the published layout and size but random weights, for measurements.
 
     python examples/full_size.py runs/full
     unclip bench --model runs/full --against diffusers --batch-size 1
     unclip bench --model runs/full --stages --batch-size 1 --dtype bfloat16 --memory low
 
-It takes 6.6 GB of disk, in bfloat16. `--tiny` writes the same in small, to try the commands out.
+It takes 6.6 GB of disk in bfloat16. `--tiny` writes small networks, to try the commands.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from accelerate import init_empty_weights
 from open_clip.tokenizer import SimpleTokenizer, default_bpe
 from safetensors.torch import save_file
 
-from unclip.checkpoints.networks import new_network, shapes_of
-from unclip.checkpoints.transformers_clip import shape_there, sources_of
+from unclip.checkpoints.networks import new_network, parameter_shapes
+from unclip.checkpoints.transformers_clip import tensor_sources, transformers_shape
 from unclip.models.clip import Clip, ClipConfig
 
 PUBLISHED = {
@@ -53,7 +53,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def networks(size: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """The components that diffusers' classes and ours make: class and config by name."""
+    """(class name, config) of each component that `new_network` builds."""
     widths, levels = size["widths"], len(size["widths"])
     down, up = "ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"
     unet = {
@@ -107,13 +107,13 @@ def networks(size: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def write_weights(path: Path, shapes: Shapes) -> int:
-    """Random weights that keep the size of what passes through them; returns how many."""
+    """Write random weights that preserve the scale of activations; returns the number of values."""
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     for name, shape in shapes.items():
         fan_in = max(1, torch.Size(shape[1:]).numel())
         values = torch.empty(shape, dtype=torch.bfloat16).normal_(std=fan_in**-0.5, generator=generator)
-        if len(shape) < 2:  # of a norm, or a bias
+        if len(shape) < 2:  # norms and biases
             values.fill_(1.0 if name.endswith("weight") else 0.0)
         tensors[name] = torch.ones_like(values) if name == "clip_std" else values
     save_file(tensors, path, metadata={"format": "pt"})
@@ -121,14 +121,14 @@ def write_weights(path: Path, shapes: Shapes) -> int:
 
 
 def write_text(folder: Path, size: dict[str, Any]) -> int:
-    """The text tower as transformers lays it out, and CLIP's tokenizer."""
+    """Write the text encoder as transformers does, and CLIP's tokenizer; returns the number of parameters."""
     dim = size["dim"]
     with init_empty_weights(include_buffers=False):
         clip = Clip(ClipConfig(embed_dim=dim, context_length=77, vision_layers=0, text_width=dim,
                                text_layers=size["text_layers"], text_heads=size["text_heads"]))  # fmt: skip
     shapes: Shapes = {}
-    for name, (_, parts) in sources_of(clip).items():
-        shapes |= dict.fromkeys(parts, shape_there(name, shapes_of(clip)[name], len(parts)))
+    for name, (_, parts) in tensor_sources(clip).items():
+        shapes |= dict.fromkeys(parts, transformers_shape(name, parameter_shapes(clip)[name], len(parts)))
     config = {
         "architectures": ["CLIPTextModelWithProjection"],
         "model_type": "clip_text_model",
@@ -160,14 +160,14 @@ def write_text(folder: Path, size: dict[str, Any]) -> int:
 
 
 def make(folder: Path, size: dict[str, Any]) -> int:
-    """Write the whole checkpoint into a new folder; returns the number of parameters."""
+    """Write the checkpoint into a new folder; returns the number of parameters."""
     folder.mkdir(parents=True)
     index: dict[str, Any] = {"_class_name": "UnCLIPPipeline", "tokenizer": ["transformers", "CLIPTokenizer"]}
     total = write_text(folder, size)
     index["text_encoder"] = ["transformers", "CLIPTextModelWithProjection"]
     for part, (name, config) in networks(size).items():
         with init_empty_weights(include_buffers=False):
-            shapes = shapes_of(new_network(name, config))
+            shapes = parameter_shapes(new_network(name, config))
         (folder / part).mkdir()
         (folder / part / "config.json").write_text(json.dumps({"_class_name": name, **config}, indent=2))
         count = write_weights(folder / part / "diffusion_pytorch_model.safetensors", shapes)
@@ -191,7 +191,7 @@ def make(folder: Path, size: dict[str, Any]) -> int:
 def main(*given: str) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a new folder")
-    parser.add_argument("--tiny", action="store_true", help="small networks, to try the commands out")
+    parser.add_argument("--tiny", action="store_true", help="write small networks, to try the commands")
     arguments = parser.parse_args(given)
     if arguments.folder.exists():
         parser.error(f"{arguments.folder} exists; give a new folder")

@@ -1,7 +1,10 @@
-"""What several tests use."""
+"""Fixtures of all tests."""
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
@@ -9,20 +12,31 @@ from PIL import Image
 from unclip.images.result import Result
 from unclip.requests.request import Request
 
-os.environ["UNCLIP_CONFIG"] = os.devnull  # the settings of whoever runs the tests are not to change them
+if TYPE_CHECKING:
+    from unclip.pipeline import Unclip
+
+os.environ["UNCLIP_CONFIG"] = os.devnull  # the user's settings must not affect the tests
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a model with random weights, "tiny", that draws 16 and 32 px; not to be written to."""
-    from tests.tiny import write_tiny_model  # only here is torch needed
+    """The folder of the tiny model, for reading only: random weights, images of 16 and 32 px."""
+    from tests.tiny import write_tiny_model  # imports torch, which many tests do not need
 
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
+@pytest.fixture(scope="session")
+def tiny(tiny_model: Path) -> Unclip:
+    """The pipeline of the tiny model, on the CPU in float32. Shared by all tests: do not change it or its networks."""
+    from unclip.pipeline import Unclip
+
+    return Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
+
+
 @pytest.fixture
 def result() -> Result:
-    """A finished image that no model made."""
+    """A result made without a model."""
     return Result(
         image=Image.new("RGB", (8, 8), (255, 105, 180)),
         request=Request(prompt="a penguin — ペンギン", seed=7, size=8, guidance=0.0, sampler="ddim"),

@@ -1,4 +1,4 @@
-"""A server on the loopback that speaks as much of the hub's protocol as fetching a model takes."""
+"""A local server with the part of the hub's protocol that downloads use."""
 
 import hashlib
 import json
@@ -15,13 +15,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """One repository. `requests` holds what was asked; `broken` and `forged` name files to go wrong with."""
+    """One repository. `requests` records requests; `broken` and `forged` name files that are served wrongly."""
 
     name: str
     folder: Path
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, Range
-    broken: dict[str, int] = field(default_factory=dict)  # the first answer with them ends after so many bytes
-    forged: set[str] = field(default_factory=set)  # they have another content than was announced
+    broken: dict[str, int] = field(default_factory=dict)  # file -> bytes after which its first response breaks off
+    forged: set[str] = field(default_factory=set)  # files whose content does not match their hash
     url: str = ""
 
     def files(self) -> list[str]:
@@ -29,20 +29,20 @@ class Hub:
         return [path.relative_to(self.folder).as_posix() for path in paths]
 
     def etag(self, file: str) -> str:
-        """The SHA-256 of a large file, which here are the weights, and git's hash of another."""
+        """SHA-256 of weights, which count as large files; git's hash of other files."""
         data = (self.folder / file).read_bytes()
         if file.endswith(".safetensors"):
             return hashlib.sha256(data).hexdigest()
         return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
-    def asked(self, method: str, ending: str) -> list[str | None]:
-        """The Range headers of the requests for a file."""
+    def ranges(self, method: str, ending: str) -> list[str | None]:
+        """The Range header of each request with this method for a path that ends so."""
         return [r for kind, path, r in self.requests if kind == method and path.endswith(ending)]
 
 
 @contextmanager
 def serve(hub: Hub) -> Iterator[Hub]:
-    """Serve a hub until the block ends."""
+    """Serve a hub within this context."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

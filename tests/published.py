@@ -1,4 +1,4 @@
-"""Checkpoints of the published layout with random weights, written by diffusers and transformers themselves."""
+"""Checkpoints of the published layout with random weights, saved by diffusers and transformers."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-# Its module moves from release to release; the pipeline's own knows where it is.
+# Its module moves between releases; find it beside the pipeline.
 UnCLIPTextProjModel = import_module(UnCLIPPipeline.__module__).UnCLIPTextProjModel
 
 SIZES = {
@@ -49,8 +49,8 @@ SIZES = {
 }
 
 
-def lively(network: nn.Module, seed: int) -> nn.Module:
-    """Random weights, nowhere zero, so that every input has an effect on the output."""
+def randomize(network: nn.Module, seed: int) -> nn.Module:
+    """Fill a network with random weights, none all zero, so that every input affects the output; returns it."""
     torch.manual_seed(seed)
     network.eval().requires_grad_(False)
     for parameter in network.parameters():
@@ -62,7 +62,7 @@ def lively(network: nn.Module, seed: int) -> nn.Module:
 
 
 def tokenizer(folder: Path, tokens: int) -> CLIPTokenizer:
-    """CLIP's tokenizer, that pads with "!" as the published checkpoints do."""
+    """CLIP's tokenizer with the pad token "!", as in the published checkpoints."""
     vocabulary = dict(SimpleTokenizer().encoder)
     ends = sorted(vocabulary.values())[-2:]
     vocabulary = {token: i for token, i in vocabulary.items() if i not in ends}
@@ -75,7 +75,7 @@ def tokenizer(folder: Path, tokens: int) -> CLIPTokenizer:
 
 
 def unet(cls: type, size: dict, attention: bool, **more: object) -> nn.Module:
-    """A U-Net whose levels are convolutions, or attend to the text in all but the finest."""
+    """A U-Net; with `attention`, all levels but the finest attend to the text."""
     coarser = len(size["widths"]) - 1
     down, up = "ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"
     return cls(
@@ -135,15 +135,15 @@ def published(size: dict, scratch: Path, prediction: str = "epsilon") -> UnCLIPP
     projection = UnCLIPTextProjModel(
         clip_embeddings_dim=dim, time_embed_dim=4 * size["widths"][0], cross_attention_dim=size["cross"]
     )
-    lively(prior, 1).clip_std.uniform_(0.5, 1.5)
+    randomize(prior, 1).clip_std.uniform_(0.5, 1.5)
     pipe = UnCLIPPipeline(
         prior=prior,
-        decoder=lively(decoder, 2),
-        text_encoder=lively(CLIPTextModelWithProjection(text), 3),
+        decoder=randomize(decoder, 2),
+        text_encoder=randomize(CLIPTextModelWithProjection(text), 3),
         tokenizer=tokenizer(scratch, size["tokens"]),
-        text_proj=lively(projection, 4),
-        super_res_first=lively(upsamplers[0], 5),
-        super_res_last=lively(upsamplers[1], 6),
+        text_proj=randomize(projection, 4),
+        super_res_first=randomize(upsamplers[0], 5),
+        super_res_last=randomize(upsamplers[1], 6),
         prior_scheduler=UnCLIPScheduler(
             variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=5.0
         ),
@@ -154,8 +154,8 @@ def published(size: dict, scratch: Path, prediction: str = "epsilon") -> UnCLIPP
     return pipe
 
 
-def add_image_tower(folder: Path, size: dict) -> CLIPVisionModelWithProjection:
-    """Turn a folder into the repository for variations: an image tower in place of the prior."""
+def add_image_encoder(folder: Path, size: dict) -> CLIPVisionModelWithProjection:
+    """Turn a checkpoint into an image variation checkpoint: an image encoder instead of the prior."""
     config = CLIPVisionConfig(
         hidden_size=20,
         intermediate_size=50,
@@ -165,8 +165,8 @@ def add_image_tower(folder: Path, size: dict) -> CLIPVisionModelWithProjection:
         image_size=28,
         patch_size=7,
     )
-    tower = lively(CLIPVisionModelWithProjection(config), 7)
-    tower.save_pretrained(folder / "image_encoder")
+    encoder = randomize(CLIPVisionModelWithProjection(config), 7)
+    encoder.save_pretrained(folder / "image_encoder")
     CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(
         folder / "feature_extractor"
     )
@@ -177,4 +177,4 @@ def add_image_tower(folder: Path, size: dict) -> CLIPVisionModelWithProjection:
     index["image_encoder"] = ["transformers", "CLIPVisionModelWithProjection"]
     index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
     (folder / "model_index.json").write_text(json.dumps(index))
-    return tower
+    return encoder

@@ -1,4 +1,4 @@
-"""A whole model with random weights, small enough to draw pictures of 16 and 32 px in milliseconds."""
+"""The tiny model of all tests: random weights, images of 16x16 and 32x32 pixels in milliseconds."""
 
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from unclip.diffusion.codecs import PixelUnshuffle
 from unclip.diffusion.schedule import Schedule
 from unclip.system.files import write_json
 
-DIM, TOKENS = 16, 13  # of an embedding; of a text (not 12: diffusers fails where 4 + tokens = height * width)
+DIM = 16  # of CLIP embeddings
+TOKENS = 13  # per prompt; with 12, 4 + tokens would equal height * width, where diffusers fails
 CODEC = PixelUnshuffle(4)
 
 CLIP = {
@@ -22,7 +23,7 @@ CLIP = {
     "vision_layers": 1,
     "vision_heads": 2,
     "context_length": TOKENS,
-    "text_width": DIM,  # as the prior asks
+    "text_width": DIM,  # the prior requires this
     "text_layers": 1,
     "text_heads": 2,
 }
@@ -37,7 +38,7 @@ TEXT_PROJ = {"clip_embeddings_dim": DIM, "time_embed_dim": 64, "cross_attention_
 DECODER_TEXT = {"width": DIM, "layers": 1, "heads": 2, "context_length": TOKENS}
 DECODER = {
     "sample_size": 4,
-    "in_channels": 48 + 48 + 16,  # the picture, and GLIDE's inpainting inputs
+    "in_channels": 48 + 48 + 16,  # the noised latent, and GLIDE's inpainting inputs
     "out_channels": 48,
     "block_out_channels": [16, 32],
     "layers_per_block": 1,
@@ -74,12 +75,12 @@ SCHEDULES = {
 
 
 def tiny_network(kind: str, config: dict, seed: int = 0) -> nn.Module:
-    """A network with random weights, nowhere zero, so that every input has an effect on the output."""
+    """A network of class `kind` with random weights, none all zero, so that every input affects the output."""
     torch.manual_seed(seed)
     network = new_network(kind, config).eval().requires_grad_(False)
     for parameter in network.parameters():
         if parameter.ndim > 1:
-            parameter.mul_(1.5)  # livelier than a fresh network
+            parameter.mul_(1.5)  # stronger effects than at initialization
         if not parameter.any():
             parameter.normal_(std=0.3)
     if kind == "PriorTransformer":
@@ -88,7 +89,7 @@ def tiny_network(kind: str, config: dict, seed: int = 0) -> nn.Module:
 
 
 def write_tiny_model(folder: Path) -> Path:
-    """A checkpoint folder as training leaves it: `model_index.json` and a subfolder a component."""
+    """Write the tiny model in the native layout, as training does; returns the folder."""
     components = {
         "clip": ("Clip", CLIP),
         "prior": ("PriorTransformer", PRIOR),

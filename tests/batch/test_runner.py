@@ -15,13 +15,13 @@ from unclip.batch.output_folder import open_folder, run_seed
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.report import Totals
 from unclip.batch.runner import Output, grouped, run
-from unclip.checkpoints.identity import Model, revision
+from unclip.checkpoints.identity import ModelIdentity, compute_revision
 from unclip.errors import InputError, UnclipError
 from unclip.images import metadata
 from unclip.requests.request import Request
 from unclip.system.files import write_atomic
 
-MODEL = Model("painter", "0" * 16, None)
+MODEL = ModelIdentity("painter", "0" * 16, None)
 
 
 class Told:
@@ -246,7 +246,7 @@ def test_another_model_needs_another_folder(tmp_path):
     assert run_seed(tmp_path, None, MODEL) == run_seed(tmp_path, None, MODEL)
     assert run_seed(tmp_path, 3, MODEL) == (3, [])
     with pytest.raises(InputError, match="give another folder"):
-        run_seed(tmp_path, 3, Model("painter", "1" * 16, None))
+        run_seed(tmp_path, 3, ModelIdentity("painter", "1" * 16, None))
 
 
 def test_another_format_is_told_of_and_components_are_no_other_model(tmp_path):
@@ -257,9 +257,9 @@ def test_another_format_is_told_of_and_components_are_no_other_model(tmp_path):
     _, notes = run_seed(tmp_path / "out", None, MODEL, naming={"--format": "png", "--name": "{seed}"})
     assert notes == ["the run before had --format webp, as the pictures have that are there"]
     (tmp_path / "model_index.json").write_text("{}")
-    before = revision(tmp_path)
+    before = compute_revision(tmp_path)
     (tmp_path / "components.safetensors").write_bytes(b"x")
-    assert revision(tmp_path) == before
+    assert compute_revision(tmp_path) == before
 
 
 def test_a_picture_whose_name_cannot_be_is_one_failure(tmp_path):

@@ -1,15 +1,15 @@
-"""Published checkpoints with random weights, each made once."""
+"""Fixtures: checkpoints of the published layout with random weights."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.published import SIZES, add_image_tower, published
+from tests.published import SIZES, add_image_encoder, published
 
 
 @pytest.fixture(scope="package")
 def karlo(tmp_path_factory: pytest.TempPathFactory):
-    """Folder and pipeline of diffusers, by the name of its sizes; neither is to be changed."""
+    """A function: key of SIZES -> checkpoint folder and diffusers pipeline, both read-only."""
     made: dict[str, tuple[Path, object]] = {}
 
     def make(name: str) -> tuple[Path, object]:
@@ -25,11 +25,11 @@ def karlo(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="package")
 def variations(karlo, tmp_path_factory: pytest.TempPathFactory):
-    """The folder of a repository for variations, its image tower, and the pipeline it was made from."""
+    """An image variation checkpoint, its image encoder, and the pipeline that it was made from."""
     import shutil
 
     folder, pipe = karlo("one")
     copy = Path(shutil.copytree(folder, tmp_path_factory.mktemp("models") / "variations"))
-    tower = add_image_tower(copy, SIZES["one"])
+    encoder = add_image_encoder(copy, SIZES["one"])
     shutil.rmtree(copy / "prior")
-    return copy, tower, pipe
+    return copy, encoder, pipe

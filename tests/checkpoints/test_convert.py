@@ -1,4 +1,4 @@
-"""Pickles -> safetensors, and what a damaged checkpoint of the published layout says."""
+"""Conversion of pickles to safetensors, and errors of damaged checkpoints in the published layout."""
 
 import json
 import pickle
@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unclip import CheckpointError, Unclip
-from unclip.checkpoints.verify import check
+from unclip.checkpoints.verify import check_checkpoint
 from unclip.cli.main import main
 
 STEPS = {"seed": 3, "prior_steps": 2, "steps": 2, "upsampler_steps": 2}
 
 
 def failure(folder: Path) -> str:
-    """The one line with which loading ends."""
+    """The error of loading the checkpoint: one line."""
     with pytest.raises(CheckpointError) as caught:
-        Unclip.from_pretrained(folder, "cpu", "float32", "low")  # reads as little as it can
+        Unclip.from_pretrained(folder, "cpu", "float32", "low")  # reads little
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -32,7 +32,7 @@ def model(karlo, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pickled(model: Path) -> Path:
-    """The same with all weights in pickles, those of the decoder in two, of the text in a file of before torch 1.6."""
+    """The model with all weights pickled: the decoder in two files, the text encoder in the format before torch 1.6."""
     for path in sorted(model.rglob("*.safetensors")):
         tensors, part = load_file(path), path.parent
         path.unlink()
@@ -75,7 +75,7 @@ def test_pickles_are_refused_and_converted(pickled: Path, karlo, tmp_path: Path,
 
 
 class Bomb:
-    """A pickle that leaves a trace if it is ever read by one that runs what it holds."""
+    """A pickle that creates a file if a reader runs its code."""
 
     def __init__(self, trace: Path):
         self.trace = trace
@@ -131,20 +131,20 @@ TEXT = "text_encoder/model.safetensors"
         ),
     ],
 )
-def test_tensors_that_do_not_fit(model: Path, file: str, change: Callable, message: str) -> None:
+def test_missing_unexpected_and_misshapen_tensors(model: Path, file: str, change: Callable, message: str) -> None:
     tensors = load_file(model / file)
     change(tensors)
     save_file(tensors, model / file)
     assert message in failure(model)
-    wrong = [component for component, _, right in check(model) if not right]
+    wrong = [component for component, _, valid in check_checkpoint(model) if not valid]
     assert wrong == ["decoder" if "decoder" in file else "together"]
 
 
-def test_positions_that_old_transformers_wrote_are_no_weights(model: Path) -> None:
+def test_position_ids_of_old_transformers_are_ignored(model: Path) -> None:
     tensors = load_file(model / TEXT)
     tensors["text_model.embeddings.position_ids"] = torch.arange(13)[None]
     save_file(tensors, model / TEXT)
-    assert all(right for _, _, right in check(model))
+    assert all(valid for _, _, valid in check_checkpoint(model))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_positions_that_old_transformers_wrote_are_no_weights(model: Path) -> No
         ("decoder/config.json", lambda v: v.update(_class_name="Evil"), "unknown network class 'Evil'"),
         ("super_res_last/config.json", lambda v: v.update(_class_name="PriorTransformer"), "does not fit Prior"),
         ("decoder/config.json", lambda v: v.update(sample_size="x"), "sample_size is 'x'"),
-        ("super_res_last/config.json", lambda v: v.update(sample_size=64), "sample_size is 64, where 16 is needed"),
+        ("super_res_last/config.json", lambda v: v.update(sample_size=64), "sample_size is 64, and should be 16"),
         ("text_encoder/config.json", lambda v: v.update(hidden_act="relu"), "hidden_act is 'relu', and only"),
         ("text_encoder/config.json", lambda v: v.update(hidden_size=0), "hidden_size is 0"),
         ("text_encoder/config.json", lambda v: v.update(num_attention_heads=5), "configs of CLIP do not fit together"),
@@ -174,16 +174,16 @@ def test_positions_that_old_transformers_wrote_are_no_weights(model: Path) -> No
         (
             "decoder_scheduler/scheduler_config.json",
             lambda v: v.update(variance_type="fixed_small_log"),
-            "out_channels is 6, where 3 is needed",
+            "out_channels is 6, and should be 3",
         ),
     ],
 )
-def test_a_damaged_config_is_told_in_one_line(model: Path, file: str, change: Callable, message: str) -> None:
+def test_a_damaged_config_is_reported_in_one_line(model: Path, file: str, change: Callable, message: str) -> None:
     edit_json(model / file, change)
     assert message in failure(model)
 
 
-def test_files_that_are_not_what_they_are_called(model: Path, capsys) -> None:
+def test_weight_files_with_other_content(model: Path, capsys) -> None:
     good = (model / DECODER).read_bytes()
     for bad in (good[: len(good) // 2], pickle.dumps({"a": 1}), b""):
         (model / DECODER).write_bytes(bad)
@@ -197,17 +197,17 @@ def test_files_that_are_not_what_they_are_called(model: Path, capsys) -> None:
     assert capsys.readouterr().out.splitlines()[-1] == "ok     together            the components fit"
 
 
-def test_the_same_tensors_in_two_files_are_refused(model: Path) -> None:
+def test_duplicate_tensors_in_two_files_are_refused(model: Path) -> None:
     shutil.copy(model / DECODER, (model / DECODER).with_name("training_ema.safetensors"))
-    assert "training_ema.safetensors has " in failure(model) and "keep one of the two" in failure(model)
+    assert "training_ema.safetensors repeats " in failure(model) and "keep one of the two" in failure(model)
 
 
-def test_a_second_copy_in_half_precision_is_left_aside(model: Path) -> None:
+def test_a_half_precision_variant_is_not_read(model: Path) -> None:
     (model / "decoder" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not read")
-    assert all(right for _, _, right in check(model))
+    assert all(valid for _, _, valid in check_checkpoint(model))
 
 
-def test_show_tells_of_the_published_layout(model: Path, capsys) -> None:
+def test_models_show_describes_the_published_layout(model: Path, capsys) -> None:
     (model / "README.md").write_text("---\nlicense: creativeml-openrail-m\n---\n# Karlo\n")
     assert main(["models", "show", str(model)]) == 0
     out = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Models from the hub, over a server on the loopback. Each run is a process: the hub's address is read as it starts."""
+"""Hub models, from a local server. Each run is a process of its own, which reads the hub's address at start."""
 
 import os
 import shutil
@@ -13,17 +13,16 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.numpy import save_file
 
 from tests.hub_server import COMMIT, Hub, serve
-from unclip.checkpoints import hub as hub_module
-from unclip.checkpoints.hub import damaged_files, identity, is_id
+from unclip.checkpoints.hub import find_cached, find_damaged_files, is_hub_id, snapshot_identity
 from unclip.checkpoints.locate import find_checkpoint
-from unclip.checkpoints.verify import check
+from unclip.checkpoints.verify import check_checkpoint
 
 WEIGHTS = "text_proj/model.safetensors"
 
 
 @pytest.fixture
 def hub(tiny_model: Path, tmp_path: Path) -> Iterator[Hub]:
-    """A hub with the tiny model, and beside it what is not to be fetched."""
+    """A hub with the tiny model and files that must not be downloaded."""
     folder = Path(shutil.copytree(tiny_model, tmp_path / "served"))
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# tiny\n")
     (folder / "prior" / "pytorch_model.bin").write_bytes(b"never")
@@ -34,7 +33,7 @@ def hub(tiny_model: Path, tmp_path: Path) -> Iterator[Hub]:
 
 @pytest.fixture
 def run(hub: Hub, tmp_path: Path):
-    """Run `unclip ARGUMENTS`, or a program, with the hub's cache in a folder of the test's own."""
+    """A function that runs `unclip ARGUMENTS` or a program, with the hub's cache in the test's folder."""
 
     def run(*arguments: str, program: str | None = None, **variables: str) -> subprocess.CompletedProcess:
         env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -51,31 +50,32 @@ def run(hub: Hub, tmp_path: Path):
 
 
 def error_of(done: subprocess.CompletedProcess) -> str:
-    """The one line of a run that ended with exit code 2; progress bars aside."""
+    """The error line of a run that ended with exit code 2."""
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     return next(line for line in done.stderr.splitlines() if line.startswith("unclip: error: "))
 
 
-def test_a_model_is_fetched_once_checked_and_then_needs_no_hub(run, hub: Hub, tmp_path: Path) -> None:
+def test_a_model_is_downloaded_once_verified_and_then_used_offline(run, hub: Hub, tmp_path: Path) -> None:
     done = run("models", "download", "someone/tiny")
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.split("  revision ")[0])
     assert done.stdout.endswith(f"  revision {COMMIT}\n")
-    assert identity(folder) == ("someone/tiny", COMMIT)
+    assert snapshot_identity(folder) == ("someone/tiny", COMMIT)
     served = [file for file in hub.files() if not file.endswith((".bin", ".fp16.safetensors"))]
     assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()) == served
-    assert damaged_files(folder) == []
+    assert find_damaged_files(folder) == []
 
     hub.requests.clear()
     program = (
-        "from unclip import Unclip; from unclip.cli.main import main; p = Unclip.from_pretrained('someone/tiny', 'cpu', 'float32');"
+        "from unclip import Unclip; from unclip.cli.main import main;"
+        "p = Unclip.from_pretrained('someone/tiny', 'cpu', 'float32');"
         "[r] = p.generate('a cat', seed=1, size=16); print(r.model, r.revision);"
         "print(main(['models', 'check', 'someone/tiny']))"
     )
     lines = run(program=program).stdout.splitlines()
     assert lines[0] == f"someone/tiny {COMMIT}"
-    assert "ok     hashes              those that the hub gave" in lines
+    assert "ok     hashes              match the hub" in lines
     assert lines[-1] == "0"
     assert run("models", "show", f"someone/tiny@{COMMIT}", HF_HUB_OFFLINE="1").returncode == 0
     assert f"someone/tiny@{COMMIT}  16x16, 32x32" in run("models", "list").stdout
@@ -85,23 +85,23 @@ def test_a_model_is_fetched_once_checked_and_then_needs_no_hub(run, hub: Hub, tm
     data = bytearray(blob.read_bytes())
     data[-1] ^= 1
     blob.write_bytes(data)
-    assert list(check(folder))[-1] == ("hashes", f"wrong: {WEIGHTS}", False)
+    assert list(check_checkpoint(folder))[-1] == ("hashes", f"wrong: {WEIGHTS}", False)
 
 
-def test_a_connection_that_breaks_is_taken_up_where_it_broke(run, hub: Hub) -> None:
+def test_a_broken_download_resumes(run, hub: Hub) -> None:
     # Its library writes 10 MB at a time.
     save_file({"zeros": np.zeros(12 << 20, np.uint8)}, hub.folder / "prior" / "large.safetensors")
     hub.broken = {"prior/large.safetensors": 11 << 20}
     done = run("models", "download", "someone/tiny")
     assert done.returncode == 0, done.stderr
-    assert hub.asked("GET", "large.safetensors") == [None, f"bytes={10 << 20}-"]
+    assert hub.ranges("GET", "large.safetensors") == [None, f"bytes={10 << 20}-"]
 
 
-def test_what_is_there_is_not_fetched_again(run, hub: Hub) -> None:
+def test_only_damaged_files_are_downloaded_again(run, hub: Hub) -> None:
     hub.forged = {WEIGHTS}
     done = run("models", "download", "someone/tiny")
     message = error_of(done)
-    assert f"{WEIGHTS} of someone/tiny does not have the hash that the hub gives for it; it was removed" in message
+    assert f"{WEIGHTS} of someone/tiny does not have its hash on the hub; the file was removed" in message
     done = run("models", "list")
     assert f"someone/tiny@{COMMIT}  incomplete: it lacks text_proj/model.safetensors; `unclip models" in done.stdout
     done = run("models", "show", "someone/tiny")
@@ -114,9 +114,9 @@ def test_what_is_there_is_not_fetched_again(run, hub: Hub) -> None:
     assert [path.split("/resolve/")[1].partition("/")[2] for path in fetched] == [WEIGHTS]
 
 
-def test_what_is_not_there(run, hub: Hub) -> None:
+def test_missing_models_and_files(run, hub: Hub) -> None:
     message = error_of(run("models", "download", "someone/else"))
-    assert message == "unclip: error: cannot get someone/else from the hub: there is no such model, or it is private"
+    assert message == "unclip: error: cannot download someone/else from the hub: it does not exist, or it is private"
     message = error_of(run("models", "download", "someone/tiny", HF_HUB_OFFLINE="1"))
     assert "it is not in the cache, and HF_HUB_OFFLINE forbids the network" in message
     assert "no hub id; give owner/name" in error_of(run("models", "download", "stickers"))
@@ -127,32 +127,32 @@ def test_what_is_not_there(run, hub: Hub) -> None:
     )
 
 
-def test_a_hub_that_cannot_be_reached(run) -> None:
+def test_an_unreachable_hub(run) -> None:
     message = error_of(run("models", "download", "someone/tiny", HF_ENDPOINT="http://127.0.0.1:9"))
     assert "the hub cannot be reached, and the model is not in the cache" in message
 
 
 @pytest.mark.parametrize("name", ["a/b", "kakaobrain/karlo-v1-alpha", "a/b@main", f"a/b@{COMMIT}", "A_1/b.c-d"])
-def test_the_form_of_a_hub_id(name: str) -> None:
-    assert is_id(name)
+def test_valid_hub_ids(name: str) -> None:
+    assert is_hub_id(name)
 
 
 @pytest.mark.parametrize(
     "name", ["", "a", "/a", "a/", "a/b/c", "../a", "a/..", ".", "a/b@", "a b/c", "a/b\n", "nul\0/a"]
 )
-def test_what_is_no_hub_id(name: str) -> None:
-    assert not is_id(name)
+def test_invalid_hub_ids(name: str) -> None:
+    assert not is_hub_id(name)
 
 
-def test_only_folders_of_the_cache_have_an_identity(tmp_path: Path) -> None:
-    assert identity(tmp_path) is None
-    assert identity(tmp_path / "snapshots" / COMMIT) is None
-    assert identity(tmp_path / "models--a--b" / "snapshots" / "main") is None
-    assert identity(tmp_path / "models--a--b-c" / "snapshots" / COMMIT) == ("a/b-c", COMMIT)
-    assert hub_module.cached("no-one/nothing-of-this-name") is None
+def test_only_cache_folders_have_a_snapshot_identity(tmp_path: Path) -> None:
+    assert snapshot_identity(tmp_path) is None
+    assert snapshot_identity(tmp_path / "snapshots" / COMMIT) is None
+    assert snapshot_identity(tmp_path / "models--a--b" / "snapshots" / "main") is None
+    assert snapshot_identity(tmp_path / "models--a--b-c" / "snapshots" / COMMIT) == ("a/b-c", COMMIT)
+    assert find_cached("no-one/nothing-of-this-name") is None
 
 
-def test_what_is_not_needed_may_be_missing_from_the_cache(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unneeded_files_may_be_missing_from_the_cache(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Partly(LocalEntryNotFoundError):
         snapshot_path = str(tiny_model)
 

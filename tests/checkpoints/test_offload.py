@@ -1,4 +1,4 @@
-"""One network in memory at a time."""
+"""One network in memory at a time, and reading weights without a second copy."""
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
@@ -11,30 +11,30 @@ from safetensors.torch import save_file
 from torch import nn
 
 from unclip import Unclip
-from unclip.checkpoints import load as loading
-from unclip.checkpoints import offload as memory
-from unclip.checkpoints import tensors
+from unclip.checkpoints import load, offload, tensors
+from unclip.checkpoints.index import INDEX, component_classes
 from unclip.checkpoints.tensors import read_tensors
 from unclip.inference import stage
 from unclip.system import device
+from unclip.system.files import read_json
 
 STEPS = {"seed": 3, "prior_steps": 2, "steps": 2, "upsampler_steps": 2}
 
 
 def weights(network: nn.Module) -> int:
-    """The values of a network that are in memory."""
+    """The number of a network's parameters in memory."""
     return sum(p.numel() for p in network.parameters() if not p.is_meta)
 
 
-def test_threads_take_turns_with_what_is_in_memory(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "SMALL", 64)
+def test_threads_take_turns(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offload, "SMALL", 64)
     low = Unclip.from_pretrained(tiny_model, "cpu", "float32", "low")
     prompts = ["a cat", "a red dog", "a cat on a dog", "two dogs"]
     alone = [low.generate(prompt, **STEPS)[0].image.tobytes() for prompt in prompts]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(4):
-            drawn = pool.map(lambda prompt: low.generate(prompt, **STEPS)[0].image.tobytes(), prompts)
-            assert list(drawn) == alone
+            images = pool.map(lambda prompt: low.generate(prompt, **STEPS)[0].image.tobytes(), prompts)
+            assert list(images) == alone
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -42,17 +42,17 @@ def test_threads_take_turns_with_what_is_in_memory(tiny_model: Path, monkeypatch
     inner = low.model.decoder.network.unet.conv_in.register_forward_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt):
         low.generate("a cat", **STEPS)
-    inner.remove()  # and nothing is left locked for the others
+    inner.remove()  # the lock is free for the other threads
     with ThreadPoolExecutor(1) as pool:
-        drawn = pool.submit(lambda: low.generate("a cat", **STEPS)[0].image.tobytes())
-        assert drawn.result(timeout=60) == alone[0]
+        images = pool.submit(lambda: low.generate("a cat", **STEPS)[0].image.tobytes())
+        assert images.result(timeout=60) == alone[0]
 
 
 @pytest.mark.parametrize("model", ["tiny_model", "karlo"])
 def test_only_the_network_that_runs_is_in_memory(model: str, request, monkeypatch: pytest.MonkeyPatch) -> None:
     found = request.getfixturevalue(model)
     folder = found if isinstance(found, Path) else found("one")[0]
-    monkeypatch.setattr(memory, "SMALL", 64)  # of 65,536: tiny networks have no large tensors
+    monkeypatch.setattr(offload, "SMALL", 64)  # default 65,536: tiny networks have no tensor that large
     high = Unclip.from_pretrained(folder, "cpu", "float32", "high")
     low = Unclip.from_pretrained(folder, "cpu", "float32", "low")
 
@@ -92,28 +92,28 @@ def test_only_the_network_that_runs_is_in_memory(model: str, request, monkeypatc
 
 
 @pytest.mark.parametrize(("mode", "kept"), [("high", True), ("low", False)])
-def test_memory_is_kept_between_steps_where_there_is_enough(karlo, mode: str, kept: bool, monkeypatch) -> None:
+def test_freed_memory_is_reused_only_in_high_memory_mode(karlo, mode: str, kept: bool, monkeypatch) -> None:
     pipe, wanted = Unclip.from_pretrained(karlo("one")[0], "cpu", "float32", mode), []
-    monkeypatch.setattr(stage, "blocks_reused", lambda asked: wanted.append(asked) or contextlib.nullcontext())
+    monkeypatch.setattr(stage, "reuse_freed_blocks", lambda asked: wanted.append(asked) or contextlib.nullcontext())
     pipe.generate("a cat", **STEPS)
     assert wanted == [kept] * 3  # prior, decoder, upsampler
 
 
 def test_auto_decides_from_the_free_memory(karlo, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _ = karlo("one")
-    needed = loading.weight_bytes(folder, loading.components(loading.read_json(folder / loading.INDEX)), torch.bfloat16)
+    needed = load.weight_bytes(folder, component_classes(read_json(folder / INDEX)), torch.bfloat16)
     pipe = Unclip.from_pretrained(folder, "cpu", "bfloat16", "high")
     stages = (pipe.model.prior.stage, pipe.model.decoder, pipe.model.upsamplers[0])
     networks = [*(s.network for s in stages), pipe.model.upsamplers[0].last_network]
     denoisers = sum(p.nbytes for n in networks for p in (*n.parameters(), *dict(n.named_buffers()).values()))
     assert needed == pytest.approx(denoisers + sum(p.nbytes for p in pipe.model.clip.parameters()), rel=0.01)
-    shelves = []
-    monkeypatch.setattr(loading, "Shelf", lambda: shelves.append(memory.Shelf()) or shelves[-1])
+    stores = []
+    monkeypatch.setattr(load, "OffloadStore", lambda: stores.append(offload.OffloadStore()) or stores[-1])
     for free, low in ((needed, True), (needed * 2, False)):
-        monkeypatch.setattr(loading, "free_memory", lambda _, free=free: free)
-        shelves.clear()
+        monkeypatch.setattr(load, "free_memory", lambda _, free=free: free)
+        stores.clear()
         Unclip.from_pretrained(folder, "cpu", "bfloat16", "auto")
-        assert bool(shelves) == low
+        assert bool(stores) == low
 
 
 def test_free_memory_is_no_more_than_the_machine_has() -> None:
@@ -123,8 +123,8 @@ def test_free_memory_is_no_more_than_the_machine_has() -> None:
 # ---- reading
 
 
-def test_what_is_as_wanted_is_mapped_and_the_rest_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensors, "WINDOW", 3000)  # several windows for one file
+def test_tensors_are_mapped_or_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensors, "REMAP_BYTES", 3000)  # one file is mapped several times
     g = torch.Generator().manual_seed(0)
     given = {f"half.{i}": torch.randn(20, 30, generator=g).half() for i in range(5)}
     given |= {
@@ -146,14 +146,14 @@ def test_what_is_as_wanted_is_mapped_and_the_rest_converted(tmp_path: Path, monk
     assert torch.equal(some["full"], given["full"].bfloat16())
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="asks Linux what is in memory")
-def test_nothing_is_in_memory_twice(tmp_path: Path) -> None:
-    """24 MiB in half precision become 48 MiB, and what is not converted takes no memory before it is used."""
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc")
+def test_no_tensor_is_in_memory_twice(tmp_path: Path) -> None:
+    """Converted tensors leave no page of the file in memory; unconverted ones use memory only once they are read."""
     part = torch.ones(1 << 20)
     path = tmp_path / "model.safetensors"
 
     def mapped() -> int:
-        """KiB of the file that are in this process's memory."""
+        """KiB of the file that are in the memory of this process."""
         lines = Path("/proc/self/smaps").read_text().splitlines()
         starts = [i for i, line in enumerate(lines) if line.endswith(str(path))]
         return sum(int(lines[i + k].split()[1]) for i in starts for k in range(1, 6) if lines[i + k].startswith("Rss:"))
@@ -165,4 +165,4 @@ def test_nothing_is_in_memory_twice(tmp_path: Path) -> None:
     as_it_is = read_tensors(tmp_path, "cpu", torch.float16)
     assert mapped() < 4096
     assert sum(float(tensor.float().sum()) for tensor in as_it_is.values()) == 12 << 20
-    assert mapped() > 20_000  # it was the file itself
+    assert mapped() > 20_000  # the pages of the file

@@ -1,5 +1,4 @@
 import numpy as np
-import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,7 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.mark.parametrize("quick_gelu", [False, True])
-def test_clip_is_open_clip(tokenizer: Tokenizer, quick_gelu: bool) -> None:
+def test_clip_equals_open_clip(tokenizer: Tokenizer, quick_gelu: bool) -> None:
     ours = clip(quick_gelu=quick_gelu, normalize=False)
     theirs = CustomTextCLIP(
         CLIP["embed_dim"],
@@ -57,7 +56,7 @@ def test_normalised_embeddings_have_unit_variance_and_the_same_direction(tokeniz
         torch.testing.assert_close(F.cosine_similarity(unit, raw), torch.ones(len(unit)))
 
 
-def test_the_mask_covers_the_text_and_its_two_ends(tokenizer: Tokenizer) -> None:
+def test_the_mask_covers_the_text_with_its_start_and_end(tokenizer: Tokenizer) -> None:
     mask = clip().encode_tokens(tokenizer(["a cat", "", "cat " * 50])).mask
     assert mask.sum(1).tolist() == [4, 2, TOKENS]
     assert mask[0].tolist() == [True] * 4 + [False] * (TOKENS - 4)
@@ -78,42 +77,15 @@ def test_forward_gives_both_embeddings_and_the_scale(tokenizer: Tokenizer) -> No
     assert scale.exp().item() == pytest.approx(1 / 0.07, rel=1e-5)
 
 
-def test_config_survives_its_dict() -> None:
+def test_config_round_trips_through_a_dict() -> None:
     config = ClipConfig(**CLIP)
     assert ClipConfig(**config.to_dict()) == config
-
-
-# ---- tokenizer
-
-
-def test_tokens_are_those_of_open_clip(tokenizer: Tokenizer) -> None:
-    prompts = [*PROMPTS, "Ein Käse — ペンギン 🐧", "word " * 30]
-    expected = open_clip.SimpleTokenizer(context_length=TOKENS)(prompts)
-    assert torch.equal(tokenizer(prompts), expected)
-    assert torch.equal(tokenizer(tuple(prompts)), expected)
-
-
-def test_cut_is_what_does_not_fit(tokenizer: Tokenizer) -> None:
-    text = "one two three four five six seven eight nine ten eleven"  # a token each: just what fits
-    assert len(text.split()) == TOKENS - 2
-    assert tokenizer.cut(text) == ""
-    assert tokenizer.cut("") == ""
-    assert tokenizer.cut(f"{text} Cat") == "cat"
-    assert tokenizer.cut(f"{text} a red cat") == "a red cat"
-    # What is cut has no effect, and the last word that is not cut has.
-    full, over, other = tokenizer([text, f"{text} cat", text.replace("eleven", "cat")])
-    assert torch.equal(full, over)
-    assert not torch.equal(full, other)
-
-
-def test_cut_in_the_middle_of_a_character(tokenizer: Tokenizer) -> None:
-    assert tokenizer.cut("𒀀" * 20).replace("\N{REPLACEMENT CHARACTER}", "").strip("𒀀 ") == ""
 
 
 # ---- loss
 
 
-def test_contrastive_loss_is_the_closed_form() -> None:
+def test_contrastive_loss_equals_its_definition() -> None:
     rng = np.random.default_rng(0)
     image, text = rng.normal(size=(2, 6, 5))
     scale = 2.0
@@ -128,7 +100,7 @@ def test_contrastive_loss_is_the_closed_form() -> None:
     assert rank1.item() == pytest.approx(np.mean(logits.argmax(1) == np.arange(6)))
 
 
-def test_contrastive_loss_is_as_exact_under_autocast() -> None:
+def test_contrastive_loss_is_in_float32_under_autocast() -> None:
     generator = torch.Generator().manual_seed(0)
     image, text = torch.randn(2, 64, 16, generator=generator)
     scale = torch.tensor(100.0).log()
@@ -138,8 +110,8 @@ def test_contrastive_loss_is_as_exact_under_autocast() -> None:
     assert torch.equal(mixed_loss, loss) and torch.equal(mixed_rank1, rank1)
 
 
-def test_contrastive_loss_at_its_ends() -> None:
+def test_contrastive_loss_of_perfect_and_equal_embeddings() -> None:
     loss, rank1 = contrastive_loss(torch.eye(4), torch.eye(4), torch.tensor(100.0).log())
     assert (loss.item(), rank1.item()) == (pytest.approx(0, abs=1e-6), 1)
     loss, _ = contrastive_loss(torch.ones(4, 3), torch.ones(4, 3), torch.tensor(0.0))
-    assert loss.item() == pytest.approx(np.log(4), rel=1e-5)  # no telling apart
+    assert loss.item() == pytest.approx(np.log(4), rel=1e-5)  # all pairs are equally similar

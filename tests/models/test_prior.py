@@ -12,7 +12,7 @@ def texts(b: int, seed: int = 1) -> TextEncoding:
     return TextEncoding(embed, states, mask, torch.randint(0, 49408, (b, TOKENS), generator=g))
 
 
-def test_it_is_the_transformer_called_as_diffusers_does() -> None:
+def test_output_is_that_of_diffusers_transformer() -> None:
     prior, text = Prior(tiny_network("PriorTransformer", PRIOR)), texts(3)
     x, t = torch.randn(3, DIM), torch.tensor([999, 500, 0])
     ours = prior(x, t, **prior.condition(text))
@@ -27,7 +27,7 @@ def test_it_is_the_transformer_called_as_diffusers_does() -> None:
         torch.testing.assert_close(ours[i : i + 1], theirs)
 
 
-def test_every_input_has_its_effect_and_padding_has_none() -> None:
+def test_every_input_affects_the_output_and_padding_does_not() -> None:
     prior, text = Prior(tiny_network("PriorTransformer", PRIOR)), texts(2)
     x, t = torch.randn(2, DIM), torch.tensor([700, 700])
     out = prior(x, t, **prior.condition(text))
@@ -45,18 +45,18 @@ def test_every_input_has_its_effect_and_padding_has_none() -> None:
         assert (changed - out).abs().amax(1).min() > 1e-4
 
 
-def test_what_no_row_sees_is_not_computed_when_drawing() -> None:
+def test_tokens_masked_in_every_row_are_skipped_when_sampling() -> None:
     prior, text = Prior(tiny_network("PriorTransformer", PRIOR)), texts(3)
-    text.mask[:, 1] = False  # no padding at its end, but hidden all the same
+    text.mask[:, 1] = False  # masked, but not at the end
     x, t, lengths = torch.randn(3, DIM), torch.tensor([700, 400, 10]), []
     for block in prior.transformer.transformer_blocks:
         block.ff.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
-    whole = prior(x, t, **prior.condition(text))  # as in training, where all are computed
+    whole = prior(x, t, **prior.condition(text))  # with gradients, as in training, all tokens are computed
     with torch.no_grad():
-        drawn = prior(x, t, **prior.condition(text))
+        sampled = prior(x, t, **prior.condition(text))
     seen = int(text.mask.any(0).sum())
     assert lengths == [TOKENS + 4] * 2 + [seen + 4] * 2
-    torch.testing.assert_close(drawn, whole)
+    torch.testing.assert_close(sampled, whole)
 
 
 def test_whitening_and_its_inverse() -> None:
@@ -67,5 +67,5 @@ def test_whitening_and_its_inverse() -> None:
     torch.testing.assert_close(white.mean(0), torch.zeros(DIM), rtol=0, atol=0.06)
     torch.testing.assert_close(white.std(0), torch.ones(DIM), rtol=0, atol=0.06)
     torch.testing.assert_close(prior.unwhiten(white), embed)
-    # the published checkpoints' own way back
+    # diffusers' own inverse
     torch.testing.assert_close(prior.unwhiten(white), prior.transformer.post_process_latents(white))

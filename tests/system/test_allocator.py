@@ -1,4 +1,4 @@
-"""How glibc treats memory that is freed."""
+"""Control of freed memory in glibc."""
 
 import ctypes
 import resource
@@ -7,49 +7,49 @@ import sys
 import pytest
 import torch
 
-from unclip.system import allocator as heap
+from unclip.system import allocator
 
-ON_GLIBC = sys.platform == "linux" and heap._of_glibc("mallinfo2") is not None  # of 2.33 or newer, to look into
+ON_GLIBC = sys.platform == "linux" and allocator.find_libc_function("mallinfo2") is not None
 needs_glibc = pytest.mark.skipif(not ON_GLIBC, reason="another C library")
 BYTES = 48 << 20
 
 
-def faults_of_a_block() -> int:
-    """Pages that the system had to provide for a large block which is written to and freed."""
+def count_page_faults() -> int:
+    """Page faults of allocating, filling and freeing a large block."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.empty(BYTES, dtype=torch.uint8).fill_(1)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 @needs_glibc
-def test_blocks_are_used_again():
-    with heap.blocks_reused():
-        used = counts().arena - counts().keepcost  # of the heap, all but its free end
+def test_freed_blocks_are_reused():
+    with allocator.reuse_freed_blocks():
+        used = counts().arena - counts().keepcost  # the heap without its free end
         for _ in range(40):
-            faults_of_a_block()
-        # A block that is aligned is asked for with some bytes to spare, which its own hole has only with a neighbour's.
+            count_page_faults()
+        # An aligned block is requested with some spare bytes, so it fits its own gap only together with a neighbour's.
         assert counts().arena - counts().keepcost <= used + 20 * BYTES
         kept = torch.empty(BYTES, dtype=torch.uint8).fill_(1)
-    assert kept.sum() == BYTES  # what is still held outlives it
+    assert kept.sum() == BYTES  # blocks in use outlive the context
 
 
 @needs_glibc
-def test_holes_are_closed_before_they_are_many(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(heap, "GROWTH", BYTES)
-    with heap.blocks_reused():
-        start, held, bound = heap.resident(), [], heap.bounded_growth()
-        for _ in range(40):  # as pictures that are kept from every step: their places keep the blocks' apart
+def test_growth_by_fragmentation_is_limited(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(allocator, "MAX_GROWTH", BYTES)
+    with allocator.reuse_freed_blocks():
+        start, held, limit_growth = allocator.resident_bytes(), [], allocator.make_growth_limiter()
+        for _ in range(40):  # small blocks that stay in use fragment the heap
             blocks = [torch.empty(size << 18, dtype=torch.uint8).fill_(1) for size in (3, 5, 9, 17)]
             held.append([torch.empty(8 + size) for size in range(20)])
             del blocks
-            bound()
-        assert heap.resident() - start < 4 * BYTES
+            limit_growth()
+        assert allocator.resident_bytes() - start < 4 * BYTES
     assert len(held) == 40
 
 
 @needs_glibc
-def test_afterwards_large_blocks_lie_apart_again():
-    with heap.blocks_reused():
+def test_large_blocks_have_their_own_mappings_afterwards():
+    with allocator.reuse_freed_blocks():
         before = counts().hblkhd
         inside = torch.empty(1 << 30, dtype=torch.uint8)
         assert counts().hblkhd == before
@@ -58,7 +58,7 @@ def test_afterwards_large_blocks_lie_apart_again():
 
 
 class Counts(ctypes.Structure):
-    """What mallinfo2(3) tells of the main thread's heap, the free part at whose end has `keepcost` bytes."""
+    """The result of mallinfo2(3) for the main thread's heap. keepcost: free bytes at its end."""
 
     _fields_ = [
         (name, ctypes.c_size_t)
@@ -70,50 +70,50 @@ class Counts(ctypes.Structure):
 
 
 def counts() -> Counts:
-    count = heap._of_glibc("mallinfo2")
+    count = allocator.find_libc_function("mallinfo2")
     count.restype = Counts
     return count()
 
 
 @needs_glibc
-def test_what_was_free_goes_back_afterwards_and_after_an_error():
-    with pytest.raises(KeyError), heap.blocks_reused():
-        faults_of_a_block()
-        inside = heap.resident()
+def test_free_memory_is_released_afterwards_even_after_an_error():
+    with pytest.raises(KeyError), allocator.reuse_freed_blocks():
+        count_page_faults()
+        inside = allocator.resident_bytes()
         raise KeyError
-    assert heap.resident() < inside - 0.9 * BYTES
+    assert allocator.resident_bytes() < inside - 0.9 * BYTES
 
 
-@pytest.mark.parametrize("wanted", [False, True])
-def test_nothing_is_asked_where_it_is_not_wanted_or_not_known(wanted: bool, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("enabled", [False, True])
+def test_nothing_happens_if_disabled_or_without_glibc(enabled: bool, monkeypatch: pytest.MonkeyPatch):
     asked = []
-    monkeypatch.setattr(heap, "_of_glibc", lambda name: asked.append(name))
-    with heap.blocks_reused(wanted):
-        assert bool(asked) == wanted
-    heap.give_back_large()
-    heap.trim()
+    monkeypatch.setattr(allocator, "find_libc_function", lambda name: asked.append(name))
+    with allocator.reuse_freed_blocks(enabled):
+        assert bool(asked) == enabled
+    allocator.return_large_blocks()
+    allocator.release_free_memory()
     assert asked[-2:] == ["mallopt", "malloc_trim"]
 
 
-def test_memory_is_handed_back_when_it_has_grown_and_not_before(monkeypatch: pytest.MonkeyPatch):
-    held = iter([5, 5, 8, 9, 3, 6, 7, 9, 12])  # at the second call and after, with what a step needs
-    calls, handed_back = [], []
-    monkeypatch.setattr(heap, "GROWTH", 3)
-    monkeypatch.setattr(heap, "resident", lambda: next(held))
-    monkeypatch.setattr(heap, "trim", lambda: handed_back.append(len(calls)))
-    bound = heap.bounded_growth()
+def test_memory_is_released_only_after_it_has_grown(monkeypatch: pytest.MonkeyPatch):
+    held = iter([5, 5, 8, 9, 3, 6, 7, 9, 12])  # from the second call on
+    calls, released = [], []
+    monkeypatch.setattr(allocator, "MAX_GROWTH", 3)
+    monkeypatch.setattr(allocator, "resident_bytes", lambda: next(held))
+    monkeypatch.setattr(allocator, "release_free_memory", lambda: released.append(len(calls)))
+    limit_growth = allocator.make_growth_limiter()
     for _ in range(10):
-        bound()
+        limit_growth()
         calls.append(1)
-    assert handed_back == [4, 7]  # more than 5 + 3, and then, for it begins anew, more than 3 + 3
+    assert released == [4, 7]  # above 5 + 3; then, measured again, above 3 + 3
 
 
-def test_elsewhere_nothing_is_known_of_the_memory(monkeypatch: pytest.MonkeyPatch):
+def test_without_proc_the_resident_size_is_unknown(monkeypatch: pytest.MonkeyPatch):
     def missing(path: str) -> None:
         raise FileNotFoundError(path)
 
     monkeypatch.setattr("builtins.open", missing)
-    assert heap.resident() is None
-    bound = heap.bounded_growth()
-    bound()
-    bound()
+    assert allocator.resident_bytes() is None
+    limit_growth = allocator.make_growth_limiter()
+    limit_growth()
+    limit_growth()

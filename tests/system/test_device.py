@@ -7,7 +7,7 @@ from unclip.system.device import has_native_bfloat16, pick_device, pick_dtype
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, *, cuda: int = 0, mps: bool = False) -> None:
-    """Pretend to be a machine with these accelerators."""
+    """Simulate a machine with these accelerators."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
@@ -17,7 +17,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, *, cuda: int = 0, mps: bool = False
     ("there", "expected"),
     [({"cuda": 2, "mps": True}, "cuda"), ({"cuda": 1}, "cuda"), ({"mps": True}, "mps"), ({}, "cpu")],
 )
-def test_auto_takes_the_best_there_is(monkeypatch: pytest.MonkeyPatch, there: dict, expected: str) -> None:
+def test_auto_picks_the_fastest_device(monkeypatch: pytest.MonkeyPatch, there: dict, expected: str) -> None:
     machine(monkeypatch, **there)
     assert pick_device() == pick_device("auto") == torch.device(expected)
 
@@ -29,7 +29,7 @@ def test_a_device_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps", "cuda:2", "cuda:99"])
-def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_missing_device(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     machine(monkeypatch, cuda=2 if ":" in name else 0)
     with pytest.raises(InputError, match=f"device '{name}' is not available here; use --device cpu or auto"):
         pick_device(name)

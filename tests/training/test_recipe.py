@@ -126,7 +126,7 @@ def test_the_presets_make_networks(name: str):
     assert prior.network.transformer.config.embedding_dim == clip.network.config.embed_dim
     # What the bundled model promises: 64 px, then 256 px.
     assert (decoder.output_size, upsampler.options.small, upsampler.output_size) == (64, 64, 256)
-    assert decoder.network.knows_masks
+    assert decoder.network.has_inpainting_inputs
 
 
 def test_the_presets_share_their_interfaces():

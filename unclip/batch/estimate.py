@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unclip.batch.output_folder import MANIFEST
 from unclip.batch.report import Plan
-from unclip.checkpoints.identity import Model
+from unclip.checkpoints.identity import ModelIdentity
 from unclip.requests.request import Request
 from unclip.requests.values import size_text
 
@@ -35,7 +35,7 @@ class Workload:
         self.sizes[request.size] += count
 
 
-def estimate(workload: Workload, model: Model, folder: Path, format: str, bad: int = 0) -> Plan:
+def estimate(workload: Workload, model: ModelIdentity, folder: Path, format: str, bad: int = 0) -> Plan:
     """The plan of a run. Time and disk space are those of the images that the folder has, per image.
 
     Without any, the time is unknown, and the disk space is estimated from the number of pixels.
@@ -75,7 +75,7 @@ def measure_folder(folder: Path) -> tuple[float, float] | None:
     return sum(seconds) / len(seconds), sum(sizes) / len(sizes)
 
 
-def count_sizes(workload: Workload, model: Model) -> dict[str, int]:
+def count_sizes(workload: Workload, model: ModelIdentity) -> dict[str, int]:
     """The number of images of each size: {"256x256": 12}."""
     counts: Counter[str] = Counter()
     for size, count in workload.sizes.items():
@@ -84,7 +84,7 @@ def count_sizes(workload: Workload, model: Model) -> dict[str, int]:
     return dict(counts)
 
 
-def cell_size(workload: Workload, model: Model) -> Size | None:
+def cell_size(workload: Workload, model: ModelIdentity) -> Size | None:
     """The smallest (width, height) that every image fits into; None if only the model or an image can tell."""
     sizes = [size or _largest(model) for size in workload.sizes]
     known = [size for size in sizes if size is not None]
@@ -112,7 +112,7 @@ def format_bytes(count: float) -> str:
     return f"{count:,.1f} TB"
 
 
-def _largest(model: Model) -> Size | None:
+def _largest(model: ModelIdentity) -> Size | None:
     return model.sizes[-1] if model.sizes else None
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unclip.checkpoints.identity import Model
+from unclip.checkpoints.identity import ModelIdentity
 from unclip.errors import InputError, WriteError
 from unclip.system.files import check_writable, write_atomic, write_json, write_new
 from unclip.version import __version__
@@ -235,7 +235,7 @@ def open_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Folder
 def run_seed(
     path: str | Path,
     given: int | None,
-    model: Model,
+    model: ModelIdentity,
     *,
     write: bool = True,
     naming: Mapping[str, str | None] | None = None,

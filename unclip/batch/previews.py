@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from unclip.batch.file_names import slug
 from unclip.batch.output_folder import disk_full
 from unclip.inference.callbacks import Watcher
-from unclip.system.files import new_folder, write_atomic
+from unclip.system.files import make_new_folder, write_atomic
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,7 +41,7 @@ class Previews(Watcher):
 
     def _write(self, stage: str, images: "Sequence[Image.Image]", seeds: list[int]) -> None:
         if not self._first_stage:
-            self._first_stage, self._folder = stage, new_folder(self._folder)
+            self._first_stage, self._folder = stage, make_new_folder(self._folder)
         other = self._seeds != seeds  # a batch that failed is sampled again in parts, before it has ended
         if (self._ended or other) and stage == self._first_stage:
             self._count, self._step, self._batch = self._count + self._batch, 0, len(images)

@@ -12,7 +12,7 @@ from unclip.batch.file_names import NameTemplate
 from unclip.batch.jobs import Job, name_values
 from unclip.batch.output_folder import Folder, ImageFile, disk_full
 from unclip.batch.report import RunReport, Totals
-from unclip.checkpoints.identity import Model
+from unclip.checkpoints.identity import ModelIdentity
 from unclip.errors import UnclipError, WriteError, is_out_of_memory
 from unclip.images import metadata
 from unclip.images.result import record
@@ -66,7 +66,7 @@ class Runner:
     def __init__(
         self,
         pipe: Pipeline,
-        model: Model,
+        model: ModelIdentity,
         folder: Folder,
         output: Output,
         report: RunReport,

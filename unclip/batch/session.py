@@ -18,7 +18,7 @@ from unclip.batch.prompt_file import PromptFile
 from unclip.batch.report import Report, Totals
 from unclip.batch.row import BadLine
 from unclip.batch.runner import Output, Runner, RunOptions
-from unclip.checkpoints.identity import Model
+from unclip.checkpoints.identity import ModelIdentity
 from unclip.errors import InputError
 from unclip.images.contact_sheet import layout, sheet, size_of
 from unclip.requests.request import Request
@@ -41,7 +41,7 @@ class Session:
     """A prompt file and the model that runs it. `run` and `dry_run` return the exit code."""
 
     prompts: PromptFile
-    model: Model
+    model: ModelIdentity
     output: Output
     report: Report
     strict: bool = False

@@ -213,12 +213,12 @@ def count_flops(networks: Mapping[str, Any], draw: Callable[[int], None]) -> dic
     """The arithmetic of each network for a picture in `FEWEST` steps: two operations a multiplication and addition."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from unclip.models.cpu.onednn import packed_flops
+    from unclip.models.cpu.onednn import packed_conv_flops
 
     found = dict.fromkeys(networks, 0)
     before: dict[str, int] = {}
     hooks = []
-    with FlopCounterMode(display=False, custom_mapping=packed_flops()) as counter:
+    with FlopCounterMode(display=False, custom_mapping=packed_conv_flops()) as counter:
         for stage, network in networks.items():
 
             def enter(*_: Any, stage: str = stage) -> None:

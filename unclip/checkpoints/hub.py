@@ -1,4 +1,4 @@
-"""Models on the hub: fetched when asked for, checked, and from then on found in its cache without a network."""
+"""Download models from the hub, verify them, and find them in the cache without a network."""
 
 import hashlib
 import re
@@ -9,55 +9,65 @@ from unclip.errors import CheckpointError
 _ID = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([\w./-]{1,100}))?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.md", "LICENSE*"]
-VARIANTS = ["*.fp16.*", "*.fp16-*", "*.non_ema.*", "*.non_ema-*"]  # the same weights once more
+VARIANTS = ["*.fp16.*", "*.fp16-*", "*.non_ema.*", "*.non_ema-*"]  # the same weights again; not downloaded
 
 
-def is_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
     """Whether a name has the form of a hub id: "owner/name", or "owner/name@revision"."""
     match = _ID.fullmatch(name)
     return match is not None and ".." not in name and "--" not in match[1]
 
 
-def cached(name: str) -> Path | None:
-    """The folder of a model in the cache, complete or not; None if it is not there. No network."""
+def find_cached(name: str) -> Path | None:
+    """The folder of a hub model in the cache, complete or not; None if it is not there. Uses no network."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    owner_and_name, revision = _ID.fullmatch(name).groups()
+    repository, revision = _split(name)
     try:
-        return Path(snapshot_download(owner_and_name, revision=revision, local_files_only=True, **_files()))
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                local_files_only=True,
+                allow_patterns=PATTERNS,
+                ignore_patterns=VARIANTS,
+            )
+        )
     except (LocalEntryNotFoundError, HFValidationError) as error:
-        # Newer versions refuse a folder that lacks anything of what was listed, be it the card; what a model needs, its
-        # own index says.
-        partly = getattr(error, "snapshot_path", None)
-        return None if partly is None else Path(partly)
+        # Newer versions raise for a folder that lacks any listed file, even the model card. Callers check for missing
+        # files by the model's own index.
+        incomplete = getattr(error, "snapshot_path", None)
+        return None if incomplete is None else Path(incomplete)
 
 
 def download(name: str) -> Path:
-    """Fetch a model's files into the cache, and compare each with the hash that the hub gives for it.
+    """Download a hub model into the cache, and compare each file with its hash on the hub; returns the folder.
 
-    What is there already is not fetched again, and a connection that breaks is taken up where it broke. Raises
-    CheckpointError for a model that is not there, a network that fails, or a file that is not what was announced.
+    Files in the cache are not downloaded again, and a broken download resumes. Raises CheckpointError if the model does
+    not exist, the network fails, or a file has the wrong hash.
     """
     from huggingface_hub import snapshot_download
 
-    owner_and_name, revision = _ID.fullmatch(name).groups()
+    repository, revision = _split(name)
     try:
-        folder = Path(snapshot_download(owner_and_name, revision=revision, **_files()))
-    except Exception as error:  # of the hub's library, of the HTTP client beneath it, of the disk
-        raise CheckpointError(f"cannot get {name} from the hub: {_reason(error)}") from None
-    if damaged := damaged_files(folder):
-        for path in damaged:  # so that the next try does not find them
+        folder = Path(
+            snapshot_download(repository, revision=revision, allow_patterns=PATTERNS, ignore_patterns=VARIANTS)
+        )
+    except Exception as error:  # from the hub library, the HTTP client or the disk
+        raise CheckpointError(f"cannot download {name} from the hub: {_reason(error)}") from None
+    if damaged := find_damaged_files(folder):
+        for path in damaged:  # the next attempt downloads them again
             path.resolve().unlink(missing_ok=True)
             path.unlink(missing_ok=True)
         raise CheckpointError(
-            f"{damaged[0].relative_to(folder)} of {name} does not have the hash that the hub gives for it; "
-            "it was removed: try again"
+            f"{damaged[0].relative_to(folder)} of {name} does not have its hash on the hub; "
+            "the file was removed: try again"
         )
     return folder
 
 
-def identity(folder: Path) -> tuple[str, str] | None:
+def snapshot_identity(folder: Path) -> tuple[str, str] | None:
     """(owner/name, commit) of a folder in the hub's cache; None for any other folder."""
     folder = Path(folder).absolute()
     repository = folder.parent.parent.name
@@ -66,22 +76,22 @@ def identity(folder: Path) -> tuple[str, str] | None:
     return repository.removeprefix("models--").replace("--", "/"), folder.name
 
 
-def cached_models() -> list[tuple[str, Path]]:
+def list_cached_models() -> list[tuple[str, Path]]:
     """(owner/name, folder) of every checkpoint in the cache that has a model_index.json."""
     from huggingface_hub import constants
 
     folders = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/model_index.json")
-    found = {identity(path.parent): path.parent for path in sorted(folders)}
+    found = {snapshot_identity(path.parent): path.parent for path in sorted(folders)}
     return [(known[0], folder) for known, folder in found.items() if known is not None]
 
 
-def damaged_files(folder: Path) -> list[Path]:
-    """The files of a folder in the hub's cache whose content does not have the hash they are kept under."""
+def find_damaged_files(folder: Path) -> list[Path]:
+    """The files of a folder in the hub's cache whose content does not match the hash in their name."""
     return [path for path in sorted(folder.rglob("*")) if path.is_symlink() and not _is_intact(path.resolve())]
 
 
 def _is_intact(blob: Path) -> bool:
-    """The cache names a large file by its SHA-256, and another as git does."""
+    """Whether a cached file matches the hash that is its name: SHA-256 for large files, git's SHA-1 for others."""
     if not blob.is_file():
         return False
     with blob.open("rb") as file:
@@ -91,20 +101,23 @@ def _is_intact(blob: Path) -> bool:
             digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size, usedforsecurity=False)
             digest.update(file.read())
             return digest.hexdigest() == blob.name
-    return True  # kept under a name that is no hash
+    return True  # its name is not a hash
 
 
-def _files() -> dict[str, list[str]]:
-    return {"allow_patterns": PATTERNS, "ignore_patterns": VARIANTS}
+def _split(name: str) -> tuple[str, str | None]:
+    """Split "owner/name@revision" into owner/name and revision, or None."""
+    match = _ID.fullmatch(name)
+    assert match is not None, f"{name!r} is not a hub id"
+    return match[1], match[2]
 
 
 def _reason(error: Exception) -> str:
-    """An error of the hub's library in a few words."""
+    """A short description of an error of the hub library."""
     kinds = {cls.__name__ for cls in type(error).__mro__}
     if "GatedRepoError" in kinds:
-        return "its owner wants you to accept terms on its page and to log in (`hf auth login`)"
+        return "it is gated: accept its terms on its page, and log in (`hf auth login`)"
     if "RepositoryNotFoundError" in kinds:
-        return "there is no such model, or it is private"
+        return "it does not exist, or it is private"
     if "RevisionNotFoundError" in kinds:
         return "it has no such revision"
     if "OfflineModeIsEnabled" in kinds or "OfflineModeIsEnabled" in {type(error.__cause__).__name__}:

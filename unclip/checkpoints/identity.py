@@ -1,4 +1,4 @@
-"""Which model, and which revision of it: told from its files, without loading them."""
+"""Identify a model and its revision from its files, without loading its weights."""
 
 from __future__ import annotations
 
@@ -12,44 +12,52 @@ from unclip.requests.values import parse_size
 from unclip.system.files import read_json
 from unclip.system.resources import COMPONENTS
 
-_BLOCK = 1 << 16
+_SAMPLE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Model:
-    """name, as its index has it; revision, 16 hexadecimal digits; (width, height) it makes, None if not told there."""
+class ModelIdentity:
+    """A model without its weights.
+
+    name      as in its model_index.json, else the folder's name
+    revision  hash of its files, 16 hexadecimal digits
+    sizes     (width, height) of its images in pixels; None if the index does not list them
+    """
 
     name: str
     revision: str
     sizes: tuple[tuple[int, int], ...] | None
 
 
-def identify(name: str | Path, download: bool = False) -> Model:
-    """The model that a name or a folder stands for; a hub's is fetched if that is asked for. Raises CheckpointError."""
+def identify_model(name: str | Path, download: bool = False) -> ModelIdentity:
+    """The identity of a model given by name, folder or hub id.
+
+    download: fetch a hub model that is not in the cache. Raises CheckpointError if there is no such model.
+    """
     folder = find_checkpoint(name, download=download)
     index = read_json(folder / INDEX)
     stages = index.get("stages")
     sizes = [stage["size"] for stage in stages.values() if "size" in stage] if isinstance(stages, dict) else []
-    return Model(
+    return ModelIdentity(
         name=str(index.get("name", folder.name)),
-        revision=revision(folder),
+        revision=compute_revision(folder),
         sizes=tuple(map(parse_size, sizes)) or None,
     )
 
 
-def revision(folder: Path) -> str:
-    """A hash of the files of a checkpoint: of large ones the size, and 64 KiB at the start, middle and end.
+def compute_revision(folder: Path) -> str:
+    """A hash of a checkpoint's JSON and weight files: their sizes, and 64 KiB at start, middle and end of each.
 
-    Training changes every weight, so that no more need be read.
+    Training changes every weight, so these samples suffice to tell two checkpoints apart.
     """
     digest = hashlib.sha256()
     files = [path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors") and path.is_file()]
-    files = [path for path in files if path.name != COMPONENTS]  # which `models components` may add at any time
+    files = [path for path in files if path.name != COMPONENTS]  # `unclip models components` may add this file later
     for path in sorted(files):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
         with path.open("rb") as file:
-            for start in sorted({0, max(0, size // 2), max(0, size - _BLOCK)}):
+            for start in sorted({0, max(0, size // 2), max(0, size - _SAMPLE_BYTES)}):
                 file.seek(start)
-                digest.update(file.read(_BLOCK))
+                digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()[:16]

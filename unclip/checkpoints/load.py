@@ -1,4 +1,4 @@
-"""A name, a folder or a hub id -> a Checkpoint."""
+"""Load a whole checkpoint by name, folder or hub id."""
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -8,24 +8,28 @@ from pathlib import Path
 import torch
 
 from unclip.checkpoints import hub
-from unclip.checkpoints.index import INDEX, components
+from unclip.checkpoints.index import INDEX, component_classes
 from unclip.checkpoints.layouts.karlo import is_karlo, load_karlo
-from unclip.checkpoints.layouts.native import load_own
-from unclip.checkpoints.loader import Loader
+from unclip.checkpoints.layouts.native import load_native
+from unclip.checkpoints.loader import ComponentLoader
 from unclip.checkpoints.locate import find_checkpoint
-from unclip.checkpoints.offload import Shelf
-from unclip.checkpoints.open_clip_tower import OpenClipTower, is_open_clip_name, open_clip_tower
+from unclip.checkpoints.offload import OffloadStore
+from unclip.checkpoints.open_clip_image_encoder import (
+    OpenClipImageEncoder,
+    find_open_clip_image_encoder,
+    is_open_clip_name,
+)
 from unclip.checkpoints.tensors import tensor_shapes
 from unclip.errors import CheckpointError
 from unclip.inference.callbacks import Progress
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
-from unclip.system.allocator import give_back_large
+from unclip.system.allocator import return_large_blocks
 from unclip.system.choices import check_memory
 from unclip.system.device import free_memory
 from unclip.system.files import read_json
 
-HEADROOM = 1.5  # of memory over the weights: for activations, and for what else the machine does
+HEADROOM = 1.5  # free memory relative to the weights for "high": leaves room for activations and other programs
 
 
 def load_checkpoint(
@@ -36,79 +40,80 @@ def load_checkpoint(
     image_encoder: str | Path | None = None,
     progress: Progress | None = None,
 ) -> UnclipModel:
-    """Read a whole checkpoint onto `device`, its denoisers in `dtype`, CLIP in float32. A hub id is fetched.
+    """Load a checkpoint onto `device`, its denoisers in `dtype` and CLIP in float32.
 
-    image_encoder: what `name` can be too, a checkpoint whose CLIP image tower is used where the other has none; or a
-    model of open_clip and its weights, "ViT-L-14/openai".
-    memory: "high" keeps all networks there; "low" one at a time, read anew when it is used; "auto" does what the free
-    memory allows. progress: told of each network that is loaded. Raises CheckpointError.
+    name: a folder, the name of a bundled model, or a hub id, which is downloaded if it is not in the cache.
+    memory: "high" keeps all networks in memory; "low" keeps one and reads each when it is used; "auto" chooses by the
+    free memory. image_encoder: for a checkpoint without a CLIP image encoder, another checkpoint that has one, or a
+    model of open_clip with its weights, such as "ViT-L-14/openai". progress: called as (stage, done, total) after each
+    network is loaded.
+    Raises CheckpointError if the checkpoint is missing, damaged or not in a supported layout.
     """
     folder = find_checkpoint(name, download=True)
     index = read_json(folder / INDEX)
-    parts = components(index)
+    components = component_classes(index)
     mode = check_memory(memory)
     if mode == "auto":
-        mode = "high" if weight_bytes(folder, parts, dtype) * HEADROOM < free_memory(device) else "low"
+        mode = "high" if weight_bytes(folder, components, dtype) * HEADROOM < free_memory(device) else "low"
     if mode == "low" and device.type == "cpu":
-        give_back_large()
-    loader = Loader(folder, device, dtype, Shelf() if mode == "low" else None, counted(progress, folder, parts))
-    # From the hub, the name by which it is found there again.
-    origin, revision = hub.identity(folder) or (str(index.get("name", folder.name)), None)
-    if not is_karlo(index):
-        if image_encoder is not None:
-            raise CheckpointError(f"{origin} has an image tower of its own: leave the image encoder out")
-        found = load_own(index, loader, name=origin, revision=revision)
+        return_large_blocks()
+    offload = OffloadStore() if mode == "low" else None
+    loader = ComponentLoader(folder, device, dtype, offload, _count_loaded(progress, folder, components))
+    # A hub model is named as it is found on the hub.
+    origin, revision = hub.snapshot_identity(folder) or (str(index.get("name", folder.name)), None)
+    if image_encoder is not None and (not is_karlo(index) or "image_encoder" in components):
+        raise CheckpointError(f"{origin} has its own image encoder: leave image_encoder out")
+    if is_karlo(index):
+        encoder = None if image_encoder is None else find_image_encoder(image_encoder)
+        model = load_karlo(index, loader, origin, revision, encoder)
+        model = replace(model, image_encoder=None if encoder is None else image_encoder_name(encoder))
     else:
-        if image_encoder is not None and "image_encoder" in parts:
-            raise CheckpointError(f"{origin} has an image tower of its own: leave the image encoder out")
-        images = None if image_encoder is None else image_tower(image_encoder)
-        found = load_karlo(index, loader, name=origin, revision=revision, images=images)
-        found = replace(found, image_encoder=None if images is None else tower_name(images))
-    return found if mode == "high" else sparing(found)
+        model = load_native(index, loader, origin, revision)
+    return model if mode == "high" else without_memory_reuse(model)
 
 
-def counted(progress: Progress | None, folder: Path, parts: Collection[str]) -> Callable[[], None]:
-    """A function to call after each network of a checkpoint, which tells how many there are; so does this, of none."""
-    total = sum((folder / part / "config.json").is_file() for part in parts)
-    total -= {"text_encoder", "image_encoder"} <= set(parts)  # the towers of one network
+def without_memory_reuse(model: UnclipModel) -> UnclipModel:
+    """The same model, whose stages return freed memory to the system instead of reusing it."""
+    decoder, *upsamplers = (replace(stage, reuse=False) for stage in (model.decoder, *model.upsamplers))
+    prior = model.prior
+    if isinstance(prior, DiffusionPrior):
+        prior = replace(prior, stage=replace(prior.stage, reuse=False))
+    return replace(model, prior=prior, decoder=decoder, upsamplers=tuple(upsamplers))
+
+
+def find_image_encoder(name: str | Path) -> Path | OpenClipImageEncoder:
+    """The folder of a checkpoint with an image encoder, or an image encoder of open_clip. Raises CheckpointError."""
+    if is_open_clip_name(str(name)):
+        return find_open_clip_image_encoder(str(name))
+    folder = find_checkpoint(name, download=True)
+    if not (folder / "image_encoder" / "config.json").is_file():
+        raise CheckpointError(f"{name} has no image_encoder; give the image variation repository of the same model")
+    return folder
+
+
+def image_encoder_name(encoder: Path | OpenClipImageEncoder) -> str:
+    """The name for records: of open_clip, the hub id with its commit, or else the folder's name."""
+    if isinstance(encoder, OpenClipImageEncoder):
+        return encoder.name
+    known = hub.snapshot_identity(encoder)
+    return "@".join(known) if known else encoder.resolve().name
+
+
+def weight_bytes(folder: Path, components: Collection[str], dtype: torch.dtype) -> int:
+    """Bytes of a checkpoint's weights in memory: CLIP in float32, all else in `dtype`."""
+    total = 0
+    for component in components:
+        if (folder / component / "config.json").is_file():
+            values = sum(torch.Size(shape).numel() for shape in tensor_shapes(folder / component).values())
+            total += values * (4 if component in ("clip", "text_encoder", "image_encoder") else dtype.itemsize)
+    return total
+
+
+def _count_loaded(progress: Progress | None, folder: Path, components: Collection[str]) -> Callable[[], None]:
+    """A function to call after each loaded network; reports its number to `progress`. Reports 0 at once."""
+    total = sum((folder / component / "config.json").is_file() for component in components)
+    total -= {"text_encoder", "image_encoder"} <= set(components)  # both belong to one network
     done = count(1)
     if progress is not None:
         progress("loading", 0, total)
     return lambda: None if progress is None else progress("loading", next(done), total)
-
-
-def sparing(checkpoint: UnclipModel) -> UnclipModel:
-    """The same, keeping no memory that was freed for speed."""
-    decoder, *upsamplers = (replace(stage, reuse=False) for stage in (checkpoint.decoder, *checkpoint.upsamplers))
-    prior = checkpoint.prior
-    if isinstance(prior, DiffusionPrior):
-        prior = replace(prior, stage=replace(prior.stage, reuse=False))
-    return replace(checkpoint, prior=prior, decoder=decoder, upsamplers=tuple(upsamplers))
-
-
-def image_tower(name: str | Path) -> Path | OpenClipTower:
-    """The folder of a checkpoint that has an image tower, or a tower of open_clip. Raises CheckpointError."""
-    if is_open_clip_name(str(name)):
-        return open_clip_tower(str(name))
-    folder = find_checkpoint(name, download=True)
-    if not (folder / "image_encoder" / "config.json").is_file():
-        raise CheckpointError(f"{name} has no image_encoder; give the repository for variations of the same model")
-    return folder
-
-
-def tower_name(images: Path | OpenClipTower) -> str:
-    """A name by which an image tower is found again; of a folder that is not from the hub, the folder's own."""
-    if isinstance(images, OpenClipTower):
-        return images.name
-    known = hub.identity(images)
-    return "@".join(known) if known else images.resolve().name
-
-
-def weight_bytes(folder: Path, parts: dict[str, str], dtype: torch.dtype) -> int:
-    """What a checkpoint's weights take in memory: CLIP is kept in float32, everything else in `dtype`."""
-    total = 0
-    for part in parts:
-        if (folder / part / "config.json").is_file():
-            values = sum(torch.Size(shape).numel() for shape in tensor_shapes(folder / part).values())
-            total += values * (4 if part in ("clip", "text_encoder", "image_encoder") else dtype.itemsize)
-    return total

@@ -1,16 +1,17 @@
-"""Where the files that come with the package lie, and which folder a model's name stands for. Reads no weights."""
+"""Find the folder of a checkpoint by name, path or hub id. Reads no weights."""
 
 import os
 from pathlib import Path
 
 from unclip.checkpoints import hub
-from unclip.checkpoints.index import INDEX, missing_parts
+from unclip.checkpoints.index import INDEX, find_missing_files
 from unclip.errors import CheckpointError, DataError, nearest
+from unclip.requests.values import show
 from unclip.system.resources import bundled
 
 
-def bundled_models() -> list[str]:
-    """The names of the models that come with the package."""
+def list_bundled_models() -> list[str]:
+    """The names of the models that are distributed with the package."""
     try:
         return sorted(path.parent.name for path in bundled("weights").glob(f"*/{INDEX}"))
     except DataError:
@@ -18,34 +19,37 @@ def bundled_models() -> list[str]:
 
 
 def find_checkpoint(name: str | Path, download: bool = False) -> Path:
-    """A folder, the name of a bundled model, or a hub id ("owner/name", "owner/name@revision") -> its folder.
+    """The folder of a checkpoint.
 
-    A model that is in the hub's cache is taken from there without asking the hub. One that is not is fetched if
-    `download` is set. Raises CheckpointError naming what there is.
+    name: a folder, the name of a bundled model, or a hub id ("owner/name", "owner/name@revision"). A model that is
+    complete in the hub's cache is used from there without contacting the hub.
+    download: fetch a hub model that is not in the cache.
+    Raises CheckpointError, with the available models, if there is no such checkpoint.
     """
     if os.path.isfile(Path(name) / INDEX):  # unlike Path.is_file, False for a name that is too long
         return Path(name)
-    known = bundled_models()
-    if str(name) in known:
+    bundled_names = list_bundled_models()
+    if str(name) in bundled_names:
         return bundled("weights", str(name))
     if os.path.isdir(name):
-        raise CheckpointError(f"{name} has no {INDEX}: give the folder that holds it")
-    models = ", ".join(known) or "none"
-    if hub.is_id(str(name)):
-        folder = hub.cached(str(name))
-        if folder is not None and not missing_parts(folder):
+        raise CheckpointError(f"{name} has no {INDEX}: give the folder that contains it")
+    available = ", ".join(bundled_names) or "none"
+    if hub.is_hub_id(str(name)):
+        folder = hub.find_cached(str(name))
+        if folder is not None and not find_missing_files(folder):
             return folder
         if download:
             folder = hub.download(str(name))
-            if gone := missing_parts(folder):
-                raise CheckpointError(f"{name} on the hub is no checkpoint in safetensors: it has no {gone[0]}")
+            if missing := find_missing_files(folder):
+                raise CheckpointError(f"{name} on the hub is not a checkpoint in safetensors: it has no {missing[0]}")
             return folder
         raise CheckpointError(
             f"no model {str(name)!r} here: get it with `unclip models download {name}`, or give a checkpoint folder, "
-            f"or a bundled model: {models}"
+            f"or a bundled model: {available}"
         )
-    near = nearest(name, known)
+    near = nearest(name, bundled_names)
     hint = f"did you mean {near!r}? " if near else ""
     raise CheckpointError(
-        f"no model {str(name)!r}: {hint}Give a checkpoint folder, a hub id (owner/name), or a bundled model: {models}"
+        f"no model {show(str(name))}: {hint}Give a checkpoint folder, a hub id (owner/name), or a bundled model: "
+        f"{available}"
     )

@@ -1,4 +1,4 @@
-"""A component's folder <-> a network: `config.json`, whose `_class_name` says what it is, and `*.safetensors`."""
+"""Networks from and to component folders: `config.json`, whose `_class_name` selects the class, and `*.safetensors`."""
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -14,54 +14,63 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save as serialize
 from torch import nn
 
-from unclip.checkpoints.tensors import Shapes, check_fit, read_tensors, tensor_shapes
+from unclip.checkpoints.tensors import Shapes, check_shapes, read_tensors, tensor_shapes
 from unclip.errors import CheckpointError
 from unclip.models.clip import Clip, ClipConfig
+from unclip.models.config import diffusers_config
 from unclip.models.projection import TextProjection, TextProjectionConfig
-from unclip.models.text_encoder import TextEncoder, TextEncoderConfig
+from unclip.models.text_encoder import TextEncoderConfig, TransformerTextEncoder
+from unclip.requests.values import show
 from unclip.system.files import read_json, write_atomic, write_json
 
 SHARD_INDEX = "model.safetensors.index.json"
-SHARD = "15MB"  # the largest weight file that is written, unless a single tensor is larger
-OWN = {
+SHARD_SIZE = "15MB"  # of a weight file at most, unless a single tensor is larger
+
+NATIVE_CLASSES = {  # class and config class by the name in config.json
     "Clip": (Clip, ClipConfig),
     "TextProjection": (TextProjection, TextProjectionConfig),
-    "TextEncoder": (TextEncoder, TextEncoderConfig),
+    "TextEncoder": (TransformerTextEncoder, TextEncoderConfig),
 }
-DIFFUSERS = {cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel)}
-ALIASES = {"UnCLIPTextProjModel": "TextProjection"}  # in the published checkpoints
+DIFFUSERS_CLASSES = {cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel)}
+ALIASES = {"UnCLIPTextProjModel": "TextProjection"}  # names of the published checkpoints
 
-Read = Callable[[Collection[str] | None], dict[str, torch.Tensor]]
-"""Names of tensors, or None for all -> the tensors, where and as they are wanted."""
+ReadTensors = Callable[[Collection[str]], dict[str, torch.Tensor]]
+"""Reads the tensors of the given names onto their device and in their precision. It may return fewer."""
 
 
-def new_network(name: str, config: Mapping[str, Any]) -> nn.Module:
+def new_network(name: object, config: Mapping[str, Any]) -> nn.Module:
     """A network of class `name` with fresh weights. Raises CheckpointError for an unknown class or a bad config."""
-    known = [*OWN, *DIFFUSERS]
+    known = [*NATIVE_CLASSES, *DIFFUSERS_CLASSES]
     name = ALIASES.get(name, name) if isinstance(name, str) else name
-    if name not in known:
-        raise CheckpointError(f"unknown network class {name!r}; known: {', '.join(known)}")
+    if not isinstance(name, str) or name not in known:
+        raise CheckpointError(f"unknown network class {show(name)}; known: {', '.join(known)}")
     try:
-        if name in OWN:
-            cls, settings = OWN[name]
+        if name in NATIVE_CLASSES:
+            cls, settings = NATIVE_CLASSES[name]
             return cls(settings(**config))
-        return DIFFUSERS[name](**config)
-    except Exception as error:  # the libraries object in many ways: asserts, KeyError, RuntimeError
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"the config does not fit {name}: {reason}") from None
+        return DIFFUSERS_CLASSES[name](**config)
+    except Exception as error:  # the libraries raise many kinds: AssertionError, KeyError, RuntimeError, ...
+        raise CheckpointError(f"the config does not fit {name}: {one_line(error)}") from None
+
+
+def class_name(network: nn.Module) -> str:
+    """The name by which config.json and model_index.json select the network's class."""
+    names = {cls: name for name, (cls, _) in NATIVE_CLASSES.items()}
+    return names.get(type(network), type(network).__name__)
 
 
 def network_config(network: nn.Module) -> dict[str, Any]:
-    """The settings that `new_network` needs to build `network` again."""
-    if isinstance(network, tuple(cls for cls, _ in OWN.values())):
-        return network.config.to_dict()
-    return {key: value for key, value in network.config.items() if not key.startswith("_")}
+    """The settings from which `new_network` builds an equal network."""
+    config = diffusers_config(network)
+    if isinstance(network, tuple(cls for cls, _ in NATIVE_CLASSES.values())):
+        return config.to_dict()
+    return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
 def save_network(network: nn.Module, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write config.json and the weights, in shards of 15 MB, or one tensor; each file is replaced atomically.
+    """Write config.json and the weights as `dtype`, in shards of 15 MB; replaces each file atomically.
 
-    Raises CheckpointError for a weight that is finite, but not in `dtype`.
+    Raises CheckpointError for a finite weight that overflows in `dtype`.
     """
     tensors = {}
     for name, tensor in network.state_dict().items():
@@ -71,7 +80,7 @@ def save_network(network: nn.Module, folder: Path, dtype: torch.dtype = torch.fl
             kind = str(dtype).removeprefix("torch.")
             raise CheckpointError(f"{name} holds values beyond {kind}: train with a lower lr, or save as float32")
     pattern = "model{suffix}.safetensors"
-    split = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=SHARD)
+    split = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=SHARD_SIZE)
     for file, names in split.filename_to_tensors.items():
         write_atomic(folder / file, serialize({name: tensors[name] for name in names}))
     if split.is_sharded:
@@ -80,33 +89,44 @@ def save_network(network: nn.Module, folder: Path, dtype: torch.dtype = torch.fl
         (folder / SHARD_INDEX).unlink(missing_ok=True)
     for old in {path.name for path in folder.glob("*.safetensors")} - set(split.filename_to_tensors):
         (folder / old).unlink()
-    write_json(folder / "config.json", {"_class_name": type(network).__name__, **network_config(network)})
+    write_json(folder / "config.json", {"_class_name": class_name(network), **network_config(network)})
 
 
 def load_network(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> nn.Module:
-    """Read what `save_network`, or diffusers, wrote. Strict: missing, unexpected or misshapen tensors are named."""
-    network = empty_network(folder)
-    check_fit(folder, shapes_of(network), tensor_shapes(folder))
-    return filled(network, partial(read_tensors, folder, device, dtype), device)
+    """The network that `save_network` or diffusers saved in `folder`, in evaluation mode and without gradients.
+
+    Raises CheckpointError, with their names, for missing, unexpected or misshapen tensors.
+    """
+    network = build_empty_network(folder)
+    check_shapes(folder, parameter_shapes(network), tensor_shapes(folder))
+    return load_weights(network, partial(read_tensors, folder, device, dtype), device)
 
 
-def empty_network(folder: Path) -> nn.Module:
-    """The network of a component's config.json, its parameters on the meta device. Raises CheckpointError."""
+def build_empty_network(folder: Path) -> nn.Module:
+    """The network that a component's config.json describes, with its parameters on the meta device.
+
+    Raises CheckpointError for an unknown class or a config that does not fit it.
+    """
     config = read_json(folder / "config.json")
     settings = {key: value for key, value in config.items() if not key.startswith("_")}
     try:
         with init_empty_weights(include_buffers=False):
             return new_network(config.get("_class_name"), settings).eval().requires_grad_(False)
     except CheckpointError as error:
-        raise CheckpointError(f"{folder / 'config.json'}: {error}; get the checkpoint anew") from None
+        raise CheckpointError(f"{folder / 'config.json'}: {error}; download the checkpoint again") from None
 
 
-def shapes_of(network: nn.Module) -> Shapes:
+def parameter_shapes(network: nn.Module) -> Shapes:
     """The shapes of a network's parameters and persistent buffers."""
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
-def filled(network: nn.Module, read: Read, device: torch.device | str) -> nn.Module:
-    """An empty network with its weights read."""
-    network.load_state_dict(read(None), strict=True, assign=True)
+def load_weights(network: nn.Module, read: ReadTensors, device: torch.device | str) -> nn.Module:
+    """Read the weights of an empty network; returns the network."""
+    network.load_state_dict(read(network.state_dict().keys()), strict=True, assign=True)
     return network.to(device).eval().requires_grad_(False)
+
+
+def one_line(error: Exception) -> str:
+    """The message of a library's error on one line of at most 300 characters, else its class."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

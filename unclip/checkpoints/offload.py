@@ -1,70 +1,70 @@
-"""Networks that are not in memory together: for machines that hold one of them, but not all."""
+"""Keep one network in memory at a time, for machines that hold one of them but not all."""
 
 import threading
 
 import torch
 from torch import nn
 
-from unclip.checkpoints.networks import Read
-from unclip.models.cpu.onednn import pack
-from unclip.system.allocator import trim
+from unclip.checkpoints.networks import ReadTensors
+from unclip.models.cpu.onednn import pack_convolutions
+from unclip.system.allocator import release_free_memory
 
-SMALL = 1 << 16  # values; what has no more (norms, biases) stays, costs little and tells where its network lives
+SMALL = 1 << 16
+"""Tensors of up to this many values (norms, biases) stay in memory: they cost little, and show a network's device."""
 
 
-class Shelf:
-    """Holds the weights of one network at a time. Calling a network reads its weights and frees those of the last.
+class OffloadStore:
+    """Holds the weights of one network at a time. Calling a network reads its weights and frees the last one's.
 
-    Threads take turns: none frees the network that another one is running.
+    Calls from several threads take turns, so that none frees the network that another one is running.
     """
 
     def __init__(self) -> None:
-        self._large: dict[nn.Module, dict[str, torch.Tensor]] = {}  # what is freed, as tensors without storage
-        self._read: dict[nn.Module, Read] = {}
-        self._held: nn.Module | None = None
+        self._freed: dict[nn.Module, dict[str, torch.Tensor]] = {}  # large tensors of each network, on the meta device
+        self._readers: dict[nn.Module, ReadTensors] = {}
+        self._loaded: nn.Module | None = None
         self._turn = threading.RLock()
 
-    def put(self, network: nn.Module, read: Read, device: torch.device | str) -> nn.Module:
-        """Add an empty network; only what is small of it is read now. Returns it."""
+    def add(self, network: nn.Module, read: ReadTensors, device: torch.device | str) -> nn.Module:
+        """Manage an empty network, whose weights `read` reads; reads its small tensors now. Returns the network."""
         tensors = network.state_dict()
-        self._large[network] = {name: t.to("meta") for name, t in tensors.items() if t.numel() > SMALL}
-        self._read[network] = read
-        small = tensors.keys() - self._large[network].keys()
-        network.load_state_dict(read(small), strict=False, assign=True)
+        self._freed[network] = {name: t.to("meta") for name, t in tensors.items() if t.numel() > SMALL}
+        self._readers[network] = read
+        network.load_state_dict(read(tensors.keys() - self._freed[network].keys()), strict=False, assign=True)
         for module in network.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 if not buffer.is_meta:
                     module._buffers[name] = buffer.to(device)
         forward = network.forward
 
-        def in_turn(*args: object, **options: object) -> object:
+        def load_and_run(*args: object, **options: object) -> object:
             with self._turn:
-                self.hold(network)
+                self.load(network)
                 return forward(*args, **options)
 
-        network.forward = in_turn
+        network.forward = load_and_run
         return network.eval().requires_grad_(False)
 
-    def hold(self, network: nn.Module) -> None:
-        """Have the weights of `network` in memory, and of no other."""
-        if network is self._held:
+    def load(self, network: nn.Module) -> None:
+        """Bring the weights of `network` into memory, after freeing those of any other."""
+        if network is self._loaded:
             return
         self.free()
-        with torch.inference_mode(False):  # or what is read now could not be used outside of it
-            network.load_state_dict(self._read[network](self._large[network].keys()), strict=False, assign=True)
-            pack(network)
-        self._held = network
+        with torch.inference_mode(False):  # inference tensors could not be used outside inference mode
+            network.load_state_dict(self._readers[network](self._freed[network].keys()), strict=False, assign=True)
+            pack_convolutions(network)
+        self._loaded = network
 
     def free(self) -> None:
-        """Let go of the weights that are held, if any are."""
-        if self._held is not None:
-            self._held.load_state_dict(self._large[self._held], strict=False, assign=True)
-            self._held = None
-            give_back()
+        """Free the weights that are loaded, if any."""
+        if self._loaded is not None:
+            self._loaded.load_state_dict(self._freed[self._loaded], strict=False, assign=True)
+            self._loaded = None
+            release_cached_memory()
 
 
-def give_back() -> None:
-    """Hand memory that was freed back to the system, where the allocators would keep it."""
+def release_cached_memory() -> None:
+    """Return freed memory that the allocators of CUDA and of the C library keep to the system."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    trim()
+    release_free_memory()

@@ -1,4 +1,4 @@
-"""The weight files of a component: which they are, what they hold, and reading them. Nothing but safetensors."""
+"""Read the safetensors files of a component: their names, shapes and tensors. No other format is read."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,23 +8,26 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from unclip.checkpoints.index import INDEX, PICKLES, weight_files
+from unclip.checkpoints.index import INDEX, PICKLE_SUFFIXES, find_weight_files
 from unclip.errors import CheckpointError
 
-WINDOW = 256 << 20  # bytes of a file that are converted before it is mapped anew
+REMAP_BYTES = 256 << 20
+"""Bytes of a file that are converted before it is mapped again, which releases the pages already converted."""
+
 FLOATS = {"F64", "F32", "F16", "BF16"}
+_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def tensor_shapes(folder: Path) -> Shapes:
-    """The shape of every tensor of a component, read from the headers of its files. Raises CheckpointError."""
+    """The shape of every tensor of a component, read from the file headers. Raises CheckpointError."""
     shapes: Shapes = {}
-    for path in files_of(folder):
-        with opened(path) as file:
+    for path in require_weight_files(folder):
+        with open_safetensors(path) as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if twice := sorted(found.keys() & shapes.keys()):
-            raise CheckpointError(f"{path} has {twice[0]} again, which another file there has: keep one of the two")
+        if duplicates := sorted(found.keys() & shapes.keys()):
+            raise CheckpointError(f"{path} repeats {duplicates[0]} of another file in its folder: keep one of the two")
         shapes |= found
     return shapes
 
@@ -36,79 +39,85 @@ def read_tensors(
     names: Collection[str] | None = None,
     channels_last: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """A component's tensors, or those of `names`, in `dtype`; kernels of convolutions in channels_last if asked.
+    """The tensors of a component by name, in `dtype` on `device`.
 
-    The files are mapped into memory. What needs no conversion stays a view of its file and is read when it is used;
-    the rest is converted one by one, and the pages it came from are let go, so that nothing is in memory twice.
+    names: the tensors to read; None reads all. channels_last: memory format of convolution kernels.
+
+    The files are memory-mapped. A tensor that needs no conversion stays a view of its file and is read at first use.
+    The others are converted one by one and their pages released, so that no tensor is in memory twice.
     Raises CheckpointError for a damaged file.
     """
     tensors: dict[str, torch.Tensor] = {}
-    for path in files_of(folder):
-        with opened(path) as file:
+    for path in require_weight_files(folder):
+        with open_safetensors(path) as file:
             wanted = [key for key in file.keys() if names is None or key in names]  # noqa: SIM118
-            # Not from this mapping, which its views keep: pages of converted tensors would stay with them.
-            convert = [name for name in wanted if _differs(file.get_slice(name), dtype, channels_last)]
-            as_it_is = set(wanted) - set(convert)
-            tensors |= {name: file.get_tensor(name) for name in wanted if name in as_it_is}
+            # Views keep this mapping alive, and with it all pages that were read through it. Tensors to convert are
+            # therefore read through further mappings, below.
+            convert = [name for name in wanted if _needs_conversion(file.get_slice(name), dtype, channels_last)]
+            views = set(wanted) - set(convert)
+            tensors |= {name: file.get_tensor(name) for name in wanted if name in views}
         while convert:
             done = 0
-            with opened(path, device) as file:
-                while convert and done < WINDOW:
+            with open_safetensors(path, device) as file:
+                while convert and done < REMAP_BYTES:
                     name = convert.pop()
                     tensor = file.get_tensor(name)
                     done += tensor.nbytes
-                    tensors[name] = _converted(tensor, dtype, channels_last)
+                    tensors[name] = _convert(tensor, dtype, channels_last)
                     del tensor
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def check_fit(folder: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise CheckpointError, naming them, for tensors that are missing, unexpected or misshapen."""
-    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    bad = sorted(key for key in wanted.keys() & found.keys() if wanted[key] != found[key])
+def check_shapes(folder: Path, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise CheckpointError for missing, unexpected or misshapen tensors, with the first three names."""
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    bad = sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
     for what, keys in (("lacks", missing), ("has unexpected", extra), ("has misshapen", bad)):
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise CheckpointError(f"{folder} {what} tensors: {', '.join(keys[:3])}{more}; get the checkpoint anew")
+            raise CheckpointError(
+                f"{folder} {what} tensors: {', '.join(keys[:3])}{more}; download the checkpoint again"
+            )
 
 
-def files_of(folder: Path) -> list[Path]:
-    """The safetensors files of a component. Raises CheckpointError, for pickles with the command that converts them."""
-    paths = weight_files(folder)
+def require_weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a component.
+
+    Raises CheckpointError if there are none; for pickles, with the command that converts them.
+    """
+    paths = find_weight_files(folder)
     if paths:
         return paths
-    pickled = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES)
+    pickled = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLE_SUFFIXES)
     if pickled:
-        whole = folder.parent if (folder.parent / INDEX).exists() else folder
+        checkpoint = folder.parent if (folder.parent / INDEX).exists() else folder
         raise CheckpointError(
-            f"{folder} has its weights in {pickled[0]}, and a pickle can run any code as it is read: "
-            f"convert it with `unclip models convert {whole}`"
+            f"{folder} has its weights in {pickled[0]}, and reading a pickle can run any code: "
+            f"convert it with `unclip models convert {checkpoint}`"
         )
-    raise CheckpointError(f"no .safetensors file in {folder}; get the checkpoint anew")
+    raise CheckpointError(f"no .safetensors file in {folder}; download the checkpoint again")
 
 
 @contextmanager
-def opened(path: Path, device: torch.device | str = "cpu") -> Iterator[Any]:
-    """A safetensors file, mapped into memory. Raises CheckpointError if it is none, or is cut short."""
+def open_safetensors(path: Path, device: torch.device | str = "cpu") -> Iterator[Any]:
+    """A memory-mapped safetensors file. Raises CheckpointError if it is missing, truncated or something else."""
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({error}); get the checkpoint anew") from None
+        raise CheckpointError(f"{path} is missing or damaged ({error}); download the checkpoint again") from None
 
 
-def _differs(entry: Any, dtype: torch.dtype, channels_last: bool) -> bool:
-    """Whether a tensor of a file is to be another in memory."""
+def _needs_conversion(entry: Any, dtype: torch.dtype, channels_last: bool) -> bool:
+    """Whether a tensor of a file has another precision or memory format than wanted."""
     kind = entry.get_dtype()
     kernel = channels_last and len(entry.get_shape()) == 4
     return kernel or (kind in FLOATS and kind != _NAMES.get(dtype))
 
 
-def _converted(tensor: torch.Tensor, dtype: torch.dtype, channels_last: bool) -> torch.Tensor:
+def _convert(tensor: torch.Tensor, dtype: torch.dtype, channels_last: bool) -> torch.Tensor:
+    """The tensor in `dtype` and its memory format, never a view of the mapped file."""
     layout = torch.channels_last if channels_last and tensor.ndim == 4 else torch.contiguous_format
-    new = tensor.to(dtype if tensor.is_floating_point() else None, memory_format=layout)
+    new = tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, memory_format=layout)
     mapped = tensor.device.type == "cpu" and new.data_ptr() == tensor.data_ptr()
     return new.clone(memory_format=layout) if mapped else new
-
-
-_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}

@@ -14,7 +14,7 @@ from unclip.batch.prompt_file import FORMATS, prompt_file
 from unclip.batch.row import FIELDS, typed
 from unclip.batch.runner import Output
 from unclip.batch.session import Grid, Session
-from unclip.checkpoints.identity import identify
+from unclip.checkpoints.identity import identify_model
 from unclip.cli import options
 from unclip.cli.batch_progress import BatchProgress
 from unclip.cli.progress import Progress, on_terminal
@@ -153,7 +153,7 @@ def batch(
     defaults = checked_defaults(fields, more or [])
     options.check_labels(labels, grid)
     template, part = NameTemplate.parse(name), parse_shard(shard)
-    identity = identify(model, download=not dry_run)
+    identity = identify_model(model, download=not dry_run)
 
     def settings(run_seed: int, folder: Path) -> Settings:
         return Settings(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from unclip.checkpoints.identity import identify
+from unclip.checkpoints.identity import identify_model
 from unclip.cli import options
 from unclip.cli.progress import Progress, on_terminal
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
@@ -114,7 +114,7 @@ def evaluate(
     setup = {
         "suite": suite,
         "model": model,
-        "revision": identify(model).revision,
+        "revision": identify_model(model).revision,
         "n": n,
         "split": split,
         "seed": seed,

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from unclip.checkpoints import hub
-from unclip.checkpoints.index import INDEX, missing_parts, predicted, weight_files
-from unclip.checkpoints.locate import bundled_models, find_checkpoint
+from unclip.checkpoints.index import INDEX, find_missing_files, find_weight_files, prediction_target
+from unclip.checkpoints.locate import find_checkpoint, list_bundled_models
 from unclip.cli import options
 from unclip.cli.help import CONTEXT, HelpCommand, HelpGroup
 from unclip.errors import CheckpointError, InputError
@@ -68,10 +68,10 @@ def show_model(
     for line in _card(folder):
         print(line)
     print(f"folder      {folder}")
-    if known := hub.identity(folder):
+    if known := hub.snapshot_identity(folder):
         print(f"revision    {known[1]}")
-    print(f"licence     {_licence(folder) or 'the default'}")
-    print(f"sizes       {', '.join(sizes(folder, index)) or 'the default'}")
+    print(f"licence     {_licence(folder) or 'unknown'}")
+    print(f"sizes       {', '.join(sizes(folder, index)) or 'unknown'}")
     for component, count in components(folder, index):
         print(f"{component:<12}{_millions(count)} parameters")
     for line in _schedules(folder):
@@ -86,10 +86,10 @@ def check_model(
     """Check every file of a model against its config and its hash, without running it."""
     folder = find_checkpoint(name)
 
-    from unclip.checkpoints.verify import check
+    from unclip.checkpoints.verify import check_checkpoint
 
     wrong = 0
-    for component, found, is_right in check(folder):
+    for component, found, is_right in check_checkpoint(folder):
         wrong += not is_right
         print(f"{'ok   ' if is_right else 'WRONG'}  {component:<20}{found}")
     if wrong:
@@ -107,9 +107,9 @@ def convert_model(
     if not path.is_dir():
         raise CheckpointError(f"{path} is not a folder; give the folder of a checkpoint")
 
-    from unclip.checkpoints.convert import convert
+    from unclip.checkpoints.convert import convert_checkpoint
 
-    for line in convert(path, out):
+    for line in convert_checkpoint(path, out):
         print(line, flush=True)
 
 
@@ -160,7 +160,7 @@ def download_model(
 def components(folder: Path, index: dict[str, Any]) -> Iterator[tuple[str, int]]:
     """(component, number of parameters) from the headers of the weight files."""
     for component, value in index.items():
-        files = weight_files(folder / component) if isinstance(value, list) else []
+        files = find_weight_files(folder / component) if isinstance(value, list) else []
         if files:
             yield component, sum(_parameters(file) for file in files)
 
@@ -203,7 +203,7 @@ def _schedules(folder: Path) -> Iterator[str]:
         stage = path.parent.name.removesuffix("_scheduler")
         if predicted(folder, stage) == "difference":
             terms[:1] = ["difference"]
-        yield f"{stage:<12}predicts {', '.join(terms) or 'the default'}"
+        yield f"{stage:<12}predicts {', '.join(terms) or 'unknown'}"
 
 
 def _licence(folder: Path) -> str | None:

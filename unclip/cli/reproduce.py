@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unclip.checkpoints.locate import bundled_models
+from unclip.checkpoints.locate import list_bundled_models
 from unclip.cli import options
 from unclip.cli.output import find_target
 from unclip.cli.progress import Progress, on_terminal
@@ -103,7 +103,7 @@ def recorded_request(record: dict[str, Any], image: str) -> Request:
 def recorded_model(record: dict[str, Any]) -> str:
     """The bundled model that a record names. Records are untrusted: folders and hub ids raise InputError."""
     name = record.get("model")
-    if isinstance(name, str) and name in bundled_models():
+    if isinstance(name, str) and name in list_bundled_models():
         return name
     raise InputError(f"the image was made by the model {repr(name)[:80]}, which is not bundled; give it by --model")
 

@@ -108,7 +108,7 @@ class UnclipModel:
         if known is not None:
             hint = (stage.codec.encode(known.hint[0]), stage.codec.encode_mask(known.hint[1]))
             if tiling is not None:  # the hint covers the canvas; each window gets its part
-                canvas, hint = {"hint": network.hint(*hint)} if network.knows_masks else {}, ()
+                canvas, hint = {"hint": network.hint(*hint)} if network.has_inpainting_inputs else {}, ()
         null_embed = network.projection.null_embed.expand_as(embed)
         inputs = StageInputs(
             network.condition(embed, conditioning.text, *hint),

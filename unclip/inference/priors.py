@@ -15,8 +15,10 @@ from unclip.models.text import TextEncoding
 class Prior(Protocol):
     """A model of CLIP image embeddings given a text."""
 
-    best_of: int
-    """Default number of embeddings that are sampled, of which the one closest to the text is used."""
+    @property
+    def best_of(self) -> int:
+        """Default number of embeddings that are sampled, of which the one closest to the text is used."""
+        ...
 
     def defaults(self) -> dict[str, object]:
         """The fields of a Request that the prior fills in where they are None."""

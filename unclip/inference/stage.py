@@ -24,7 +24,7 @@ from unclip.diffusion.tiling import Tiling, tiled
 from unclip.diffusion.wrappers import clamp_x0, map_x0, observe_x0
 from unclip.inference.callbacks import StageReport
 from unclip.inference.conditions import Known, Start
-from unclip.system.allocator import blocks_reused, bounded_growth
+from unclip.system.allocator import make_growth_limiter, reuse_freed_blocks
 
 WINDOWS_PER_CHUNK = 4
 """Windows of a tiling that the network processes at a time: memory must not grow with the canvas."""
@@ -126,7 +126,7 @@ class Stage:
         device, _ = self._placement()
         # Inverted noise was found without clamping x0, so unguided sampling from it must not clamp either.
         limit = None if start.noise is not None and guidance == 1 else self.schedule.clip
-        bind = partial(self._bind, bounded_growth())
+        bind = partial(self._bind, make_growth_limiter())
         denoise = last = self._denoiser(partial(bind, self.network), inputs, guidance, limit, len(generators))
         if self.last_network is not None:
             last = self._denoiser(partial(bind, self.last_network), inputs, guidance, limit, len(generators))
@@ -147,7 +147,7 @@ class Stage:
         if start.draft is not None:
             draft = self.codec.encode(start.draft.to(device, torch.float32))
             x, sampling = noise_draft(draft, x, self.schedule, sampling)
-        with blocks_reused(self.reuse and device.type == "cpu"):
+        with reuse_freed_blocks(self.reuse and device.type == "cpu"):
             x0 = sample(denoise, x, self.schedule, sampling, generators, last, report.progress)
         return self.codec.decode(x0)
 
@@ -162,11 +162,11 @@ class Stage:
         """
         device, _ = self._placement()
         x0 = self.codec.encode(images.to(device))
-        bind = partial(self._bind, bounded_growth(), self.network)
+        bind = partial(self._bind, make_growth_limiter(), self.network)
         inputs = StageInputs(cond)
         denoise = chunked(lambda which: bind(inputs.chunk(which)[0]), len(x0), self.chunk_size(guided=False))
         steps = self.steps if steps is None else steps
-        with blocks_reused(self.reuse and device.type == "cpu"):
+        with reuse_freed_blocks(self.reuse and device.type == "cpu"):
             return invert(denoise, x0, self.schedule, steps, progress)
 
     def chunk_size(self, guided: bool) -> int:

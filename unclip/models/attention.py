@@ -1,6 +1,7 @@
-"""The attention of the decoder's U-Net, over the pixels of a level and the text's tokens together."""
+"""Attention of the decoder's U-Net over the pixels of a level and the text tokens together."""
 
 import weakref
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,40 +12,40 @@ from torch import Tensor, nn
 PROCESSORS = (AttnAddedKVProcessor, AttnAddedKVProcessor2_0)
 
 
-def attend_to_text(unet: nn.Module) -> nn.Module:
-    """Give every attention over added tokens in `unet` a `TextAttention` of its own; returns `unet`."""
+def use_text_attention(unet: nn.Module) -> nn.Module:
+    """Give every attention layer with added keys and values in `unet` its own `TextAttention`; returns `unet`."""
     for module in unet.modules():
         if isinstance(module, Attention) and isinstance(module.processor, PROCESSORS) and not module.norm_cross:
-            module.set_processor(TextAttention())
+            module.set_processor(TextAttention())  # pyright: ignore[reportArgumentType]
     return unet
 
 
 class TextAttention:
-    """What diffusers' processor for added keys and values computes, with two differences.
+    """Computes the same as diffusers' processor for added keys and values, with two differences.
 
-    The text's keys and values are the same at every step of a picture, so they are projected once, as long as no other
-    text comes between, as with a batch that is cut up. And a level with as many pixels as there are tokens works:
-    diffusers takes the tokens' mask for one of all keys there, and fails.
+    The text's keys and values are equal at every denoising step, so they are projected once and reused until another
+    text arrives. And a level with as many pixels as tokens works: there, diffusers takes the token mask for a mask of
+    all keys, and fails.
     """
 
     def __init__(self) -> None:
-        # A text, its keys and its values: one value, which threads replace and read as a whole.
+        # A text with its keys and values, in one attribute, so that threads replace and read it atomically.
         self._last: tuple[weakref.ref[Tensor], tuple[Tensor, Tensor]] | None = None
 
     def __call__(
         self,
-        attn: Attention,
+        attn: Any,  # diffusers' Attention; its type allows None for layers that this kind always has
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """`b c h w`, text tokens `b n e`, and a bias of the tokens `b 1 n` (0, or -10,000 for padding) -> `b c h w`."""
-        # In channels_last, as the U-Nets are, this moves nothing.
+        """Features `b c h w`, text tokens `b n e`, and a bias of the tokens `b 1 n` (-10,000 = masked) -> `b c h w`."""
+        # In channels_last, which the U-Nets use, this is a view.
         pixels = rearrange(attn.group_norm(hidden_states), "b c h w -> b (h w) c")
-        keys, values = self._of_text(attn, encoder_hidden_states)
+        keys, values = self._project_text(attn, encoder_hidden_states)
         if not attn.only_cross_attention:
             if attention_mask is not None:
-                attention_mask = F.pad(attention_mask, (0, pixels.shape[1]))  # no pixel is hidden
+                attention_mask = F.pad(attention_mask, (0, pixels.shape[1]))  # no pixel is masked
             keys = torch.cat([keys, _heads(attn.to_k(pixels), attn)], dim=2)
             values = torch.cat([values, _heads(attn.to_v(pixels), attn)], dim=2)
         bias = None if attention_mask is None else attention_mask[:, None].to(pixels.dtype)  # b 1 1 keys
@@ -52,9 +53,9 @@ class TextAttention:
         out = attn.to_out[1](attn.to_out[0](rearrange(out, "b h n c -> b n (h c)")))
         return hidden_states + rearrange(out, "b (h w) c -> b c h w", h=hidden_states.shape[2])
 
-    def _of_text(self, attn: Attention, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the text, each `b h n c`."""
-        # In training each step has another text, and gradients; and a reference would cut a compiled network to pieces.
+    def _project_text(self, attn: Any, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values `b h n c` of text tokens `b n e`."""
+        # Training has another text, and gradients, at each step; a weak reference would break a compiled graph.
         keep = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
         last = self._last
         if keep and last is not None and last[0]() is text:
@@ -69,12 +70,13 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) 
     """Scaled dot-product attention: `b h q c`, `b h n c` twice, `b 1 1 n` -> `b h q c`."""
     if queries.device.type != "cpu" or not torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
-    # On so few pixels the CPU's own kernel is slow backwards: in the open, training is 4 to 16% faster.
+    # With so few pixels, the CPU kernel's backward pass is slow: written out, training is 4 to 16% faster.
     similarities = (queries * queries.shape[-1] ** -0.5) @ keys.mT
     if bias is not None:
         similarities = similarities + bias
     return similarities.float().softmax(-1).to(values.dtype) @ values
 
 
-def _heads(x: Tensor, attn: Attention) -> Tensor:
+def _heads(x: Tensor, attn: Any) -> Tensor:
+    """Split channels into heads."""
     return rearrange(x, "b n (h c) -> b h n c", h=attn.heads)

@@ -1,4 +1,4 @@
-"""CLIP: the two towers of open_clip, and the text and image embeddings that everything else is conditioned on.
+"""CLIP: open_clip's text and image encoders. All other networks are conditioned on its embeddings.
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision" (arXiv:2103.00020).
 """
@@ -10,21 +10,21 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
-from unclip.models.text import TextEncoding, own_tokens
+from unclip.models.text import TextEncoding, prompt_mask
 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Sizes of the two towers. The text width equals the embedding's, as the prior's layout asks (768 in Karlo).
+    """Sizes of the two encoders. The text width equals `embed_dim`, as the prior requires (768 in Karlo).
 
-    Published checkpoints differ in more than size: what they need is in the fields from `normalize` on.
+    Published checkpoints differ in more than size; the fields from `normalize` on describe the differences.
     """
 
     embed_dim: int = 160
     image_size: int = 64
     patch_size: int = 8
     vision_width: int = 192
-    vision_layers: int = 6  # 0: a text tower alone
+    vision_layers: int = 6  # 0: no image encoder
     vision_heads: int = 6
     context_length: int = 32
     vocab_size: int = 49408
@@ -32,16 +32,16 @@ class ClipConfig:
     text_layers: int = 4
     text_heads: int = 5
     quick_gelu: bool = False
-    normalize: bool = True  # embeddings of length sqrt(embed_dim); the published checkpoints leave them as they are
+    normalize: bool = True  # scale embeddings to length sqrt(embed_dim); published checkpoints do not
     text_mlp_ratio: float = 4.0
     vision_mlp_ratio: float = 4.0
-    pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pixels in [0, 1], taken off before the image tower
+    pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # of pixels in [0, 1], for the image encoder
     pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    center_crop: bool = False  # of pictures that are not square: the middle, instead of squeezing them
-    transformers_tokens: bool = False  # "!" is the pad token, and text is cleaned as transformers' tokenizer does it
+    center_crop: bool = False  # make images square by a crop of the centre; False squeezes them
+    transformers_tokens: bool = False  # tokenize as transformers does (see `Tokenizer`)
 
     def __post_init__(self) -> None:
-        for name in ("pixel_mean", "pixel_std"):  # lists, where they come from JSON
+        for name in ("pixel_mean", "pixel_std"):  # JSON gives lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def to_dict(self) -> dict:
@@ -49,7 +49,7 @@ class ClipConfig:
 
 
 class Clip(nn.Module):
-    """An open_clip model: its parameters carry the names of `open_clip.CustomTextCLIP`."""
+    """An open_clip model. Its parameters have the names of `open_clip.CustomTextCLIP`; `visual` may be None."""
 
     def __init__(self, config: ClipConfig):
         super().__init__()
@@ -81,24 +81,28 @@ class Clip(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
 
     def encode_tokens(self, tokens: Tensor) -> TextEncoding:
-        """Tokens `b n` -> embedding `b d`, states `b n d`, mask `b n` (up to the end-of-text token, the largest id)."""
-        embed, states = self.text(tokens)
-        return TextEncoding(self._scaled(embed), states, own_tokens(tokens), tokens)
+        """Token ids `b n` -> embeddings `b d`, states `b n d`, mask `b n` (True up to the end-of-text token)."""
+        embed, states = self.text(tokens)  # b d, b n d
+        return TextEncoding(self._normalize(embed), states, prompt_mask(tokens), tokens)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Images `b 3 h w` in [-1, 1] -> embedding `b d`; any size, resized to the tower's own."""
+        """Images `b 3 h w` in [-1, 1], of any size -> embeddings `b d`.
+
+        The model must have an image encoder.
+        """
+        assert self.visual is not None, "this CLIP has no image encoder"
         size = self.config.image_size
         if images.shape[-2:] != (size, size):
             images = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True)
         if (self.config.pixel_mean, self.config.pixel_std) != (ClipConfig.pixel_mean, ClipConfig.pixel_std):
             mean, std = (images.new_tensor(v)[:, None, None] for v in (self.config.pixel_mean, self.config.pixel_std))
             images = ((images + 1) / 2 - mean) / std
-        return self._scaled(self.visual(images.to(self.visual.conv1.weight.dtype)))
+        return self._normalize(self.visual(images.to(self.visual.conv1.weight.dtype)))
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images and tokens -> image and text embeddings `b d`, and the scale of their similarities: for training."""
+        """Images `b 3 h w` and tokens `b n` -> image and text embeddings `b d`, and the logit scale, for training."""
         return self.encode_image(images), self.encode_tokens(tokens).embed, self.logit_scale
 
-    def _scaled(self, embed: Tensor) -> Tensor:
-        # Length sqrt(d) gives each dimension unit variance on average, which the networks downstream expect.
+    def _normalize(self, embed: Tensor) -> Tensor:
+        # Length sqrt(d) gives each dimension unit variance on average, as the prior and the decoder expect.
         return F.normalize(embed, dim=-1) * embed.shape[-1] ** 0.5 if self.config.normalize else embed

@@ -1,49 +1,50 @@
-"""The decoder: a GLIDE-like U-Net from a CLIP image embedding, and the text, to pixels.
+"""The decoder: a GLIDE-like U-Net from a CLIP image embedding and the text to pixels.
 
 Ramesh et al. 2022, "Hierarchical Text-Conditional Image Generation with CLIP Latents" (arXiv:2204.06125), section 2.1:
-the embedding is projected into the time embedding and into four extra tokens that join the text's.
+the embedding is projected into the time embedding and into four extra tokens, which are prepended to the text's.
 """
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from unclip.models.attention import attend_to_text
-from unclip.models.cpu.resnet import in_place
+from unclip.models.attention import use_text_attention
+from unclip.models.config import diffusers_config
+from unclip.models.cpu.resnet import use_in_place_blocks
 from unclip.models.projection import TextProjection
 from unclip.models.text import TextEncoding
-from unclip.models.text_encoder import TextEncoder
+from unclip.models.text_encoder import TransformerTextEncoder
 
 
 class Decoder(nn.Module):
-    """The projection and the U-Net. `condition` runs once an image, `forward` once a step."""
+    """The projection and the U-Net. `condition` runs once per image, `forward` once per denoising step."""
 
     def __init__(
         self,
         projection: TextProjection,
         unet: UNet2DConditionModel,
         channels: int = 3,
-        text_encoder: TextEncoder | None = None,
+        text_encoder: TransformerTextEncoder | None = None,
     ):
-        """channels: of the latent; what the U-Net takes beyond them are GLIDE's inpainting inputs.
+        """channels: of the latent; the U-Net's further input channels are GLIDE's inpainting inputs.
 
-        text_encoder: of its own, or None for a decoder that reads CLIP's states, as the published ones do.
+        text_encoder: trained with this decoder; None for a decoder conditioned on CLIP's states, as published ones are.
         """
         super().__init__()
         self.projection = projection
-        self.unet = in_place(attend_to_text(unet))
+        self.unet = use_in_place_blocks(use_text_attention(unet))
         self.channels = channels
         self.text_encoder = text_encoder
 
     @property
-    def knows_masks(self) -> bool:
+    def has_inpainting_inputs(self) -> bool:
         """Whether the U-Net was trained with GLIDE's inpainting inputs."""
-        return self.unet.config.in_channels > self.channels
+        return diffusers_config(self.unet).in_channels > self.channels
 
     @property
     def width(self) -> int:
-        """Channels of the U-Net's first level, which is as large as the latent."""
-        return self.unet.config.block_out_channels[0]
+        """Channels of the U-Net's first level, which has the latent's height and width."""
+        return diffusers_config(self.unet).block_out_channels[0]
 
     def condition(
         self,
@@ -53,35 +54,35 @@ class Decoder(nn.Module):
         known: Tensor | None = None,
         pooled: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The conditioning of `forward` for embeddings `b d`, their text, and what is known of the picture.
+        """The conditioning of `forward` for image embeddings `b d` and their text.
 
-        pooled: in training, the share `b` of the text's pooled state that joins the time embedding; None for all of it.
-        image, known: the clean latent `b c h w` and its mask (1 = known), or None where nothing is known. They become
-        GLIDE's inpainting inputs (Nichol et al. 2021, arXiv:2112.10741, section 4.2) where the U-Net knows masks.
+        image, known: clean latent `b c h w` and its mask (1 = known); None if no pixel is known. They become GLIDE's
+        inpainting inputs (Nichol et al. 2021, arXiv:2112.10741, "Image Inpainting") if the U-Net was trained with them.
+        pooled: for training, factors `b` of the text's pooled state in the time embedding; None keeps it.
         """
         if self.text_encoder is not None:
             text = self.text_encoder(text)
         if pooled is not None:
             text = text._replace(embed=text.embed * pooled[:, None])
         conditioning = self.projection(image_embed, text)
-        if self.knows_masks:
+        if self.has_inpainting_inputs:
             if image is None or known is None:
-                side = self.unet.config.sample_size
+                side = diffusers_config(self.unet).sample_size
                 conditioning["hint"] = image_embed.new_zeros(len(image_embed), self._hint_channels, side, side)
             else:
                 conditioning["hint"] = self.hint(image, known)
         return conditioning
 
     def hint(self, image: Tensor, known: Tensor) -> Tensor:
-        """GLIDE's inpainting inputs `b k h w`, of a clean latent `b c h w` and its mask."""
-        # A pixel's mask is the same in its three colours, which the codecs lay one after the other.
+        """GLIDE's inpainting inputs `b k h w` from a clean latent `b c h w` and its mask: masked latent, then mask."""
+        # A pixel's mask is equal in its three colours, which the codecs place one after the other.
         return torch.cat([image * known, known[:, : self._hint_channels - self.channels]], dim=1)
 
     @staticmethod
     def prepare(conditioning: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The conditioning of a run without the tokens that no row sees, and without a mask that hides nothing.
+        """Conditioning without the tokens that are masked in every row, and without a mask that masks nothing.
 
-        Padding is most of a short text, and attention over it, and over masks, takes its time at every step.
+        Most of a short prompt is padding, and attention over padding and with a mask costs time at every step.
         """
         seen = conditioning["token_mask"].any(0)
         tokens, mask = conditioning["tokens"][:, seen], conditioning["token_mask"][:, seen]
@@ -90,8 +91,8 @@ class Decoder(nn.Module):
 
     @property
     def _hint_channels(self) -> int:
-        """Those of the latent, and one mask a pixel."""
-        return self.unet.config.in_channels - self.channels
+        """Channels of the masked latent, and one mask channel per pixel of a latent position."""
+        return diffusers_config(self.unet).in_channels - self.channels
 
     def forward(
         self,
@@ -104,11 +105,11 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Noised latent `b c h w` at timesteps `b` -> the network's raw prediction, `b c h w` or `b 2c h w`.
 
-        token_mask: which tokens are to be seen, `b n`; None for all. hint: `b k h w`, the known part of the latent (0
-        where unknown) and its mask.
+        tokens: `b n c`. time_condition: `b t`. token_mask: `b n`, True for tokens to attend to; None for all.
+        hint: `b k h w`, the known part of the latent (0 where unknown) and its mask.
         """
         if hint is not None:
-            x = torch.cat([x, hint], dim=1)
+            x = torch.cat([x, hint], dim=1)  # b c+k h w
         return self.unet(
             x, t, encoder_hidden_states=tokens, class_labels=time_condition, attention_mask=token_mask
         ).sample

@@ -1,4 +1,4 @@
-"""Project CLIP embeddings into what the decoder attends to."""
+"""Project CLIP embeddings into the decoder's cross-attention and time embedding."""
 
 from dataclasses import asdict, dataclass
 
@@ -11,7 +11,7 @@ from unclip.models.text import TextEncoding
 
 @dataclass(frozen=True)
 class TextProjectionConfig:
-    """Sizes of the projection; `time_embed_dim` is four times the U-Net's first width."""
+    """Sizes of the projection. `time_embed_dim` is four times the U-Net's first width."""
 
     clip_embeddings_dim: int = 768
     clip_extra_context_tokens: int = 4
@@ -23,9 +23,9 @@ class TextProjectionConfig:
 
 
 class TextProjection(nn.Module):
-    """CLIP embeddings and text states -> what the U-Net attends to, and what joins its time embedding.
+    """CLIP embeddings and text states -> tokens for the U-Net's attention, and an addend of its time embedding.
 
-    The parameters carry the names of the published checkpoints.
+    Ramesh et al. 2022 (arXiv:2204.06125), section 2.1. Parameters have the names of the published checkpoints.
     """
 
     def __init__(self, config: TextProjectionConfig):
@@ -41,17 +41,20 @@ class TextProjection(nn.Module):
 
     @property
     def null_embed(self) -> Tensor:
-        """The embedding that stands for "no picture given" in the unconditional branch, `d`."""
+        """The learned image embedding `d` of the unconditional branch of classifier-free guidance."""
         return self.learned_classifier_free_guidance_embeddings
 
     def forward(self, image_embed: Tensor, text: TextEncoding) -> dict[str, Tensor]:
-        """`b d` and a text -> tokens `b 4+n c`, their mask `b 4+n`, and time conditioning `b t`."""
+        """Image embeddings `b d` and their text -> the U-Net's conditioning.
+
+        Returns tokens `b 4+n c`, token_mask `b 4+n` bool, and time_condition `b t`.
+        """
         dtype = self.null_embed.dtype  # CLIP may be in a higher precision
         image_embed, text_embed, states = image_embed.to(dtype), text.embed.to(dtype), text.states.to(dtype)
-        extra = self.clip_extra_context_tokens_proj(image_embed)
-        # The published weights hold the tokens interleaved: token j takes every fourth value from j on.
-        extra = rearrange(extra, "b (c k) -> b k c", k=self.config.clip_extra_context_tokens)
-        states = self.text_encoder_hidden_states_norm(self.encoder_hidden_states_proj(states))
+        extra = self.clip_extra_context_tokens_proj(image_embed)  # b (c 4)
+        # The published weights interleave the tokens: token j takes every fourth value from j on.
+        extra = rearrange(extra, "b (c k) -> b k c", k=self.config.clip_extra_context_tokens)  # b 4 c
+        states = self.text_encoder_hidden_states_norm(self.encoder_hidden_states_proj(states))  # b n c
         time = self.embedding_proj(text_embed) + self.clip_image_embeddings_project_to_time_embeddings(image_embed)
-        mask = torch.cat([text.mask.new_ones(extra.shape[:2]), text.mask], dim=1)
+        mask = torch.cat([text.mask.new_ones(extra.shape[:2]), text.mask], dim=1)  # b 4+n
         return {"tokens": torch.cat([extra, states], dim=1), "token_mask": mask, "time_condition": time}

@@ -1,4 +1,4 @@
-"""CLIP's tokenizer."""
+"""CLIP's byte-pair tokenizer."""
 
 import re
 import unicodedata
@@ -11,13 +11,14 @@ from torch import Tensor
 
 
 class Tokenizer:
-    """CLIP's own byte-pair tokenizer, with what it had to cut off said instead of dropped silently.
+    """Tokenizes prompts for CLIP, and reports the part of a prompt that does not fit.
 
-    transformers_tokens: as transformers' tokenizer does it for the published checkpoints. A "!" becomes the pad token
-    wherever it stands, the two ends of a text may be spelled out in a prompt, and broken encodings are not repaired.
+    context_length: tokens per prompt, start and end of text included.
+    transformers_tokens: tokenize as transformers does for the published checkpoints. "!" is the pad token wherever it
+    stands, the start and end tokens may be spelled out in a prompt, and broken encodings are not repaired.
     """
 
-    _SPECIAL = ("!", "<|startoftext|>", "<|endoftext|>")  # the pad token, and the two ends
+    _SPECIAL = ("!", "<|startoftext|>", "<|endoftext|>")  # pad, start of text, end of text
 
     def __init__(self, context_length: int, transformers_tokens: bool = False):
         self.context_length = context_length
@@ -25,7 +26,7 @@ class Tokenizer:
         self._ids = None
         if transformers_tokens:
             self._ids = dict(zip(self._SPECIAL, (0, self._bpe.sot_token_id, self._bpe.eot_token_id), strict=True))
-            self._bpe.clean_fn = _plain_text
+            self._bpe.clean_fn = _normalize  # pyright: ignore[reportAttributeAccessIssue]
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Prompts -> token ids `b n`, between start and end of text, padded with 0."""
@@ -37,12 +38,12 @@ class Tokenizer:
             row[: len(ids)] = torch.tensor(ids)
         return tokens
 
-    def cut(self, prompt: str) -> str:
-        """The end of `prompt` that does not fit, or an empty string."""
+    def overflow(self, prompt: str) -> str:
+        """The end of `prompt` that does not fit into the context, or an empty string."""
         return self._bpe.decode(self._encode(prompt)[self.context_length - 2 :]).strip()
 
     def _encode(self, prompt: str) -> list[int]:
-        """Token ids without the two ends."""
+        """Token ids without the start and end tokens."""
         if self._ids is None:
             return self._bpe.encode(prompt)
         parts = re.split("(" + "|".join(map(re.escape, self._ids)) + ")", prompt)
@@ -50,17 +51,17 @@ class Tokenizer:
 
 
 def is_clip_vocabulary(vocabulary: Mapping[str, int]) -> bool:
-    """Whether a tokenizer's vocabulary (token -> id) is CLIP's, but for how the two ends of a text are called."""
-    own = _vocabulary()
-    ends = sorted(own.values())[-2:]
-    return {t: i for t, i in own.items() if i not in ends} == {t: i for t, i in vocabulary.items() if i not in ends}
+    """Whether a vocabulary (token -> id) is CLIP's, whatever the names of its start and end tokens."""
+    clip = _clip_vocabulary()
+    ends = sorted(clip.values())[-2:]
+    return {t: i for t, i in clip.items() if i not in ends} == {t: i for t, i in vocabulary.items() if i not in ends}
 
 
 @cache
-def _vocabulary() -> Mapping[str, int]:
+def _clip_vocabulary() -> Mapping[str, int]:
     return SimpleTokenizer().encoder
 
 
-def _plain_text(text: str) -> str:
-    """A text as transformers' CLIP tokenizer normalises it: composed, lower case, single spaces."""
+def _normalize(text: str) -> str:
+    """Normalizes text as transformers' CLIP tokenizer does: NFC, lower case, single spaces."""
     return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).lower()

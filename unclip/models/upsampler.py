@@ -1,7 +1,7 @@
-"""The upsampler: a U-Net that draws a large picture around a small one.
+"""The diffusion upsampler: a U-Net that samples a large image given a small one.
 
-Ramesh et al. 2022 (arXiv:2204.06125), section 2.1: the small picture, resized, is concatenated to the noised large one;
-no text and no guidance.
+Ramesh et al. 2022 (arXiv:2204.06125), section 2.1: the resized small image is concatenated to the noised large one;
+there is no text and no guidance.
 """
 
 import torch
@@ -9,35 +9,36 @@ import torch.nn.functional as F
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
-from unclip.models.cpu.resnet import in_place
+from unclip.models.config import diffusers_config
+from unclip.models.cpu.resnet import use_in_place_blocks
 
 
 def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """`b 3 h w` -> `b 3 H W` for size (W, H): clamped to [-1, 1], then bicubic with antialiasing."""
+    """Images `b 3 h w` -> `b 3 H W` for size (W, H): clamped to [-1, 1], then bicubic with antialiasing."""
     return F.interpolate(images.clamp(-1, 1), size=(size[1], size[0]), mode="bicubic", antialias=True)
 
 
 class Upsampler(nn.Module):
-    """The U-Net, with its second input joined to the first. Convolutions only, so that it takes any size.
+    """A convolutional U-Net that takes the noised image and the enlarged small image. It works at any size.
 
-    difference: what the U-Net says is x0 less the enlarged picture. Where there is nothing to add, as on a flat
-    background, it then says nothing, and need not carry every pixel of the picture through its channels. No schedule
-    knows of it, for none knows the enlarged picture: to the schedule, what comes out is x0 ("sample").
+    difference: the U-Net predicts x0 minus the enlarged image. On a flat background it then predicts 0 and need not
+    carry every pixel through its channels. The sum is taken here, so the schedule sees a network that predicts x0
+    ("sample").
     """
 
     exact = ("enlarged",)
-    """Conditioning that is to keep its own precision: a sum in bfloat16 rounds a pixel to half a level of 255."""
+    """Conditioning that keeps its own precision: a sum in bfloat16 rounds a pixel to half a level of 255."""
 
     def __init__(self, unet: UNet2DModel, difference: bool = False):
         super().__init__()
-        self.unet, self.difference = in_place(unet), difference
+        self.unet, self.difference = use_in_place_blocks(unet), difference
 
     @property
     def width(self) -> int:
-        """Channels of the U-Net's first level, which is as large as the latent."""
-        return self.unet.config.block_out_channels[0]
+        """Channels of the U-Net's first level, which has the latent's height and width."""
+        return diffusers_config(self.unet).block_out_channels[0]
 
     def forward(self, x: Tensor, t: Tensor, enlarged: Tensor) -> Tensor:
-        """Noised latent `b c h w` at timesteps `b`, and the enlarged small picture `b c h w` -> what it predicts."""
-        output = self.unet(torch.cat([x, enlarged.to(x.dtype)], dim=1), t).sample
+        """Noised latent `b c h w` at timesteps `b`, and the enlarged image `b c h w` -> the raw prediction."""
+        output = self.unet(torch.cat([x, enlarged.to(x.dtype)], dim=1), t).sample  # b 2c h w -> b c h w, or b 2c h w
         return enlarged + output if self.difference else output

@@ -16,7 +16,7 @@ def notes(model: UnclipModel, request: Request) -> Iterator[str]:
     prompts = [("prompt", request.prompt), *others, *sources]
     tokenizer = model.encoder.tokenizer
     for field, prompt in (*prompts, ("negative_prompt", request.negative_prompt)):
-        if cut := tokenizer.cut(prompt):
+        if cut := tokenizer.overflow(prompt):
             yield f"the {field} is longer than {tokenizer.context_length - 2} tokens; cut off: {cut!r}"
     if model.vocabulary is None:
         return

@@ -1,1 +1,1 @@
-"""Device, memory and files."""
+"""The machine: devices, memory, and files."""

@@ -1,4 +1,4 @@
-"""The names of devices, precisions and uses of memory, readable without torch: they are checked before it loads."""
+"""Names of devices, precisions and memory modes, checked without importing torch."""
 
 import re
 
@@ -10,21 +10,21 @@ MEMORY = ("auto", "low", "high")
 
 
 def check_device(name: str) -> str:
-    """Return `name` if it is a device's, whether or not this machine has it. Raises InputError."""
+    """Return `name` if it names a device, whether or not this machine has it; else raise InputError."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?", name):
         raise InputError(f"unknown device {name!r}; choose from {', '.join(DEVICES)}")
     return name
 
 
 def check_dtype(name: str) -> str:
-    """Return `name` if it is a precision's. Raises InputError."""
+    """Return `name` if it names a precision; else raise InputError."""
     if name not in DTYPES:
         raise InputError(f"unknown dtype {name!r}; choose from {', '.join(DTYPES)}")
     return name
 
 
 def check_memory(name: str) -> str:
-    """Return `name` if it is a way to use memory. Raises InputError."""
+    """Return `name` if it names a memory mode; else raise InputError."""
     if name not in MEMORY:
         raise InputError(f"unknown memory {name!r}; choose from {', '.join(MEMORY)}")
     return name

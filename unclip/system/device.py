@@ -1,4 +1,4 @@
-"""Which device to run on, in which precision, and in how much memory: the answers to "auto"."""
+"""Choose the device and the precision for "auto", and measure the free memory."""
 
 from pathlib import Path
 
@@ -10,7 +10,10 @@ from unclip.system.choices import check_device, check_dtype
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """ "auto" -> CUDA, else Apple's MPS, else the CPU. Raises InputError for a device this machine lacks."""
+    """The device of that name; "auto" is CUDA if present, else Apple's MPS, else the CPU.
+
+    Raises InputError for an unknown name or a device that this machine lacks.
+    """
     check_device(name)
     present = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name == "auto":
@@ -22,7 +25,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
-    """Whether `device` computes bfloat16 in hardware, rather than by conversion."""
+    """Whether `device` computes bfloat16 in hardware rather than by conversion to float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -32,22 +35,22 @@ def has_native_bfloat16(device: torch.device) -> bool:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" -> bfloat16 where it is native, else float32; otherwise the dtype of that name."""
+    """The dtype of that name; "auto" is bfloat16 if `device` computes it in hardware, else float32."""
     if check_dtype(name) == "auto":
         return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
     return getattr(torch, name)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on `device`: of the GPU, or of the machine within the limit set for this process."""
+    """Free memory of `device` in bytes: of the GPU, or of the machine within this process's cgroup limit."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")  # version 2; a container sees its own limit there
+    group = Path("/sys/fs/cgroup")  # cgroup version 2, where a container sees its own limit
     try:
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        files = int(told.get("inactive_file", 0)) + int(told.get("active_file", 0))  # kept while there is room
-    except (OSError, ValueError):  # none, or "max": no limit
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        file_cache = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))  # dropped when needed
+    except (OSError, ValueError):  # no cgroup, or "max": no limit
         return free
-    return max(0, min(free, limit - used + files))
+    return max(0, min(free, limit - used + file_cache))

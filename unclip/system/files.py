@@ -1,4 +1,4 @@
-"""Files that are either there in full or not there at all."""
+"""Atomic writes, new names for existing ones, and JSON files of checkpoints."""
 
 import contextlib
 import json
@@ -12,18 +12,16 @@ from unclip.errors import CheckpointError, InputError
 
 
 def write_atomic(path: str | Path, data: bytes, *, overwrite: bool = True, scratch: Path | None = None) -> Path:
-    """Write `data` to `path`, whose folder is created if need be, through a temporary file.
+    """Write `data` to `path` atomically, through a temporary file; returns `path`. Creates the folder if necessary.
 
-    The temporary file lies in the same folder, or in `scratch`, a folder on the same file system: a caller that may
-    be killed at any moment can then find and remove it.
-
-    With `overwrite=False` an existing file is left as it is and FileExistsError is raised, also when another
-    process creates it at the same moment. Raises OSError where the system refuses.
+    scratch: folder of the temporary file, on the same file system; None uses the folder of `path`. A caller that may be
+    killed can find and remove leftovers there. overwrite: False raises FileExistsError for an existing file, even if
+    another process creates it at the same moment. Raises OSError if the system refuses.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = (scratch or path.parent) / f".unclip-{secrets.token_hex(8)}.tmp"
-    # os.open and not tempfile: the file gets the permissions of the user's umask, not 0600.
+    # os.open instead of tempfile, so that the file's permissions follow the umask instead of being 0600.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -41,11 +39,11 @@ def write_atomic(path: str | Path, data: bytes, *, overwrite: bool = True, scrat
 
 
 def write_new(path: str | Path, data: bytes) -> Path:
-    """Write `data` under `path`, or, where that name is taken, under the first free of name-2, name-3, ..."""
+    """Write `data` to `path` or, if that exists, to the first free name of name-2, name-3, ...; returns the path."""
     path = Path(path)
     candidate, count = path, 1
     while True:
-        # Looking first spares writing the data once for each name that is taken.
+        # Checking first avoids writing the data once for each existing name.
         if not os.path.lexists(candidate):
             with contextlib.suppress(FileExistsError):
                 return write_atomic(candidate, data, overwrite=False)
@@ -53,8 +51,8 @@ def write_new(path: str | Path, data: bytes) -> Path:
         candidate = path.with_name(f"{path.stem}-{count}{path.suffix}")
 
 
-def new_folder(path: str | Path) -> Path:
-    """Make the folder `path`, or, where that name is taken, the first free of name-2, name-3, ..."""
+def make_new_folder(path: str | Path) -> Path:
+    """Create the folder `path` or, if that exists, the first free name of name-2, name-3, ...; returns its path."""
     path = Path(path)
     candidate, count = path, 1
     while True:
@@ -66,9 +64,10 @@ def new_folder(path: str | Path) -> Path:
 
 
 def check_writable(folder: str | Path) -> None:
-    """Find out whether files can be written into `folder`, leaving nothing behind. Raises InputError.
+    """Raise InputError unless files can be written into `folder`. Leaves nothing behind.
 
-    The folder is created and removed again: permissions alone do not tell (read-only disks, root, /proc).
+    Creates the folder and a file in it, and removes them: permissions alone do not suffice (read-only disks, root,
+    /proc).
     """
     folder = Path(folder)
     created: list[Path] = []
@@ -85,34 +84,35 @@ def check_writable(folder: str | Path) -> None:
         raise InputError(f"cannot write into {str(folder)!r} ({reason}); choose another folder") from error
     finally:
         for part in reversed(created):
-            with contextlib.suppress(OSError):  # not empty: another process uses it by now
+            with contextlib.suppress(OSError):  # not empty: another process uses it
                 part.rmdir()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a checkpoint. Raises CheckpointError when the file is missing or holds anything else."""
+    """The JSON object in a file of a checkpoint. Raises CheckpointError if the file is missing or damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise CheckpointError(f"{path} is missing; get the checkpoint anew") from None
+        raise CheckpointError(f"{path} is missing; download the checkpoint again") from None
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: it is not JSON ({error}); get the checkpoint anew") from None
+        raise CheckpointError(f"{path} is damaged: it is not JSON ({error}); download the checkpoint again") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is damaged: it holds no JSON object; get the checkpoint anew")
+        raise CheckpointError(f"{path} is damaged: it is not a JSON object; download the checkpoint again")
     return value
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object, atomically."""
+    """Write a JSON object atomically."""
     write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def _place_new(temporary: Path, path: Path) -> None:
+    """Rename `temporary` to `path`. Raises FileExistsError if `path` exists."""
     try:
-        os.link(temporary, path)  # unlike rename, this fails if the name is taken
+        os.link(temporary, path)  # unlike rename, fails if the name exists
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links
+    except OSError:  # the file system has no hard links
         if os.path.lexists(path):
             raise FileExistsError(f"{path} exists") from None
         os.replace(temporary, path)

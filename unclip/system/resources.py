@@ -1,18 +1,18 @@
-"""Find the files that come with the package."""
+"""Locate files that are distributed with the package."""
 
 from pathlib import Path
 
 from unclip.errors import DataError
 
 COMPONENTS = "components.safetensors"
-"""The principal components of embeddings, which a checkpoint may have, or get later."""
+"""File of a checkpoint folder with the principal components of its embeddings; it may be absent or added later."""
 
 
 def bundled(*parts: str) -> Path:
-    """The path of a file or folder that comes with the package, for instance ``bundled("assets", "sprites")``.
+    """The path of a file or folder distributed with the package, for instance ``bundled("assets", "sprites")``.
 
-    An installed package has them in ``unclip/_bundled/``, put there when the wheel was built; a checkout has them
-    in the repository root. Raises DataError when it is in neither place.
+    An installed package has it in ``unclip/_bundled/``, where the wheel build puts it; a checkout has it in the
+    repository root. Raises DataError if it is in neither place.
     """
     package = Path(__file__).resolve().parents[1]
     for root in (package / "_bundled", package.parent):
@@ -20,4 +20,4 @@ def bundled(*parts: str) -> Path:
         if path.exists():
             return path
     name = "/".join(parts)
-    raise DataError(f"{name} did not come with this installation: reinstall unclip, or run from a full checkout")
+    raise DataError(f"{name} is missing from this installation: reinstall unclip, or run from a full checkout")

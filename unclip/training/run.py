@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from unclip.checkpoints.index import INDEX, predicted
+from unclip.checkpoints.index import INDEX, prediction_target
 from unclip.checkpoints.locate import find_checkpoint
-from unclip.checkpoints.networks import load_network, save_network
+from unclip.checkpoints.networks import class_name, load_network, save_network
 from unclip.checkpoints.tensors import read_tensors
 from unclip.errors import CheckpointError, DataError, InputError, RecipeError
 from unclip.stickers.captions import vocabulary
@@ -126,7 +126,7 @@ def check_predictions(names: Collection[str], recipe: Recipe, model: Path) -> No
     for name in names:
         if name == "clip":
             continue
-        ours, theirs = prediction(recipe, name), predicted(model, name)
+        ours, theirs = prediction(recipe, name), prediction_target(model, name)
         if theirs != ours:
             allowed = (
                 f'set prediction = "{theirs}" in [{name}.task]' if theirs in PREDICTIONS[name] else "train it anew"
@@ -181,7 +181,7 @@ def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:
     for component, network in task.networks().items():
         save_network(network, model / component)
         library = type(network).__module__.partition(".")[0]
-        index[component] = [library, type(network).__name__]
+        index[component] = [library, class_name(network)]
     if name != "clip":
         config = task.schedule.to_config()
         write_json(model / f"{name}_scheduler" / "scheduler_config.json", config)

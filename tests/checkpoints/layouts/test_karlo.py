@@ -1,9 +1,6 @@
-from unclip.modes.resolve import model_defaults
-
-"""The published layout: what diffusers' own pipeline makes of a checkpoint, this project makes of it."""
+"""The published layout: this pipeline gives the same images as diffusers' own."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +20,8 @@ from unclip.errors import CheckpointError, RequestError
 from unclip.images.result import record
 from unclip.models.text import TextEncoding
 from unclip.models.upsampler import enlarge
+from unclip.modes.base import make_run
+from unclip.modes.resolve import model_defaults
 from unclip.requests.request import Request
 
 COMMIT = 40 * "0"
@@ -39,24 +38,24 @@ ODD = [
 
 @pytest.fixture(scope="module", params=SIZES)
 def both(request, karlo) -> tuple[Unclip, UnCLIPPipeline]:
-    """The same checkpoint, read by this project and as diffusers made it."""
+    """A checkpoint, loaded by this project and by diffusers."""
     folder, theirs = karlo(request.param)
     return Unclip.from_pretrained(folder, "cpu", "float32"), theirs
 
 
-def theirs_of(pipe: UnCLIPPipeline, requests: list[Request]) -> tuple[np.ndarray, dict[str, Tensor]]:
-    """Their pictures `b h w 3` in [0, 1], the embedding that their prior gave, and the small picture, enlarged."""
+def sample_diffusers(pipe: UnCLIPPipeline, requests: list[Request]) -> tuple[np.ndarray, dict[str, Tensor]]:
+    """Images `b h w 3` in [0, 1] of diffusers, its prior's embeddings, and its enlarged small images."""
     first, seen = requests[0], {}
 
-    def tap(_module, _args, kwargs) -> None:
+    def record_embed(_module, _args, kwargs) -> None:
         seen.setdefault("embed", kwargs.get("image_embeddings"))
 
-    def tap_small(_module, _args, kwargs) -> None:
+    def record_enlarged(_module, _args, kwargs) -> None:
         seen["enlarged"] = kwargs["sample"][:, 3:]
 
     hooks = [
-        pipe.text_proj.register_forward_pre_hook(tap, with_kwargs=True),
-        pipe.super_res_last.register_forward_pre_hook(tap_small, with_kwargs=True),
+        pipe.text_proj.register_forward_pre_hook(record_embed, with_kwargs=True),
+        pipe.super_res_last.register_forward_pre_hook(record_enlarged, with_kwargs=True),
     ]
     noise = make_generators([request.seed for request in requests])
     images = pipe(
@@ -74,29 +73,29 @@ def theirs_of(pipe: UnCLIPPipeline, requests: list[Request]) -> tuple[np.ndarray
     return images, seen
 
 
-# ---- whole pictures
+# ---- whole images
 
 
-def steady(ours: Unclip, prompts: list[str], fields: dict) -> list[Request]:
-    """Requests with the first seeds whose pictures rounding does not decide.
+def stable_requests(ours: Unclip, prompts: list[str], fields: dict) -> list[Request]:
+    """Requests with the first seeds whose images do not depend on rounding.
 
-    Random networks that predict noise are ill-conditioned: the first step divides by sqrt(alpha bar) = 5e-5 and cuts at
-    1, so that where x and the noise all but cancel, the last bit of either decides a pixel. Such seeds are told by
-    what a little more, or less, of the decoder's and the prior's first layer does.
+    Random networks that predict noise are ill-conditioned: the first step divides by sqrt(alpha bar) = 5e-5 and clips
+    at 1, so where x and the noise nearly cancel, the last bit of either decides a pixel. Scaling the first layers of
+    the decoder and the prior by 1e-6 reveals such seeds.
     """
     layers = ours.model.decoder.network.unet.conv_in, ours.model.prior.stage.network.transformer.proj_in
     for first in range(7, 27):
         requests = [ours.resolve(Request(prompt=p, seed=first + 5 * i, **fields)) for i, p in enumerate(prompts)]
-        picture = sample_tensors(ours, requests)
+        image = sample_tensors(ours, requests)
         others = []
-        for little in (1e-6, -1e-6, 5e-6):
-            hooks = [layer.register_forward_hook(lambda _, given, out, e=little: out * (1 + e)) for layer in layers]
+        for change in (1e-6, -1e-6, 5e-6):
+            hooks = [layer.register_forward_hook(lambda _, given, out, e=change: out * (1 + e)) for layer in layers]
             others.append(sample_tensors(ours, requests))
             for hook in hooks:
                 hook.remove()
-        if all((picture - other).abs().max() < 1 / 255 for other in others):
+        if all((image - other).abs().max() < 1 / 255 for other in others):
             return requests
-    raise AssertionError("no seed gives a steady picture")
+    raise AssertionError("no seed gives an image that is stable under rounding")
 
 
 @pytest.mark.parametrize(
@@ -110,24 +109,24 @@ def steady(ours: Unclip, prompts: list[str], fields: dict) -> list[Request]:
         (["a cat", "a dog"], {"prior_steps": 7, "steps": 6, "upsampler_steps": 5}),
     ],
 )
-def test_pictures_are_those_of_diffusers(both, prompts: list[str], fields: dict) -> None:
+def test_images_are_those_of_diffusers(both, prompts: list[str], fields: dict) -> None:
     ours, theirs = both
     steps = {"prior_steps": 3, "steps": 4, "upsampler_steps": 3}
-    requests = steady(ours, prompts, steps | fields)
+    requests = stable_requests(ours, prompts, steps | fields)
     assert (requests[0].prior_best_of, requests[0].sampler, requests[0].prior_sampler) == (1, "unclip", "unclip")
-    expected, seen = theirs_of(theirs, requests)
-    pictures = sample_tensors(ours, requests)
-    found = ((pictures.clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1).numpy()
+    expected, seen = sample_diffusers(theirs, requests)
+    images = sample_tensors(ours, requests)
+    found = ((images.clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1).numpy()
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() < 2 / 255
     inside = (expected > 0.02) & (expected < 0.98)
-    assert inside.mean() > 0.2 and expected.std() > 0.05  # not all of it cut off at black and white
+    assert inside.mean() > 0.2 and expected.std() > 0.05  # most pixels are not clipped to black or white
 
-    # Where they part, if they do: in the prior, in the decoder, or in the upsampler.
-    texts = ours.model.encode_text(prompts), ours.model.encode_text([""] * len(prompts))
-    embed = ours.imagine(*texts, make_generators([r.seed for r in requests]), requests[0])
+    # If the images differ, these show where: in the prior, the decoder or the upsampler.
+    text, negative = ours.model.encode_text(prompts), ours.model.encode_text([""] * len(prompts))
+    embed = ours.model.sample_prior(text, negative, make_run(ours.model, requests))
     torch.testing.assert_close(embed, seen["embed"], rtol=1e-4, atol=1e-4)
-    small = ours.draw([replace(request, size=ours.model.sizes[0]) for request in requests])[0]
+    small = sample_tensors(ours, [request.replace(size=ours.model.sizes[0]) for request in requests])
     torch.testing.assert_close(enlarge(small, ours.model.sizes[1]), seen["enlarged"], rtol=0, atol=2 / 255)
 
 
@@ -148,7 +147,7 @@ def test_the_defaults_are_the_published_ones(both) -> None:
     }
 
 
-def test_the_last_step_of_the_upsampler_has_a_network_of_its_own(both) -> None:
+def test_the_last_upsampler_step_uses_the_last_network(both) -> None:
     ours, _ = both
     stage, calls = ours.model.upsamplers[0], []
     for name in ("network", "last_network"):
@@ -172,14 +171,14 @@ def test_tokens_are_those_of_transformers(both) -> None:
     assert mask.tolist() == there.attention_mask.bool().tolist()
 
 
-def test_cut_says_what_does_not_fit_in_their_tokens(both) -> None:
+def test_overflow_counts_the_tokens_of_transformers(both) -> None:
     ours, _ = both
     words = " ".join(["cat"] * (ours.model.clip.config.context_length - 3))
-    assert ours.model.encoder.tokenizer.cut(f"{words}!") == ""
-    assert ours.model.encoder.tokenizer.cut(f"{words}! dog") == "dog"
+    assert ours.model.encoder.tokenizer.overflow(f"{words}!") == ""
+    assert ours.model.encoder.tokenizer.overflow(f"{words}! dog") == "dog"
 
 
-def test_the_text_tower(both) -> None:
+def test_the_text_encoder(both) -> None:
     ours, theirs = both
     embed, states, mask = theirs._encode_prompt(PROMPTS, torch.device("cpu"), 1, True)
     none, text = ours.model.encode_text([""] * len(PROMPTS)), ours.model.encode_text(PROMPTS)
@@ -221,7 +220,7 @@ def test_the_projection_and_the_decoder(both) -> None:
     torch.testing.assert_close(found["time_condition"], time)
     mask = F.pad(mask, (4, 0), value=True)
     assert torch.equal(found["token_mask"], mask)
-    for t in (999, 321):  # the text's keys and values are those of the first call
+    for t in (999, 321):  # the second call reuses the text's keys and values
         x = torch.randn(len(PROMPTS), *ours.model.decoder.shape)
         expected = theirs.decoder(x, t, encoder_hidden_states=tokens, class_labels=time, attention_mask=mask).sample
         torch.testing.assert_close(network(x, torch.full((len(x),), t), **found), expected, rtol=1e-4, atol=1e-4)
@@ -239,35 +238,35 @@ def test_the_upsamplers(both, which: str) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-# ---- the repository for variations
+# ---- image variation checkpoints
 
 
-def test_variations_have_an_image_tower_and_no_prior(variations) -> None:
-    folder, tower, _ = variations
+def test_variations_have_an_image_encoder_and_no_prior(variations) -> None:
+    folder, encoder, _ = variations
     pipe = Unclip.from_pretrained(folder, "cpu", "float32")
     generator = np.random.default_rng(0)
-    pictures = [Image.fromarray(generator.integers(0, 256, (h, w, 3), np.uint8)) for h, w in ((28, 28), (56, 40))]
+    images = [Image.fromarray(generator.integers(0, 256, (h, w, 3), np.uint8)) for h, w in ((28, 28), (56, 40))]
     processor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor")
-    for picture in pictures:
+    for image in images:
         with torch.inference_mode():
-            expected = tower(processor(picture, return_tensors="pt").pixel_values).image_embeds
-        found = pipe.embed_image(picture)
-        close = 1e-5 if picture.size == (28, 28) else 0.05  # two ways to resize bytes
+            expected = encoder(processor(image, return_tensors="pt").pixel_values).image_embeds
+        found = pipe.embed_image(image)
+        close = 1e-5 if image.size == (28, 28) else 0.05  # both resize bytes, in different ways
         torch.testing.assert_close(found, expected, rtol=0, atol=close * float(expected.abs().max()))
     assert model_defaults(pipe.model)["prior_steps"] is None
-    for ask in (lambda: pipe.generate("a cat"), lambda: sample_tensors(pipe, [pipe.resolve(Request(prompt="a cat"))])):
+    for call in (lambda: pipe.generate("a cat"), lambda: sample_tensors(pipe, [pipe.resolve(Request(prompt="a cat"))])):
         with pytest.raises(RequestError, match="variations has no prior, so a prompt alone cannot guide it: give"):
-            ask()
+            call()
 
 
-def test_an_embedding_is_drawn_as_diffusers_draws_it(variations) -> None:
+def test_images_of_an_embedding_are_those_of_diffusers(variations) -> None:
     folder, _, theirs = variations
     pipe = Unclip.from_pretrained(folder, "cpu", "float32")
-    picture = Image.new("RGB", (40, 30), "red")
-    embed = pipe.embed_image([picture, picture.rotate(90)])
+    image = Image.new("RGB", (40, 30), "red")
+    embed = pipe.embed_image([image, image.rotate(90)])
     requests = [pipe.resolve(Request(prompt="a cat", seed=s, steps=3, upsampler_steps=2)) for s in (3, 9)]
-    pictures = sample_tensors(pipe, requests, embed)
-    # Their pipeline has no way in for an embedding, but its prior can be made to answer with one.
+    images = sample_tensors(pipe, requests, embed)
+    # Diffusers' pipeline takes no embedding, so its prior is patched to return one.
     with pytest.MonkeyPatch.context() as patch:
         noise = make_generators([3, 9])
         patch.setattr(theirs.prior, "post_process_latents", lambda _: embed)
@@ -286,47 +285,47 @@ def test_an_embedding_is_drawn_as_diffusers_draws_it(variations) -> None:
             super_res_num_inference_steps=2,
             output_type="np",
         ).images
-    found = ((pictures.clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1).numpy()
+    found = ((images.clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1).numpy()
     assert np.abs(found - expected).max() < 2 / 255
 
 
-def test_what_needs_an_image_tower_is_refused_without_one(karlo, tmp_path: Path) -> None:
+def test_image_inputs_are_refused_without_an_image_encoder(karlo, tmp_path: Path) -> None:
     pipe = Unclip.from_pretrained(karlo("one")[0], "cpu", "float32")
-    picture = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
+    image = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
     with pytest.raises(RequestError, match="karlo has no image encoder"):
-        pipe.embed_image(picture)
+        pipe.embed_image(image)
     with pytest.raises(RequestError, match="karlo has no image encoder: give a prompt"):
-        pipe.inpaint(picture)
-    [result] = pipe.inpaint(picture, prompt="a cat", steps=2, prior_steps=2, upsampler_steps=2, resample=1, seed=1)
+        pipe.inpaint(image)
+    [result] = pipe.inpaint(image, prompt="a cat", steps=2, prior_steps=2, upsampler_steps=2, resample=1, seed=1)
     assert result.score is None
 
 
-def test_an_image_tower_can_be_added(karlo, variations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_encoder_can_be_added(karlo, variations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = Unclip.from_pretrained(karlo("one")[0], "cpu", "float32", image_encoder=variations[0])
-    pictures_only = Unclip.from_pretrained(variations[0], "cpu", "float32", "low")
-    picture = Image.new("RGB", (30, 30), "red")
-    assert torch.equal(both.embed_image(picture), pictures_only.embed_image(picture))
+    images_only = Unclip.from_pretrained(variations[0], "cpu", "float32", "low")
+    image = Image.new("RGB", (30, 30), "red")
+    assert torch.equal(both.embed_image(image), images_only.embed_image(image))
     fields = {"seed": 1, "steps": 2, "upsampler_steps": 2}
-    [one], [other] = (pipe.vary(picture, strength=0.5, **fields) for pipe in (both, pictures_only))
+    [one], [other] = (pipe.vary(image, strength=0.5, **fields) for pipe in (both, images_only))
     assert one.image.tobytes() == other.image.tobytes()
-    assert len(both.interpolate(picture, "a cat", frames=2, prior_steps=2, **fields)) == 2
+    assert len(both.interpolate(image, "a cat", frames=2, prior_steps=2, **fields)) == 2
     assert record(one)["image_encoder"] == variations[0].name
     assert "image_encoder" not in record(other)
     cached = shutil.copytree(variations[0], tmp_path / "models--a--b" / "snapshots" / COMMIT)
     assert Unclip.from_pretrained(karlo("one")[0], "cpu", image_encoder=cached).model.image_encoder == f"a/b@{COMMIT}"
     monkeypatch.chdir(variations[0])
     assert Unclip.from_pretrained(karlo("one")[0], "cpu", image_encoder=".").model.image_encoder == variations[0].name
-    with pytest.raises(CheckpointError, match="has an image tower of its own: leave the image encoder out"):
+    with pytest.raises(CheckpointError, match="has its own image encoder: leave image_encoder out"):
         Unclip.from_pretrained(variations[0], "cpu", "float32", image_encoder=variations[0])
-    with pytest.raises(CheckpointError, match="karlo has no image_encoder; give the repository for variations"):
+    with pytest.raises(CheckpointError, match="karlo has no image_encoder; give the image variation repository"):
         Unclip.from_pretrained(karlo("one")[0], "cpu", "float32", image_encoder=karlo("one")[0])
     with pytest.raises(CheckpointError, match="projection_dim is 16, the text's is 24"):
         Unclip.from_pretrained(karlo("other")[0], "cpu", "float32", image_encoder=variations[0])
 
 
-def test_loading_tells_of_each_network(variations, karlo) -> None:
-    published, pictures_only = karlo("one")[0], variations[0]
-    for folder, images, networks in ((published, None, 6), (pictures_only, None, 5), (published, pictures_only, 6)):
+def test_loading_reports_each_network(variations, karlo) -> None:
+    published, images_only = karlo("one")[0], variations[0]
+    for folder, images, networks in ((published, None, 6), (images_only, None, 5), (published, images_only, 6)):
         calls: list[tuple[str, int, int]] = []
         how = {"image_encoder": images, "progress": lambda *call, calls=calls: calls.append(call)}
         Unclip.from_pretrained(folder, "cpu", "float32", **how)
@@ -337,7 +336,7 @@ def test_loading_tells_of_each_network(variations, karlo) -> None:
 
 
 @pytest.mark.parametrize("memory", ["low", "auto"])
-def test_another_use_of_memory_draws_the_same_picture(variations, karlo, memory: str) -> None:
+def test_memory_modes_give_the_same_image(variations, karlo, memory: str) -> None:
     folder, _ = karlo("other")
     fields = {"seed": 3, "prior_steps": 2, "steps": 2, "upsampler_steps": 2}
     [high] = Unclip.from_pretrained(folder, "cpu", "float32", "high").generate("a cat", **fields)
@@ -355,14 +354,14 @@ def test_bfloat16(karlo) -> None:
 
 
 def test_a_level_with_as_many_pixels_as_tokens(tmp_path: Path) -> None:
-    """diffusers fails there with a mask; without one it tells what is right where nothing is masked."""
+    """Diffusers fails there with a mask; without one, it gives the expected output of a mask that masks nothing."""
     from diffusers import UNet2DConditionModel
 
-    from tests.published import lively, unet
-    from unclip.models.attention import attend_to_text
+    from tests.published import randomize, unet
+    from unclip.models.attention import use_text_attention
 
     size = SIZES["one"]
-    network = lively(
+    network = randomize(
         unet(
             UNet2DConditionModel,
             size,
@@ -383,7 +382,7 @@ def test_a_level_with_as_many_pixels_as_tokens(tmp_path: Path) -> None:
     expected = network(x, 10, **arguments).sample
     with pytest.raises(RuntimeError):
         network(x, 10, **arguments, attention_mask=mask)
-    attend_to_text(network)
+    use_text_attention(network)
     torch.testing.assert_close(network(x, 10, **arguments, attention_mask=mask).sample, expected)
     mask[:, 9:] = False
     changed = tokens.index_fill(1, torch.arange(9, 16), 5.0)
@@ -393,7 +392,7 @@ def test_a_level_with_as_many_pixels_as_tokens(tmp_path: Path) -> None:
     assert not torch.allclose(masked, expected, atol=1e-3)
 
 
-def test_copies_of_a_folder_are_called_by_its_name(karlo, tmp_path: Path) -> None:
+def test_a_copied_folder_names_the_model(karlo, tmp_path: Path) -> None:
     copy = shutil.copytree(karlo("one")[0], tmp_path / "mine")
     [result] = Unclip.from_pretrained(copy, "cpu", "float32").generate(
         "a", seed=1, steps=1, prior_steps=1, upsampler_steps=1

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from unclip.models.cpu import onednn as packing
-from unclip.models.cpu.onednn import can_pack, convolved_plus, pack, packed_flops
+from unclip.models.cpu import onednn
+from unclip.models.cpu.onednn import can_pack, conv_add, pack_convolutions, packed_conv_flops
 
 KINDS = {
     "3x3": nn.Conv2d(16, 32, 3, padding=1),
@@ -16,7 +16,7 @@ KINDS = {
     "few channels": nn.Conv2d(6, 3, 3, padding=1),
     "groups": nn.Conv2d(16, 32, 3, groups=4),
 }
-needs_packing = pytest.mark.skipif(not can_pack(), reason="this torch packs no weights")
+needs_packing = pytest.mark.skipif(not can_pack(), reason="this torch or CPU cannot pack weights")
 
 
 @needs_packing
@@ -26,7 +26,7 @@ def test_a_packed_convolution_computes_the_same(conv: nn.Conv2d, size: tuple[int
     conv = copy.deepcopy(conv).bfloat16().requires_grad_(False)
     x = torch.randn(2, conv.in_channels, *size).bfloat16()
     expected = conv(x.float().bfloat16())
-    packed = pack(nn.Sequential(copy.deepcopy(conv)))
+    packed = pack_convolutions(nn.Sequential(copy.deepcopy(conv)))
     assert packed[0].weight.is_mkldnn
     found = packed(x)
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)  # of bfloat16's 8 bits
@@ -34,18 +34,18 @@ def test_a_packed_convolution_computes_the_same(conv: nn.Conv2d, size: tuple[int
 
 
 @needs_packing
-def test_packing_twice_is_packing_once() -> None:
+def test_packing_twice_changes_nothing() -> None:
     conv = nn.Sequential(nn.Conv2d(8, 8, 3)).bfloat16().requires_grad_(False)
-    weight = pack(conv)[0].weight
-    assert pack(conv)[0].weight is weight
+    weight = pack_convolutions(conv)[0].weight
+    assert pack_convolutions(conv)[0].weight is weight
 
 
 @needs_packing
-def test_a_dense_weight_in_the_place_of_a_packed_one_works() -> None:
+def test_a_packed_convolution_accepts_a_dense_weight() -> None:
     conv = nn.Sequential(nn.Conv2d(8, 8, 3)).bfloat16().requires_grad_(False)
     dense = copy.deepcopy(conv.state_dict())
     x = torch.randn(1, 8, 6, 6).bfloat16()
-    expected = pack(conv)(x)
+    expected = pack_convolutions(conv)(x)
     conv.load_state_dict(dense, assign=True)
     assert not conv[0].weight.is_mkldnn
     torch.testing.assert_close(conv(x), expected, atol=0.02, rtol=0.02)
@@ -54,30 +54,30 @@ def test_a_dense_weight_in_the_place_of_a_packed_one_works() -> None:
 @pytest.mark.parametrize(
     "conv",
     [
-        nn.Conv2d(8, 8, 3),  # float32, in which there is nothing to gain
+        nn.Conv2d(8, 8, 3),  # float32 gains nothing
         nn.Conv2d(8, 8, 3, padding="same").bfloat16(),
         nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular").bfloat16(),
     ],
     ids=["float32", "same", "circular"],
 )
-def test_what_cannot_gain_stays_as_it_is(conv: nn.Conv2d) -> None:
-    assert type(pack(nn.Sequential(conv))[0]) is nn.Conv2d
+def test_other_convolutions_are_not_packed(conv: nn.Conv2d) -> None:
+    assert type(pack_convolutions(nn.Sequential(conv))[0]) is nn.Conv2d
 
 
-def test_a_torch_without_the_operations_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "OPERATIONS", ("no_such_operation",))
+def test_a_torch_without_the_operators_packs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "OPERATIONS", ("no_such_operation",))
     conv = nn.Sequential(nn.Conv2d(8, 8, 3).bfloat16().requires_grad_(False))
-    assert type(pack(conv)[0]) is nn.Conv2d
+    assert type(pack_convolutions(conv)[0]) is nn.Conv2d
 
 
 @needs_packing
 @pytest.mark.parametrize("conv", KINDS.values(), ids=KINDS)
-def test_the_arithmetic_of_a_packed_convolution_is_counted_as_torch_counts_others(conv: nn.Conv2d) -> None:
+def test_flops_are_those_of_the_dense_convolution(conv: nn.Conv2d) -> None:
     dense = nn.Sequential(copy.deepcopy(conv)).bfloat16().requires_grad_(False)
-    x, packed = torch.randn(2, conv.in_channels, 9, 8).bfloat16(), pack(copy.deepcopy(dense))
+    x, packed = torch.randn(2, conv.in_channels, 9, 8).bfloat16(), pack_convolutions(copy.deepcopy(dense))
     term, counts = dense(x), []
-    for run in (lambda: dense(x), lambda: packed(x), lambda: convolved_plus(packed[0], x, term)):
-        with FlopCounterMode(display=False, custom_mapping=packed_flops()) as counter:
+    for run in (lambda: dense(x), lambda: packed(x), lambda: conv_add(packed[0], x, term)):
+        with FlopCounterMode(display=False, custom_mapping=packed_conv_flops()) as counter:
             run()
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] == counts[2] > 0
@@ -86,15 +86,15 @@ def test_the_arithmetic_of_a_packed_convolution_is_counted_as_torch_counts_other
 @pytest.mark.parametrize("packed", [False, pytest.param(True, marks=needs_packing)])
 @pytest.mark.parametrize("conv", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("everywhere", [False, True], ids=["a value a pixel", "one for all pixels"])
-def test_a_sum_with_a_convolution_is_what_it_says(packed: bool, conv: nn.Conv2d, batch: int, everywhere: bool) -> None:
+@pytest.mark.parametrize("everywhere", [False, True], ids=["term for each pixel", "one term for all pixels"])
+def test_conv_add_is_the_sum(packed: bool, conv: nn.Conv2d, batch: int, everywhere: bool) -> None:
     conv = nn.Sequential(copy.deepcopy(conv)).requires_grad_(False)
-    conv = pack(conv.bfloat16()) if packed else conv.float()
+    conv = pack_convolutions(conv.bfloat16()) if packed else conv.float()
     x = torch.randn(batch, conv[0].in_channels, 9, 8).to(conv[0].weight.dtype)
     alone = conv(x)
     term = torch.randn_like(alone[..., :1, :1] if everywhere else alone)
     before = x.clone(), term.clone()
-    found = convolved_plus(conv[0], x, term)
+    found = conv_add(conv[0], x, term)
     torch.testing.assert_close(found, alone + term, atol=0.03 if packed else 1e-6, rtol=0.02 if packed else 1e-6)
     assert torch.equal(x, before[0])
     assert torch.equal(term, before[1])

@@ -6,7 +6,7 @@ import torch
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from unclip.models.cpu.resnet import in_place
+from unclip.models.cpu.resnet import use_in_place_blocks
 
 KINDS = {
     "plain": {"out_channels": 8},
@@ -32,9 +32,9 @@ def inputs(block: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
     return x, None if block[0].time_emb_proj is None else torch.randn(3, 12)
 
 
-def test_computes_what_diffusers_computes_and_leaves_its_inputs_alone(block: nn.Module) -> None:
+def test_output_is_that_of_diffusers_and_inputs_stay_unchanged(block: nn.Module) -> None:
     x, time = inputs(block)
-    ours, before = in_place(copy.deepcopy(block)), (x.clone(), None if time is None else time.clone())
+    ours, before = use_in_place_blocks(copy.deepcopy(block)), (x.clone(), None if time is None else time.clone())
     with torch.inference_mode():
         torch.testing.assert_close(ours[0](x, time), block[0](x, time))
     assert torch.equal(x, before[0])
@@ -43,28 +43,28 @@ def test_computes_what_diffusers_computes_and_leaves_its_inputs_alone(block: nn.
 
 def test_gradients_are_those_of_diffusers(block: nn.Module) -> None:
     x, time = inputs(block)
-    ours = in_place(copy.deepcopy(block))
+    ours = use_in_place_blocks(copy.deepcopy(block))
     for network in (ours, block):
         network[0](x, time).square().sum().backward()
     for mine, theirs in zip(ours.parameters(), block.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad)
 
 
-def test_names_of_weights_stay(block: nn.Module) -> None:
+def test_weight_names_are_unchanged(block: nn.Module) -> None:
     names = list(block.state_dict())
-    assert list(in_place(block).state_dict()) == names
+    assert list(use_in_place_blocks(block).state_dict()) == names
 
 
 def test_other_activations_are_left_to_diffusers() -> None:
     block = nn.Sequential(ResnetBlock2D(in_channels=8, groups=4, temb_channels=None, non_linearity="gelu"))
-    assert type(in_place(block)[0]) is ResnetBlock2D
+    assert type(use_in_place_blocks(block)[0]) is ResnetBlock2D
 
 
 @pytest.mark.parametrize("settings", [KINDS["plain"], KINDS["scale and shift"]], ids=["plain", "scale and shift"])
-def test_it_holds_no_activation_longer_than_it_needs_it(settings: dict) -> None:
-    """What went into a convolution is not held beside what comes out of the normalisation after it."""
+def test_activations_are_freed_early(settings: dict) -> None:
+    """The input of the first convolution is freed before the second normalization allocates its output."""
     block = ResnetBlock2D(in_channels=8, temb_channels=12, groups=4, **settings).eval()
-    in_place(nn.Sequential(block))
+    use_in_place_blocks(nn.Sequential(block))
     went_in, alive = [], []
     block.conv1.register_forward_pre_hook(lambda _, inputs: went_in.append(weakref.ref(inputs[0])))
     block.norm2.register_forward_pre_hook(lambda *_: alive.append(went_in[0]() is not None))

@@ -1,4 +1,4 @@
-"""The layout of the published checkpoints, kakaobrain/karlo-v1-alpha and its repository for variations of pictures."""
+"""The layout of kakaobrain/karlo-v1-alpha and its image variation repository, as diffusers saves them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,19 +9,23 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
-from unclip.checkpoints.index import INDEX, components
-from unclip.checkpoints.loader import Loader
-from unclip.checkpoints.open_clip_tower import OpenClipTower
-from unclip.checkpoints.transformers_clip import load_towers
+from unclip.checkpoints.index import INDEX, component_classes
+from unclip.checkpoints.loader import ComponentLoader
+from unclip.checkpoints.open_clip_image_encoder import OpenClipImageEncoder
+from unclip.checkpoints.settings import FIX
+from unclip.checkpoints.transformers_clip import prepare_clip
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
 from unclip.inference.stage import Stage
+from unclip.models.clip import Clip
+from unclip.models.config import diffusers_config
 from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
 from unclip.models.projection import TextProjection
 from unclip.models.upsampler import Upsampler
+from unclip.requests.values import show
 
 CLASSES = {
     "prior": "PriorTransformer",
@@ -32,8 +36,9 @@ CLASSES = {
     "text_encoder": "CLIPTextModelWithProjection",
     "image_encoder": "CLIPVisionModelWithProjection",
 }
-OPTIONAL = ("prior", "image_encoder")  # a repository has one of them
-# What the model was published with: Lee et al. 2022, "Karlo-v1.0.alpha on COYO-100M and CC15M".
+OPTIONAL = ("prior", "image_encoder")  # each repository has one of them
+
+# Published defaults: Lee et al. 2022, "Karlo-v1.0.alpha on COYO-100M and CC15M".
 PRIOR = {"steps": 25, "guidance": 4.0}
 DECODER = {"steps": 25, "guidance": 8.0}
 UPSAMPLER = {"steps": 7}
@@ -45,82 +50,104 @@ def is_karlo(index: Mapping[str, Any]) -> bool:
 
 
 def load_karlo(
-    index: Mapping[str, Any],
-    loader: Loader,
+    index: dict[str, Any],
+    loader: ComponentLoader,
     name: str,
     revision: str | None,
-    images: Path | OpenClipTower | None = None,
+    image_encoder: Path | OpenClipImageEncoder | None = None,
 ) -> UnclipModel:
-    """Read a checkpoint of this layout. Raises CheckpointError for what is missing, damaged or does not fit.
+    """Load a checkpoint of this layout. Raises CheckpointError for missing, damaged or mismatched components.
 
-    images: the folder of a checkpoint whose image tower is used, or one of open_clip, where this one has none.
+    image_encoder: from another checkpoint, or of open_clip, for a checkpoint that has none.
     """
-    where = loader.folder / INDEX
-    parts = components(index)
-    for part, cls in CLASSES.items():
-        if part not in parts and part not in OPTIONAL:
-            raise CheckpointError(f"{where} lists no {part}; get the checkpoint anew")
-        if parts.get(part, cls) != cls:
-            raise CheckpointError(f"{where}: the {part} is a {parts[part]}, not a {cls}; get the checkpoint anew")
-    if not set(OPTIONAL) & parts.keys():
-        raise CheckpointError(f"{where} lists neither a prior nor an image_encoder; get the checkpoint anew")
+    components = check_components(index, loader.folder / INDEX)
+    if "image_encoder" in components:
+        image_encoder = loader.folder
+    clip = loader.load_clip(*prepare_clip(loader.folder, loader.device, image_encoder))
+    prior = load_prior(loader, clip) if "prior" in components else None
+    decoder = load_decoder(loader, clip)
+    return UnclipModel(
+        name, clip, prior, decoder, (load_upsampler(loader),), loader.device, revision=revision, folder=loader.folder
+    )
 
-    if "image_encoder" in parts:
-        images = loader.folder
-    clip = loader.clip(*load_towers(loader.folder, loader.device, images))
-    dim, prior = clip.config.embed_dim, None
-    if "prior" in parts:
-        transformer = loader.network("prior", PriorTransformer)
-        of_prior = {"embedding_dim": dim, "num_embeddings": clip.config.context_length}
-        check_config(loader, "prior", transformer, {**of_prior, "additional_embeddings": 4})
-        # best_of 1, as these checkpoints are run everywhere: the same seed gives the same image.
-        prior = DiffusionPrior(stage("prior", Prior(transformer), loader.schedule("prior"), (dim,), **PRIOR), best_of=1)
 
-    projection = loader.network("text_proj", TextProjection, small=True)
-    unet = loader.network("decoder", UNet2DConditionModel)
+def check_components(index: dict[str, Any], path: Path) -> dict[str, str]:
+    """The components of a model_index.json and their classes. Raises CheckpointError for missing or other ones."""
+    components = component_classes(index)
+    for component, cls in CLASSES.items():
+        if component not in components and component not in OPTIONAL:
+            raise CheckpointError(f"{path} lists no {component}; {FIX}")
+        if (found := components.get(component, cls)) != cls:
+            raise CheckpointError(f"{path}: the {component} is a {found[:80]}, not a {cls}; {FIX}")
+    if not set(OPTIONAL) & components.keys():
+        raise CheckpointError(f"{path} lists neither a prior nor an image_encoder; {FIX}")
+    return components
+
+
+def load_prior(loader: ComponentLoader, clip: Clip) -> DiffusionPrior:
+    """The prior. It samples one embedding, as other software does: the same seed gives the same image."""
+    dim = clip.config.embed_dim
+    transformer = loader.load_network("prior", PriorTransformer)
+    sizes = {"embedding_dim": dim, "num_embeddings": clip.config.context_length, "additional_embeddings": 4}
+    check_config(loader, "prior", transformer, sizes)
+    stage = build_stage("prior", Prior(transformer), loader.load_schedule("prior"), (dim,), **PRIOR)
+    return DiffusionPrior(stage, best_of=1)
+
+
+def load_decoder(loader: ComponentLoader, clip: Clip) -> Stage:
+    """The decoder's stage."""
+    projection = loader.load_network("text_proj", TextProjection, small=True)
+    unet = loader.load_network("decoder", UNet2DConditionModel)
+    dim = clip.config.embed_dim
     if projection.config.clip_embeddings_dim != dim or clip.config.text_width != dim:
-        raise CheckpointError(f"{loader.folder}: text_encoder and text_proj are not of one width; get it anew")
-    of_unet = {"cross_attention_dim": projection.config.cross_attention_dim, "in_channels": 3}
-    check_config(loader, "decoder", unet, of_unet)
-    schedule = loader.schedule("decoder")
-    outputs(loader, "decoder", unet, 6 if schedule.variance_type == "learned_range" else 3)
-    decoder = stage("decoder", Decoder(projection, unet), schedule, picture(loader, "decoder", unet), **DECODER)
+        raise CheckpointError(f"{loader.folder}: text_encoder and text_proj have different widths; {FIX}")
+    schedule = loader.load_schedule("decoder")
+    sizes = {"cross_attention_dim": projection.config.cross_attention_dim, "in_channels": 3}
+    check_config(loader, "decoder", unet, {**sizes, "out_channels": output_channels(schedule)})
+    return build_stage("decoder", Decoder(projection, unet), schedule, image_shape(loader, "decoder", unet), **DECODER)
 
-    schedule = loader.schedule("super_res")
-    unets = [loader.network(part, UNet2DModel) for part in ("super_res_first", "super_res_last")]
-    for part, unet in zip(("super_res_first", "super_res_last"), unets, strict=True):
-        check_config(loader, part, unet, {"in_channels": 6, "sample_size": unets[0].config.sample_size})
-        outputs(loader, part, unet, 6 if schedule.variance_type == "learned_range" else 3)
+
+def load_upsampler(loader: ComponentLoader) -> Stage:
+    """The upsampler's stage, whose last step has a network of its own."""
+    schedule = loader.load_schedule("super_res")
+    names = ("super_res_first", "super_res_last")
+    unets = [loader.load_network(name, UNet2DModel) for name in names]
+    sizes = {
+        "in_channels": 6,
+        "sample_size": diffusers_config(unets[0]).sample_size,
+        "out_channels": output_channels(schedule),
+    }
+    for name, unet in zip(names, unets, strict=True):
+        check_config(loader, name, unet, sizes)
     first, last = map(Upsampler, unets)
-    shape = picture(loader, "super_res_first", unets[0])
-    upsampler = stage("upsampler", first, schedule, shape, **UPSAMPLER, last_network=last)
-    return UnclipModel(name, clip, prior, decoder, (upsampler,), loader.device, revision=revision, folder=loader.folder)
+    shape = image_shape(loader, "super_res_first", unets[0])
+    return build_stage("upsampler", first, schedule, shape, **UPSAMPLER, last_network=last)
 
 
-def stage(name: str, network: nn.Module, schedule: Schedule, shape: tuple[int, ...], **more: Any) -> Stage:
-    """A stage that ends on the very numbers of diffusers."""
-    return Stage(name, network, schedule, shape, **more, last_factor=schedule.last_factor())
+def build_stage(name: str, network: nn.Module, schedule: Schedule, shape: tuple[int, ...], **options: Any) -> Stage:
+    """A stage whose last step gives the same numbers as diffusers (see `Schedule.last_factor`)."""
+    return Stage(name, network, schedule, shape, **options, last_factor=schedule.last_factor())
 
 
-def check_config(loader: Loader, part: str, network: nn.Module, wanted: Mapping[str, Any]) -> None:
-    """Raise CheckpointError where a component's config does not fit the others."""
-    for key, value in wanted.items():
-        found = network.config[key]
+def output_channels(schedule: Schedule) -> int:
+    """Channels that a U-Net of pixels predicts: 3, and 3 more for a learned variance."""
+    return 6 if schedule.variance_type == "learned_range" else 3
+
+
+def check_config(loader: ComponentLoader, component: str, network: nn.Module, expected: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if a component's config does not fit the other components."""
+    for key, value in expected.items():
+        found = diffusers_config(network)[key]
         if found != value:
-            path = loader.folder / part / "config.json"
-            raise CheckpointError(f"{path}: {key} is {found}, where {value} is needed; get the checkpoint anew")
+            path = loader.folder / component / "config.json"
+            raise CheckpointError(f"{path}: {key} is {show(found)}, and should be {show(value)}; {FIX}")
 
 
-def outputs(loader: Loader, part: str, unet: nn.Module, channels: int) -> None:
-    """Raise CheckpointError where a U-Net does not predict what its schedule says."""
-    check_config(loader, part, unet, {"out_channels": channels})
-
-
-def picture(loader: Loader, part: str, unet: nn.Module) -> tuple[int, int, int]:
-    """c, h, w of what a U-Net draws."""
-    size = unet.config.sample_size
+def image_shape(loader: ComponentLoader, component: str, unet: nn.Module) -> tuple[int, int, int]:
+    """c, h, w of the images that a U-Net samples. Raises CheckpointError if its config has no valid size."""
+    size = diffusers_config(unet).sample_size
     sides = (size, size) if isinstance(size, int) else size
     if not isinstance(sides, tuple | list) or len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
-        path = loader.folder / part / "config.json"
-        raise CheckpointError(f"{path} is damaged: sample_size is {size!r}; get the checkpoint anew")
-    return 3, *sides
+        path = loader.folder / component / "config.json"
+        raise CheckpointError(f"{path}: sample_size is {show(size)}, and should be a number of pixels; {FIX}")
+    return 3, sides[0], sides[1]

@@ -1,4 +1,4 @@
-"""This project's own layout: as `unclip train` writes it."""
+"""This project's own checkpoint layout, as `unclip train` writes it."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -12,126 +12,149 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from unclip.checkpoints.index import INDEX
-from unclip.checkpoints.loader import Loader
-from unclip.checkpoints.networks import empty_network, shapes_of
-from unclip.checkpoints.tensors import check_fit, read_tensors, tensor_shapes
-from unclip.diffusion.codecs import codec_from_config
+from unclip.checkpoints.loader import ComponentLoader
+from unclip.checkpoints.networks import build_empty_network, class_name, parameter_shapes
+from unclip.checkpoints.settings import (
+    FIX,
+    DecoderSettings,
+    ImageStageSettings,
+    StageSettings,
+    UpsamplerSettings,
+    Vocabulary,
+    validate,
+)
+from unclip.checkpoints.tensors import check_shapes, read_tensors, tensor_shapes
+from unclip.diffusion.codecs import Identity
 from unclip.errors import CheckpointError, RequestError
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
 from unclip.inference.stage import Stage
 from unclip.models.clip import Clip
+from unclip.models.config import diffusers_config
 from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
 from unclip.models.projection import TextProjection
-from unclip.models.text_encoder import TextEncoder
+from unclip.models.text_encoder import TransformerTextEncoder
 from unclip.models.upsampler import Upsampler
-from unclip.requests.request import Request
-from unclip.requests.values import parse_size
 from unclip.system.files import read_json
 
+STAGES: dict[str, type[StageSettings]] = {
+    "prior": StageSettings,
+    "decoder": DecoderSettings,
+    "upsampler": UpsamplerSettings,
+}
 
-def load_own(index: Mapping[str, Any], loader: Loader, name: str, revision: str | None) -> UnclipModel:
-    """Read a checkpoint of this layout. Raises CheckpointError for what is missing or damaged."""
-    folder = loader.folder
-    stages = {part: settings(folder, index, part) for part in ("prior", "decoder")}
-    if "upsampler" in index["stages"]:
-        stages["upsampler"] = settings(folder, index, "upsampler")
 
-    def stage(part: str, module: nn.Module, **shape: Any) -> Stage:
-        defaults = {key: stages[part][key] for key in ("sampler", "steps", "guidance")}
-        return Stage(part, module, loader.schedule(part), **shape, **defaults)
-
-    def pictures(part: str, unet: nn.Module) -> dict[str, Any]:
-        space, shape = stages[part]["codec"], stages[part]["shape"]
-        if unet.config.out_channels not in (shape[0], 2 * shape[0]):  # twice as many with a learned variance
-            channels = unet.config.out_channels
-            raise CheckpointError(f"{folder / INDEX}: the codec of the {part} does not fit its {channels} channels")
-        return {"shape": shape, "codec": space}
+def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, revision: str | None) -> UnclipModel:
+    """Load a checkpoint of this layout. index: its model_index.json. Raises CheckpointError if it is damaged."""
+    path = loader.folder / INDEX
+    prior_settings = read_stage(index, "prior", path)
+    decoder_settings = read_stage(index, "decoder", path)
+    upsampler_settings = read_stage(index, "upsampler", path) if "upsampler" in index["stages"] else None
+    assert isinstance(decoder_settings, DecoderSettings)
 
     clip = load_clip(loader)
-    prior_network = Prior(loader.network("prior", PriorTransformer))
-    prior = DiffusionPrior(stage("prior", prior_network, shape=(clip.config.embed_dim,)))
-    unet = loader.network("decoder", UNet2DConditionModel)
-    drawn = pictures("decoder", unet)
-    projection = loader.network("text_proj", TextProjection, small=True)
-    own_text = loader.network("decoder_text", TextEncoder, small=True) if "decoder_text" in index else None
-    decoder = stage("decoder", Decoder(projection, unet, drawn["shape"][0], own_text), **drawn)
-    upsamplers = []
-    if "upsampler" in stages:
-        unet = loader.network("upsampler", UNet2DModel)
-        drawn, difference = pictures("upsampler", unet), stages["upsampler"]["difference"]
-        upsampler = stage("upsampler", Upsampler(unet, difference), **drawn)
-        says = upsampler.schedule.prediction_type, unet.config.out_channels
-        if difference and says != ("sample", upsampler.shape[0]):
-            raise CheckpointError(
-                f"{folder / INDEX}, upsampler: difference needs a scheduler that predicts sample and a network without "
-                "a variance; get the checkpoint anew"
-            )
-        upsamplers.append(upsampler)
-    words, shown_above = read_vocabulary(folder), stages["decoder"]["shown_above"]
+    network = Prior(loader.load_network("prior", PriorTransformer))
+    prior = DiffusionPrior(build_stage(loader, "prior", network, prior_settings, (clip.config.embed_dim,)))
+    decoder = load_decoder(loader, decoder_settings, has_text_encoder="decoder_text" in index)
+    upsamplers = ()
+    if isinstance(upsampler_settings, UpsamplerSettings):
+        upsamplers = (load_upsampler(loader, upsampler_settings),)
     return UnclipModel(
         name,
         clip,
         prior,
         decoder,
-        tuple(upsamplers),
+        upsamplers,
         loader.device,
-        vocabulary=words,
-        shown_above=shown_above,
+        vocabulary=read_vocabulary(loader.folder),
+        shown_above=decoder_settings.shown_above,
         revision=revision,
-        folder=folder,
+        folder=loader.folder,
     )
 
 
-def load_clip(loader: Loader) -> Clip:
-    """Both towers of CLIP, in float32."""
+def load_clip(loader: ComponentLoader) -> Clip:
+    """CLIP with both encoders, in float32."""
     folder = loader.folder / "clip"
-    clip = empty_network(folder)
+    clip = build_empty_network(folder)
     if not isinstance(clip, Clip):
-        raise CheckpointError(f"{folder} holds a {type(clip).__name__}, not a Clip; get the checkpoint anew")
-    check_fit(folder, shapes_of(clip), tensor_shapes(folder))
-    return loader.clip(clip, partial(read_tensors, folder, loader.device, torch.float32))
+        raise CheckpointError(f"{folder} holds a {class_name(clip)}, not a Clip; {FIX}")
+    check_shapes(folder, parameter_shapes(clip), tensor_shapes(folder))
+    return loader.load_clip(clip, partial(read_tensors, folder, loader.device, torch.float32))
 
 
-def settings(folder: Path, index: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """A stage's sampler, steps and guidance, and of one that draws pictures the codec and the shape in its space; of a
-    decoder, from which similarity on a picture shows what a prompt says (of older ones, never); of an upsampler,
-    whether it adds what it says to the picture that it was given (of older ones, none does).
+def load_decoder(loader: ComponentLoader, settings: DecoderSettings, has_text_encoder: bool) -> Stage:
+    """The decoder's stage. has_text_encoder: whether the decoder has a text encoder of its own."""
+    unet = loader.load_network("decoder", UNet2DConditionModel)
+    shape = check_channels(loader, "decoder", unet, settings)
+    projection = loader.load_network("text_proj", TextProjection, small=True)
+    text_encoder = None
+    if has_text_encoder:
+        text_encoder = loader.load_network("decoder_text", TransformerTextEncoder, small=True)
+    return build_stage(loader, "decoder", Decoder(projection, unet, shape[0], text_encoder), settings, shape)
 
-    Raises CheckpointError for anything that is missing or that no stage can have.
-    """
+
+def load_upsampler(loader: ComponentLoader, settings: UpsamplerSettings) -> Stage:
+    """The upsampler's stage. Raises CheckpointError if it predicts differences of anything but x0."""
+    unet = loader.load_network("upsampler", UNet2DModel)
+    shape = check_channels(loader, "upsampler", unet, settings)
+    stage = build_stage(loader, "upsampler", Upsampler(unet, settings.difference), settings, shape)
+    output = stage.schedule.prediction_type, diffusers_config(unet).out_channels
+    if settings.difference and output != ("sample", shape[0]):
+        raise CheckpointError(
+            f"{loader.folder / INDEX}, upsampler: difference needs a scheduler that predicts sample and a network "
+            f"without a learned variance; {FIX}"
+        )
+    return stage
+
+
+def build_stage(
+    loader: ComponentLoader, name: str, network: nn.Module, settings: StageSettings, shape: tuple[int, ...]
+) -> Stage:
+    """A stage with the schedule of the checkpoint. shape: of one item in the codec's space."""
+    return Stage(
+        name,
+        network,
+        loader.load_schedule(name),
+        shape,
+        sampler=settings.sampler,
+        steps=settings.steps,
+        guidance=settings.guidance,
+        codec=settings.codec if isinstance(settings, ImageStageSettings) else Identity(),
+    )
+
+
+def check_channels(
+    loader: ComponentLoader, name: str, unet: nn.Module, settings: ImageStageSettings
+) -> tuple[int, int, int]:
+    """The latent shape c, h, w of a stage. Raises CheckpointError if its U-Net has other channels."""
+    shape = settings.latent_shape
+    channels = diffusers_config(unet).out_channels
+    if channels not in (shape[0], 2 * shape[0]):  # twice as many with a learned variance
+        raise CheckpointError(
+            f"{loader.folder / INDEX}: the codec of the {name} does not fit its {channels} channels; {FIX}"
+        )
+    return shape
+
+
+def read_stage(index: Mapping[str, Any], name: str, path: Path) -> StageSettings:
+    """The settings of a stage in model_index.json. path: of that file, for messages. Raises CheckpointError."""
     stages = index.get("stages")
-    stage = stages.get(part) if isinstance(stages, dict) else None
+    stage = stages.get(name) if isinstance(stages, dict) else None
     if not isinstance(stage, dict):
-        raise CheckpointError(f"{folder / INDEX} lists no {part}: train it, or get the checkpoint anew")
-    for key in ("sampler", "steps", "guidance", *(("codec", "size") if part != "prior" else ())):
-        if stage.get(key) is None:
-            raise CheckpointError(f"{folder / INDEX} does not say the {key!r} of the {part}; get the checkpoint anew")
-    try:
-        request = Request(prompt=part, **{key: stage[key] for key in ("sampler", "steps", "guidance")})
-        found = {"sampler": request.sampler, "steps": request.steps, "guidance": request.guidance}
-        if part != "prior":
-            width, height = parse_size(stage["size"])
-            found["codec"] = codec_from_config(stage["codec"])
-            found["shape"] = found["codec"].latent_shape(height, width)
-        found["difference"] = stage.get("difference", False)
-        if found["difference"] not in ((True, False) if part == "upsampler" else (False,)):
-            raise CheckpointError(f"difference = {found['difference']!r} is nothing that it can have")
-        found["shown_above"] = stage.get("shown_above", 1.0)
-        if type(found["shown_above"]) not in (int, float) or not 0 <= found["shown_above"] <= 1:
-            raise CheckpointError(f"shown_above = {found['shown_above']!r} should be from 0 to 1")
-    except (RequestError, CheckpointError, TypeError, ZeroDivisionError) as error:  # the last two: an odd codec
-        raise CheckpointError(f"{folder / INDEX}, {part}: {error}; get the checkpoint anew") from None
-    return found
+        raise CheckpointError(f"{path} lists no {name}: train it, or {FIX}")
+    given = {key: value for key, value in stage.items() if value is not None}
+    settings = validate(STAGES[name], given, f"{path}, {name}")
+    if isinstance(settings, ImageStageSettings):
+        try:
+            _ = settings.latent_shape
+        except RequestError as error:
+            raise CheckpointError(f"{path}, {name}: {error}; {FIX}") from None
+    return settings
 
 
 def read_vocabulary(folder: Path) -> frozenset[str] | None:
-    """The words of the model's training captions; None where they were not a closed set."""
+    """The words of the training captions; None if the checkpoint has no closed vocabulary."""
     path = folder / "vocabulary.json"
-    if not path.exists():
-        return None
-    words = read_json(path).get("words")
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise CheckpointError(f"{path} is damaged: it holds no list of words; get the checkpoint anew")
-    return frozenset(words)
+    return frozenset(validate(Vocabulary, read_json(path), str(path)).words) if path.exists() else None

@@ -1,1 +1,1 @@
-"""Faster equivalents of network layers for CPUs. Results agree with the plain layers."""
+"""Faster equivalents of network layers for CPUs. They compute the same as the plain layers."""

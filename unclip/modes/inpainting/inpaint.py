@@ -38,7 +38,7 @@ class CanvasMode:
     """An edit of a canvas of any size. Known pixels are preserved byte for byte."""
 
     def defaults(self, model: UnclipModel, request: Request) -> dict[str, Any]:
-        trained = model.decoder.network.knows_masks
+        trained = model.decoder.network.has_inpainting_inputs
         found: dict[str, Any] = {"resample": 1 if trained else RESAMPLE_WITHOUT_MASK_TRAINING}
         if request.prompts or request.embedding is not None:
             found["keep_style"] = 0.0

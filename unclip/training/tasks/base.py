@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from unclip.checkpoints.networks import DIFFUSERS, new_network
+from unclip.checkpoints.networks import DIFFUSERS_CLASSES, new_network
 from unclip.errors import CheckpointError, RecipeError
 from unclip.training.recipe import check_keys, check_type
 
@@ -46,8 +46,8 @@ def new_part(name: str, settings: Mapping[str, Any], computed: Mapping[str, Any]
 
     Raises RecipeError, saying where, for sizes it cannot have and for settings that are computed.
     """
-    if name in DIFFUSERS:
-        check_keys(settings, inspect.signature(DIFFUSERS[name]).parameters, where)
+    if name in DIFFUSERS_CLASSES:
+        check_keys(settings, inspect.signature(DIFFUSERS_CLASSES[name]).parameters, where)
     if given := [key for key in computed if key in settings]:
         raise RecipeError(f"{where}: {given[0]} follows from the other settings; leave it out")
     try:

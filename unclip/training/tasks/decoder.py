@@ -15,7 +15,7 @@ from unclip.inference.stage import Stage
 from unclip.models.clip import Clip
 from unclip.models.decoder import Decoder
 from unclip.models.projection import TextProjection, TextProjectionConfig
-from unclip.models.text_encoder import TextEncoder, TextEncoderConfig
+from unclip.models.text_encoder import TextEncoderConfig, TransformerTextEncoder
 from unclip.training.augmentation import is_bare, with_drafts, with_known
 from unclip.training.losses import draw_noise, velocity_error
 from unclip.training.recipe import StageRecipe, build
@@ -129,11 +129,11 @@ class DecoderTask:
         return {"decoder": self.network.unet, "text_proj": self.network.projection, **own}
 
 
-def own_text_encoder(clip: Clip) -> TextEncoder:
+def own_text_encoder(clip: Clip) -> TransformerTextEncoder:
     """A text encoder for a decoder of its own, which starts with CLIP's weights and keeps CLIP's vectors for tokens."""
     config = clip.config
     sizes = {"layers": config.text_layers, "heads": config.text_heads, "context_length": config.context_length}
-    encoder = TextEncoder(TextEncoderConfig(width=config.text_width, vocab_size=config.vocab_size, **sizes))
+    encoder = TransformerTextEncoder(TextEncoderConfig(width=config.text_width, vocab_size=config.vocab_size, **sizes))
     weights = {name: value for name, value in clip.text.state_dict().items() if name != "text_projection"}
     encoder.transformer.load_state_dict(weights)
     # Any vectors that differ will do, and a dense gradient for 49,408 tokens, of which few occur, slows down each step.

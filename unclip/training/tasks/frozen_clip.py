@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unclip.checkpoints.networks import load_network
 from unclip.models.clip import Clip
-from unclip.models.text import TextEncoding, unread
+from unclip.models.text import TextEncoding, tokens_only
 from unclip.models.tokenizer import Tokenizer
 
 
@@ -29,7 +29,7 @@ class FrozenClip:
 
     def tokens(self, captions: list[str]) -> TextEncoding:
         """The captions, not read by CLIP: for a decoder with a text encoder of its own."""
-        return unread(self.tokenizer(captions).to(self.device))
+        return tokens_only(self.tokenizer(captions).to(self.device))
 
     @torch.no_grad()
     def image(self, images: Tensor) -> Tensor:

@@ -129,10 +129,10 @@ def make_components(
 
     pipe = Unclip.from_pretrained(folder, device=device, image_encoder=image_encoder)
     if pictures is None:
-        found = principal.drawn_pictures(count, pipe.clip.config.image_size, pipe.vocabulary)
+        found = principal.scene_images(count, pipe.model.clip.config.image_size, pipe.model.vocabulary)
     else:
-        found = principal.pictures_below(pictures, count)
-    print(principal.make_components(pipe, found))
+        found = principal.images_in(pictures, count)
+    print(principal.make_components(pipe.embed_image, found, folder))
 
 
 @app.command("download")

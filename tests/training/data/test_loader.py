@@ -32,6 +32,6 @@ def test_batches_leave_the_global_generator_alone(stored):
 def test_a_damaged_image_ends_the_batches_with_a_one_line_error(folder: Path, workers: int):
     whole = (folder / "4.png").read_bytes()
     (folder / "4.png").write_bytes(whole[:50])
-    with pytest.raises(DataError, match="4.png: ") as caught:
+    with pytest.raises(DataError, match=r"cannot read .*4\.png \(") as caught:
         list(itertools.islice(batches(ImageFolder(folder, 4, 0), 2, 0, workers), 5))
     assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)

@@ -2,16 +2,16 @@
 
 import io
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from unclip.errors import DataError
+from unclip.images.reading import opened
 
 Sample = tuple[torch.Tensor, str]  # uint8 3 h w, caption
 
@@ -26,21 +26,9 @@ def decode_image(data: bytes, name: str, size: int) -> torch.Tensor:
     transparency is composited on white. name: the file, for messages. Raises DataError for a damaged image, for other
     formats and for an image above Pillow's pixel limit.
     """
-    try:
-        with warnings.catch_warnings():
-            # Between one and two times its limit Pillow only warns; here the limit itself holds.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-                image.draft(None, (3 * size, 3 * size))  # a large JPEG decodes at 1/2, 1/4 or 1/8 of its size
-                square = _centre_square(_on_white(ImageOps.exif_transpose(image)), size)
-    except UnidentifiedImageError:
-        raise DataError(f"{name}: not a readable PNG, JPEG or WebP image; convert or remove it") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = f"{Image.MAX_IMAGE_PIXELS:,} pixels"
-        raise DataError(f"{name}: larger than Pillow's limit of {limit}; scale it down") from None
-    except Exception as error:  # for damaged files Pillow raises SyntaxError, struct.error and many others
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{name}: damaged image ({why}); replace or remove it") from error
+    with opened(io.BytesIO(data), name, IMAGE_FORMATS) as image:
+        image.draft(None, (3 * size, 3 * size))  # a large JPEG decodes at 1/2, 1/4 or 1/8 of its size
+        square = _centre_square(_on_white(ImageOps.exif_transpose(image)), size)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()  # 3 h w
 
 

@@ -1,9 +1,8 @@
-"""Train all four stages on a folder of pictures with captions, and draw with the result.
+"""Train all four stages on a folder of images with captions, and generate an image with the result.
 
-`python examples/train_own.py [STEPS]` draws a folder of pictures first, so that it runs as it is; a second call goes on
-where the first ended. A handful of steps only shows that the chain works: the recipe's own numbers are thousands.
-For pictures of your own (cat.png with cat.txt beside it), put their folder into a copy of own_pictures.toml and hand
-that to `train`, or to `unclip train all --recipe`.
+`python examples/train_own.py [STEPS]` first renders a folder of images, so that it runs without any data. A second call
+resumes the training. A few steps only show that everything works: the recipe itself sets thousands. To train on your
+own images (cat.png next to cat.txt), copy own_pictures.toml, set its path, and run `unclip train all --recipe COPY`.
 """
 
 import sys
@@ -14,35 +13,37 @@ from PIL import Image
 from unclip import Unclip
 from unclip.stickers.render import render
 from unclip.stickers.stream import scene_at
-from unclip.training.run import train
+from unclip.training.run import TrainingOptions, train
 from unclip.training.state import has_state
 
 RECIPE = Path(__file__).with_name("own_pictures.toml")
-PICTURES = Path("drawn_pictures")
+IMAGES = Path("rendered_images")
 RUN = Path("run")
 
 
-def draw_pictures(count: int = 96) -> None:
-    PICTURES.mkdir()
+def render_images(count: int = 96) -> None:
+    """Write images of random scenes and their captions."""
+    IMAGES.mkdir()
     for i in range(count):
         scene, caption = scene_at(1, i)
-        Image.fromarray(render(scene, 256)).save(PICTURES / f"{i:03d}.png")
-        (PICTURES / f"{i:03d}.txt").write_text(caption + "\n", encoding="utf-8")
+        Image.fromarray(render(scene, 256)).save(IMAGES / f"{i:03d}.png")
+        (IMAGES / f"{i:03d}.txt").write_text(caption + "\n", encoding="utf-8")
 
 
 def write_recipe() -> Path:
-    """A copy of own_pictures.toml for the drawn pictures."""
+    """Write a copy of own_pictures.toml for the rendered images."""
     RUN.mkdir(exist_ok=True)
     path = RUN / "recipe.toml"
-    text = RECIPE.read_text(encoding="utf-8").replace('path = "pictures"', f'path = "{PICTURES}"')
+    text = RECIPE.read_text(encoding="utf-8").replace('path = "pictures"', f'path = "{IMAGES}"')
     path.write_text(text, encoding="utf-8")
     return path
 
 
 def main(steps: str = "20") -> None:
-    if not PICTURES.exists():
-        draw_pictures()
-    model = train("all", write_recipe(), RUN, steps=int(steps), resume=has_state(RUN / "clip"))
+    if not IMAGES.exists():
+        render_images()
+    options = TrainingOptions(steps=int(steps), resume=has_state(RUN / "clip"))
+    model = train("all", write_recipe(), RUN, options)
     [result] = Unclip.from_pretrained(model).generate("a dog on a blue background", seed=0)
     print(result.save("own.png"))
 

@@ -94,7 +94,7 @@ def test_training_on_own_pictures(tmp_path, monkeypatch):
         with Image.open(tmp_path / "own.png") as image:
             assert image.size == (256, 256)
     assert not list((tmp_path / "pictures").iterdir())
-    assert {path.name for path in tmp_path.iterdir()} == {"pictures", "drawn_pictures", "run", "own.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures", "rendered_images", "run", "own.png"}
 
 
 def test_there_is_a_prompt_file_of_each_format_of_text():

@@ -64,12 +64,19 @@ def test_a_mistake_in_a_recipe_is_one_line(call, tmp_path: Path, text: str, says
 
 def test_the_arguments_reach_the_training(monkeypatch, tmp_path: Path):
     given = []
-    monkeypatch.setattr("unclip.training.run.train", lambda *names, **options: given.append((names, options)))
+    monkeypatch.setattr("unclip.training.run.train", lambda *arguments: given.append(arguments))
     out = str(tmp_path / "runs")
     assert main(["train", "all", "--out", out, "--minutes", "1.5", "--resume", "--device", "cpu", "--quiet"]) == 0
-    [(names, options)] = given
-    assert names == ("all", "stickers-cpu", out)
-    assert options == {"resume": True, "init": None, "device": "cpu", "minutes": 1.5, "steps": None, "quiet": True}
+    [(*names, options)] = given
+    assert names == ["all", "stickers-cpu", out]
+    assert vars(options) == {
+        "resume": True,
+        "init": None,
+        "device": "cpu",
+        "minutes": 1.5,
+        "steps": None,
+        "quiet": True,
+    }
 
 
 def test_an_interrupt_ends_with_130(monkeypatch, tmp_path: Path, capsys):

@@ -106,7 +106,9 @@ def test_windows_are_as_many_at_a_time_as_there_is_room_for(
 
 def test_a_run_bounds_its_memory_before_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
     made, called = [], []
-    monkeypatch.setattr("unclip.inference.stage.make_growth_limiter", lambda: made.append(1) or (lambda: called.append(1)))
+    monkeypatch.setattr(
+        "unclip.inference.stage.make_growth_limiter", lambda: made.append(1) or (lambda: called.append(1))
+    )
     s = stage(last_network=Net())
     run(s, COND, UNCOND, make_generators([0, 1]))
     assert (len(made), len(called)) == (1, 4)

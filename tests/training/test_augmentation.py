@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from unclip.training.augmentation import (
-    is_bare,
-    pictures_beside,
-    random_known,
-    random_views,
-    random_windows,
-    with_drafts,
-    with_known,
+    add_draft_windows,
+    add_known_regions,
+    context_views,
+    images_beside,
+    is_unknown_uniform,
+    random_known_masks,
+    shifted_windows,
 )
 from unclip.training.data.loader import batches
 from unclip.training.data.open import open_dataset
@@ -34,7 +34,7 @@ def is_box(mask: Tensor) -> bool:
 
 
 def test_known_regions_are_boxes_or_all_but_boxes():
-    known = random_known(2000, 16, 0.3, seeded())
+    known = random_known_masks(2000, 16, 0.3, seeded())
     assert known.shape == (2000, 1, 16, 16) and set(known.unique().tolist()) == {0.0, 1.0}
     shares, whole = zip(*boxes(known), strict=True)
     assert all(whole)
@@ -42,13 +42,13 @@ def test_known_regions_are_boxes_or_all_but_boxes():
     assert any(share > 0.9 for share in shares) and any(0 < share < 0.1 for share in shares)
     halves = sum(bool((mask == mask[:, :1]).all()) and 0 < mask.mean() < 1 for mask in known[:, 0])  # as windows have
     assert halves > 30
-    assert not random_known(50, 16, 0.0, seeded()).any()
+    assert not random_known_masks(50, 16, 0.0, seeded()).any()
 
 
 def test_windows_are_pictures_moved_towards_what_is_known():
     size, count = 16, 400
     ramp = torch.arange(size * size).view(1, 1, size, size).expand(count, 3, size, size) / size**2
-    windows, known = random_windows(ramp, seeded())
+    windows, known = shifted_windows(ramp, seeded())
     assert 0.4 < (windows == ramp).flatten(1).all(1).float().mean() < 0.6
     assert windows.shape == ramp.shape and known.shape == (count, 1, size, size)
     sides = set()
@@ -77,9 +77,11 @@ def test_windows_are_pictures_moved_towards_what_is_known():
 
 def test_with_known_leaves_the_others_as_they_are():
     images = torch.rand(400, 3, 16, 16, generator=seeded())
-    same, known, window = with_known(images, 0.5, 0.0, 0.0, 0.0, seeded())
+    same, known, window = add_known_regions(images, seeded(), known=0.5, moved=0.0, beside=0.0, views=0.0)
     assert torch.equal(same, images) and not window.any() and 0.35 < known.flatten(1).any(1).float().mean() < 0.65
-    moved, known, _ = with_known(images, 0.5, 0.5, 1.0, 0.0, seeded())  # of such colours none has another beside it
+    moved, known, _ = add_known_regions(
+        images, seeded(), known=0.5, moved=0.5, beside=1.0, views=0.0
+    )  # of such colours none has another beside it
     changed = (moved != images).flatten(1).any(1)
     assert 0.1 < changed.float().mean() < 0.35
     assert known.flatten(1).any(1)[changed].all()
@@ -105,7 +107,7 @@ def grey(i: int, count: int) -> float:
 def test_a_picture_beside_another_is_whole_in_what_is_free():
     count = 120
     images = stickers(count)
-    drawn, known, can = pictures_beside(images, seeded())
+    drawn, known, can = images_beside(images, seeded())
     assert drawn.shape == images.shape and known.shape == (count, 1, SIZE, SIZE)
     sides, partners, seen = set(), set(), []
     for i in can.nonzero().flatten().tolist():
@@ -140,7 +142,7 @@ def test_nothing_of_a_picture_beside_another_is_cut(size: int):
     for i, image in enumerate(images):
         far = 2 + i % (size // 2 - 4)
         image[:, far:-far, far:-far] = 0.5
-    drawn, known, can = pictures_beside(images, seeded())
+    drawn, known, can = images_beside(images, seeded())
     for i in can.nonzero().flatten().tolist():
         free = known[i, 0] == 0
         free = free if (drawn[i, 0][free] != -0.5).any() else ~free
@@ -154,7 +156,7 @@ def test_nothing_of_a_picture_beside_another_is_cut(size: int):
 
 def test_what_is_beside_starts_where_the_other_picture_ends():
     images = stickers(60)
-    drawn, known, can = pictures_beside(images, seeded())
+    drawn, known, can = images_beside(images, seeded())
     for i in can.nonzero().flatten().tolist():
         mask = known[i, 0].bool()
         line = mask.any(1) if mask.all(1).any() else mask.any(0)
@@ -184,7 +186,7 @@ def test_a_picture_stands_alone_where_no_other_can_be_beside_it(why: str):
         images = images[[0, 2, 1]]
     possible = []
     for seed in range(40):
-        drawn, known, can = pictures_beside(images, torch.Generator().manual_seed(seed))
+        drawn, known, can = images_beside(images, torch.Generator().manual_seed(seed))
         bare = (drawn[0, 0][known[0, 0] == 0] == images[0, 0, 0, 0]).all()  # beside it is nothing, which can always be
         possible.append(bool(can[0] & ~bare))
     assert any(possible) == (not why)
@@ -195,7 +197,7 @@ def test_a_share_of_the_windows_is_beside_others():
     images = next(batches(dataset, 400))[0].float() / 127.5 - 1
     shares = []
     for beside in (0.0, 0.5, 1.0):
-        drawn, known, _ = with_known(images, 1.0, 1.0, beside, 0.0, seeded())
+        drawn, known, _ = add_known_regions(images, seeded(), known=1.0, moved=1.0, beside=beside, views=0.0)
         shares.append(objects_apart(drawn, known))
     assert shares[0] < shares[1] < shares[2] and shares[0] < 0.1 and shares[2] > 0.25
 
@@ -217,7 +219,7 @@ def extent(shown: Tensor) -> tuple[slice, slice]:
 def test_a_view_has_all_of_an_original_in_it_and_what_is_new_or_nothing_beside_it():
     count = 240
     images = stickers(count)
-    drawn, known, can = random_views(images, seeded())
+    drawn, known, can = context_views(images, seeded())
     assert drawn.shape == images.shape and known.shape == (count, 1, SIZE, SIZE)
     places, bare, others = set(), 0, 0
     for i in can.nonzero().flatten().tolist():
@@ -245,7 +247,7 @@ def test_a_view_has_all_of_an_original_in_it_and_what_is_new_or_nothing_beside_i
 
 def test_some_originals_in_views_are_rough():
     images = stickers(240)
-    drawn, known, can = random_views(images, seeded())
+    drawn, known, can = context_views(images, seeded())
     values = [len(set(drawn[i, 0][known[i, 0] == 1].round(decimals=2).tolist())) for i in can.nonzero().flatten()]
     assert (
         0.25 < sum(n > 25 for n in values) / len(values) < 0.75
@@ -254,19 +256,19 @@ def test_some_originals_in_views_are_rough():
 
 def test_with_known_shows_views_where_they_can_be():
     images = stickers(300)
-    drawn, known, _ = with_known(images, 1.0, 1.0, 0.0, 1.0, seeded())
+    drawn, known, _ = add_known_regions(images, seeded(), known=1.0, moved=1.0, beside=0.0, views=1.0)
     boxes = [extent(mask[0].bool()) for mask in known if mask.any()]
     small = sum(rows.stop - rows.start < SIZE and columns.stop - columns.start < SIZE for rows, columns in boxes)
     assert small / 300 > 0.5
 
 
-@pytest.mark.parametrize("kinds", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])
-def test_some_windows_are_bare_of_more(kinds: tuple[float, float]):
+@pytest.mark.parametrize(("beside", "views"), [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])
+def test_some_windows_are_bare_of_more(beside: float, views: float):
     images = stickers(300)
-    drawn, known, window = with_known(images, 0.8, 0.5, *kinds, seeded())
+    drawn, known, window = add_known_regions(images, seeded(), known=0.8, moved=0.5, beside=beside, views=views)
     assert 0.25 < window.float().mean() < 0.5 and known[window].flatten(1).any(1).all()
     assert torch.equal(drawn[~window], images[~window])
-    bare = is_bare(drawn, known)
+    bare = is_unknown_uniform(drawn, known)
     assert 0.05 < bare[window].float().mean() < 0.6
     for picture, mask, nothing in zip(drawn, known, bare.tolist(), strict=True):
         free = picture[:, mask[0] == 0]  # 3 n
@@ -278,7 +280,7 @@ def test_drafts_are_any_part_of_a_picture_of_which_nothing_is_known():
     ramp = torch.arange(size * size).view(1, 1, size, size).expand(count, 3, size, size) / size**2
     known = torch.zeros(count, 1, size, size)
     known[::3, :, 2:5, 1:3] = 1
-    drawn, drafted = with_drafts(ramp, known, 0.5, seeded())
+    drawn, drafted = add_draft_windows(ramp, known, 0.5, seeded())
     assert drafted.dtype == torch.bool and not drafted[::3].any()
     assert 0.4 < drafted.float().mean() * 1.5 < 0.6
     assert torch.equal(drawn[~drafted], ramp[~drafted])
@@ -290,4 +292,4 @@ def test_drafts_are_any_part_of_a_picture_of_which_nothing_is_known():
             assert torch.equal(shown.long(), (torch.arange(size) + first).clamp(0, size - 1))
             steps.add(first)
     assert min(steps) == 1 - size and max(steps) == size - 1 and len(steps) > 20
-    assert torch.equal(with_drafts(ramp, known, 0.0, seeded())[0], ramp)
+    assert torch.equal(add_draft_windows(ramp, known, 0.0, seeded())[0], ramp)

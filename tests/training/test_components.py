@@ -10,7 +10,7 @@ from unclip.embeddings.files import read_components
 from unclip.errors import DataError
 from unclip.pipeline import Unclip
 from unclip.system.resources import COMPONENTS
-from unclip.training.components import drawn_pictures, make_components, pictures_below
+from unclip.training.components import images_in, make_components, scene_images
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def model(tiny_model: Path, tmp_path: Path) -> Path:
 
 def test_they_are_those_of_the_pictures_and_are_used_from_then_on(model: Path) -> None:
     pipe = Unclip.from_pretrained(model, "cpu", "float32")
-    pictures = list(drawn_pictures(70, 16, pipe.vocabulary))  # more than a batch
-    assert make_components(pipe, pictures) == model / COMPONENTS
+    pictures = list(scene_images(70, 16, pipe.model.vocabulary))  # more than a batch
+    assert make_components(pipe.embed_image, pictures, model) == model / COMPONENTS
     embeds = pipe.embed_image(pictures)
     found = read_components(model, 16)
     torch.testing.assert_close(found.mean, embeds.mean(0), rtol=0, atol=1e-4)
@@ -36,16 +36,16 @@ def test_pictures_of_a_folder(tmp_path: Path) -> None:
             Image.new("RGB", (width, 10)).save(tmp_path / name)
         else:
             (tmp_path / name).touch()
-    assert [image.size for image in pictures_below(tmp_path, 9)] == [(10, 10), (10, 10)]
-    assert len(list(pictures_below(tmp_path, 1))) == 1
-    with pytest.raises(DataError, match="holds no pictures"):
-        pictures_below(tmp_path / "none", 9)
+    assert [image.size for image in images_in(tmp_path, 9)] == [(10, 10), (10, 10)]
+    assert len(list(images_in(tmp_path, 1))) == 1
+    with pytest.raises(DataError, match="has no images"):
+        images_in(tmp_path / "none", 9)
 
 
 def test_the_command(model: Path, tmp_path: Path, capsys) -> None:
     arguments = ["models", "components", str(model), "--device", "cpu"]
     assert main([*arguments, "--count", "1"]) == 2
-    assert "1 pictures have no principal components" in capsys.readouterr().err
+    assert "principal components need at least two images, not 1" in capsys.readouterr().err
     assert main([*arguments, "--count", "5"]) == 0
     assert capsys.readouterr().out == f"{model / COMPONENTS}\n"
     (model / "vocabulary.json").unlink()

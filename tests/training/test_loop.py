@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 
 from unclip.errors import CheckpointError, RecipeError
 from unclip.training.budget import Budget, Progress
-from unclip.training.loop import fit, learning_rate
-from unclip.training.monitor import Meter
+from unclip.training.loop import Session, fit, learning_rate
+from unclip.training.monitor import ProgressBar
 from unclip.training.recipe import Fit
 
 CPU = torch.device("cpu")
@@ -40,6 +40,7 @@ class Toy:
     """Means of pictures by a convolution, whose weights lie in channels_last, with dropout, which draws on its own."""
 
     size = 8
+    predicts = "sample"
 
     def __init__(self, width: int = 4, before: Callable[["Toy"], None] | None = None):
         torch.manual_seed(0)
@@ -57,7 +58,7 @@ class Toy:
         error = network(images + noise).mean(2) - images.mean((2, 3))
         return error.square().mean(), {"first": torch.tensor(float(captions[0]))}
 
-    def grid(self) -> Image.Image:
+    def sample_grid(self) -> Image.Image:
         """The mean weight as a grey, to be read back."""
         assert not self.network.training
         return Image.new("L", (2, 2), shade(self.network))
@@ -78,7 +79,7 @@ def _quick(no_tensorboard) -> None:
 def run(folder: Path, task: Toy | None = None, settings: Fit = QUICK, **options) -> nn.Module:
     task = Toy() if task is None else task
     options = {"seed": 5, "budget": Budget(STEPS), "device": CPU, "quiet": True, **options}
-    return fit(task, Noise(), settings, folder, **options)
+    return fit(task, Noise(), settings, Session(folder=folder, **options))
 
 
 def at(step: int, act: Callable[[], None]) -> Callable[[Toy], None]:
@@ -119,13 +120,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_learning_rate_warms_up_holds_and_falls_to_zero():
-    shape = Fit(lr=2.0, warmup=4, decay=0.25)
+    shape = Fit(lr=1.0, warmup=4, decay=0.25)
     rates = [learning_rate(shape, step, step / 100) for step in range(101)]
-    assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
-    assert rates[4:76] == [2.0] * 72
-    assert rates[76:] == pytest.approx([2.0 * (100 - step) / 25 for step in range(76, 101)])
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4:76] == [1.0] * 72
+    assert rates[76:] == pytest.approx([(100 - step) / 25 for step in range(76, 101)])
     assert rates[100] == 0
-    assert learning_rate(Fit(lr=2.0, warmup=0, decay=0), 0, 0.99) == 2.0
+    assert learning_rate(Fit(lr=1.0, warmup=0, decay=0), 0, 0.99) == 1.0
 
 
 def test_the_curve_has_a_row_a_step_with_its_rate(whole: Path):
@@ -208,7 +209,7 @@ def test_a_stopped_and_resumed_run_equals_an_undisturbed_one(whole: Path, tmp_pa
 
 def test_a_run_killed_after_a_save_drops_the_rows_beyond_it(whole: Path, tmp_path: Path):
     kept = tmp_path / "kept.safetensors"
-    settings = Fit(**{**vars(QUICK), "save_minutes": 0, "sample_minutes": 0})
+    settings = QUICK.model_copy(update={"save_minutes": 0, "sample_minutes": 0})
     task = Toy(before=at(6, lambda: shutil.copy(tmp_path / "state.safetensors", kept)))  # the state of step 5
     run(tmp_path, task, settings)
     shutil.copy(kept, tmp_path / "state.safetensors")
@@ -222,13 +223,13 @@ def test_a_run_killed_after_a_save_drops_the_rows_beyond_it(whole: Path, tmp_pat
 
 def test_the_curve_has_reached_the_disk_when_a_state_is_saved(tmp_path: Path):
     found = []
-    settings = Fit(**{**vars(QUICK), "save_minutes": 0})
+    settings = QUICK.model_copy(update={"save_minutes": 0})
     run(tmp_path, Toy(before=lambda task: found.append(len(rows(tmp_path)) if task.calls > 1 else 0)), settings)
     assert found == list(range(STEPS))
 
 
 def test_workers_change_nothing(whole: Path, tmp_path: Path):
-    run(tmp_path, settings=Fit(**{**vars(QUICK), "workers": 1}))
+    run(tmp_path, settings=QUICK.model_copy(update={"workers": 1}))
     assert_same(whole, tmp_path)
 
 
@@ -256,7 +257,7 @@ def test_without_resume_a_run_starts_anew(whole: Path, tmp_path: Path):
 
 def test_minutes_end_a_run_and_count_in_the_next(tmp_path: Path):
     budget = Budget(10**9, minutes=0.2 / 60)
-    assert budget.done(Progress(step=5, seconds=0.05)) == pytest.approx(0.25)
+    assert budget.fraction_done(Progress(step=5, seconds=0.05)) == pytest.approx(0.25)
     run(tmp_path, budget=budget)
     done = len(rows(tmp_path))
     assert done >= 1
@@ -306,7 +307,7 @@ def test_a_damaged_state_is_one_line(whole: Path, tmp_path: Path):
         assert "\n" not in str(caught.value)
     for metadata in (None, {"other": ""}, {"progress": "{"}, {"progress": '{"steps": 3}'}):
         save_file(load_file(whole / "state.safetensors"), path, metadata=metadata)
-        with pytest.raises(CheckpointError, match="damaged or no state"):
+        with pytest.raises(CheckpointError, match="damaged or not a training state"):
             run(tmp_path, resume=True)
 
 
@@ -320,7 +321,7 @@ def test_a_run_that_diverges_ends_before_it_spoils_its_weights(tmp_path: Path, k
             return loss, figures
 
     with pytest.raises(RecipeError, match="^step 4 has a loss of .*: lower lr in the recipe") as caught:
-        run(tmp_path, task := Diverging(), Fit(**{**vars(QUICK), "save_minutes": 0}))
+        run(tmp_path, task := Diverging(), QUICK.model_copy(update={"save_minutes": 0}))
     assert "nan" in str(caught.value) or "inf" in str(caught.value)
     assert step_of(tmp_path / "state.safetensors") == 3
     assert all(value.isfinite().all() for value in load_file(tmp_path / "state.safetensors").values())
@@ -365,7 +366,7 @@ def test_the_full_state_comes_before_the_portable_one(whole: Path, tmp_path: Pat
 
 
 def test_samples_show_the_average(tmp_path: Path):
-    trained = run(tmp_path, settings=Fit(**{**vars(QUICK), "sample_minutes": 0}))
+    trained = run(tmp_path, settings=QUICK.model_copy(update={"sample_minutes": 0}))
     assert [path.name for path in sorted((tmp_path / "samples").iterdir())] == [
         f"{step:07d}.png" for step in range(1, STEPS + 1)
     ]
@@ -384,16 +385,16 @@ def test_the_bar_shows_speed_and_time_left_or_nothing(tmp_path: Path, capsys):
 
 
 def test_the_speed_is_that_of_this_session():
-    with Meter(Budget(1000), Progress(step=500, seconds=1e6), batch_size=10, quiet=True) as meter:
-        assert meter.speed == 0 and meter.left == float("inf")
-        meter.advance(Progress(501, 1e6 + 90))  # compiles
+    with ProgressBar(Budget(1000), Progress(step=500, seconds=1e6), batch_size=10, quiet=True) as bar:
+        assert bar.speed == 0 and bar.left == float("inf")
+        bar.update(Progress(501, 1e6 + 90))  # compiles
         for step in (502, 503):
-            meter.advance(Progress(step, 1e6 + 90 + 2 * (step - 501)))
-        assert meter.speed == pytest.approx(5)
-        assert meter.left == pytest.approx(2 * (1000 - 503))
-    with Meter(Budget(1, minutes=10), Progress(step=500, seconds=300), batch_size=10, quiet=True) as meter:
-        meter.advance(Progress(501, 330))
-        assert meter.left == pytest.approx(270)
+            bar.update(Progress(step, 1e6 + 90 + 2 * (step - 501)))
+        assert bar.speed == pytest.approx(5)
+        assert bar.left == pytest.approx(2 * (1000 - 503))
+    with ProgressBar(Budget(1, minutes=10), Progress(step=500, seconds=300), batch_size=10, quiet=True) as bar:
+        bar.update(Progress(501, 330))
+        assert bar.left == pytest.approx(270)
 
 
 def test_tensorboard_is_written_where_it_is_installed(tmp_path: Path, monkeypatch):

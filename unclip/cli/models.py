@@ -37,15 +37,15 @@ app = typer.Typer(
 @app.command("list", cls=HelpCommand)
 def list_models() -> None:
     """List the bundled models and those downloaded from the hub."""
-    here = [(name, find_checkpoint(name)) for name in bundled_models()]
-    for name, folder in hub.cached_models():
+    here = [(name, find_checkpoint(name)) for name in list_bundled_models()]
+    for name, folder in hub.list_cached_models():
         with contextlib.suppress(CheckpointError):  # other programs keep their models there too
             if read_json(folder / INDEX).get("_class_name") in CLASSES:
                 here.append((f"{name}@{folder.name}", folder))
     if not here:
         raise CheckpointError("this installation has no bundled model; reinstall unclip, or use a full checkout")
     for name, folder in here:
-        if missing := missing_parts(folder):
+        if missing := find_missing_files(folder):
             hub_id = name.partition("@")[0]
             print(f"{name}  incomplete: {missing[0]} is missing; `unclip models download {hub_id}` continues")
             continue
@@ -138,10 +138,10 @@ def make_components(
     pipe = Unclip.from_pretrained(folder, device=device, image_encoder=image_encoder)
     if images is None:
         assert pipe.model.vocabulary is not None  # its file is there, see above
-        found = principal.drawn_pictures(count, pipe.model.clip.config.image_size, pipe.model.vocabulary)
+        found = principal.scene_images(count, pipe.model.clip.config.image_size, pipe.model.vocabulary)
     else:
-        found = principal.pictures_below(images, count)
-    print(principal.make_components(pipe, found))
+        found = principal.images_in(images, count)
+    print(principal.make_components(pipe.embed_image, found, folder))
 
 
 @app.command("download", cls=HelpCommand)
@@ -149,10 +149,10 @@ def download_model(
     name: Annotated[str, typer.Argument(metavar="ID", help="owner/name, or owner/name@revision.")],
 ) -> None:
     """Download a model from the hub into its cache; files that are there are kept."""
-    if not hub.is_id(name):
+    if not hub.is_hub_id(name):
         raise CheckpointError(f"{name!r} is not a hub id; give owner/name, such as kakaobrain/karlo-v1-alpha")
     folder = hub.download(name)
-    if missing := missing_parts(folder):
+    if missing := find_missing_files(folder):
         raise CheckpointError(f"{name} on the hub is not a checkpoint in safetensors: {missing[0]} is missing")
     print(f"{folder}  revision {folder.name}")
 
@@ -201,7 +201,7 @@ def _schedules(folder: Path) -> Iterator[str]:
         config = read_json(path)
         terms = [str(config[key]) for key in ("prediction_type", "variance_type", "beta_schedule") if config.get(key)]
         stage = path.parent.name.removesuffix("_scheduler")
-        if predicted(folder, stage) == "difference":
+        if prediction_target(folder, stage) == "difference":
             terms[:1] = ["difference"]
         yield f"{stage:<12}predicts {', '.join(terms) or 'unknown'}"
 

@@ -50,4 +50,5 @@ def train(
 
     from unclip.training import run
 
-    run.train(stage, recipe, out, resume=resume, init=init, device=device, minutes=minutes, steps=steps, quiet=quiet)
+    choices = {"steps": steps, "minutes": minutes, "resume": resume, "init": init, "device": device, "quiet": quiet}
+    run.train(stage, recipe, out, run.TrainingOptions(**choices))

@@ -1,11 +1,11 @@
-"""How long to train: steps, minutes, or both."""
+"""The length of a training run, and the part of it that is done."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class Progress:
-    """Where a run stands."""
+    """The steps and the seconds of a run so far, resumed parts included."""
 
     step: int = 0
     seconds: float = 0.0
@@ -13,13 +13,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train in all, resumed parts included: a number of steps, or minutes if they are given."""
+    """The total length of a run, resumed parts included: `minutes` if given, else `steps`."""
 
     steps: int
     minutes: float | None = None
 
-    def done(self, progress: Progress) -> float:
-        """The share of the run that lies behind, 0 to 1."""
+    def fraction_done(self, progress: Progress) -> float:
+        """The fraction of the run that is done, 0 .. 1."""
         if self.minutes is not None:
             return min(progress.seconds / (60 * self.minutes), 1.0)
         return min(progress.step / self.steps, 1.0)

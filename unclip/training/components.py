@@ -1,11 +1,11 @@
-"""The principal components of a checkpoint's embeddings, from pictures like those it was trained on."""
+"""The principal components of a model's image embeddings, computed from images like its training data."""
 
-from collections.abc import Collection, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
+from torch import Tensor
 
 from unclip.embeddings.components import principal_components
 from unclip.embeddings.files import write_components
@@ -16,40 +16,38 @@ from unclip.stickers.captions import nouns_in
 from unclip.stickers.render import render
 from unclip.stickers.stream import scene_at
 
-if TYPE_CHECKING:
-    from unclip.pipeline import Unclip
-
 BATCH = 64
-SEED = 1 << 20  # of scenes that no recipe draws
+SEED = 1 << 20  # of scenes that no recipe uses
+
+Embed = Callable[[Sequence[Image.Image]], Tensor]
+"""Images -> embeddings `b d`."""
 
 
-def make_components(pipe: "Unclip", pictures: Iterable[Image.Image]) -> Path:
-    """Embed pictures, and store the principal components with the checkpoint of `pipe`; returns their file.
+def make_components(embed: Embed, images: Iterable[Image.Image], folder: Path) -> Path:
+    """Compute the principal components of the embeddings of images, and write them into a checkpoint folder.
 
-    Raises RequestError for a model without an image tower, DataError for fewer than two pictures.
+    Returns the file. Raises DataError for fewer than two images.
     """
-    pipe.check_image_tower()
-    waiting = iter(pictures)
-    first = list(islice(waiting, BATCH))
+    source = iter(images)
+    batches = iter(lambda: list(islice(source, BATCH)), [])
+    first = next(batches, [])
     if len(first) < 2:
-        raise DataError(f"{len(first)} pictures have no principal components; give more")
-    batches = iter(lambda: list(islice(waiting, BATCH)), [])
-    embeds = (pipe.embed_image(batch) for part in ([first], batches) for batch in part)
-    return write_components(pipe.folder, principal_components(embeds))
+        raise DataError(f"principal components need at least two images, not {len(first)}; give more")
+    return write_components(folder, principal_components(map(embed, chain([first], batches))))
 
 
-def drawn_pictures(count: int, side: int, vocabulary: Collection[str]) -> Iterator[Image.Image]:
-    """Scenes of the bundled model's domain, `side` pixels wide, of the nouns that a model was trained on."""
+def scene_images(count: int, side: int, vocabulary: Collection[str]) -> Iterator[Image.Image]:
+    """Rendered scenes of the nouns in a model's vocabulary, as squares of `side` pixels."""
     nouns = nouns_in(vocabulary)
     return (Image.fromarray(render(scene_at(SEED, i, nouns=nouns)[0], side)) for i in range(count))
 
 
-def pictures_below(folder: Path, count: int) -> Iterator[Image.Image]:
-    """At most `count` pictures of a folder and those below it, in the order of their names, as squares.
+def images_in(folder: Path, count: int) -> Iterator[Image.Image]:
+    """At most `count` images of a folder and its subfolders, sorted by name and cropped to squares.
 
-    Raises DataError for a folder without pictures, or one of them that cannot be read.
+    Raises DataError for a folder without images, or for an image that cannot be read.
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not paths:
-        raise DataError(f"{folder} holds no pictures ({', '.join(IMAGE_SUFFIXES)}); give a folder that does")
+        raise DataError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}); give a folder that has some")
     return (open_square(str(path), "crop")[0] for path in paths[:count])

@@ -1,4 +1,4 @@
-"""Training losses and the noise they need."""
+"""Training losses, and the random noise that they need."""
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +9,12 @@ from unclip.diffusion.schedule import Schedule
 
 
 def contrastive_loss(image_embed: Tensor, text_embed: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric cross entropy over a batch's similarities (CLIP, figure 3); `b d`, `b d` -> loss, rank-1 accuracy."""
-    with torch.autocast(image_embed.device.type, enabled=False):  # bfloat16 would round away most of what is learned
+    """Symmetric cross entropy over the similarities of a batch, and the accuracy at rank 1 (CLIP, figure 3).
+
+    image_embed, text_embed: `b d`. logit_scale: the log of the inverse temperature.
+    """
+    # In bfloat16 rounding would remove most of the differences that are learned.
+    with torch.autocast(image_embed.device.type, enabled=False):
         image_unit, text_unit = (F.normalize(embed.float(), dim=-1) for embed in (image_embed, text_embed))
         logits = logit_scale.float().exp() * image_unit @ text_unit.T  # b_image b_text
     labels = torch.arange(len(logits), device=logits.device)
@@ -18,30 +22,31 @@ def contrastive_loss(image_embed: Tensor, text_embed: Tensor, logit_scale: Tenso
     return loss, (logits.argmax(dim=1) == labels).float().mean()
 
 
-def draw_noise(
+def sample_noise(
     x0: Tensor, schedule: Schedule, generator: torch.Generator, shift: float | None = None, spread: float = 1.4
 ) -> tuple[Tensor, Tensor]:
-    """Timesteps `b` of a schedule and noise like x0, both from `generator`. Timesteps are uniform without a shift.
+    """Random timesteps `b` and noise shaped like x0, both from `generator`.
 
-    With one, half the log of noise over signal variance is normal with mean `shift` and deviation `spread`, as Esser et
-    al. 2024 (arXiv:2403.03206, section 3.1) draw it; on the cosine schedule that is log tan(pi t / 2). The larger the
-    picture and the more the text decides, the more there is to learn at high noise, where a layout is chosen.
+    Without a shift, timesteps are uniform. With one, half the log of noise over signal variance is normal with mean
+    `shift` and standard deviation `spread` (Esser et al. 2024, arXiv:2403.03206, section 3.1); on the cosine schedule
+    that is log tan(pi t / 2). Larger images, and images that depend more on the text, need more training at high noise,
+    where the layout is decided.
     """
     if shift is None:
-        share = torch.rand(len(x0), generator=generator)
+        fraction = torch.rand(len(x0), generator=generator)
     else:
-        share = 2 / torch.pi * torch.atan(torch.exp(shift + spread * torch.randn(len(x0), generator=generator)))
-    t = (share * schedule.num_train_timesteps).long().clamp(max=schedule.num_train_timesteps - 1)
+        fraction = 2 / torch.pi * torch.atan(torch.exp(shift + spread * torch.randn(len(x0), generator=generator)))
+    t = (fraction * schedule.num_train_timesteps).long().clamp(max=schedule.num_train_timesteps - 1)
     return t.to(x0.device), torch.randn(x0.shape, generator=generator).to(x0)
 
 
-def velocity_error(output: Tensor, x_t: Tensor, x0: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """Mean squared error of the velocity that a network's output implies, be that output v or x0.
+def velocity_loss(output: Tensor, x_t: Tensor, x0: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """Mean squared error of the velocity that a network's output implies, whether it predicts v or x0.
 
-    With v = (sqrt(ab) x_t - x0) / sqrt(1 - ab), that is the error of x0 over the noise variance; the variance is taken
-    as at least 0.04, or x0 predictions at the last, nearly clean timesteps would count for more than all else. Small
-    networks predict x0 more easily than v: they need not carry the noise of every patch through to their output
-    (Li & He 2025, arXiv:2511.13720).
+    With v = (sqrt(ab) x_t - x0) / sqrt(1 - ab), this is the error of x0 divided by the noise variance. The variance is
+    at least 0.04 here, because otherwise the last, nearly clean timesteps would outweigh all others for a network that
+    predicts x0. For small networks x0 is easier than v: they need not carry the noise of every patch through to the
+    output (Li & He 2025, arXiv:2511.13720).
     """
     variance = (1 - schedule.alphas_cumprod().to(x0.device))[t].clamp(min=0.04)
     error = (x0_from(output.float(), x_t, t, schedule) - x0).square().flatten(1).mean(1)  # b

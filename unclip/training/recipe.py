@@ -1,88 +1,155 @@
-"""A recipe: one TOML file that says what each stage is, on what it is trained, and for how long.
+"""Recipes: TOML files that describe the stages of a model, their training data and their optimisation.
 
-`[data]` names the pictures (unclip.training.data); `[clip]`, `[prior]`, `[decoder]` and `[upsampler]` hold one stage
-each, with a table `data` (what this stage is shown otherwise than `[data]` says), `model` (the sizes of its network),
-`task` (what is drawn and dropped in training), `fit` (the optimisation) and `sampling` (the defaults of the finished
-model).
+`[data]` describes the training data (`training.data.options`). `[clip]`, `[prior]`, `[decoder]` and `[upsampler]`
+describe one stage each, with these tables:
+
+    data        overrides of [data] for this stage
+    model       sizes of the network
+    task        how training examples are made (`training.tasks.options`); not for CLIP
+    fit         the optimisation
+    sampling    sampling defaults of the finished model; not for CLIP
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
 
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
-from unclip.errors import RecipeError, nearest
+from unclip.errors import DataError, RecipeError
+from unclip.training.data.options import read_data_options
+from unclip.training.tables import Table, read_table
+from unclip.training.tasks.options import DecoderOptions, PriorOptions, TaskOptions, UpsamplerOptions
 
 STAGES = ("clip", "prior", "decoder", "upsampler")
-INFINITE = float("inf")
 
 
-def within(default: float, low: float, high: float) -> Any:
-    """A number that `build` takes from `low` to `high` only."""
-    return field(default=default, metadata={"low": low, "high": high})
+def _check_sampler(name: str) -> str:
+    if name not in SAMPLER_NAMES:
+        raise ValueError(f"one of {', '.join(SAMPLER_NAMES)}")
+    return name
 
 
-def one_of(default: str, choices: tuple[str, ...]) -> Any:
-    """A name that `build` takes from `choices` only."""
-    return field(default=default, metadata={"choices": choices})
+class Fit(Table):
+    """The optimisation of a stage."""
+
+    batch_size: int = Field(default=32, ge=1, description="Images per step.")
+    steps: int = Field(
+        default=1000, ge=1, description="Length of the run in steps, unless --steps or --minutes sets another."
+    )
+    lr: float = Field(default=4e-4, ge=0, le=1, description="Peak learning rate of AdamW.")
+    warmup: int = Field(default=100, ge=0, description="Steps over which the learning rate rises to lr.")
+    decay: float = Field(
+        default=0.3, ge=0, le=1, description="Last fraction of the run, over which the rate falls to 0."
+    )
+    weight_decay: float = Field(
+        default=0.01, ge=0, le=1, description="AdamW's weight decay, for matrices and kernels only."
+    )
+    beta2: float = Field(default=0.99, ge=0, le=0.999999, description="AdamW's decay of the second moment.")
+    # A limit of 0 would remove every gradient.
+    clip_norm: float = Field(
+        default=1.0, ge=1e-6, description="Largest norm of the gradient; longer ones are scaled down."
+    )
+    ema: float = Field(default=0.999, ge=0, le=1, description="Decay per step of the averaged (EMA) weights.")
+    compile: bool = Field(default=False, description="Compile the network with torch.compile.")
+    workers: int = Field(
+        default=1, ge=0, le=1024, description="Processes that load data; 0 loads in the training process."
+    )
+    save_minutes: float = Field(default=5.0, ge=0, description="Minutes between saved states.")
+    sample_minutes: float = Field(default=10.0, ge=0, description="Minutes between sample images.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """How a stage is optimised. Rates are per step; `decay` is the last share of the run, over which lr falls to 0."""
+class Sampling(Table):
+    """The sampling defaults of the finished stage. They do not affect its training."""
 
-    batch_size: int = within(32, 1, INFINITE)
-    steps: int = within(1000, 1, INFINITE)
-    lr: float = within(4e-4, 0, 1)
-    warmup: int = within(100, 0, INFINITE)
-    decay: float = within(0.3, 0, 1)
-    weight_decay: float = within(0.01, 0, 1)
-    beta2: float = within(0.99, 0, 0.999999)
-    clip_norm: float = within(1.0, 1e-6, INFINITE)  # 0 would leave nothing of any gradient
-    ema: float = within(0.999, 0, 1)
-    compile: bool = False
-    workers: int = within(1, 0, 1024)
-    save_minutes: float = within(5.0, 0, INFINITE)
-    sample_minutes: float = within(10.0, 0, INFINITE)
+    sampler: Annotated[str, AfterValidator(_check_sampler)] = Field(default="ddim", description="Name of the sampler.")
+    steps: int = Field(default=25, ge=1, le=1000, description="Denoising steps.")
+    guidance: float = Field(default=1.0, ge=0, le=1000, description="Classifier-free guidance scale; 1 is none.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """The defaults that the finished checkpoint samples a stage with; they do not touch its training."""
+class StageTable(Table):
+    """The tables that every stage has. CLIP has no others."""
 
-    sampler: str = one_of("ddim", SAMPLER_NAMES)
-    steps: int = within(25, 1, 1000)
-    guidance: float = within(1.0, 0, 1000)
+    data: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    fit: Fit = Fit()
+
+
+class PriorTable(StageTable):
+    """[prior]"""
+
+    task: PriorOptions = PriorOptions()
+    sampling: Sampling = Sampling()
+
+
+class DecoderTable(StageTable):
+    """[decoder]"""
+
+    task: DecoderOptions = DecoderOptions()
+    sampling: Sampling = Sampling()
+
+
+class UpsamplerTable(StageTable):
+    """[upsampler]"""
+
+    task: UpsamplerOptions = UpsamplerOptions()
+    sampling: Sampling = Sampling()
+
+
+class RecipeFile(Table):
+    """A whole recipe file."""
+
+    name: str | None = Field(default=None, description="Name of the model; by default, the file's.")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of the initial weights, the data and the noise.")
+    data: dict[str, Any]
+    clip: StageTable | None = None
+    prior: PriorTable | None = None
+    decoder: DecoderTable | None = None
+    upsampler: UpsamplerTable | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageRecipe:
-    """One stage: the sizes of its network, its task's options, its optimisation, its defaults when it is used."""
+    """The recipe of one stage."""
 
     source: str = "recipe"  # the file, for messages
-    data: Mapping[str, Any] = field(default_factory=dict)  # what this stage is shown otherwise than the recipe says
+    data: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
-    sampling: Sampling = field(default_factory=Sampling)
-    task: Mapping[str, Any] = field(default_factory=dict)
-    fit: Fit = field(default_factory=Fit)
+    task: TaskOptions = TaskOptions()
+    fit: Fit = Fit()
+    sampling: Sampling = Sampling()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole model's training, as read from a file."""
+    """A recipe file, read and validated."""
 
-    source: str = "recipe"
+    source: str = "recipe"  # the file, for messages
     name: str
     data: Mapping[str, Any]
     seed: int = 0
     stages: Mapping[str, StageRecipe] = field(default_factory=dict)
 
     def stage(self, name: str) -> StageRecipe:
+        """The recipe of a stage. Raises RecipeError if the file has no table for it."""
         if name not in self.stages:
             raise RecipeError(f"{self.source} has no table [{name}]; add one, or use a preset: {', '.join(presets())}")
         return self.stages[name]
+
+    def data_table(self, stage: str | None = None) -> dict[str, Any]:
+        """The table [data]; with a stage, overridden by the stage's own table."""
+        return {**self.data, **(self.stage(stage).data if stage else {})}
+
+    def data_source(self, stage: str | None = None) -> str:
+        """The file and the tables that describe the training data, for messages."""
+        return f"{self.source} " + (f"[data] and [{stage}.data]" if stage and self.stage(stage).data else "[data]")
+
+    def decoder_size(self) -> int:
+        """Side of the decoder's images in pixels."""
+        return image_size(self.stage("decoder"))
 
 
 def presets() -> list[str]:
@@ -91,84 +158,63 @@ def presets() -> list[str]:
 
 
 def load_recipe(source: str | Path) -> Recipe:
-    """A preset's name or a TOML file -> Recipe. Raises RecipeError for a missing file, bad TOML or unknown keys."""
+    """Read the recipe of a preset's name or a TOML file.
+
+    Raises RecipeError for a missing file, bad TOML, an unknown key or a bad value, DataError for a bad data table.
+    """
     path = Path(source)
     if path.suffix != ".toml":
         path = Path(__file__).parent / "recipes" / f"{source}.toml"
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError:
         known = ", ".join(presets())
         raise RecipeError(f"no recipe {str(source)!r}; give a .toml file or a preset: {known}") from None
-    except ValueError as error:  # of TOML, of UTF-8, or a path that cannot be one
+    except ValueError as error:  # bad TOML, bad UTF-8, or a path that cannot exist
         raise RecipeError(f"{path} is not valid TOML: {error}") from None
-    where = str(path)
-    check_keys(table, ("name", "data", "seed", *STAGES), where)
-    check_type(where, "name", table.get("name", path.stem), str)
-    check_type(where, "seed", table.get("seed", 0), int)
-    if not 0 <= table.get("seed", 0) < 2**31:
-        raise RecipeError(f"{where}: seed = {table['seed']} should be from 0 to {2**31 - 1}")
-    if "data" not in table:
-        raise RecipeError(f'{where} has no [data] table; add one such as kind = "folder", path = "pictures"')
-    return Recipe(
-        source=where,
-        name=table.get("name", path.stem),
-        data=subtable(table, "data", where),
-        seed=table.get("seed", 0),
-        stages={name: stage_recipe(subtable(table, name, where), name, where) for name in STAGES if name in table},
+    if "data" not in values and not values.keys() - RecipeFile.model_fields.keys():
+        raise RecipeError(f'{path} has no [data] table; add one such as kind = "folder", path = "images"')
+    file = read_table(RecipeFile, with_tuples(values), str(path))
+    tables = {name: table for name in STAGES if (table := getattr(file, name)) is not None}
+    recipe = Recipe(
+        source=str(path),
+        name=path.stem if file.name is None else file.name,
+        data=file.data,
+        seed=file.seed,
+        stages={name: StageRecipe(source=str(path), **dict(table)) for name, table in tables.items()},
     )
+    for name in recipe.stages:  # a mistake in a later stage must not show after hours of training the first
+        try:
+            read_data_options(recipe.data_table(name))
+        except DataError as error:
+            raise DataError(f"{recipe.data_source(name)}: {error}") from None
+    check_sizes(recipe)
+    return recipe
 
 
-def stage_recipe(table: Mapping[str, Any], name: str, source: str) -> StageRecipe:
-    """The table of the stage `name` -> StageRecipe."""
-    where = f"{source} [{name}]"
-    tables = ("data", "model", "fit") if name == "clip" else ("data", "model", "task", "fit", "sampling")
-    check_keys(table, tables, where)
-    parts = {key: subtable(table, key, where) for key in table}
-    return StageRecipe(
-        source=source,
-        data=parts.get("data", {}),
-        model=parts.get("model", {}),
-        task=parts.get("task", {}),
-        fit=build(Fit, parts.get("fit", {}), f"{source} [{name}.fit]"),
-        sampling=build(Sampling, parts.get("sampling", {}), f"{source} [{name}.sampling]"),
-    )
+def check_sizes(recipe: Recipe) -> None:
+    """Raise RecipeError unless the upsampler takes images of the size that the decoder generates."""
+    if not {"decoder", "upsampler"} <= recipe.stages.keys():
+        return
+    options = recipe.stages["upsampler"].task
+    assert isinstance(options, UpsamplerOptions)
+    if options.small != (size := recipe.decoder_size()):
+        raise RecipeError(
+            f"{recipe.source}: [upsampler.task] small = {options.small} must equal [decoder.model] size = {size}, "
+            "the size of the decoder's images"
+        )
 
 
-def subtable(table: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
-    """The table under `key`, its lists as tuples."""
-    check_type(where, key, table[key], dict)
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in table[key].items()}
+def image_size(decoder: StageRecipe) -> int:
+    """Side in pixels of the images of a decoder's recipe."""
+    size = decoder.model.get("size", 64)
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise RecipeError(f"{decoder.source} [decoder.model]: size = {size!r} should be a whole number")
+    return size
 
 
-def build(cls: type, table: Mapping[str, Any], where: str) -> Any:
-    """A table -> a config dataclass; unknown keys, wrong types and values out of range are named, and where."""
-    check_keys(table, [f.name for f in fields(cls)], where)
-    for f in fields(cls):
-        if f.name not in table:
-            continue
-        value, limits = table[f.name], f.metadata
-        check_type(where, f.name, value, f.type)
-        if "low" in limits and not limits["low"] <= value <= limits["high"]:
-            bounds = f"from {limits['low']} to {limits['high']}"
-            raise RecipeError(f"{where}: {f.name} = {value} should be {bounds.replace(' to inf', ' up')}")
-        if "choices" in limits and value not in limits["choices"]:
-            raise RecipeError(f"{where}: {f.name} = {value!r} should be one of {', '.join(limits['choices'])}")
-    return cls(**table)
-
-
-def check_type(where: str, key: str, value: Any, wanted: type) -> None:
-    """Raise RecipeError unless `value` is of type `wanted`; an int is a float, but a bool is no int."""
-    right = isinstance(value, (int, float) if wanted is float else wanted)
-    if not right or isinstance(value, bool) != (wanted is bool):
-        name = "a table" if wanted is dict else f"of type {wanted.__name__}"
-        raise RecipeError(f"{where}: {key} = {value!r} should be {name}")
-
-
-def check_keys(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    """Raise RecipeError for a key of `table` that is not known, naming the nearest one that is."""
-    for key in table:
-        if key not in known:
-            near = nearest(key, known)
-            hint = f"; did you mean {near!r}?" if near else f"; known keys: {', '.join(known)}"
-            raise RecipeError(f"{where}: unknown key {key!r}{hint}")
+def with_tuples(value: Any) -> Any:
+    """A value read from TOML, its lists as tuples."""
+    if isinstance(value, dict):
+        return {key: with_tuples(part) for key, part in value.items()}
+    return tuple(map(with_tuples, value)) if isinstance(value, list) else value

@@ -1,11 +1,11 @@
-"""What training draws in a step besides the pictures, and the contact sheet that shows how far it has come."""
+"""Contact sheets of samples, which show the progress of a training run."""
 
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
 
-def to_picture(images: Tensor, columns: int) -> Image.Image:
-    """`b 3 h w` in [-1, 1] -> one contact sheet."""
+def contact_sheet(images: Tensor, columns: int) -> Image.Image:
+    """Images `b 3 h w` in [-1, 1] -> one image with `columns` of them in a row."""
     sheet = make_grid(images.cpu().float().clamp(-1, 1), nrow=columns, padding=2)
     return Image.fromarray(((sheet + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())

@@ -1,8 +1,8 @@
-"""The whole state of a run in one file: weights, their average (EMA), the optimiser's moments, and the step.
+"""The state of a run in one file: weights, averaged (EMA) weights, optimiser moments, and the step.
 
-`state.safetensors` holds all of it, and a run that resumes from it ends as if it had never stopped.
-`portable.safetensors` is what leaves a machine: weights and average in half precision, and the step. A run resumes from
-it too, with the moments started anew.
+`state.safetensors` holds all of it: a run that resumes from it ends exactly like an uninterrupted one.
+`portable.safetensors` holds the weights and the average in half precision, and the step: a small file to copy to
+another machine. A run that resumes from it starts with new optimiser moments.
 """
 
 import json
@@ -19,23 +19,26 @@ from torch import Tensor, nn
 from unclip.errors import CheckpointError
 from unclip.system.files import write_atomic
 from unclip.training.budget import Progress
-from unclip.training.compatibility import check_meaning
+from unclip.training.compatibility import check_weight_settings
 from unclip.training.recipe import Fit
 
 FILE = "state.safetensors"
 PORTABLE = "portable.safetensors"
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""AdamW's state of a parameter."""
 
 
 class State:
-    """What training changes. `network` must already be on its device and in its memory format.
+    """Everything that training changes.
 
-    meaning: what the weights mean besides their shapes (`parts.meaning`); a run resumes from no other.
+    network: already on its device and in its memory format.
+    settings: what decides the meaning of the weights (`compatibility.weight_settings`). A run resumes only from a state
+        with the same settings.
     """
 
-    def __init__(self, network: nn.Module, fit: Fit, meaning: Mapping[str, Any]):
+    def __init__(self, network: nn.Module, fit: Fit, settings: Mapping[str, Any]):
         self.progress = Progress()
-        self.meaning = meaning
+        self.settings = settings
         self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
         decayed = [p for p in self.parameters.values() if p.ndim > 1]
@@ -45,55 +48,56 @@ class State:
             groups, lr=fit.lr, betas=(0.9, fit.beta2), weight_decay=fit.weight_decay, fused=True
         )
 
-    def average(self, limit: float) -> None:
-        """Let the average follow the weights: EMA with momentum `limit`, or less early in the run."""
-        # The average must forget the start of a short run: (1 + step) / (10 + step), as is customary.
+    def update_average(self, limit: float) -> None:
+        """Move the average towards the weights: an EMA with momentum `limit`, and less early in the run."""
+        # The usual warm-up, (1 + step) / (10 + step), lets the average forget the initial weights.
         momentum = min(limit, (1 + self.progress.step) / (10 + self.progress.step))
         weights = [p.detach() for p in self.parameters.values()]
-        torch._foreach_lerp_(list(self.ema.values()), weights, 1 - momentum)
+        averages = list(self.ema.values())
+        torch._foreach_lerp_(averages, weights, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Run a block with the averaged weights in place of the trained ones."""
+    def averaged_weights(self) -> Iterator[None]:
+        """Within the block, the network has the averaged weights."""
         kept = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.put(self.ema)
+        self.set_weights(self.ema)
         try:
             yield
         finally:
-            self.put(kept)
+            self.set_weights(kept)
 
     @torch.no_grad()
-    def put(self, weights: dict[str, Tensor]) -> None:
-        """Give the network these weights."""
+    def set_weights(self, weights: dict[str, Tensor]) -> None:
+        """Copy weights, by parameter name, into the network."""
         for name, parameter in self.parameters.items():
             parameter.copy_(weights[name])
 
     def save(self, folder: Path) -> None:
-        """Write state.safetensors atomically: an interrupted write leaves the old one."""
+        """Write state.safetensors atomically: an interrupted write leaves the previous file."""
         tensors = {}
         for name, parameter in self.parameters.items():
             tensors[f"weights.{name}"] = parameter.detach()
             tensors[f"ema.{name}"] = self.ema[name]
             for key, value in self.adam.state.get(parameter, {}).items():
                 tensors[f"{key}.{name}"] = torch.as_tensor(value)
-        self.write(folder / FILE, tensors)
+        self._write(folder / FILE, tensors)
 
     def save_portable(self, folder: Path) -> None:
-        """Write portable.safetensors, about a sixth of the size."""
-        tensors = {f"weights.{name}": half(parameter.detach()) for name, parameter in self.parameters.items()}
-        tensors |= {f"ema.{name}": half(average) for name, average in self.ema.items()}
-        self.write(folder / PORTABLE, tensors)
+        """Write portable.safetensors, about a sixth of the size of the full state."""
+        tensors = {f"weights.{name}": to_half(parameter.detach()) for name, parameter in self.parameters.items()}
+        tensors |= {f"ema.{name}": to_half(average) for name, average in self.ema.items()}
+        self._write(folder / PORTABLE, tensors)
 
-    def write(self, path: Path, tensors: dict[str, Tensor]) -> None:
-        """Tensors and the progress into one file, atomically."""
+    def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        """Write tensors, the progress and the settings into one file, atomically."""
         tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        metadata = {"progress": json.dumps(vars(self.progress)), "meaning": json.dumps(self.meaning)}
+        metadata = {"progress": json.dumps(vars(self.progress)), "meaning": json.dumps(self.settings)}
         write_atomic(path, serialize(tensors, metadata=metadata))
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote, or else what `save_portable` did; nothing is changed unless all of it fits.
+        """Read state.safetensors, or portable.safetensors if there is no other. Nothing changes unless all of it fits.
 
-        Raises CheckpointError where there is nothing to read, or it is damaged, or of another recipe.
+        Raises CheckpointError if there is no state, or if it is damaged or was made with another recipe.
         """
         if not has_state(folder):
             raise CheckpointError(f"nothing to resume in {folder}; leave out --resume to start")
@@ -102,28 +106,30 @@ class State:
             with safe_open(path, framework="pt") as file:
                 progress = Progress(**json.loads(file.metadata()["progress"]))
                 shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no dict)
-                self.check(path, shapes)
+                self._check_shapes(path, shapes)
                 if "meaning" in file.metadata():
-                    check_meaning(path, self.meaning, json.loads(file.metadata()["meaning"]))
-                elif self.meaning.get("prediction") == "difference":  # older states do not say; none of them is one
-                    check_meaning(path, self.meaning, {"prediction": "sample"})
+                    check_weight_settings(path, self.settings, json.loads(file.metadata()["meaning"]))
+                elif self.settings.get("prediction") == "difference":  # states without settings are older than this
+                    check_weight_settings(path, self.settings, {"prediction": "sample"})
                 for name, parameter in self.parameters.items():
                     with torch.no_grad():
                         parameter.copy_(file.get_tensor(f"weights.{name}"))
                     self.ema[name].copy_(file.get_tensor(f"ema.{name}"))
                     if f"exp_avg.{name}" in shapes:
                         moments = {key: file.get_tensor(f"{key}.{name}") for key in MOMENTS}
-                        self.adam.state[parameter] = {key: like(parameter, value) for key, value in moments.items()}
+                        self.adam.state[parameter] = {
+                            key: matching_layout(parameter, value) for key, value in moments.items()
+                        }
         except CheckpointError:
             raise
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{path} is damaged or no state of a run ({error}); replace it, or leave out --resume to start anew"
+                f"{path} is damaged or not a training state ({error}); replace it, or leave out --resume to start again"
             ) from None
         self.progress = progress
 
-    def check(self, path: Path, found: dict[str, tuple[int, ...]]) -> None:
-        """Raise CheckpointError, naming the first tensor at fault, unless a file's shapes are those of this run."""
+    def _check_shapes(self, path: Path, found: dict[str, tuple[int, ...]]) -> None:
+        """Raise CheckpointError, naming the first wrong tensor, unless a file's shapes are those of this run."""
         wanted: dict[str, tuple[int, ...]] = {}
         for name, parameter in self.parameters.items():
             shape = tuple(parameter.shape)
@@ -132,26 +138,26 @@ class State:
                 wanted |= {f"{key}.{name}": () if key == "step" else shape for key in MOMENTS}
         for key in [*wanted, *found]:
             if found.get(key) != wanted.get(key):
-                there, here = (list(shapes[key]) if key in shapes else "missing" for shapes in (found, wanted))
+                theirs, ours = (list(shapes[key]) if key in shapes else "missing" for shapes in (found, wanted))
                 raise CheckpointError(
-                    f"{path} does not fit this recipe: tensor {key} is {there} in the file and {here} in the recipe; "
-                    "resume with the recipe it came from"
+                    f"{path} does not fit this recipe: tensor {key} is {theirs} in the file and {ours} in the recipe; "
+                    "resume with the recipe it was trained with"
                 )
 
 
-def like(parameter: Tensor, moment: Tensor) -> Tensor:
-    """A moment on its parameter's device and laid out as the parameter is (channels_last): AdamW walks raw memory."""
-    if moment.ndim == 0:  # the count of steps
+def matching_layout(parameter: Tensor, moment: Tensor) -> Tensor:
+    """A moment on its parameter's device and in its memory format, because fused AdamW works on raw memory."""
+    if moment.ndim == 0:  # the number of steps
         return moment.to(parameter.device)
     return torch.empty_like(parameter).copy_(moment)
 
 
 def has_state(folder: Path) -> bool:
-    """Whether there is something to resume a run in `folder` from."""
+    """Whether `folder` holds a state from which a run can resume."""
     return (folder / FILE).is_file() or (folder / PORTABLE).is_file()
 
 
-def half(tensor: Tensor) -> Tensor:
-    """In float16, which keeps three bits more than bfloat16, unless a value lies beyond its range."""
+def to_half(tensor: Tensor) -> Tensor:
+    """A tensor in float16, which has three bits more than bfloat16, or in bfloat16 if a value exceeds its range."""
     small = tensor.to(torch.float16)
     return small if small.isfinite().all() else tensor.to(torch.bfloat16)

@@ -1,17 +1,17 @@
-"""Stored images and captions: bytes to tensors and text, or a DataError that names what is wrong."""
+"""Decode stored images and captions. Anything damaged is a DataError that names the file."""
 
 import io
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from unclip.errors import DataError
+from unclip.images.reading import opened
 
 Sample = tuple[torch.Tensor, str]  # uint8 3 h w, caption
 
@@ -20,32 +20,21 @@ IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
 
 
 def decode_image(data: bytes, name: str, size: int) -> torch.Tensor:
-    """The bytes of a PNG, JPEG or WebP file as an upright, square uint8 tensor `3 size size`, RGB, on white.
+    """Decode a PNG, JPEG or WebP file to an upright, square RGB uint8 tensor `3 size size`.
 
-    The shorter side is resized to `size` (bicubic, antialiased) and the centre kept. Raises DataError, naming
-    `name`, for anything that is not a whole image of these formats or that is above Pillow's pixel limit.
+    The shorter side is resized to `size` pixels (bicubic, antialiased), the longer one is cropped to its centre, and
+    transparency is composited on white. name: the file, for messages. Raises DataError for a damaged image, for other
+    formats and for an image above Pillow's pixel limit.
     """
-    try:
-        with warnings.catch_warnings():
-            # Pillow only warns between one and two times its limit: the limit is meant here.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
-                image.draft(None, (3 * size, 3 * size))  # a large JPEG decodes at 1/2, 1/4 or 1/8 of its size
-                square = _centre_square(_on_white(ImageOps.exif_transpose(image)), size)
-    except UnidentifiedImageError:
-        raise DataError(f"{name}: not a readable PNG, JPEG or WebP image; convert or remove it") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = f"{Image.MAX_IMAGE_PIXELS:,} pixels"
-        raise DataError(f"{name}: larger than Pillow's limit of {limit}; scale it down") from None
-    except Exception as error:  # damage makes Pillow raise nearly anything: SyntaxError, struct.error, ...
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{name}: damaged image ({why}); replace or remove it") from error
+    with opened(io.BytesIO(data), name, IMAGE_FORMATS) as image:
+        image.draft(None, (3 * size, 3 * size))  # a large JPEG decodes at 1/2, 1/4 or 1/8 of its size
+        square = _centre_square(_on_white(ImageOps.exif_transpose(image)), size)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()  # 3 h w
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Any mode to 8-bit RGB, transparency composited on white."""
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's convert would clip at 255 instead of scaling
+    """Convert any mode to 8-bit RGB, with transparency composited on white."""
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's convert clips at 255 instead of scaling
         grey = np.asarray(image).astype(np.float64) / 257
         image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
     if not image.has_transparency_data:
@@ -55,14 +44,15 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _centre_square(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to `size` pixels and keep the centre of the longer one."""
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
-    # Resizing just the box is resize and crop in one: the rest of a long strip is never computed.
+    # Resizing only the box resizes and crops at once: the rest of a long strip is never computed.
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
 def text_lines(data: bytes, name: str) -> list[str]:
-    """The non-empty lines of a UTF-8 text. Raises DataError naming the text."""
+    """The non-empty lines of a UTF-8 text. name: the file, for messages. Raises DataError for other encodings."""
     try:
         lines = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError:
@@ -71,6 +61,7 @@ def text_lines(data: bytes, name: str) -> list[str]:
 
 
 def json_object(data: str | bytes, name: str) -> dict[str, Any]:
+    """A JSON object from text. Raises DataError for anything else."""
     try:
         row = json.loads(data)
     except ValueError:
@@ -81,7 +72,10 @@ def json_object(data: str | bytes, name: str) -> dict[str, Any]:
 
 
 def row_captions(row: Mapping[str, Any], name: str) -> list[str]:
-    """The captions in a JSON object: its "text" or else "caption", a string or a list of strings."""
+    """The captions of a JSON object: its "text", else its "caption", a string or a list of strings.
+
+    Raises DataError if neither is there.
+    """
     value = next((row[key] for key in ("text", "caption") if row.get(key) is not None), None)
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
@@ -90,6 +84,7 @@ def row_captions(row: Mapping[str, Any], name: str) -> list[str]:
 
 
 def read_bytes(path: Path) -> bytes:
+    """The contents of a file. Raises DataError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

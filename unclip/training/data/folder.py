@@ -1,4 +1,4 @@
-"""People's own pictures: a folder of images with captions beside them, or webdataset tar shards."""
+"""A folder of images with captions as a dataset."""
 
 import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -8,20 +8,20 @@ from unclip.training.data.decode import IMAGE_EXTENSIONS, json_object, read_byte
 from unclip.training.data.stored import CaptionedImages, check_pairs
 
 
-class Folder(CaptionedImages):
-    """Images of a folder and its subfolders, with captions beside them.
+class ImageFolder(CaptionedImages):
+    """The images of a folder and its subfolders, with their captions.
 
-    Captions come from `metadata.jsonl` at the top of the folder if there is one (a line an image, as
-    Hugging Face's imagefolder: {"file_name": "a/b.png", "text" or "caption": a string or a list}), else
-    from a .txt of the image's name, each non-empty line a caption. Hidden files are passed over. Raises
-    DataError if an image has no caption or a caption no image.
+    Captions come from `metadata.jsonl` at the top of the folder if there is one, else from text files. The metadata
+    has one line per image, as in Hugging Face's imagefolder: {"file_name": "a/b.png", "text" or "caption": a string
+    or a list}. A text file has the image's name with the suffix .txt, and each non-empty line is a caption. Hidden
+    files are skipped. Raises DataError if an image has no caption or a caption has no image.
     """
 
     def __init__(self, path: str | Path, size: int, seed: int):
         self.path = Path(path)
         if not self.path.is_dir():
             raise DataError(f"{path}: not a folder; give a folder of images with captions")
-        files = _files_below(self.path)
+        files = _list_files(self.path)
         images = [name for name in files if _extension(name) in IMAGE_EXTENSIONS]
         if not images:
             raise DataError(f"{path}: no images (.{', .'.join(IMAGE_EXTENSIONS)}) in this folder")
@@ -64,8 +64,8 @@ class Folder(CaptionedImages):
         return str(self.path / name), read_bytes(self.path / name), captions
 
 
-def _files_below(root: Path) -> list[str]:
-    """Relative posix paths of all files, sorted: item numbers must not hang on the file system's order."""
+def _list_files(root: Path) -> list[str]:
+    """Relative posix paths of all files, sorted: item numbers must not depend on the file system's order."""
     names = []
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
@@ -75,4 +75,5 @@ def _files_below(root: Path) -> list[str]:
 
 
 def _extension(name: str) -> str:
+    """The extension of a file name, in lower case and without the dot."""
     return name.rpartition(".")[2].lower()

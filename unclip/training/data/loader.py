@@ -1,8 +1,8 @@
-"""Batches from a dataset: sampling order, worker processes and error handling."""
+"""Load batches from a dataset: order, worker processes and errors."""
 
 import itertools
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -11,8 +11,8 @@ from unclip.errors import DataError
 from unclip.training.data.decode import Sample
 
 
-class _Guarded(Dataset):
-    """Hands DataErrors on as values: raised inside a worker they would come out wrapped in a traceback."""
+class _ErrorsAsValues(Dataset):
+    """A dataset that returns DataErrors: an error raised in a worker process would come wrapped in a traceback."""
 
     def __init__(self, dataset: Dataset[Sample]):
         self.dataset = dataset
@@ -24,8 +24,8 @@ class _Guarded(Dataset):
             return DataError(str(error))
 
 
-class _Consecutive:
-    """Batch sampler: batch k is indices [k b, (k + 1) b), from k = start on, without end."""
+class _ConsecutiveBatches:
+    """An endless batch sampler: batch k holds the indices [k b, (k + 1) b), starting at k = start."""
 
     def __init__(self, batch_size: int, start: int):
         self.batch_size, self.start = batch_size, start
@@ -45,31 +45,33 @@ def _collate(samples: list[Sample | DataError]) -> tuple[torch.Tensor, list[str]
 
 def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
-    # A terminal signals the whole group. The loop saves its state first, with what a worker still has to hand over,
-    # and then ends the workers itself; a second signal ends them at once.
+    # A terminal signals the whole process group. A worker ignores the first signal, because the training loop still
+    # needs its last batch before it saves the state and stops the workers; a second signal ends the worker at once.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _frame: signal.signal(number, signal.SIG_DFL))
 
 
 def batches(
     dataset: Dataset[Sample], batch_size: int, start_step: int = 0, workers: int = 0
-) -> Iterator[tuple[torch.Tensor, list[str]]]:
-    """Endless batches (images uint8 `b 3 h w`, captions), the first of them number `start_step`.
+) -> Generator[tuple[torch.Tensor, list[str]], None, None]:
+    """Yield endless batches (images uint8 `b 3 h w`, captions), starting at batch number `start_step`.
 
-    Batch k holds indices [k b, (k + 1) b) of the dataset whatever the number of worker processes, which
-    prefetch two batches each (0: batches are made as they are asked for). Raises DataError when a sample
-    cannot be read.
+    Batch k holds the indices [k b, (k + 1) b) of the dataset for any number of worker processes. Each worker prefetches
+    two batches; with 0 workers a batch is loaded when it is needed. Raises DataError if a sample cannot be read.
     """
     loader = DataLoader(
-        _Guarded(dataset),
-        batch_sampler=_Consecutive(batch_size, start_step),
+        _ErrorsAsValues(dataset),
+        batch_sampler=_ConsecutiveBatches(batch_size, start_step),
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_start_worker,
-        generator=torch.Generator().manual_seed(0),  # else the loader draws from torch's global generator
+        generator=torch.Generator().manual_seed(0),  # by default the loader uses torch's global generator
     )
+    error: DataError | None = None
     for batch in loader:
         if isinstance(batch, DataError):
-            break  # and raise out here, once the workers are gone: a traceback would keep them waiting
+            error = batch
+            break  # raise below, after the workers have ended: a traceback would keep them alive
         yield batch
-    raise batch
+    assert error is not None, "batches do not end"
+    raise error

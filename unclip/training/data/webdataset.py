@@ -1,4 +1,4 @@
-"""Samples from webdataset tar shards."""
+"""Webdataset tar shards as a dataset."""
 
 import glob
 import os
@@ -12,12 +12,12 @@ from unclip.errors import DataError
 from unclip.training.data.decode import IMAGE_EXTENSIONS, json_object, row_captions, text_lines
 from unclip.training.data.stored import CaptionedImages, check_pairs
 
-UNPACKERS = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
+DECOMPRESSORS = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 
 
 class _Member(NamedTuple):
     extension: str
-    offset: int  # of the data, in bytes from the start of the tar file
+    offset: int  # of the contents, in bytes from the start of the tar file
     size: int
 
 
@@ -28,24 +28,23 @@ class _TarSample(NamedTuple):
     caption: _Member
 
 
-class Shards(CaptionedImages):
-    """Samples of uncompressed webdataset tar files, in random order over all of them.
+class TarShards(CaptionedImages):
+    """The samples of uncompressed webdataset tar files, shuffled across all shards.
 
-    `paths` is a path, a glob, a numeric brace range ("train-{000..012}.tar") or a list of these. A sample
-    is the members that share a name up to the first dot: an image and a .txt (each non-empty line a
-    caption) or a .json with "text" or "caption". The tars are walked once for the offsets of their members;
-    each read then opens its shard anew, so there is no handle for worker processes to share, nor a limit on
-    the number of shards. Raises DataError if a shard cannot be read, an image has no caption or a caption
-    no image.
+    paths: a path, a glob, a numeric brace range ("train-{000..012}.tar") or a list of these. A sample is made of the
+    members that share a name up to the first dot: an image, and a .txt (each non-empty line is a caption) or a .json
+    with "text" or "caption". Each tar is scanned once for the offsets of its members. Each read then opens the shard
+    again, so that worker processes share no file handle and the number of shards is not limited. Raises DataError if a
+    shard cannot be read, an image has no caption or a caption has no image.
     """
 
     def __init__(self, paths: str | Path | Sequence[str | Path], size: int, seed: int):
         given = [paths] if isinstance(paths, str | Path) else list(paths)
-        shards = [shard for path in given for shard in _expand(str(path))]
+        shards = [shard for path in given for shard in _expand_pattern(str(path))]
         self._samples: list[_TarSample] = []
         uncaptioned, imageless = [], []
         for shard in shards:
-            for key, members in _index(shard).items():
+            for key, members in _read_index(shard).items():
                 image = next((members[e] for e in IMAGE_EXTENSIONS if e in members), None)
                 caption = members.get("txt", members.get("json"))
                 if image is not None and caption is not None:
@@ -78,15 +77,15 @@ class Shards(CaptionedImages):
         return name, parts[0], row_captions(json_object(parts[1], name), name)
 
 
-def _expand(pattern: str) -> list[Path]:
-    """The shards a path, a glob or a brace range stands for, in order."""
+def _expand_pattern(pattern: str) -> list[Path]:
+    """The shards of a path, a glob or a brace range, in order. Raises DataError if there is none."""
     if found := re.search(r"\{(\d+)\.\.(\d+)\}", pattern):
         first, last = found.groups()
         numbers = range(int(first), int(last) + 1)
         names = [f"{pattern[: found.start()]}{n:0{len(first)}d}{pattern[found.end() :]}" for n in numbers]
         if not names:
             raise DataError(f"{pattern}: the range {found.group()} is empty; write the smaller number first")
-        return [shard for name in names for shard in _expand(name)]
+        return [shard for name in names for shard in _expand_pattern(name)]
     if os.path.isfile(pattern):
         return [Path(pattern)]
     if not (matches := sorted(glob.glob(pattern, recursive=True))):
@@ -94,13 +93,13 @@ def _expand(pattern: str) -> list[Path]:
     return [Path(match) for match in matches]
 
 
-def _index(shard: Path) -> dict[str, dict[str, _Member]]:
-    """Where the members of a shard lie: sample key -> extension -> member."""
+def _read_index(shard: Path) -> dict[str, dict[str, _Member]]:
+    """Find the members of a shard: sample key -> extension -> member. Raises DataError for a damaged shard."""
     samples: dict[str, dict[str, _Member]] = {}
     try:
         with shard.open("rb") as file:
             magic = file.read(8)
-            for start, tool in UNPACKERS.items():
+            for start, tool in DECOMPRESSORS.items():
                 if magic.startswith(start):
                     raise DataError(f"{shard}: compressed; unpack it to a plain .tar first ({tool} {shard.name})")
             file.seek(0)
@@ -112,9 +111,9 @@ def _index(shard: Path) -> dict[str, dict[str, _Member]]:
                         continue
                     key, extension = folder + slash + stem, extension.lower()
                     if extension in samples.setdefault(key, {}):
-                        raise DataError(f"{shard}: {member.name} is there twice; rename or remove one")
+                        raise DataError(f"{shard}: {member.name} occurs twice; rename or remove one")
                     samples[key][extension] = _Member(extension, member.offset_data, member.size)
-                # tarfile takes a damaged header for the end of the archive; the true end is zeros or nothing.
+                # tarfile reads a damaged header as the end of the archive; the true end is zeros or nothing.
                 file.seek(tar.offset)
                 if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                     raise DataError(f"{shard}: damaged after {len(samples)} samples; restore the shard")

@@ -1,1 +1,1 @@
-"""One training task a stage: its networks, its loss and its samples."""
+"""The training tasks: per stage, its network, its loss and its sample images."""

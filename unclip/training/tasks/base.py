@@ -1,7 +1,7 @@
-"""What the tasks of all stages share: fresh networks of a recipe's settings, and checks of their sizes and meaning."""
+"""The Task protocol, and helpers that build and check the networks of a recipe."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -9,45 +9,74 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unclip.checkpoints.networks import DIFFUSERS_CLASSES, new_network
+from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError, RecipeError
-from unclip.training.recipe import check_keys, check_type
+from unclip.training.tables import check_keys
+
+Loss = tuple[Tensor, dict[str, Tensor]]
+"""A scalar loss, and further figures for the loss curve."""
 
 
 class Task(Protocol):
-    """What a stage trains: a network, a loss, and a picture that shows how far it has come."""
+    """What a stage trains: a network, its loss, and sample images that show the progress."""
 
-    network: nn.Module
-    size: int  # of the pictures it wants
-    predicts: str  # what the network says: what its weights mean
+    @property
+    def network(self) -> nn.Module:
+        """The network that is trained."""
+        ...
 
-    def loss(
-        self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Images `b 3 h w` in [-1, 1] and captions -> the loss, and figures for the curve.
+    @property
+    def size(self) -> int:
+        """Side of the training images in pixels."""
+        ...
 
-        `network` is `self.network` as wrapped for speed; everything random comes from `generator` (on the CPU).
+    @property
+    def predicts(self) -> str:
+        """The output of the network, such as "sample" or "v_prediction": it decides what the weights mean."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The noise schedule of the finished stage; None for CLIP."""
+        ...
+
+    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
+        """The loss of a batch.
+
+        network: `self.network`, possibly compiled. images: `b 3 h w` in [-1, 1]. generator: on the CPU, the source of
+        all random numbers except those of dropout.
         """
+        ...
 
-    def grid(self) -> Image.Image | None:
-        """A picture of what `self.network` does with its present weights, or None."""
+    def sample_grid(self) -> Image.Image | None:
+        """A contact sheet of samples from the network's current weights, or None for a task without images."""
+        ...
 
     def networks(self) -> dict[str, nn.Module]:
-        """The components that the checkpoint keeps, by the names of their folders."""
+        """The components of the checkpoint, by the names of their folders."""
+        ...
+
+    def stage_config(self) -> dict[str, Any]:
+        """The stage's entry in model_index.json: how the finished model samples it. Empty for CLIP."""
+        ...
 
 
-Loss = tuple[Tensor, dict[str, Tensor]]
+class Examples(Protocol):
+    """Images and captions of the training data that no run reaches: for statistics and sample grids."""
 
-Examples = Callable[..., tuple[Tensor, list[str]]]
-"""(size, count=16) -> pictures `b 3 size size` in [-1, 1] and captions, to look at and to measure by."""
+    def __call__(self, size: int, count: int = 16) -> tuple[Tensor, list[str]]:
+        """Images `count 3 size size` in [-1, 1] and their captions."""
+        ...
 
 
-def new_part(name: str, settings: Mapping[str, Any], computed: Mapping[str, Any], where: str) -> nn.Module:
-    """A network of class `name` with fresh weights, of a recipe's settings and those that follow from other ones.
+def build_network(name: str, settings: Mapping[str, Any], computed: Mapping[str, Any], where: str) -> Any:
+    """A network of the class `name` with new random weights.
 
-    Raises RecipeError, saying where, for sizes it cannot have and for settings that are computed.
+    settings: from the recipe. computed: settings that follow from others, which the recipe must not set. where: the
+    recipe's file and table, for messages. Raises RecipeError for an unknown setting or one that does not fit.
     """
     if name in DIFFUSERS_CLASSES:
-        check_keys(settings, inspect.signature(DIFFUSERS_CLASSES[name]).parameters, where)
+        check_keys(settings, list(inspect.signature(DIFFUSERS_CLASSES[name]).parameters), where)
     if given := [key for key in computed if key in settings]:
         raise RecipeError(f"{where}: {given[0]} follows from the other settings; leave it out")
     try:
@@ -56,13 +85,12 @@ def new_part(name: str, settings: Mapping[str, Any], computed: Mapping[str, Any]
         raise RecipeError(f"{where}: {error}") from None
 
 
-def coarsest(patch: int, unet: nn.Module) -> int:
-    """The side, in pixels, of a position on the coarsest level of a U-Net."""
+def coarsest_cell(patch: int, unet: Any) -> int:
+    """Side in pixels of one position at the coarsest level of a U-Net on patches of `patch` pixels."""
     return patch * 2 ** (len(unet.config.block_out_channels) - 1)
 
 
-def check_multiple(where: str, key: str, value: int, of: int) -> None:
-    """Raise RecipeError unless `value` is a positive multiple of `of`."""
-    check_type(where, key, value, int)
-    if value < 1 or of < 1 or value % of:
-        raise RecipeError(f"{where}: {key} = {value} should be a multiple of {of}")
+def check_multiple(where: str, key: str, value: int, factor: int) -> None:
+    """Raise RecipeError unless `value` is a positive multiple of `factor`."""
+    if value < 1 or factor < 1 or value % factor:
+        raise RecipeError(f"{where}: {key} = {value} should be a multiple of {factor}")

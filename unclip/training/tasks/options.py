@@ -1,104 +1,135 @@
-"""What a recipe's `task` tables may say, and what must agree between the tables of two stages."""
+"""The `task` tables of a recipe: what each stage learns to predict, and how its training examples are made."""
 
-from dataclasses import dataclass
+from typing import Literal, get_args
 
-from unclip.errors import RecipeError
-from unclip.training.recipe import Recipe, StageRecipe, build, check_type, one_of, within
+from pydantic import Field
 
-# The loss is the error of the velocity, hence of x0. What is wrong with a predicted noise counts 20,000-fold in x0 at
-# the last timesteps: nothing would be learned.
-PREDICTIONS = {
+from unclip.training.tables import Table
+
+# The loss is the error of the velocity, so it is an error of x0. At the last timesteps an error of a predicted noise
+# counts 20,000-fold in x0, which would leave nothing else to learn: no stage predicts the noise.
+DecoderPrediction = Literal["sample", "v_prediction"]
+UpsamplerPrediction = Literal["difference", "sample", "v_prediction"]
+PREDICTIONS: dict[str, tuple[str, ...]] = {
     "prior": ("sample",),
-    "decoder": ("sample", "v_prediction"),
-    "upsampler": ("difference", "sample", "v_prediction"),
+    "decoder": get_args(DecoderPrediction),
+    "upsampler": get_args(UpsamplerPrediction),
 }
+"""What the network of each stage can predict."""
+
+NOISE_SHIFT = (
+    "Mean of the log noise-to-signal ratio of the sampled timesteps, -5 .. 5 (arXiv:2403.03206); larger values train "
+    "more at high noise, where the layout is decided."
+)
+PATCH = "Side in pixels of the patches that pixel unshuffling moves into channels; `size` is a multiple of it."
 
 
-@dataclass(frozen=True)
-class PriorOptions:
-    """text_drop: how often the text is left out, for classifier-free guidance (10% in the paper)."""
-
-    text_drop: float = within(0.1, 0, 1)
+class TaskOptions(Table):
+    """The options of a stage's training task."""
 
 
-@dataclass(frozen=True)
-class DecoderOptions:
-    """What is left out in training: the embedding and the text (10% and 50% in the paper, section 2.1), and how many
-    of the samples show a part of the picture as known (GLIDE, section 4.2); the codec's patch, in pixels.
-    moved: how many of those with a known part have it on one side, and the picture, in half of them, moved out of the
-    frame there, as the windows of an outpainting see it (`windows.random_windows`): for pictures whose border is flat.
-    Else a decoder whose objects stand in the middle draws them there again, cut in half by what is known. Windows in
-    which there is nothing more to paint have no text and no embedding, and the others always have a text. With them, of
-    other pictures with a known part too, half of those without more to paint have neither, and the others one or both.
-    shown_above: what goes with that into the finished model: from which CLIP similarity on a picture that is widened is
-    taken to show already what the prompt names, and nothing more is painted. At 1, the default, never.
-    beside: how many of these, where it can be, are known in another picture of the batch instead, one with a border of
-    the same colour (`windows.pictures_beside`). Else a decoder takes what it is not shown to lie outside, and paints
-    nothing that a prompt adds.
-    views: how many of the moved ones, where it can be, show all of an original made smaller, and what is around it
-    (`windows.random_views`), as an outpainting sees it before it paints its windows. Then nothing is painted twice.
-    drafts: how many of those without a known part are as a window of a larger picture has them, anywhere, and only as
-    noised as a draft of it is (`windows.with_drafts`).
-    own_text: the decoder has a text encoder of its own, which starts as CLIP's and is trained along, as GLIDE's is.
-    pooled_drop: how often the time embedding does not hear of the text, so that the tokens must say it. A decoder that
-    is told all by the pooled state, the same everywhere in the picture, never learns to attend: it knows which two
-    objects are wanted, and cannot tell which goes where."""
+class PriorOptions(TaskOptions):
+    """The options of the prior's task."""
 
-    prediction: str = one_of("sample", PREDICTIONS["decoder"])
-    noise_shift: float = within(1.0, -5, 5)
-    patch: int = within(4, 1, 64)
-    embed_drop: float = within(0.1, 0, 1)
-    text_drop: float = within(0.5, 0, 1)
-    known: float = within(0.2, 0, 1)
-    moved: float = within(0.0, 0, 1)
-    beside: float = within(0.0, 0, 1)
-    views: float = within(0.0, 0, 1)
-    drafts: float = within(0.0, 0, 1)
-    shown_above: float = within(1.0, 0, 1)
-    pooled_drop: float = within(0.0, 0, 1)
-    own_text: bool = True
+    text_drop: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Fraction of captions left out, for classifier-free guidance (10% in the paper).",
+    )
 
 
-@dataclass(frozen=True)
-class UpsamplerOptions:
-    """The sizes in pixels, and how the small picture is spoiled: the decoder's own pictures are not perfect
-    (unCLIP, section 2.1, after SR3 and Cascaded Diffusion). blur and noise are the largest standard deviations.
-    prediction: "difference" is x0 less the enlarged small picture, with which an upsampler begins, and which it need
-    not learn to repeat."""
+class DecoderOptions(TaskOptions):
+    """The options of the decoder's task. Fractions are 0 .. 1; `training.augmentation` shows the augmentations."""
 
-    size: int = within(256, 1, 4096)
-    small: int = within(64, 1, 4096)
-    crop: int = within(128, 1, 4096)
-    prediction: str = one_of("difference", PREDICTIONS["upsampler"])
-    noise_shift: float = within(0.0, -5, 5)
-    patch: int = within(4, 1, 64)
-    blur: float = within(0.6, 0, 2)
-    noise: float = within(0.06, 0, 1)
+    prediction: DecoderPrediction = Field(
+        default="sample", description="Output of the network: x0 (sample) or the velocity."
+    )
+    noise_shift: float = Field(default=1.0, ge=-5, le=5, description=NOISE_SHIFT)
+    patch: int = Field(default=4, ge=1, le=64, description=PATCH)
+    embed_drop: float = Field(
+        default=0.1, ge=0, le=1, description="Fraction of image embeddings left out (10% in the paper, section 2.1)."
+    )
+    text_drop: float = Field(default=0.5, ge=0, le=1, description="Fraction of captions left out (50% in the paper).")
+    known: float = Field(
+        default=0.2, ge=0, le=1, description="Fraction of the examples in which a part is known (GLIDE, section 4.2)."
+    )
+    moved: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the examples with a known part that become outpainting windows: the image is shifted "
+        "towards the known side, or replaced as `beside` and `views` say. Only for images with a flat border. Without "
+        "it, a decoder of centred objects generates them in the centre again, cut off by the known part.",
+    )
+    beside: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the windows whose known part comes from another image with the same border colour, "
+        "where the batch has one. Without it, the decoder assumes that an object it does not see lies outside the "
+        "window, and never adds one.",
+    )
+    views: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the windows that become context views, where that is possible: a whole original made "
+        "smaller, with the area around it to generate. Without it, outpainting repeats an object in several windows.",
+    )
+    drafts: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the examples without a known part that show a shifted part of the image, at the noise "
+        "levels of a draft only: windows of a larger canvas that continue a draft of it.",
+    )
+    shown_above: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="CLIP similarity from which an image to outpaint already shows the prompt, so that nothing is "
+        "added; stored with the finished model. At 1, the default, something is always added.",
+    )
+    pooled_drop: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the examples whose time embedding lacks the pooled text, so that the tokens carry "
+        "it. The pooled text is the same everywhere in the image: a decoder that gets all from it never learns to "
+        "attend, and cannot tell which of two objects goes where.",
+    )
+    own_text: bool = Field(
+        default=True,
+        description="Train a text encoder along with the decoder, initialised from CLIP's (as GLIDE does).",
+    )
 
 
-def prediction(recipe: Recipe, stage: str) -> str:
-    """What the network of a recipe's stage, other than CLIP, is to say. Raises RecipeError for what it cannot."""
-    if stage == "prior":
-        return "sample"
-    options = {"decoder": DecoderOptions, "upsampler": UpsamplerOptions}[stage]
-    return build(options, recipe.stage(stage).task, f"{recipe.source} [{stage}.task]").prediction
+class UpsamplerOptions(TaskOptions):
+    """The options of the upsampler's task.
+
+    The small image is degraded in training, because the decoder's images are not perfect (unCLIP, section 2.1, after
+    SR3 and Cascaded Diffusion).
+    """
+
+    size: int = Field(default=256, ge=1, le=4096, description="Side of the large image, in pixels.")
+    small: int = Field(default=64, ge=1, le=4096, description="Side of the small image, in pixels.")
+    crop: int = Field(default=128, ge=1, le=4096, description="Side of the random crop of the large image, in pixels.")
+    prediction: UpsamplerPrediction = Field(
+        default="difference",
+        description="Output of the network: x0 less the enlarged small image (difference), x0 (sample) or the "
+        "velocity. A difference starts from the enlarged image and need not learn to copy it.",
+    )
+    noise_shift: float = Field(default=0.0, ge=-5, le=5, description=NOISE_SHIFT)
+    patch: int = Field(default=4, ge=1, le=64, description=PATCH)
+    blur: float = Field(
+        default=0.6, ge=0, le=2, description="Largest standard deviation of the blur, in pixels of the small image."
+    )
+    noise: float = Field(
+        default=0.06, ge=0, le=1, description="Largest standard deviation of the noise on pixels in [-1, 1]."
+    )
 
 
-def decoder_size(recipe: StageRecipe) -> int:
-    """The side, in pixels, of the pictures that the decoder of a recipe draws."""
-    size = recipe.model.get("size", 64)
-    check_type(f"{recipe.source} [decoder.model]", "size", size, int)
-    return size
-
-
-def check_sizes(recipe: Recipe) -> None:
-    """Raise RecipeError unless the upsampler, where there are both, takes pictures of the size the decoder draws."""
-    if not {"decoder", "upsampler"} <= recipe.stages.keys():
-        return
-    size = decoder_size(recipe.stages["decoder"])
-    small = build(UpsamplerOptions, recipe.stages["upsampler"].task, f"{recipe.source} [upsampler.task]").small
-    if small != size:
-        raise RecipeError(
-            f"{recipe.source}: [upsampler.task] small = {small} must equal [decoder.model] size = {size}, "
-            "the pictures that are handed on"
-        )
+def prediction_of(options: TaskOptions) -> str:
+    """What the network of a stage other than CLIP predicts."""
+    return options.prediction if isinstance(options, DecoderOptions | UpsamplerOptions) else "sample"

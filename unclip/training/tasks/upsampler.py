@@ -1,6 +1,7 @@
-"""What the upsampler trains: its network, its loss over an enlarged and spoiled small picture, and samples."""
+"""The upsampler as a training task."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,65 +12,71 @@ from unclip.diffusion.codecs import PixelUnshuffle
 from unclip.diffusion.noise import make_generators
 from unclip.diffusion.schedule import Schedule, add_noise
 from unclip.errors import RecipeError
-from unclip.inference.stage import Stage
+from unclip.inference.stage import Stage, StageInputs
 from unclip.models.upsampler import Upsampler, enlarge
-from unclip.training.losses import draw_noise, velocity_error
-from unclip.training.recipe import StageRecipe, build
-from unclip.training.samples import to_picture
-from unclip.training.tasks.base import Examples, Loss, check_multiple, coarsest, new_part
+from unclip.training.losses import sample_noise, velocity_loss
+from unclip.training.recipe import StageRecipe
+from unclip.training.samples import contact_sheet
+from unclip.training.tasks.base import Examples, Loss, build_network, check_multiple, coarsest_cell
 from unclip.training.tasks.options import UpsamplerOptions
 
 
 class UpsamplerTask:
-    """The upsampler's objective: the error of the velocity, from the spoiled small picture, on random crops."""
+    """The upsampler's objective: the velocity error on random crops, conditioned on the degraded small image."""
 
     def __init__(self, recipe: StageRecipe, examples: Examples):
-        where = f"{recipe.source} [upsampler.task]"
-        self.options = build(UpsamplerOptions, recipe.task, where)
+        assert isinstance(recipe.task, UpsamplerOptions)
+        self.options = recipe.task
         self.sampling = recipe.sampling
+        self.examples = examples
         self.codec = PixelUnshuffle(self.options.patch)
-        self.size = self.output_size = self.options.size
+        self.size = self.options.size
+        self.predicts = self.options.prediction
+        where = f"{recipe.source} [upsampler.task]"
         check_multiple(where, "size", self.size, self.options.patch)
         self.shape = self.codec.latent_shape(self.size, self.size)
-        sizes = {
+        computed = {
             "sample_size": self.shape[1],
             "in_channels": 2 * self.shape[0],
             "out_channels": self.shape[0],
         }
-        unet = new_part("UNet2DModel", recipe.model, sizes, f"{recipe.source} [upsampler.model]")
-        check_multiple(where, "size", self.size, self.options.small)
-        side = coarsest(self.options.patch, unet)
-        for key, value in (("size", self.size), ("crop", self.options.crop)):
-            check_multiple(where, key, value, math.lcm(side, self.size // self.options.small))
-        if self.options.crop > self.size:
-            raise RecipeError(f"{where}: crop = {self.options.crop} is larger than size = {self.size}")
-        self.predicts = self.options.prediction
+        unet = build_network("UNet2DModel", recipe.model, computed, f"{recipe.source} [upsampler.model]")
+        self._check_sizes(unet, where)
         difference = self.predicts == "difference"
-        if difference:  # begin with the enlarged picture as it is
+        if difference:  # start with the enlarged image itself as the output
             nn.init.zeros_(unet.conv_out.weight)
             nn.init.zeros_(unet.conv_out.bias)
         self.network = Upsampler(unet, difference)
         self.schedule = Schedule(prediction_type="sample" if difference else self.predicts, clip=1.0)
-        self.examples = examples
 
-    def shrink(self, images: Tensor) -> Tensor:
-        """Pictures `b 3 H W` -> the small ones that the decoder would draw."""
+    def _check_sizes(self, unet: nn.Module, where: str) -> None:
+        size, small, crop = self.options.size, self.options.small, self.options.crop
+        check_multiple(where, "size", size, small)
+        cell = coarsest_cell(self.options.patch, unet)
+        for key, value in (("size", size), ("crop", crop)):
+            check_multiple(where, key, value, math.lcm(cell, size // small))
+        if crop > size:
+            raise RecipeError(f"{where}: crop = {crop} is larger than size = {size}")
+
+    def downsample(self, images: Tensor) -> Tensor:
+        """Images `b 3 H W` -> the small images that the decoder would generate."""
         side = images.shape[-1] * self.options.small // self.size
         return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
 
     def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
+        """The velocity error on a random crop; the captions are not used."""
         ratio, crop = self.size // self.options.small, self.options.crop
         top, left = (torch.randint(0, (self.size - crop) // ratio + 1, (2,), generator=generator) * ratio).tolist()
         images = images[..., top : top + crop, left : left + crop]
-        small = self.spoil(self.shrink(images), generator)
+        small = self.degrade(self.downsample(images), generator)
         x0 = self.codec.encode(images)
-        t, noise = draw_noise(x0, self.schedule, generator, self.options.noise_shift)
+        t, noise = sample_noise(x0, self.schedule, generator, self.options.noise_shift)
         enlarged = self.codec.encode(enlarge(small, (crop, crop)))
         x_t = add_noise(x0, noise, t, self.schedule)
-        return velocity_error(network(x_t, t, enlarged), x_t, x0, t, self.schedule), {}
+        return velocity_loss(network(x_t, t, enlarged), x_t, x0, t, self.schedule), {}
 
-    def spoil(self, small: Tensor, generator: torch.Generator) -> Tensor:
-        """Blur and noise of random strength, an image each: `b 3 h w`."""
+    def degrade(self, small: Tensor, generator: torch.Generator) -> Tensor:
+        """Blur small images `b 3 h w` and add noise, each with a random strength per image."""
         blur, noise = torch.rand(2, len(small), 1, 1, 1, generator=generator).to(small.device)
         sigma = (blur * self.options.blur).clamp(min=1e-3)
         offsets = torch.arange(-2, 3, device=small.device)
@@ -82,15 +89,31 @@ class UpsamplerTask:
         return blurred + noise * self.options.noise * grain
 
     def stage(self) -> Stage:
-        sampler, steps = self.sampling.sampler, self.sampling.steps  # it has no text to be guided by
-        return Stage("upsampler", self.network, self.schedule, self.shape, self.codec, sampler, steps)
+        """The stage as the finished model samples it. It has no text, hence no guidance."""
+        return Stage(
+            name="upsampler",
+            network=self.network,
+            schedule=self.schedule,
+            shape=self.shape,
+            codec=self.codec,
+            sampler=self.sampling.sampler,
+            steps=self.sampling.steps,
+        )
 
     @torch.no_grad()
-    def grid(self) -> Image.Image:
+    def sample_grid(self) -> Image.Image:
+        """Three rows of four: enlarged small images, upsampled images, originals."""
         images = self.examples(self.size, 4)[0]
-        enlarged = enlarge(self.shrink(images), (self.size, self.size))
-        drawn = self.stage().run({"enlarged": self.codec.encode(enlarged)}, None, make_generators(range(4)))
-        return to_picture(torch.cat([enlarged, drawn, images]), 4)
+        enlarged = enlarge(self.downsample(images), (self.size, self.size))
+        inputs = StageInputs({"enlarged": self.codec.encode(enlarged)})
+        upsampled = self.stage().run(inputs, make_generators(range(4)))
+        return contact_sheet(torch.cat([enlarged, upsampled, images]), 4)
 
     def networks(self) -> dict[str, nn.Module]:
+        """The component "upsampler"."""
         return {"upsampler": self.network.unet}
+
+    def stage_config(self) -> dict[str, Any]:
+        """The sampling defaults, the size, the codec, and whether the network predicts a difference."""
+        sizes = {"size": [self.size] * 2, "codec": self.codec.to_config()}
+        return {**self.sampling.model_dump(), **sizes, "difference": self.network.difference}

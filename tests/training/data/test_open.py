@@ -1,0 +1,44 @@
+"""Data tables: each kind is opened, and mistakes are named."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.data.helpers import same
+from unclip.errors import DataError
+from unclip.training.data.folder import ImageFolder
+from unclip.training.data.open import open_dataset
+from unclip.training.data.webdataset import TarShards
+
+
+def test_open_dataset_opens_each_kind(folder: Path, shards: str):
+    assert same(open_dataset({"kind": "folder", "path": str(folder)}, 4, 1)[7], ImageFolder(folder, 4, 1)[7])
+    assert same(open_dataset({"kind": "webdataset", "shards": shards}, 4, 1)[7], TarShards(shards, 4, 1)[7])
+    assert same(open_dataset({"kind": "webdataset", "shards": [shards]}, 4, 1)[7], TarShards(shards, 4, 1)[7])
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({}, "data kind None is unknown; known: scenes, folder, webdataset"),
+        ({"kind": "webdatset"}, "did you mean 'webdataset'"),
+        ({"kind": ["folder"]}, "is unknown"),
+        ({"kind": "folder", "paht": "x"}, "unknown key 'paht'; did you mean 'path'"),
+        ({"kind": "folder"}, "the key 'path' is missing"),
+        ({"kind": "folder", "path": 3}, "data of kind 'folder': path = 3 should be a string"),
+        ({"kind": "folder", "path": ""}, "path is empty; fill it in"),
+        ({"kind": "webdataset", "shards": []}, "shards is empty; fill it in"),
+        ({"kind": "scenes", "split": "trian"}, "did you mean 'train'"),
+        ({"kind": "scenes", "alike": 0}, "alike = 0 should be 1 or more"),
+        ({"kind": "scenes", "nouns": "cat"}, "nouns = 'cat' should be a list"),
+        ({"kind": "scenes", "nouns": ["cat", "cat"]}, "a list of two nouns or more"),
+        ({"kind": "scenes", "nouns": [["cat"], ["dog"]]}, r"nouns\[0\] = \['cat'\] should be a string"),
+        ({"kind": "scenes", "nouns": ["cat", "penguim"]}, "no noun 'penguim'; did you mean 'penguin'"),
+        ({"kind": "scenes", "singles": 1.5}, "singles = 1.5 should be from 0 to 1"),
+        ({"kind": "scenes", "alike": 1.5}, "alike = 1.5 should be a whole number"),
+        ({"kind": "scenes", "hard_pairs": 1}, "hard_pairs = 1 should be true or false"),
+    ],
+)
+def test_open_dataset_names_what_is_wrong(config: dict, words: str):
+    with pytest.raises(DataError, match=words):
+        open_dataset(config, 4, 0)

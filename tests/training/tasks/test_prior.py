@@ -1,0 +1,41 @@
+"""The prior's task: whitened embeddings, and captions left out."""
+
+import pytest
+import torch
+
+from tests.training.tasks.helpers import CAPTIONS, Oracle, example_images, make_task, seeded
+from unclip.training.recipe import Recipe
+from unclip.training.tasks.frozen_clip import FrozenClip
+from unclip.training.tasks.prior import PriorTask
+
+
+def test_the_prior_learns_whitened_embeddings(recipe: Recipe, clip: FrozenClip):
+    task = make_task("prior", recipe, clip)
+    white = task.network.whiten(clip.encode_images(example_images(task.size, 2048)[0]))
+    torch.testing.assert_close(white.mean(0), torch.zeros(16), atol=1e-3, rtol=0)
+    torch.testing.assert_close(white.std(0), torch.ones(16), atol=1e-3, rtol=0)
+    images, captions = example_images(task.size, 4)
+    oracle = Oracle(task.network.whiten(clip.encode_images(images)))
+    loss, figures = task.loss(oracle, images, captions, seeded())
+    assert loss == 0 and figures["cosine"].item() == pytest.approx(1)
+
+
+def test_the_loss_is_finite_if_all_images_are_equal(recipe: Recipe, clip: FrozenClip):
+    task = PriorTask(recipe.stage("prior"), clip, lambda size, count: (torch.zeros(count, 3, size, size), []))
+    assert task.loss(task.network, torch.zeros(4, 3, 16, 16), CAPTIONS, seeded())[0].isfinite()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_captions_are_left_out(recipe: Recipe, clip: FrozenClip, monkeypatch, share: float):
+    task, texts = make_task("prior", recipe, clip, text_drop=share), []
+    condition = task.network.condition
+
+    def noted(*args, **options):
+        texts.append(args[0])
+        return condition(*args, **options)
+
+    monkeypatch.setattr(task.network, "condition", noted)
+    images, captions = example_images(task.size, 4)
+    task.loss(task.network, images, captions, seeded())
+    expected = clip.encode_text([""] * 4 if share else captions)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(texts[0], expected, strict=True))

@@ -1,0 +1,42 @@
+"""Timesteps, noise and the velocity loss."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.training.tasks.helpers import seeded
+from unclip.diffusion.schedule import Schedule, add_noise
+from unclip.training.losses import sample_noise, velocity_loss
+from unclip.training.tasks.options import PREDICTIONS
+
+
+@pytest.mark.parametrize(("shift", "spread"), [(0.0, 1.0), (1.2, 0.7)])
+def test_timesteps_are_normal_in_log_noise(shift: float, spread: float):
+    t, noise = sample_noise(torch.zeros(20_000, 1), Schedule(), seeded(), shift, spread)
+    assert noise.shape == (20_000, 1) and noise.std().item() == pytest.approx(1, abs=0.03)
+    # the same from the schedule itself: half the log of noise over signal variance
+    signal = Schedule().alphas_cumprod()[t]
+    half_log = ((1 - signal) / signal).log() / 2
+    assert half_log.mean().item() == pytest.approx(shift, abs=0.06)
+    assert half_log.std().item() == pytest.approx(spread, abs=0.06)
+
+
+def test_timesteps_are_uniform_without_a_shift():
+    t, _ = sample_noise(torch.zeros(20_000, 1), Schedule(), seeded())
+    assert (t.min(), t.max()) == (0, 999) and t.float().mean().item() == pytest.approx(499.5, abs=10)
+    assert sample_noise(torch.zeros(2000, 1), Schedule(num_train_timesteps=50), seeded())[0].max() == 49
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS["decoder"])
+def test_the_velocity_loss_is_the_same_for_every_prediction(prediction: str):
+    schedule = Schedule(prediction_type=prediction)
+    x0, noise, wrong = (torch.randn(4, 3, 8, 8, generator=seeded(seed)) for seed in range(3))
+    t = torch.tensor([200, 400, 800, 999])  # at the last of them nearly nothing is left of x0
+    x_t = add_noise(x0, noise, t, schedule)
+    guess = x0 + 0.1 * wrong  # the x0 that the network has in mind
+    signal = schedule.alphas_cumprod()[t].view(4, 1, 1, 1)
+    v_hat = (signal.sqrt() * x_t - guess) / (1 - signal).sqrt()
+    v = signal.sqrt() * noise - (1 - signal).sqrt() * x0  # Salimans & Ho 2022 (arXiv:2202.00512), section 4
+    output, best = {"sample": (guess, x0), "v_prediction": (v_hat, v)}[prediction]
+    torch.testing.assert_close(velocity_loss(output, x_t, x0, t, schedule), F.mse_loss(v_hat, v))
+    assert velocity_loss(best, x_t, x0, t, schedule).item() == pytest.approx(0, abs=1e-8)

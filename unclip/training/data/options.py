@@ -1,0 +1,83 @@
+"""The `data` tables of a recipe: one model per kind of training data."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from unclip.errors import DataError, did_you_mean
+from unclip.training.tables import Table, read_table
+
+
+def _as_tuple(value: Any) -> Any:
+    """A single string as a tuple of one; a list as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+class SceneOptions(Table):
+    """Scenes of the bundled model's domain. Fractions are 0 .. 1.
+
+    An option that is left out takes the default of `stickers.stream.scene_at`.
+    """
+
+    kind: Literal["scenes"] = "scenes"
+    split: Literal["train", "held_out"] = Field(
+        default="train", description="Combinations of objects and backgrounds: for training, or held out."
+    )
+    singles: float | None = Field(default=None, ge=0, le=1, description="Fraction of scenes with a single object.")
+    alike: int | None = Field(
+        default=None, ge=1, description="Consecutive scenes that share a background, so that objects tell them apart."
+    )
+    nouns: tuple[str, ...] | None = Field(default=None, strict=False, description="Objects to show; by default, all.")
+    spread: int | None = Field(
+        default=None, ge=0, description="Largest offset of an object from its place's centre, in steps of 1/16 side."
+    )
+    hard_pairs: bool | None = Field(
+        default=None, description="Follow every scene of two objects with the same scene in which they are exchanged."
+    )
+    counts: float | None = Field(
+        default=None, ge=0, le=1, description="Fraction of the other scenes that show several of one object."
+    )
+
+    @field_validator("nouns")
+    @classmethod
+    def _check_nouns(cls, nouns: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if nouns is not None and len(set(nouns)) < 2:
+            raise ValueError("a list of two nouns or more")
+        return nouns
+
+    def given(self) -> dict[str, Any]:
+        """The arguments of `stickers.stream.scene_at` that the table sets."""
+        return self.model_dump(exclude={"kind"}, exclude_none=True)
+
+
+class FolderOptions(Table):
+    """A folder of images with captions (`data.folder`)."""
+
+    kind: Literal["folder"] = "folder"
+    path: str = Field(min_length=1, description="The folder; a relative path starts at the current folder.")
+
+
+class ShardOptions(Table):
+    """Webdataset tar shards (`data.webdataset`)."""
+
+    kind: Literal["webdataset"] = "webdataset"
+    shards: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_tuple)] = Field(
+        min_length=1, description="A path, a glob or a brace range of local .tar files, or a list of these."
+    )
+
+
+DataOptions = SceneOptions | FolderOptions | ShardOptions
+KINDS: dict[str, type[SceneOptions] | type[FolderOptions] | type[ShardOptions]] = {
+    "scenes": SceneOptions,
+    "folder": FolderOptions,
+    "webdataset": ShardOptions,
+}
+
+
+def read_data_options(table: Mapping[str, Any]) -> DataOptions:
+    """The options of a recipe's data table. Raises DataError for an unknown kind or key, or a bad value."""
+    kind = table.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise DataError(f"data kind {kind!r} is unknown; {did_you_mean(str(kind), KINDS)}")
+    return read_table(KINDS[kind], table, f"data of kind {kind!r}", DataError)

@@ -13,6 +13,7 @@ from unclip.errors import DataError
 from unclip.images.processing import squared
 from unclip.requests.sources import PICTURE_SUFFIXES
 from unclip.stickers.captions import nouns_in
+from unclip.stickers.compose import SceneOptions
 from unclip.stickers.render import render
 from unclip.stickers.stream import scene_at
 
@@ -40,8 +41,8 @@ def make_components(pipe: "Unclip", pictures: Iterable[Image.Image]) -> Path:
 
 def drawn_pictures(count: int, side: int, vocabulary: Collection[str]) -> Iterator[Image.Image]:
     """Scenes of the bundled model's domain, `side` pixels wide, of the nouns that a model was trained on."""
-    nouns = nouns_in(vocabulary)
-    return (Image.fromarray(render(scene_at(SEED, i, nouns=nouns)[0], side)) for i in range(count))
+    options = SceneOptions(nouns=nouns_in(vocabulary))
+    return (Image.fromarray(render(scene_at(SEED, i, options)[0], side)) for i in range(count))
 
 
 def pictures_below(folder: Path, count: int) -> Iterator[Image.Image]:

@@ -15,6 +15,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from unclip.errors import DataError, did_you_mean
+from unclip.stickers.compose import SceneOptions
 from unclip.training.data.decode import Sample
 from unclip.training.data.folder import Folder
 from unclip.training.data.scenes import Scenes
@@ -65,7 +66,7 @@ def open_dataset(config: Mapping[str, Any], size: int, seed: int) -> Dataset[Sam
             raise DataError(f"data key {key!r} is {value!r}; it must be {kinds}")
     if kind == "scenes":
         given = {key: value for key, value in config.items() if key != "kind"}
-        return Scenes(size, seed, **given)
+        return Scenes(size, seed, SceneOptions(**given))
     if kind == "folder":
         return Folder(config["path"], size, seed)
     return Shards(config["shards"], size, seed)

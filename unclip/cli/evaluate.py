@@ -61,15 +61,15 @@ def evaluate(
     names, tried = None if only is None else parse_parts(only), parse_samplers(samplers)
     check_writable(out)
 
-    from unclip.evaluation.measures import chosen, run
-    from unclip.evaluation.report import Report, told
+    from unclip.evaluation.measures import measure_parts, select_parts
+    from unclip.evaluation.report import Report, format_result
     from unclip.evaluation.suite import Suite
     from unclip.pipeline import Unclip
 
     progress = Progress(on_terminal(quiet))
     with closing(progress):
         pipe = Unclip.from_pretrained(model, device=device, dtype=dtype, memory=memory, progress=progress)
-    parts = chosen(pipe, names)
+    parts = select_parts(pipe, names)
     left_out = [name for name in PARTS if name not in parts]
     if names is None and left_out and not quiet:
         print(f"unclip: note: {pipe.name} lacks what is measured by {', '.join(left_out)}", file=sys.stderr)
@@ -88,10 +88,10 @@ def evaluate(
     asked = {"n": n, "seed": seed, "split": split, "samplers": tried, "batch_size": batch_size}
     examined = Suite(pipe, report, Path(out), **asked, progress=progress)
     try:
-        for title, result in run(examined, parts):
+        for title, result in measure_parts(examined, parts):
             progress.close()
             if not as_json:
-                print(told(title, result), end="\n\n", flush=True)
+                print(format_result(title, result), end="\n\n", flush=True)
     except KeyboardInterrupt:
         progress.close()
         print("unclip: the same command again goes on where this one stopped", file=sys.stderr)
@@ -101,4 +101,4 @@ def evaluate(
     if as_json:
         print(json.dumps({"setup": report.setup, "results": report.results}))
     if not quiet:
-        print(f"unclip: the report is {examined.page}", file=sys.stderr)
+        print(f"unclip: the report is {examined.html_path}", file=sys.stderr)

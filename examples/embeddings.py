@@ -1,11 +1,11 @@
-"""What the bundled model does with embeddings, as figures and as figures in numbers:
+"""Show and measure what the bundled model does with image embeddings:
 
-    python examples/embeddings.py figures [FOLDER] [MODEL]   variations, an interpolation, a text diff, a PCA ladder
-    python examples/embeddings.py psnr [PICTURES] [MODEL] [STEPS ...]   how close reconstructions come
-    python examples/embeddings.py best-of [PROMPTS] [FOLDER] [MODEL]   how much best of K gains, by an independent check
+    python examples/embeddings.py figures [FOLDER] [MODEL]   variations, interpolation, text diff, PCA reconstructions
+    python examples/embeddings.py psnr [IMAGES] [MODEL] [STEPS ...]   PSNR of reconstructions
+    python examples/embeddings.py best-of [PROMPTS] [FOLDER] [MODEL]   gain of best-of-k, judged by the checker
 
-The pictures are scenes of the model's own domain, in combinations that its training never showed; nothing is picked.
-The ladder needs components.safetensors in the checkpoint: `unclip models components stickers` makes it.
+The images are scenes of the model's own domain, in combinations that training never used, without selection. The PCA
+reconstructions need components.safetensors in the checkpoint: `unclip models components stickers` makes it.
 """
 
 import sys
@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from unclip import Request, RequestError, Unclip
-from unclip.evaluation.intervals import interval, row
+from unclip.evaluation.intervals import format_row, wilson_interval
 from unclip.stickers.captions import nouns_in
-from unclip.stickers.prompts import prompts
+from unclip.stickers.prompts import sample_prompts
 from unclip.stickers.recognition.checker import check
 from unclip.stickers.render import render
 
@@ -28,56 +28,59 @@ CANDIDATES = (1, 2, 4, 8)
 CELL, GAP = 128, 4
 
 
-def scenes(pipe: Unclip, count: int, side: int, kinds: Sequence[str] = ("single",)) -> list[tuple[str, Image.Image]]:
-    """Captions and pictures of what the model was trained on, the same on every machine."""
-    asked = prompts(count, seed=7, kinds=kinds, nouns=nouns_in(pipe.vocabulary))
-    return [(text, Image.fromarray(render(scene, side))) for text, scene in asked]
+def render_scenes(
+    pipe: Unclip, count: int, side: int, kinds: Sequence[str] = ("single",)
+) -> list[tuple[str, Image.Image]]:
+    """Return captions and renderings of scenes with the model's nouns, the same on every machine."""
+    prompts = sample_prompts(count, seed=7, kinds=kinds, nouns=nouns_in(pipe.vocabulary))
+    return [(text, Image.fromarray(render(scene, side))) for text, scene in prompts]
 
 
-def sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+def make_sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    """Return rows of images as one image."""
     width = max(map(len, rows))
-    whole = Image.new("RGB", (width * (CELL + GAP) - GAP, len(rows) * (CELL + GAP) - GAP), "white")
+    sheet = Image.new("RGB", (width * (CELL + GAP) - GAP, len(rows) * (CELL + GAP) - GAP), "white")
     for y, images in enumerate(rows):
         for x, image in enumerate(images):
-            whole.paste(image.resize((CELL, CELL), Image.Resampling.LANCZOS), (x * (CELL + GAP), y * (CELL + GAP)))
-    return whole
+            sheet.paste(image.resize((CELL, CELL), Image.Resampling.LANCZOS), (x * (CELL + GAP), y * (CELL + GAP)))
+    return sheet
 
 
 def figures(folder: str = "out", model: str = "stickers") -> None:
     pipe, out = Unclip.from_pretrained(model), Path(folder)
     out.mkdir(parents=True, exist_ok=True)
-    (first, one), (second, other), *_ = scenes(pipe, 4, 256)
+    (first_text, first), (second_text, second), *_ = render_scenes(pipe, 4, 256)
 
     def images(results) -> list[Image.Image]:
         return [result.image for result in results]
 
-    rows = {"variations": [[p, *images(pipe.vary(p, n=6, seed=1))] for p in (one, other)]}
-    rows["interpolation"] = [images(pipe.interpolate(one, other, frames=8, seed=1))]
-    rows["text_diff"] = [images(pipe.edit(one, second, from_prompt=first, frames=8, theta=0.5, seed=1))]
+    rows = {"variations": [[p, *images(pipe.vary(p, n=6, seed=1))] for p in (first, second)]}
+    rows["interpolation"] = [images(pipe.interpolate(first, second, frames=8, seed=1))]
+    rows["text_diff"] = [images(pipe.edit(first, second_text, from_prompt=first_text, frames=8, theta=0.5, seed=1))]
     try:
         most = len(pipe.components().axes)
         counts = sorted({min(count, most) for count in COMPONENTS})
-        rows["components"] = [[*images(pipe.reconstruct(one, components=counts, seed=1)), one]]
+        rows["components"] = [[*images(pipe.reconstruct(first, components=counts, seed=1)), first]]
     except RequestError as error:
-        print(f"no ladder: {error}")
+        print(f"no PCA reconstructions: {error}")
     for name, lines in rows.items():
-        sheet(lines).save(out / f"{name}.png", optimize=True)
+        make_sheet(lines).save(out / f"{name}.png", optimize=True)
         print(out / f"{name}.png")
 
 
 def psnr(count: str = "32", model: str = "stickers", *steps: str) -> None:
     pipe = Unclip.from_pretrained(model)
     side = pipe.sizes[0][0]
-    pictures = [picture for _, picture in scenes(pipe, int(count), max(side, 64), ("single", "pair", "count"))]
-    pictures = [picture.resize((side, side), Image.Resampling.BOX) for picture in pictures]
+    images = [image for _, image in render_scenes(pipe, int(count), max(side, 64), ("single", "pair", "count"))]
+    images = [image.resize((side, side), Image.Resampling.BOX) for image in images]
     print(f"{pipe.name}: PSNR of reconstructions at {side} px, dB, of {count} held-out scenes")
     print("steps    mean     min   of the mean error")
     for number in map(int, steps or STEPS):
         fields = {"mode": "reconstruct", "size": side, "steps": number, "seed": 0}
-        requests = [Request(image=picture, **fields) for picture in pictures]
+        requests = [Request(image=image, **fields) for image in images]
         errors = [
-            np.square(np.asarray(picture, float) - np.asarray(result.image, float)).mean()
-            for picture, result in zip(pictures, pipe.generate(requests), strict=True)
+            np.square(np.asarray(image, float) - np.asarray(result.image, float)).mean()
+            for image, result in zip(images, pipe.generate(requests), strict=True)
         ]
         decibels = 10 * np.log10(255**2 / np.maximum(errors, 1e-2))
         pooled = 10 * np.log10(255**2 / max(np.mean(errors), 1e-2))
@@ -87,29 +90,29 @@ def psnr(count: str = "32", model: str = "stickers", *steps: str) -> None:
 def best_of(count: str = "120", folder: str = "out", model: str = "stickers") -> None:
     pipe = Unclip.from_pretrained(model)
     size, most = pipe.sizes[0], max(CANDIDATES)
-    right: dict[int, list[bool]] = {k: [] for k in CANDIDATES}
-    for i, (prompt, scene) in enumerate(prompts(int(count), seed=0, nouns=nouns_in(pipe.vocabulary))):
-        drawn = pipe.generate(prompt, n=most, seed=most * i, size=size)
-        outcomes = [check(result.image.resize((64, 64)), scene).all for result in drawn]
+    correct: dict[int, list[bool]] = {k: [] for k in CANDIDATES}
+    for i, (prompt, scene) in enumerate(sample_prompts(int(count), seed=0, nouns=nouns_in(pipe.vocabulary))):
+        results = pipe.generate(prompt, n=most, seed=most * i, size=size)
+        outcomes = [check(result.image.resize((64, 64)), scene).all for result in results]
         for k in CANDIDATES:  # what best_of=k would have chosen
-            right[k].append(outcomes[max(range(k), key=lambda j: drawn[j].score)])
-    print(f"{pipe.name}: pictures with everything as asked, {count} held-out prompts")
-    for k, kept in right.items():
-        print(row(f"best of {k}", kept, 12))
+            correct[k].append(outcomes[max(range(k), key=lambda j: results[j].score)])
+    print(f"{pipe.name}: images that show their prompts, {count} held-out prompts")
+    for k, outcomes in correct.items():
+        print(format_row(f"best of {k}", outcomes, 12))
     Path(folder).mkdir(parents=True, exist_ok=True)
     path = Path(folder) / "best_of.png"
-    plot({k: (sum(kept), len(kept)) for k, kept in right.items()}).save(path)
+    plot_rates({k: (sum(outcomes), len(outcomes)) for k, outcomes in correct.items()}).save(path)
     print(path)
 
 
-def plot(rates: dict[int, tuple[int, int]]) -> Image.Image:
-    """Bars from 0 to 100% for (right, all), with their 95% intervals."""
+def plot_rates(rates: dict[int, tuple[int, int]]) -> Image.Image:
+    """Return a bar chart, 0 to 100%, of rates given as (correct, total), with their 95% intervals."""
     wide, high, left, bottom = 420, 260, 50, 30
     image = Image.new("RGB", (wide, high), "white")
     draw = ImageDraw.Draw(image)
 
-    def y(share: float) -> float:
-        return high - bottom - share * (high - bottom - 20)
+    def y(rate: float) -> float:
+        return high - bottom - rate * (high - bottom - 20)
 
     for percent in range(0, 101, 25):
         draw.line([(left, y(percent / 100)), (wide - 10, y(percent / 100))], fill="#dddddd")
@@ -117,7 +120,7 @@ def plot(rates: dict[int, tuple[int, int]]) -> Image.Image:
     step = (wide - left - 10) / len(rates)
     for i, (k, (correct, total)) in enumerate(rates.items()):
         middle = left + (i + 0.5) * step
-        low, top = interval(correct, total)
+        low, top = wilson_interval(correct, total)
         draw.rectangle([middle - step / 4, y(correct / total), middle + step / 4, y(0)], fill="#4a7ebb")
         draw.line([(middle, y(low)), (middle, y(top))], fill="black", width=2)
         draw.text((middle - 28, high - bottom + 8), f"best of {k}", fill="black")

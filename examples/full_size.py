@@ -1,10 +1,10 @@
-"""Write a checkpoint with the published layout and size but random weights, for measurements.
+"""Write a checkpoint of the published layout and size with random weights, for benchmarks.
 
     python examples/full_size.py runs/full
     unclip bench --model runs/full --against diffusers --batch-size 1
     unclip bench --model runs/full --stages --batch-size 1 --dtype bfloat16 --memory low
 
-It takes 6.6 GB of disk in bfloat16. `--tiny` writes small networks, to try the commands.
+It takes 6.6 GB of disk, in bfloat16. `--tiny` writes a small one, to try the commands.
 """
 
 import argparse
@@ -53,7 +53,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def networks(size: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """(class name, config) of each component that `new_network` builds."""
+    """Return the class and the config of each component, except the text encoder."""
     widths, levels = size["widths"], len(size["widths"])
     down, up = "ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"
     unet = {
@@ -107,21 +107,21 @@ def networks(size: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def write_weights(path: Path, shapes: Shapes) -> int:
-    """Write random weights that preserve the scale of activations; returns the number of values."""
+    """Write random weights that preserve the scale of activations; return their number."""
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     for name, shape in shapes.items():
         fan_in = max(1, torch.Size(shape[1:]).numel())
         values = torch.empty(shape, dtype=torch.bfloat16).normal_(std=fan_in**-0.5, generator=generator)
-        if len(shape) < 2:  # norms and biases
+        if len(shape) < 2:  # a norm's weight, or a bias
             values.fill_(1.0 if name.endswith("weight") else 0.0)
         tensors[name] = torch.ones_like(values) if name == "clip_std" else values
     save_file(tensors, path, metadata={"format": "pt"})
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-def write_text(folder: Path, size: dict[str, Any]) -> int:
-    """Write the text encoder as transformers does, and CLIP's tokenizer; returns the number of parameters."""
+def write_text_encoder(folder: Path, size: dict[str, Any]) -> int:
+    """Write the text encoder in the layout of transformers, and CLIP's tokenizer; return the number of weights."""
     dim = size["dim"]
     with init_empty_weights(include_buffers=False):
         clip = Clip(ClipConfig(embed_dim=dim, context_length=77, vision_layers=0, text_width=dim,
@@ -159,21 +159,21 @@ def write_text(folder: Path, size: dict[str, Any]) -> int:
     return write_weights(folder / "text_encoder" / "model.safetensors", shapes)
 
 
-def make(folder: Path, size: dict[str, Any]) -> int:
-    """Write the checkpoint into a new folder; returns the number of parameters."""
+def write_checkpoint(folder: Path, size: dict[str, Any]) -> int:
+    """Write the whole checkpoint into a new folder; return the number of weights."""
     folder.mkdir(parents=True)
     index: dict[str, Any] = {"_class_name": "UnCLIPPipeline", "tokenizer": ["transformers", "CLIPTokenizer"]}
-    total = write_text(folder, size)
+    total = write_text_encoder(folder, size)
     index["text_encoder"] = ["transformers", "CLIPTextModelWithProjection"]
-    for part, (name, config) in networks(size).items():
+    for component, (name, config) in networks(size).items():
         with init_empty_weights(include_buffers=False):
             shapes = parameter_shapes(new_network(name, config))
-        (folder / part).mkdir()
-        (folder / part / "config.json").write_text(json.dumps({"_class_name": name, **config}, indent=2))
-        count = write_weights(folder / part / "diffusion_pytorch_model.safetensors", shapes)
-        print(f"{part:<18}{count / 1e6:8.1f} M parameters", flush=True)
+        (folder / component).mkdir()
+        (folder / component / "config.json").write_text(json.dumps({"_class_name": name, **config}, indent=2))
+        count = write_weights(folder / component / "diffusion_pytorch_model.safetensors", shapes)
+        print(f"{component:<18}{count / 1e6:8.1f} M parameters", flush=True)
         total += count
-        index[part] = ["unclip" if part == "text_proj" else "diffusers", name]
+        index[component] = ["unclip" if component == "text_proj" else "diffusers", name]
     schedules = {
         "prior": {"prediction_type": "sample", "variance_type": "fixed_small_log", "clip_sample_range": 5.0},
         "decoder": {"prediction_type": "epsilon", "variance_type": "learned_range", "clip_sample_range": 1.0},
@@ -191,11 +191,11 @@ def make(folder: Path, size: dict[str, Any]) -> int:
 def main(*given: str) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a new folder")
-    parser.add_argument("--tiny", action="store_true", help="write small networks, to try the commands")
+    parser.add_argument("--tiny", action="store_true", help="small networks, to try the commands")
     arguments = parser.parse_args(given)
     if arguments.folder.exists():
         parser.error(f"{arguments.folder} exists; give a new folder")
-    total = make(arguments.folder, TINY if arguments.tiny else PUBLISHED)
+    total = write_checkpoint(arguments.folder, TINY if arguments.tiny else PUBLISHED)
     print(f"{total / 1e6:.1f} M parameters in {arguments.folder}")
 
 

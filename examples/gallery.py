@@ -1,4 +1,4 @@
-"""The README's picture grid, from fixed prompts and seeds, nothing picked: `python examples/gallery.py [FILE]`."""
+"""Generate the README's image grid from fixed prompts and seeds: `python examples/gallery.py [FILE]`."""
 
 import sys
 

@@ -1,11 +1,12 @@
-"""How well the bundled model edits: `python examples/measure_edits.py [CASES] [MODEL]`.
+"""Measure the bundled model's edits on held-out scenes: `python examples/measure_edits.py [CASES] [MODEL]`.
 
-Inpainting: the left object of a held-out scene of two is replaced by another. Right, if the checker of
-`unclip.evaluation`, which knows nothing of the model, finds the new one there and the other beside it. Outpainting: a
-held-out scene is widened to twice its width with its own prompt. Right, if the background goes on (its mean differs by
-less than 4 of 255), the step in colour across the border is below 4, and nothing more is painted (which is also looked
-at with two objects, and with several of a kind). And a scene of one object is widened, by half and to twice its width,
-with another object as the prompt of that side: right, if the checker finds it there, and it alone.
+Inpainting replaces the left object of a pair by another. It succeeds if the checker, which shares nothing with the
+model, finds the new object there and the other beside it.
+
+Outpainting doubles the width of a scene with its own prompt. It succeeds if the background continues (its median
+differs by less than 4 of 255), the step in colour across the border is below 4, and no other object appears; the last
+is also measured with pairs and counts. Outpainting a single object by half and by its whole width, with another object
+as the prompt of that side, succeeds if the checker finds that object there, and no other.
 """
 
 import sys
@@ -15,115 +16,124 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from unclip import Unclip
-from unclip.evaluation.intervals import row
-from unclip.requests.request import Request
+from unclip import Request, Unclip
+from unclip.evaluation.intervals import format_row
 from unclip.stickers.captions import canonical_caption, nouns_in
-from unclip.stickers.prompts import prompts
+from unclip.stickers.prompts import sample_prompts
 from unclip.stickers.recognition.checker import check
 from unclip.stickers.render import render
 from unclip.stickers.scene import BACKGROUNDS, Scene
-from unclip.stickers.sprites import load_nouns
 
-SIDE, STEP = 256, 4.0
+SIDE = 256  # px
+STEP = 4.0  # of 255
+WIDTH = 44  # of the names in the table
 
 
-def picture(scene: Scene) -> Image.Image:
+def render_image(scene: Scene) -> Image.Image:
     return Image.fromarray(render(scene, SIDE))
 
 
-def replacement(scene: Scene, noun: str, seed: int) -> tuple[Request, Scene]:
-    """The edit that puts `noun` in the place of a pair's left object, and the scene that it should give."""
+def replace_left(scene: Scene, noun: str, seed: int) -> tuple[Request, Scene]:
+    """Return the edit that replaces the left object of a pair by `noun`, and the scene that should result."""
     left, right = sorted(scene.objects, key=lambda placed: placed.x)
     new = replace(scene, objects=(replace(left, name=noun), right), relation="left of")
-    free = np.zeros((SIDE, SIDE), np.uint8)
-    free[:, : SIDE // 2] = 255
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[:, : SIDE // 2] = 255
     request = Request(
         mode="inpaint",
-        prompt=canonical_caption(new, load_nouns()),
-        image=picture(scene),
-        mask=Image.fromarray(free),
+        prompt=canonical_caption(new),
+        image=render_image(scene),
+        mask=Image.fromarray(mask),
         seed=seed,
     )
     return request, new
 
 
-def addition(scene: Scene, noun: str, prompt: str, seed: int, pixels: int) -> tuple[Request, Scene]:
-    """The edit that adds `noun` on the right of a scene of one object, and what should be seen there."""
+def add_right(scene: Scene, noun: str, prompt: str, seed: int, pixels: int) -> tuple[Request, Scene]:
+    """Return the edit that adds `noun` on the right of a single object, and the scene that should result there."""
     [placed] = scene.objects
     new = replace(scene, objects=(replace(placed, name=noun),), size_word=None)
-    beyond = canonical_caption(new, load_nouns())
+    side_prompt = canonical_caption(new)
     request = Request(
-        mode="outpaint", prompt=prompt, image=picture(scene), right=pixels, right_prompt=beyond, seed=seed
+        mode="outpaint", prompt=prompt, image=render_image(scene), right=pixels, right_prompt=side_prompt, seed=seed
     )
     return request, new
 
 
-def added(result: Image.Image, wanted: Scene) -> bool:
-    """Whether what is beyond a scene's right side shows what is wanted, and nothing else."""
+def shows_addition(result: Image.Image, expected: Scene) -> bool:
+    """Return whether the added part on the right shows the objects of a scene, and nothing else."""
     pixels = result.width - SIDE
-    alone = picture(replace(wanted, objects=()))
+    alone = render_image(replace(expected, objects=()))
     alone.paste(result.crop((SIDE, 0, result.width, SIDE)), ((SIDE - pixels) // 2, 0))
-    return bool(check(alone, wanted).objects)
+    return bool(check(alone, expected).objects)
 
 
 def is_bare(result: Image.Image, scene: Scene) -> bool:
-    """Whether beyond a scene's right side there is background alone: 98% of the pixels within 60 of 255."""
+    """Return whether the added part on the right is background alone: 98% of its pixels within 60 of 255."""
     beyond = np.asarray(result).astype(float)[:, SIDE:]
     return (np.abs(beyond - np.array(BACKGROUNDS[scene.background])).max(-1) > 60).mean() < 0.02
 
 
-def another(nouns: Sequence[str], scene: Scene, i: int) -> str:
-    """A noun that a scene does not show, the i-th of a fixed round."""
-    shown = {placed.name for placed in scene.objects}
-    return next(noun for noun in (nouns[(37 * i + k) % len(nouns)] for k in range(3)) if noun not in shown)
+def choose_noun(nouns: Sequence[str], scene: Scene, i: int) -> str:
+    """Return a noun that is not in a scene, the i-th of a fixed cycle."""
+    used = {placed.name for placed in scene.objects}
+    return next(noun for noun in (nouns[(37 * i + k) % len(nouns)] for k in range(3)) if noun not in used)
+
+
+def measure_inpainting(pipe: Unclip, nouns: Sequence[str], count: int) -> None:
+    """Replace the left object of pairs, and print the rates of success."""
+    pairs = [
+        scene
+        for _, scene in sample_prompts(8 * count + 8, seed=1, kinds=("pair",), nouns=nouns)
+        if scene.relation in ("left of", "right of")
+    ]
+    found, untouched = [], []
+    for i, scene in enumerate(pairs[:count]):
+        request, expected = replace_left(scene, choose_noun(nouns, scene, i), seed=i)
+        [result] = pipe.generate(request)
+        verdict = check(result.image, expected)
+        found.append(bool(verdict.objects and verdict.relation))
+        right = (slice(None), slice(SIDE // 2, None))
+        untouched.append(np.array_equal(np.asarray(result.image)[right], np.asarray(request.image)[right]))
+    print(format_row("inpaint: the new object is beside the other", found, WIDTH))
+    print(format_row("inpaint: the other half is untouched", untouched, WIDTH))
+
+
+def measure_extension(pipe: Unclip, nouns: Sequence[str], count: int, kind: str) -> None:
+    """Double the width of scenes of a kind with their own prompts, and print the rates of success."""
+    continues, bare, steps = [], [], []
+    for i, (prompt, scene) in enumerate(sample_prompts(count, seed=2, kinds=(kind,), nouns=nouns)):
+        [result] = pipe.outpaint(render_image(scene), prompt, right=SIDE, seed=i)
+        bare.append(is_bare(result.image, scene))
+        pixels = np.asarray(result.image).astype(float)
+        beyond = np.median(pixels[:, SIDE:], axis=(0, 1))  # the median ignores an object there
+        continues.append(bool(np.abs(beyond - np.array(BACKGROUNDS[scene.background])).mean() < STEP))
+        steps.append(np.abs(pixels[:, SIDE] - pixels[:, SIDE - 1]).mean())
+    print(format_row(f"outpaint: no other object appears, {kind}", bare, WIDTH))
+    if kind == "single":
+        print(format_row("outpaint: the background continues", continues, WIDTH))
+        print(format_row(f"outpaint: step at the border below {STEP:g}", [bool(step < STEP) for step in steps], WIDTH))
+        print(f"step in colour across the border, of 255: median {np.median(steps):.2f}, largest {np.max(steps):.2f}")
+
+
+def measure_addition(pipe: Unclip, nouns: Sequence[str], count: int, pixels: int) -> None:
+    """Add another object on the right of single objects, and print the rate of success."""
+    found = []
+    for i, (prompt, scene) in enumerate(sample_prompts(count, seed=2, kinds=("single",), nouns=nouns)):
+        request, expected = add_right(scene, choose_noun(nouns, scene, i), prompt, i, pixels)
+        [result] = pipe.generate(request)
+        found.append(shows_addition(result.image, expected))
+    print(format_row(f"outpaint: the side's object is there, {pixels} px", found, WIDTH))
 
 
 def main(cases: str = "40", model: str = "stickers") -> None:
     pipe, count = Unclip.from_pretrained(model), int(cases)
     nouns = nouns_in(pipe.vocabulary)
-    pairs = [
-        scene
-        for _, scene in prompts(8 * count + 8, seed=1, kinds=("pair",), nouns=nouns)
-        if scene.relation in ("left of", "right of")
-    ][:count]
-    found, untouched = [], []
-    for i, scene in enumerate(pairs):
-        request, wanted = replacement(scene, another(nouns, scene, i), seed=i)
-        [result] = pipe.generate(request)
-        verdict = check(result.image, wanted)
-        found.append(bool(verdict.objects and verdict.relation))
-        kept = (slice(None), slice(SIDE // 2, None))
-        untouched.append(np.array_equal(np.asarray(result.image)[kept], np.asarray(request.image)[kept]))
-    goes_on, steps, half, full = [], [], [], []
-    bare = {}
+    measure_inpainting(pipe, nouns, count)
     for kind in ("single", "pair", "count"):
-        bare[kind] = []
-        for i, (prompt, scene) in enumerate(prompts(count, seed=2, kinds=(kind,), nouns=nouns)):
-            [result] = pipe.outpaint(picture(scene), prompt, right=SIDE, seed=i)
-            bare[kind].append(is_bare(result.image, scene))
-            if kind != "single":
-                continue
-            pixels = np.asarray(result.image).astype(float)
-            colour = np.array(BACKGROUNDS[scene.background], float)
-            beyond = np.median(pixels[:, SIDE:], axis=(0, 1))  # an object may stand there too
-            goes_on.append(np.abs(beyond - colour).mean() < STEP)
-            steps.append(np.abs(pixels[:, SIDE] - pixels[:, SIDE - 1]).mean())
-            for width, there in ((SIDE // 2, half), (SIDE, full)):
-                request, wanted = addition(scene, another(nouns, scene, i), prompt, i, width)
-                there.append(added(pipe.generate(request)[0].image, wanted))
-    rows = {
-        "inpaint: the new object is there, beside the other": found,
-        "inpaint: the other half is untouched": untouched,
-        "outpaint: the background goes on": goes_on,
-        f"outpaint: step at the border below {STEP:g}": [step < STEP for step in steps],
-        **{f"outpaint: nothing more is painted, {kind}": outcomes for kind, outcomes in bare.items()},
-        "outpaint: a side's new object is there, half width": half,
-        "outpaint: a side's new object is there, full width": full,
-    }
-    for name, outcomes in rows.items():
-        print(row(name, outcomes, 52))
-    print(f"step in colour across the border, of 255: median {np.median(steps):.2f}, largest {np.max(steps):.2f}")
+        measure_extension(pipe, nouns, count, kind)
+    for pixels in (SIDE // 2, SIDE):
+        measure_addition(pipe, nouns, count, pixels)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Four pictures of a prompt from Python: `python examples/penguins.py [FOLDER]`."""
+"""Generate four images of a prompt: `python examples/penguins.py [FOLDER]`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The examples run as they are, from any folder."""
+"""The examples run unchanged, from any folder."""
 
 import json
 import runpy
@@ -18,8 +18,8 @@ def run(name: str, *arguments: str) -> None:
     runpy.run_path(str(EXAMPLES / name))["main"](*arguments)
 
 
-def test_every_example_is_run_here():
-    run_here = {
+def test_every_example_is_tested():
+    tested = {
         "penguins.py",
         "gallery.py",
         "train_own.py",
@@ -28,7 +28,7 @@ def test_every_example_is_run_here():
         "full_size.py",
         "embeddings.py",
     }
-    assert {path.name for path in EXAMPLES.glob("*.py")} == run_here
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
 def test_penguins(tmp_path):
@@ -42,7 +42,7 @@ def test_gallery(tmp_path):
         assert sheet.width > sheet.height > 256
 
 
-def test_a_checkpoint_to_measure_with(tmp_path, capsys):
+def test_a_checkpoint_for_benchmarks(tmp_path, capsys):
     run("full_size.py", str(tmp_path / "full"), "--tiny")
     assert capsys.readouterr().out.endswith(f"M parameters in {tmp_path / 'full'}\n")
     assert main(["models", "check", str(tmp_path / "full")]) == 0
@@ -60,13 +60,13 @@ def test_edit(tmp_path):
         assert wide.size == (512, 256)
 
 
-def test_what_the_model_does_with_embeddings(tiny_model, tmp_path):
+def test_figures_of_embeddings(tiny_model, tmp_path):
     out = tmp_path / "out"
     assert main(["models", "components", str(shutil.copytree(tiny_model, tmp_path / "model")), "--count", "20"]) == 0
     run("embeddings.py", "figures", str(out), str(tmp_path / "model"))
     assert {path.stem for path in out.iterdir()} == {"variations", "interpolation", "text_diff", "components"}
-    with Image.open(out / "components.png") as ladder:
-        assert ladder.size == (4 * 132 - 4, 128)  # 5, 10 and all 16 components, and the picture
+    with Image.open(out / "components.png") as sheet:
+        assert sheet.size == (4 * 132 - 4, 128)  # 5, 10 and all 16 components, and the image
 
 
 def test_measures_of_embeddings(tiny_model, tmp_path, capsys):
@@ -85,9 +85,9 @@ def test_measure_edits(capsys):
     assert "100.0%" in line
 
 
-def test_training_on_own_pictures(tmp_path, monkeypatch):
+def test_training_on_own_images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "pictures").mkdir()  # one's own
+    (tmp_path / "pictures").mkdir()  # the user's own
     for _ in range(2):  # the second time there is nothing left to train
         run("train_own.py", "1")
         assert (tmp_path / "run" / "model" / "model_index.json").exists()
@@ -97,18 +97,18 @@ def test_training_on_own_pictures(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"pictures", "rendered_images", "run", "own.png"}
 
 
-def test_there_is_a_prompt_file_of_each_format_of_text():
+def test_there_is_a_prompt_file_of_each_text_format():
     assert {path.suffix[1:] for path in EXAMPLES.glob("prompts.*")} == set(FORMATS) - {"parquet"}
 
 
 @pytest.mark.parametrize("file", ["prompts.txt", "prompts.jsonl", "prompts.csv", "prompts.tsv"])
-def test_prompt_files_are_right_in_every_line(file, capsys, monkeypatch, tmp_path):
+def test_every_line_of_the_prompt_files_is_valid(file, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert main(["batch", str(EXAMPLES / file), "--dry-run", "--strict", "--all-combinations"]) == 0
     assert "bad     0 lines" in capsys.readouterr().out
 
 
-def test_a_prompt_file_is_drawn(tmp_path):
+def test_a_prompt_file_runs(tmp_path):
     file, out = str(EXAMPLES / "prompts.tsv"), tmp_path / "out"
     assert main(["batch", file, "-o", str(out), "--size", "64", "--steps", "2", "--seed", "1", "--quiet"]) == 0
     entries = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]

@@ -10,8 +10,8 @@ from unclip import Unclip
 from unclip.cli.main import main
 from unclip.requests.request import Request
 from unclip.stickers.captions import nouns_in
-from unclip.stickers.prompts import prompts
-from unclip.stickers.recognition.checker import background_colour, check, find_objects
+from unclip.stickers.prompts import sample_prompts
+from unclip.stickers.recognition.checker import check, find_background, find_objects
 from unclip.system.resources import bundled
 
 PROMPT = "a penguin on a pink background"
@@ -27,14 +27,14 @@ def test_named_objects_on_named_backgrounds(stickers):
     for noun, colour in OBJECTS:
         found = 0
         for result in stickers.generate(f"a {noun} on a {colour} background", n=8, seed=11, size=64):
-            assert background_colour(result.image).name == colour, result.request
+            assert find_background(result.image).name == colour, result.request
             assert not result.notes
-            found += any(noun in each.alike for each in find_objects(result.image))
+            found += any(noun in each.candidates for each in find_objects(result.image))
         assert found >= 6, f"{found} of 8: {noun}"
 
 
 def test_two_objects_stand_where_they_are_asked_for(stickers):
-    asked = prompts(16, seed=3, kinds=("pair",), split="held_out", nouns=nouns_in(stickers.model.vocabulary))
+    asked = sample_prompts(16, seed=3, kinds=("pair",), split="held_out", nouns=nouns_in(stickers.model.vocabulary))
     results = stickers.generate([Request(prompt=prompt, seed=i, size=64) for i, (prompt, _) in enumerate(asked)])
     right = [check(result.image, scene).all for result, (_, scene) in zip(results, asked, strict=True)]
     assert sum(right) >= 13, [prompt for (prompt, _), good in zip(asked, right, strict=True) if not good]
@@ -66,8 +66,8 @@ def test_main_job(tmp_path, capsys):
     for line in lines:
         with Image.open(line["file"]) as image:
             assert image.size == (256, 256)
-            assert background_colour(image).name == "pink"
-            assert any("penguin" in each.alike for each in find_objects(image))
+            assert find_background(image).name == "pink"
+            assert any("penguin" in each.candidates for each in find_objects(image))
 
 
 def test_unknown_words_are_said(stickers):

@@ -3,9 +3,8 @@
     apt-get install fonts-noto-color-emoji
     python assets/sprites/build_sprites.py
 
-``assets/sprites/sprites.json`` names the nouns and is edited by hand; this draws them, in that order, into
-``assets/sprites/atlas.webp``: rows of 16 cells of 128 x 128 RGBA, each object centred, its longer side
-120 px.
+``assets/sprites/sprites.json`` lists the nouns and is edited by hand. The script renders them, in that order, into
+``assets/sprites/atlas.webp``: rows of 16 cells of 128 x 128 px, RGBA, each object centred, its longer side 120 px.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 FOLDER = Path(__file__).resolve().parent
-STRIKE = 109  # the one size at which this bitmap font can be opened; its glyphs are 136 x 128
+STRIKE = 109  # the only size of this bitmap font; its glyphs are 136 x 128 px
 CELL, OBJECT, COLUMNS = 128, 120, 16
 
 
-def draw_cell(font: ImageFont.FreeTypeFont, character: str) -> Image.Image:
-    """One glyph, trimmed to what is visible and centred in a cell (RGBA, CELL x CELL)."""
+def render_cell(font: ImageFont.FreeTypeFont, character: str) -> Image.Image:
+    """Return a glyph, trimmed to its visible part and centred in a cell: RGBA, CELL x CELL."""
     glyph = Image.new("RGBA", (2 * CELL, 2 * CELL))
     ImageDraw.Draw(glyph).text((32, 32), character, font=font, embedded_color=True)
-    # Nearly transparent fringes would make the object's box larger than what is seen of it.
+    # Nearly transparent fringes would make the bounding box larger than the visible object.
     box = glyph.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox()
     if box is None:
-        raise SystemExit(f"{FONT.name} has no picture for U+{ord(character):X}")
+        raise SystemExit(f"{FONT.name} has no glyph for U+{ord(character):X}")
     glyph = glyph.crop(box).convert("RGBa")  # premultiplied: resizing must not bleed hidden colours into edges
     scale = OBJECT / max(glyph.size)
     size = (max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale)))
@@ -40,20 +39,20 @@ def draw_cell(font: ImageFont.FreeTypeFont, character: str) -> Image.Image:
 
 
 def build_atlas(sprites: list[dict], font_path: Path) -> Image.Image:
-    """All sprites in reading order, COLUMNS to a row."""
+    """Return all sprites in reading order, COLUMNS to a row."""
     font = ImageFont.truetype(str(font_path), STRIKE)
     rows = -(-len(sprites) // COLUMNS)
     atlas = Image.new("RGBA", (COLUMNS * CELL, rows * CELL))
     for i, sprite in enumerate(sprites):
-        cell = draw_cell(font, chr(int(sprite["codepoint"], 16)))
+        cell = render_cell(font, chr(int(sprite["codepoint"], 16)))
         atlas.paste(cell, (i % COLUMNS * CELL, i // COLUMNS * CELL))
     return atlas
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--font", type=Path, default=FONT)
-    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--font", type=Path, default=FONT, help="the emoji font (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="the folder of sprites.json and atlas.webp")
     args = parser.parse_args()
     sprites = json.loads((args.folder / "sprites.json").read_text(encoding="utf-8"))
     path = args.folder / "atlas.webp"

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from unclip.cli.main import main
+from unclip.evaluation import clip_and_prior, super_resolution, sweeps
+from unclip.evaluation import suite as suite_module
 from unclip.evaluation.suite import Suite
 
 PARTS = "distance,clip,prior,upsampler"  # quick with an untrained model
@@ -22,7 +24,7 @@ def test_the_same_seeds_give_the_same_report(tiny_model: Path, tmp_path: Path, c
     assert evaluate(tiny_model, tmp_path / "a") == 0
     out, err = capsys.readouterr()
     assert [line for line in out.splitlines() if line and line[0] != " "] == [
-        "Distance of sets of pictures",
+        "Distance of sets of images",
         "CLIP",
         "The prior",
         "Upsampling",
@@ -40,22 +42,22 @@ def test_the_same_seeds_give_the_same_report(tiny_model: Path, tmp_path: Path, c
 
 def test_a_report_is_continued_and_never_mixed(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     assert evaluate(tiny_model, tmp_path, "--only", "prior") == 0
-    monkeypatch.setattr("unclip.evaluation.clip_and_prior.imagined", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr(clip_and_prior, "sample_embeddings", lambda *_, **__: pytest.fail("measured again"))
     assert evaluate(tiny_model, tmp_path, "--only", "prior,upsampler", "--json") == 0
     assert list(json.loads(capsys.readouterr().out.splitlines()[-1])["results"]) == ["prior", "upsampler"]
     assert evaluate(tiny_model, tmp_path, "--seed", "1") == 2
     assert "is a report with seed 0, not 1: choose another folder" in capsys.readouterr().err
 
 
-def test_only_the_given_samplers_are_compared(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("unclip.evaluation.suite.Suite", partial(Suite, steps=(1, 2)))
+def test_the_samplers_that_are_asked_for(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(suite_module, "Suite", partial(Suite, steps=(1, 2)))
     arguments = "--only", "steps,prior-steps", "--samplers", "unipc,ddim,unipc", "--n", "2"
     assert evaluate(tiny_model, tmp_path, *arguments, "--json") == 0
     results = json.loads(capsys.readouterr().out)["results"]
     names = [f"{sampler}, {count} steps" for sampler in ("unipc", "ddim") for count in (1, 2)]
     assert [row[""] for row in results["prior-steps"]["rows"]] == names
     assert [row[""] for row in results["steps"]["rows"]][:-1] == names
-    monkeypatch.setattr("unclip.evaluation.sweeps._right", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(sweeps, "check_results", lambda *_: pytest.fail("measured again"))
     arguments = "--only", "steps,prior-steps", "--samplers", "ddim", "--n", "2"  # fewer, of the same report
     assert evaluate(tiny_model, tmp_path, *arguments, "--json") == 0
     again = json.loads(capsys.readouterr().out)["results"]
@@ -64,7 +66,7 @@ def test_only_the_given_samplers_are_compared(tiny_model: Path, tmp_path: Path, 
 
 
 def test_an_interrupt_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("unclip.evaluation.super_resolution.psnr", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(super_resolution, "psnr", lambda *_: signal.raise_signal(signal.SIGINT))
     assert evaluate(tiny_model, tmp_path, "--only", "prior,upsampler") == 130
     assert "the same command continues this evaluation" in capsys.readouterr().err
     assert list(json.loads((tmp_path / "report.json").read_text())["results"]) == ["prior"]
@@ -74,9 +76,9 @@ def test_an_interrupt_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monke
     ("arguments", "says"),
     [
         (["--suite", "photos"], "--suite 'photos' is unknown; choose from stickers"),
-        (["--only", "steps,clipp"], "--only 'clipp' is unknown: did you mean 'clip'? choose from checker, objects"),
-        (["--only", ","], "--only names nothing; choose from"),
-        (["--samplers", "ddimm"], "--samplers 'ddimm' is unknown: did you mean 'ddim'? choose from unclip, ddpm"),
+        (["--only", "steps,clipp"], "--only 'clipp' is unknown; did you mean 'clip'?"),
+        (["--only", ","], "--only is empty; choose from checker, objects"),
+        (["--samplers", "ddimm"], "--samplers 'ddimm' is unknown; did you mean 'ddim'?"),
         (["--n", "0"], "--n must be at least 1, not 0"),
         (["--seed", "-1"], "--seed must be from 0 to"),
         (["--split", "test"], "--split 'test' is unknown; choose from held_out, train"),

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from unclip.batch.file_names import slug
-from unclip.benchmark.throughput import table
+from unclip.benchmark.throughput import format_throughput
 from unclip.cli.output import find_target
 from unclip.cli.progress import Progress
 from unclip.errors import InputError, WriteError
@@ -102,7 +102,7 @@ def test_progress_shows_a_bar_for_each_stage_of_each_batch():
     assert silent.getvalue() == ""
 
 
-def test_bench_table():
+def test_bench_format_throughput():
     report = {
         "machine": "a computer",
         "model": "stickers",
@@ -114,8 +114,8 @@ def test_bench_table():
         "images_per_s": {"64x64": 4.5, "256x256": 1.0},
         "peak_mib": 900.2,
     }
-    lines = table(report).splitlines()
-    assert "cold start to first picture  6.25 s" in lines
+    lines = format_throughput(report).splitlines()
+    assert "cold start to first image  6.25 s" in lines
     assert lines[3].endswith("unknown")
     assert lines[4].split(maxsplit=3)[-1] == "4.50 images/s"
     assert lines[-1].endswith("900 MiB")

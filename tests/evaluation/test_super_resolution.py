@@ -1,13 +1,13 @@
-"""What upsamplers are measured by."""
+"""Measures of upsamplers."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.evaluation.stand_in import asked, renderer, suite
-from unclip.diffusion.noise import make_generators
-from unclip.evaluation.super_resolution import psnr, sharpness, shrink, upsampler
+from tests.evaluation.stand_ins import new_suite, perfect_model, suite_scenes
+from unclip.diffusion.noise import generators
+from unclip.evaluation.super_resolution import measure_upsampler, psnr, sharpness, shrink
 from unclip.models.upsampler import enlarge
 from unclip.pipeline import Unclip
 
@@ -20,30 +20,30 @@ def test_psnr_in_closed_form() -> None:
 
 def test_blur_lowers_sharpness() -> None:
     board = (torch.arange(16)[:, None] + torch.arange(16) // 4 % 2) % 2 * 2.0 - 1
-    picture = board.expand(1, 3, 16, 16)
-    blurred = torch.nn.functional.avg_pool2d(picture, 3, stride=1, padding=1, count_include_pad=False)
-    assert 0 < sharpness(blurred) < sharpness(picture)
+    image = board.expand(1, 3, 16, 16)
+    blurred = torch.nn.functional.avg_pool2d(image, 3, stride=1, padding=1, count_include_pad=False)
+    assert 0 < sharpness(blurred) < sharpness(image)
     assert sharpness(torch.full((1, 3, 8, 8), 0.3)) == 0
-    assert sharpness(board.expand(1, 3, 16, 16) * 0.5) == pytest.approx(sharpness(picture).item() / 4)
+    assert sharpness(board.expand(1, 3, 16, 16) * 0.5) == pytest.approx(sharpness(image).item() / 4)
 
 
-def test_an_upsampler_that_adds_nothing_is_as_good_as_bicubic(tmp_path: Path) -> None:
-    model = renderer(asked())
+def test_a_bicubic_upsampler_scores_as_bicubic(tmp_path: Path) -> None:
+    model = perfect_model(suite_scenes())
     model.sizes = [(64, 64), (128, 128)]
     model.upsample = lambda small, noise: enlarge(small, (128, 128))
-    rows = {row.pop(""): row for row in upsampler(suite(tmp_path, model, n=2))["rows"]}
-    for source in ("real pictures, made small", "the decoder's pictures"):
+    rows = {row.pop(""): row for row in measure_upsampler(new_suite(tmp_path, model, n=2))["rows"]}
+    for source in ("shrunken real images", "the decoder's images"):
         assert rows[f"{source}: upsampler"] == rows[f"{source}: bicubic"]
-    real = rows["real pictures, made small: bicubic"]
-    assert 20 < real["PSNR to the real picture, dB"]["mean"] < 40 and real["sharpness, real = 1"]["mean"] < 0.5
-    assert rows["the decoder's pictures: bicubic"]["PSNR, made small again, dB"]["mean"] > 30
+    real = rows["shrunken real images: bicubic"]
+    assert 20 < real["PSNR to the real image, dB"]["mean"] < 40 and real["sharpness, real = 1"]["mean"] < 0.5
+    assert rows["the decoder's images: bicubic"]["PSNR after shrinking again, dB"]["mean"] > 30
 
 
-def test_the_upsampler_of_a_model(tiny_model: Path) -> None:
+def test_upsampling_does_not_depend_on_the_batch(tiny_model: Path) -> None:
     pipe = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
     small = shrink(torch.randn(2, 3, 64, 64).clamp(-1, 1), 16)
     assert small.shape == (2, 3, 16, 16) and small.abs().max() <= 1
-    large = pipe.upsample(small, make_generators([3, 4]))
+    large = pipe.upsample(small, generators([3, 4]))
     assert large.shape == (2, 3, 32, 32)
-    assert torch.allclose(pipe.upsample(small[1:], make_generators([4])), large[1:], atol=1e-4)
-    assert not torch.allclose(pipe.upsample(small[1:], make_generators([5])), large[1:], atol=1e-2)
+    assert torch.allclose(pipe.upsample(small[1:], generators([4])), large[1:], atol=1e-4)
+    assert not torch.allclose(pipe.upsample(small[1:], generators([5])), large[1:], atol=1e-2)

@@ -1,1 +1,1 @@
-"""Measure speed: each stage, whole images, start-up."""
+"""Benchmarks: time per step of each stage, images per second, cold start, peak memory."""

@@ -1,4 +1,4 @@
-"""Images per second, and the time to the first image from a cold start."""
+"""Measures images per second, and the time to the first image from a cold start."""
 
 import importlib.metadata
 import os
@@ -8,27 +8,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unclip.benchmark.settings import PROMPT, ModelSettings
 from unclip.errors import UnclipError
-from unclip.inference.callbacks import Progress
 from unclip.requests.request import Request
 from unclip.requests.values import size_text
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
 
+Progress = Callable[[str, int, int], None]
+"""Called as (stage, done, total)."""
 
-PROMPT = "a penguin on a pink background"
 
-
-def table(report: dict[str, Any]) -> str:
-    """A report as lines of two columns."""
+def format_throughput(report: dict[str, Any]) -> str:
+    """Return a report as a table of two columns."""
     rows = [
         ("machine", report["machine"]),
         ("model", f"{report['model']}, device {report['device']}, dtype {report['dtype']}"),
-        ("cold start to first picture", f"{report['first_picture_s']:.2f} s"),
+        ("cold start to first image", f"{report['first_picture_s']:.2f} s"),
         ("  peak memory", _mib(report["first_picture_peak_mib"])),
     ]
     rows += [
@@ -40,8 +41,8 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def machine() -> str:
-    """Processor, cores in use, system and torch in one line."""
+def describe_machine() -> str:
+    """Return processor, available cores, operating system and version of torch in one line."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -53,44 +54,56 @@ def machine() -> str:
     return f"{name}, {cores} cores, {platform.system()}, torch {importlib.metadata.version('torch')}"
 
 
-def time_first_image(model: str, device: str, dtype: str, memory: str) -> float:
-    """Seconds from starting the program to its end with one picture on disk."""
+def time_first_image(settings: ModelSettings) -> float:
+    """Return the seconds of a whole run of the program that generates one image. Raises UnclipError if it fails."""
     with tempfile.TemporaryDirectory() as folder:
-        arguments = ["generate", PROMPT, "--model", model, "--seed", "0", "--quiet"]
-        arguments += ["--device", device, "--dtype", dtype, "--memory", memory, "-o", str(Path(folder) / "first.png")]
+        arguments = ["generate", PROMPT, "--model", settings.model, "--seed", "0", "--quiet"]
+        arguments += ["--device", settings.device, "--dtype", settings.dtype, "--memory", settings.memory]
+        command = [sys.executable, "-m", "unclip", *arguments, "-o", str(Path(folder) / "first.png")]
         start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "unclip", *arguments], capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
         seconds = time.perf_counter() - start
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise UnclipError(f"the first picture failed: {lines[-1].removeprefix('unclip: error: ')}")
+        lines = done.stderr.strip().splitlines() or ["no error output"]
+        raise UnclipError(f"the first image failed: {lines[-1].removeprefix('unclip: error: ')}")
     return seconds
 
 
 def measure_throughput(
-    model: str, device: str, dtype: str, memory: str, batch_size: int, repeat: int, progress: Progress
+    settings: ModelSettings, batch_size: int, repeat: int, progress: Progress | None = None
 ) -> dict[str, float]:
-    """Images a second of one full batch, at the model's smallest and largest size."""
+    """Return the images per second of one full batch, at the model's smallest and largest size.
+
+    Args:
+        settings: The model.
+        batch_size: Images generated at a time.
+        repeat: Timed runs of each size; the median counts.
+        progress: Called as (stage, done, total) after each network is loaded and after each denoising step.
+    """
     from unclip.pipeline import Unclip
 
-    pipe = Unclip.from_pretrained(model, device=device, dtype=dtype, memory=memory, progress=progress)
-    return _rates(pipe, batch_size, repeat, progress)
+    pipe = Unclip.from_pretrained(
+        settings.model, device=settings.device, dtype=settings.dtype, memory=settings.memory, progress=progress
+    )
+    sizes = sorted(pipe.sizes, key=lambda size: size[0] * size[1])
+    return {
+        size_text(size): _measure_rate(pipe, size, batch_size, repeat, progress)
+        for size in dict.fromkeys([sizes[0], sizes[-1]])
+    }
 
 
-def _rates(pipe: "Unclip", batch_size: int, repeat: int, progress: Progress) -> dict[str, float]:
-    by_area = sorted(pipe.sizes, key=lambda size: size[0] * size[1])
-    rates: dict[str, float] = {}
-    for size in dict.fromkeys([by_area[0], by_area[-1]]):
-        request = Request(prompt=PROMPT, n=batch_size, seed=0, size=size)
-        warm_up = Request(prompt=PROMPT, n=batch_size, seed=0, size=size, steps=2, prior_steps=2, upsampler_steps=2)
-        pipe.generate([warm_up], batch_size=batch_size, progress=progress)
-        seconds = []
-        for _ in range(repeat):
-            start = time.perf_counter()
-            pipe.generate([request], batch_size=batch_size, progress=progress)  # ends with images on the CPU
-            seconds.append(time.perf_counter() - start)
-        rates[size_text(size)] = batch_size / statistics.median(seconds)
-    return rates
+def _measure_rate(
+    pipe: "Unclip", size: tuple[int, int], batch_size: int, repeat: int, progress: Progress | None
+) -> float:
+    request = Request(prompt=PROMPT, n=batch_size, seed=0, size=size)
+    warm_up = Request(prompt=PROMPT, n=batch_size, seed=0, size=size, steps=2, prior_steps=2, upsampler_steps=2)
+    pipe.generate([warm_up], batch_size=batch_size, progress=progress)
+    seconds = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        pipe.generate([request], batch_size=batch_size, progress=progress)  # ends with images on the CPU
+        seconds.append(time.perf_counter() - start)
+    return batch_size / statistics.median(seconds)
 
 
 def _mib(value: float | None) -> str:

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from unclip.benchmark import stages as speed
-from unclip.benchmark.throughput import machine, measure_throughput, table, time_first_image
+from unclip.benchmark import stages as stage_benchmark
+from unclip.benchmark.pipelines import StageBenchmark, check_library
+from unclip.benchmark.settings import ModelSettings
+from unclip.benchmark.throughput import describe_machine, format_throughput, measure_throughput, time_first_image
 from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.cli import options
@@ -48,27 +50,28 @@ def bench(
     size = batch_size or 16
     folder = find_checkpoint(model, download=True)  # first: a wrong name must not look like a failed measurement
     if against is not None:
-        speed.check_against(against, read_json(folder / INDEX))
+        check_library(against, read_json(folder / INDEX))
     if stages or against is not None:
-        run = speed.Run("unclip", str(folder), size, device=device, dtype=dtype, memory=memory)
-        found = [speed.in_process(run)]
-        if against is not None:  # in its own default precision, unless --dtype is given
-            found.append(speed.in_process(replace(run, side=against)))
-        report = {"machine": machine(), "model": model, "batch_size": size, "sides": found}
-        text = "\n".join([f"{report['machine']}; {model}, batch {size}", *map(speed.table, found)])
+        settings = StageBenchmark("unclip", str(folder), size, device=device, dtype=dtype, memory=memory)
+        found = [stage_benchmark.measure_in_process(settings)]
+        if against is not None:  # in its own default precision, unless one is asked for
+            found.append(stage_benchmark.measure_in_process(replace(settings, library=against)))
+        report = {"machine": describe_machine(), "model": model, "batch_size": size, "sides": found}
+        text = "\n".join([f"{report['machine']}; {model}, batch {size}", *map(stage_benchmark.format_stages, found)])
         print(json.dumps(report) if as_json else text)
         return
+    model_settings = ModelSettings(model, device, dtype, memory)
     report: dict[str, Any] = {
-        "machine": machine(),
+        "machine": describe_machine(),
         "model": model,
         "device": device,
         "dtype": dtype,
         "batch_size": size,
-        # In processes of their own, and first: this process must not import torch before they are timed.
-        "first_picture_s": statistics.median(time_first_image(model, device, dtype, memory) for _ in range(repeat)),
-        "first_picture_peak_mib": speed.peak_resident(children=True),
+        # Processes of their own, and first: this one is to stay without torch until they are timed.
+        "first_picture_s": statistics.median(time_first_image(model_settings) for _ in range(repeat)),
+        "first_picture_peak_mib": stage_benchmark.peak_memory(children=True),
     }
     with closing(Progress(on_terminal(quiet=False))) as progress:
-        report["images_per_s"] = measure_throughput(model, device, dtype, memory, size, repeat, progress=progress)
-    report["peak_mib"] = speed.peak_resident()
-    print(json.dumps(report) if as_json else table(report))
+        report["images_per_s"] = measure_throughput(model_settings, size, repeat, progress)
+    report["peak_mib"] = stage_benchmark.peak_memory()
+    print(json.dumps(report) if as_json else format_throughput(report))

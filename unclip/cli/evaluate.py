@@ -98,8 +98,8 @@ def evaluate(
     sampler_names = parse_samplers(samplers)
     check_writable(out)
 
-    from unclip.evaluation.measures import chosen, run
-    from unclip.evaluation.report import Report, told
+    from unclip.evaluation.measures import measure_parts, select_parts
+    from unclip.evaluation.report import Report, format_result
     from unclip.evaluation.suite import Suite
     from unclip.modes.resolve import model_defaults
     from unclip.pipeline import Unclip
@@ -107,7 +107,7 @@ def evaluate(
     progress = Progress(on_terminal(quiet))
     with closing(progress):
         pipe = Unclip.from_pretrained(model, device=device, dtype=dtype, memory=memory, progress=progress)
-    parts = chosen(pipe, names)
+    parts = select_parts(pipe, names)
     left_out = [name for name in PARTS if name not in parts]
     if names is None and left_out and not quiet:
         print(f"unclip: note: {pipe.model.name} lacks what these parts measure: {', '.join(left_out)}", file=sys.stderr)
@@ -136,14 +136,14 @@ def evaluate(
     )
     try:
         with closing(progress):
-            for title, result in run(measured, parts):
+            for title, result in measure_parts(measured, parts):
                 progress.close()
                 if not as_json:
-                    print(told(title, result), end="\n\n", flush=True)
+                    print(format_result(title, result), end="\n\n", flush=True)
     except KeyboardInterrupt:
         print("unclip: the same command continues this evaluation", file=sys.stderr)
         raise
     if as_json:
         print(json.dumps({"setup": report.setup, "results": report.results}))
     if not quiet:
-        print(f"unclip: the report is {measured.page}", file=sys.stderr)
+        print(f"unclip: the report is {measured.html_path}", file=sys.stderr)

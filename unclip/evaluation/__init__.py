@@ -1,1 +1,1 @@
-"""Measure a model: correctness, distances, CLIP retrieval, the prior, super-resolution."""
+"""Evaluation of a model: correctness, FID, CLIP retrieval, the prior, super-resolution."""

@@ -1,31 +1,29 @@
-"""The names of the parts of an evaluation, readable without torch."""
+"""The names that `unclip evaluate` accepts, readable without torch."""
 
 from collections.abc import Sequence
 
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
-from unclip.errors import InputError, nearest
+from unclip.errors import InputError, did_you_mean
 
 SUITES = ("stickers",)
 PARTS = ("checker", "objects", "distance", "clip", "prior", "best", "upsampler", "prior-steps", "steps")
 
 
 def parse_parts(text: str) -> Sequence[str]:
-    """ "objects,clip" -> the parts. Raises InputError for one that there is not."""
-    return _parse("--only", text, PARTS)
+    """Return the parts of an evaluation in a comma-separated list. Raises InputError for an unknown part or none."""
+    return _parse_names("--only", text, PARTS)
 
 
 def parse_samplers(text: str) -> Sequence[str]:
-    """ "ddim,unipc" -> the samplers, each once. Raises InputError for one that there is not."""
-    return list(dict.fromkeys(_parse("--samplers", text, SAMPLER_NAMES)))
+    """Return the samplers in a comma-separated list, each once. Raises InputError for an unknown sampler or none."""
+    return list(dict.fromkeys(_parse_names("--samplers", text, SAMPLER_NAMES)))
 
 
-def _parse(option: str, text: str, known: Sequence[str]) -> Sequence[str]:
+def _parse_names(option: str, text: str, known: Sequence[str]) -> Sequence[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in known:
-            near = nearest(name, known)
-            guess = f"did you mean {near!r}? " if near else ""
-            raise InputError(f"{option} {name!r} is unknown: {guess}choose from {', '.join(known)}")
+            raise InputError(f"{option} {name!r} is unknown; {did_you_mean(name, known)}")
     if not names:
-        raise InputError(f"{option} names nothing; choose from {', '.join(known)}")
+        raise InputError(f"{option} is empty; choose from {', '.join(known)}")
     return names

@@ -1,129 +1,131 @@
-"""Whether pictures show what was asked for, by the checker that shares nothing with the model; and how often it errs.
+"""How often images show their prompts, judged by the checker, which shares nothing with the model; and its own error.
 
-The categories are those of GenEval (Ghosh et al. 2023, arXiv:2310.11513) that the training domain has. They
-are stricter here: a picture that shows more than was asked for is wrong.
+The categories are those of GenEval (Ghosh et al. 2023, arXiv:2310.11513) that apply to the training domain. They are
+stricter here: an image with an extra object is wrong.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from unclip.evaluation.intervals import rate
+from unclip.evaluation.intervals import estimate_rate
 from unclip.evaluation.suite import Suite
-from unclip.stickers.recognition.checker import Seen, Verdict, judge, see
+from unclip.stickers.recognition.checker import Detection, Verdict, detect, judge
 from unclip.stickers.scene import BACKGROUNDS, COUNTS, SIZE_WORDS, Scene
 from unclip.stickers.sprites import load_nouns
+
+T = TypeVar("T")
 
 OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above", "next to": "above"}
 
 
 @dataclass(frozen=True)
 class Category:
-    """What of a picture is judged.
+    """A property of an image that is judged.
 
     Attributes:
-        passed: The outcome; None where the request has no such thing.
-        spoiled: A request that the picture of the given one does not answer, wrong in this alone.
+        name: Its name in tables and in the report's outcomes.
+        passes: Returns the outcome; None if the scene lacks the property.
+        falsify: Returns a scene that differs from the given one in this property alone.
     """
 
     name: str
-    passed: Callable[[Verdict], bool | None]
-    spoiled: Callable[[Scene, np.random.Generator], Scene]
+    passes: Callable[[Verdict], bool | None]
+    falsify: Callable[[Scene, np.random.Generator], Scene]
 
 
-def _other(rng: np.random.Generator, options: Sequence, taken: Sequence) -> Any:
-    left = [option for option in options if option not in taken]
+def _choose_other(rng: np.random.Generator, options: Sequence[T], excluded: Sequence[T | None]) -> T:
+    left = [option for option in options if option not in excluded]
     return left[int(rng.integers(len(left)))]
 
 
-def _another_noun(scene: Scene, rng: np.random.Generator) -> Scene:
-    """One of the names replaced; of a count, all of them."""
-    taken = [placed.name for placed in scene.objects]
-    name = _other(rng, tuple(load_nouns()), taken)
+def _replace_noun(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Return the scene with another noun: the second of a pair, or all of a count."""
+    name = _choose_other(rng, tuple(load_nouns()), [placed.name for placed in scene.objects])
     kept = scene.objects[:1] if scene.kind == "pair" else ()
     return replace(scene, objects=(*kept, *(replace(placed, name=name) for placed in scene.objects[len(kept) :])))
 
 
 CATEGORIES = {
-    "single": (Category("single object", lambda verdict: verdict.objects, _another_noun),),
+    "single": (Category("single object", lambda verdict: verdict.objects, _replace_noun),),
     "pair": (
-        Category("two objects", lambda verdict: verdict.objects, _another_noun),
+        Category("two objects", lambda verdict: verdict.objects, _replace_noun),
         Category(
             "position",
             lambda verdict: verdict.relation,
-            lambda scene, rng: replace(scene, relation=OPPOSITES[scene.relation]),
+            lambda scene, rng: replace(scene, relation=OPPOSITES[str(scene.relation)]),
         ),
     ),
     "count": (
         Category(
             "counting",
             lambda verdict: verdict.objects and verdict.count,
-            lambda scene, rng: replace(scene, count=_other(rng, COUNTS, [scene.count])),
+            lambda scene, rng: replace(scene, count=_choose_other(rng, COUNTS, [scene.count])),
         ),
     ),
 }
 SIZE = Category(
     "small or large",
     lambda verdict: verdict.size,
-    lambda scene, rng: replace(scene, size_word=_other(rng, SIZE_WORDS, [scene.size_word])),
+    lambda scene, rng: replace(scene, size_word=_choose_other(rng, SIZE_WORDS, [scene.size_word])),
 )
 BACKGROUND = Category(
     "background colour",
     lambda verdict: verdict.background,
-    lambda scene, rng: replace(scene, background=_other(rng, tuple(BACKGROUNDS), [scene.background])),
+    lambda scene, rng: replace(scene, background=_choose_other(rng, tuple(BACKGROUNDS), [scene.background])),
 )
-ALL = Category("everything asked for", lambda verdict: verdict.all, _another_noun)
+ALL = Category("everything asked for", lambda verdict: verdict.all, _replace_noun)
 ORDER = ("single object", "two objects", "counting", "background colour", "position", "small or large", ALL.name)
 
 
 def categories(scene: Scene) -> tuple[Category, ...]:
-    """What is judged of a picture of a scene."""
-    sized = () if scene.size_word is None else (SIZE,)
-    return (*CATEGORIES[scene.kind], *sized, BACKGROUND, ALL)
+    """Return the categories that apply to a scene."""
+    size = () if scene.size_word is None else (SIZE,)
+    return (*CATEGORIES[scene.kind], *size, BACKGROUND, ALL)
 
 
-def checker_error(suite: Suite) -> dict[str, Any]:
-    """How often the checker errs on real renderings: of right ones it should accept all, of wrong ones none.
+def measure_checker(suite: Suite) -> dict[str, Any]:
+    """Return how often the checker errs on renderings: it should accept all right ones and no wrong ones.
 
-    A wrong one is a right picture under a request that differs in what the category is about, and in nothing else.
+    A wrong one is a rendering compared with a scene that differs in the category's property, and in nothing else.
     """
     accepted: dict[tuple[str, str], list[bool]] = {}
     rng = np.random.Generator(np.random.Philox(key=[suite.seed, 0]))
-    pictures = suite.real(suite.asked, suite.large)
-    for i in suite.counted("checker", range(len(suite.asked))):
-        scene, seen = suite.asked[i][1], see(pictures[i])
+    images = suite.render(suite.prompts, suite.full_size)
+    for i in suite.track("checker", range(len(suite.prompts))):
+        scene, detection = suite.prompts[i][1], detect(images[i])
         for category in categories(scene):
-            for side, request in (("right", scene), ("wrong", category.spoiled(scene, rng))):
-                outcome = bool(category.passed(judge(seen, request)))
+            for side, expected in (("right", scene), ("wrong", category.falsify(scene, rng))):
+                outcome = bool(category.passes(judge(detection, expected)))
                 accepted.setdefault((category.name, side), []).append(outcome)
     rows = [
         {
             "": name,
-            "right ones accepted": rate(accepted.get((name, "right"), [])),
-            "wrong ones accepted": rate(accepted.get((name, "wrong"), [])),
+            "right ones accepted": estimate_rate(accepted.get((name, "right"), [])),
+            "wrong ones accepted": estimate_rate(accepted.get((name, "wrong"), [])),
         }
         for name in ORDER
     ]
     return {"rows": rows}
 
 
-def objects(suite: Suite) -> dict[str, Any]:
-    """How often the model draws what it is asked for, at its defaults; and what was seen on each picture."""
-    judged, pictures = [], suite.drawn
-    for i in suite.counted("objects", range(len(suite.asked))):
-        (prompt, scene), seen = suite.asked[i], see(pictures[i])
-        verdict = judge(seen, scene)
-        outcomes = {category.name: bool(category.passed(verdict)) for category in categories(scene)}
-        judged.append({"prompt": prompt, "right": verdict.all, "outcomes": outcomes, "seen": _in_words(seen)})
-    by_name = {name: [one["outcomes"][name] for one in judged if name in one["outcomes"]] for name in ORDER}
-    rows = [{"": name, "right": rate(by_name[name])} for name in ORDER]
-    note = f"{len(judged)} pictures, {len(dict(suite.asked))} different prompts; an object too many is wrong too"
+def measure_objects(suite: Suite) -> dict[str, Any]:
+    """Return how often the model's images at its defaults show their prompts, and the objects detected in each."""
+    judged, images = [], suite.generated
+    for i in suite.track("objects", range(len(suite.prompts))):
+        (prompt, scene), detection = suite.prompts[i], detect(images[i])
+        verdict = judge(detection, scene)
+        outcomes = {category.name: bool(category.passes(verdict)) for category in categories(scene)}
+        judged.append({"prompt": prompt, "right": verdict.all, "outcomes": outcomes, "seen": _describe(detection)})
+    by_name = {name: [each["outcomes"][name] for each in judged if name in each["outcomes"]] for name in ORDER}
+    rows = [{"": name, "right": estimate_rate(by_name[name])} for name in ORDER]
+    note = f"{len(judged)} images, {len(dict(suite.prompts))} different prompts; an extra object counts as wrong"
     return {"rows": rows, "notes": [note], "pictures": judged}
 
 
-def _in_words(seen: Seen) -> str:
-    """What the checker saw: "cat, dog on blue"; with a question mark what it could not recognise."""
-    names = [one.name if one.is_a(one.name) else f"{one.name}?" for one in seen.found]
-    return f"{', '.join(names) or 'nothing'} on {seen.background.name}"
+def _describe(detection: Detection) -> str:
+    """Return the detected objects in words, such as "cat, dog on blue", with "?" after a name that is uncertain."""
+    names = [each.name if each.is_a(each.name) else f"{each.name}?" for each in detection.objects]
+    return f"{', '.join(names) or 'nothing'} on {detection.background.name}"

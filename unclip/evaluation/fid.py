@@ -1,8 +1,8 @@
-"""How far generated pictures are, as a set, from real ones: Frechet and kernel distance between their features.
+"""The distance of generated images, as a set, from real ones: Frechet and kernel distance of their features.
 
 Heusel et al. 2017 (arXiv:1706.08500); Binkowski et al. 2018 (arXiv:1801.01401), section 4. The features are the
-embeddings of the model's own CLIP image tower, not of an Inception network, so the figures compare with each other
-only: above all with the floor, the distance between two sets of real pictures of the same size.
+embeddings of the model's own CLIP image encoder, not those of an Inception network. The values are therefore comparable
+with each other only: above all with the floor, the distance of two sets of real images of the same size.
 """
 
 import warnings
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from unclip.errors import InputError
 from unclip.evaluation.suite import Suite
-from unclip.stickers.prompts import prompts
+from unclip.stickers.prompts import sample_prompts
 
 EXTRA = "torchmetrics"
-SUBSETS = 50  # of half the pictures each, over which the kernel distance is averaged
+SUBSETS = 50  # random subsets, of half the images each, over which the kernel distance is averaged
 
 
 class Features(nn.Module):
-    """The feature extractor that torchmetrics is given for what has been extracted already: features `b d`."""
+    """The feature extractor for torchmetrics: returns its input, since the features `b d` are extracted beforehand."""
 
     def __init__(self, num_features: int):
         super().__init__()
@@ -32,56 +32,54 @@ class Features(nn.Module):
 
 
 def check_installed() -> None:
-    """Raise InputError where torchmetrics is not installed."""
+    """Raise InputError if torchmetrics is not installed."""
     if find_spec(EXTRA) is None:
         raise InputError(
             f"the part 'distance' needs {EXTRA}: pip install 'unclip[evaluate]', or name other parts with --only"
         )
 
 
-def frechet(real: Tensor, drawn: Tensor) -> float:
-    """The Frechet distance of the Gaussians that have the means and covariances of features `n d` and `m d`."""
+def frechet_distance(real: Tensor, generated: Tensor) -> float:
+    """Return the Frechet distance of two Gaussians, fitted to features `n d` and `m d`."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     metric = FrechetInceptionDistance(Features(real.shape[1]))
     metric.update(real.double(), real=True)
-    metric.update(drawn.double(), real=False)
-    return max(0.0, metric.compute().item())  # rounding may leave it a little below
+    metric.update(generated.double(), real=False)
+    return max(0.0, metric.compute().item())  # rounding can make it slightly negative
 
 
-def kernel(real: Tensor, drawn: Tensor, seed: int = 0) -> tuple[float, float]:
-    """The squared maximum mean discrepancy of features `n d` and `m d` under the kernel (x y / d + 1)^3, unbiased.
+def kernel_distance(real: Tensor, generated: Tensor, seed: int = 0) -> tuple[float, float]:
+    """Return the squared maximum mean discrepancy of features `n d` and `m d` under the kernel (x y / d + 1)^3.
 
-    Its mean over random subsets of half the features, and their standard deviation. It may be negative.
+    It is the mean, and the standard deviation, of the unbiased estimate over random subsets of half the features. The
+    mean can be negative.
     """
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    size = max(2, min(len(real), len(drawn)) // 2)
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # it draws subsets by the global generator
-        warnings.simplefilter("ignore", UserWarning)  # that it keeps all features
+    size = max(2, min(len(real), len(generated)) // 2)
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # it chooses subsets by the global generator
+        warnings.simplefilter("ignore", UserWarning)  # about the memory of all features
         torch.manual_seed(seed)
         metric = KernelInceptionDistance(Features(real.shape[1]), subsets=SUBSETS, subset_size=size)
         metric.update(real.double(), real=True)
-        metric.update(drawn.double(), real=False)
+        metric.update(generated.double(), real=False)
         mean, deviation = metric.compute()
     return mean.item(), deviation.item()
 
 
-def distance(suite: Suite) -> dict[str, Any]:
-    """From a set of real renderings: of the pictures drawn, and as the floor of the real pictures of their prompts."""
-    others = prompts(len(suite.asked), suite.seed + 1, split=suite.split, nouns=suite.nouns)
-    sets = {
-        "real": suite.real(others, suite.large),
-        "drawn": suite.drawn,
-        "floor": suite.real(suite.asked, suite.large),
-    }
-    real, drawn, floor = (suite.embed(f"features, {name}", pictures) for name, pictures in sets.items())
+def measure_distance(suite: Suite) -> dict[str, Any]:
+    """Return the distances of the generated images, and of renderings of their prompts, from other renderings."""
+    others = sample_prompts(len(suite.prompts), suite.seed + 1, split=suite.split, nouns=suite.nouns)
+    real = suite.embed_images("features, real", suite.render(others, suite.full_size))
+    generated = suite.embed_images("features, generated", suite.generated)
+    floor = suite.embed_images("features, floor", suite.render(suite.prompts, suite.full_size))
     rows = []
-    for name, features in (("generated to real", drawn), ("real to real, the floor", floor)):
-        mean, deviation = kernel(real, features, suite.seed)
-        cells = {"Frechet": frechet(real, features), "kernel": mean, "kernel, deviation": deviation, "n": len(real)}
-        rows.append({"": name, **cells})
+    for name, features in (("generated to real", generated), ("real to real, the floor", floor)):
+        mean, deviation = kernel_distance(real, features, suite.seed)
+        frechet = frechet_distance(real, features)
+        rows.append({"": name, "Frechet": frechet, "kernel": mean, "kernel, deviation": deviation, "n": len(real)})
     return {
         "rows": rows,
-        "notes": ["on embeddings of the model's own CLIP image tower; kernel over halves of the sets"],
+        "notes": ["on embeddings of the model's own CLIP image encoder; kernel over halves of the sets"],
     }

@@ -1,66 +1,71 @@
-"""A rate or a mean, and how far it can be trusted: as values of a report, and as text."""
+"""Rates and means with 95% confidence intervals, as values of a report and as text."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
+Z = 1.96  # standard normal quantile of a two-sided 95% interval
+
 Estimate = dict[str, Any]
-""""rate" or "mean", its 95% "interval" (low, high), and "n", of how many."""
+"""A "rate" or a "mean", its 95% "interval" (low, high), and "n", the number of observations."""
 
 
-def interval(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval (1927) of a rate of `right` in `n`; z = 1.96 gives 95%."""
-    centre, spread = right + z * z / 2, z * math.sqrt(right * (n - right) / n + z * z / 4)
+def wilson_interval(successes: int, n: int, z: float = Z) -> tuple[float, float]:
+    """Return Wilson's score interval (1927) of the rate `successes` / `n`."""
+    centre, spread = successes + z * z / 2, z * math.sqrt(successes * (n - successes) / n + z * z / 4)
     return (centre - spread) / (n + z * z), (centre + spread) / (n + z * z)
 
 
-def rate(outcomes: Sequence[bool]) -> Estimate | None:
-    """The share of what came out right, with Wilson's interval; None of nothing."""
+def estimate_rate(outcomes: Sequence[bool]) -> Estimate | None:
+    """Return the fraction of true outcomes with Wilson's interval; None without outcomes."""
     if not outcomes:
         return None
-    right, n = sum(map(bool, outcomes)), len(outcomes)
-    return {"rate": right / n, "interval": list(interval(right, n)), "n": n}
+    successes, n = sum(map(bool, outcomes)), len(outcomes)
+    return {"rate": successes / n, "interval": list(wilson_interval(successes, n)), "n": n}
 
 
-def difference(outcomes: Sequence[bool], others: Sequence[bool]) -> Estimate:
-    """How much higher the rate of `outcomes` is than that of `others`, of the same things one by one.
+def estimate_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
+    """Return by how much the rate of `first` exceeds that of `second`, for paired outcomes.
 
-    A "mean", with the interval of Bonett & Price (2012): one more of either kind of change, in two more things. It is
-    far narrower than what two intervals of rates tell, for of most things both come out alike.
+    The interval is Bonett & Price's (2012): one more discordant pair of either kind, and two more pairs. It is much
+    narrower than the intervals of the two rates suggest, since most pairs agree. Raises ValueError for unequal lengths.
     """
-    won = sum(one and not other for one, other in zip(outcomes, others, strict=True))
-    lost = sum(other and not one for one, other in zip(outcomes, others, strict=True))
-    n = len(outcomes)
-    up, down = (won + 1) / (n + 2), (lost + 1) / (n + 2)
-    spread = 1.96 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    gained = sum(a and not b for a, b in zip(first, second, strict=True))
+    lost = sum(b and not a for a, b in zip(first, second, strict=True))
+    n = len(first)
+    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    spread = Z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
     interval = [max(-1.0, up - down - spread), min(1.0, up - down + spread)]
-    return {"mean": (won - lost) / n, "interval": interval, "n": n}
+    return {"mean": (gained - lost) / n, "interval": interval, "n": n}
 
 
-def mean(values: Sequence[float]) -> Estimate | None:
-    """The mean, with the normal interval of its standard error (of one value, none is known); None of nothing."""
+def estimate_mean(values: Sequence[float]) -> Estimate | None:
+    """Return the mean with the normal interval of its standard error; None without values.
+
+    The interval of a single value is None.
+    """
     if not values:
         return None
     n, centre = len(values), math.fsum(values) / len(values)
     if n == 1:
         return {"mean": centre, "interval": None, "n": 1}
-    spread = 1.96 * math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1) / n)
+    spread = Z * math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1) / n)
     return {"mean": centre, "interval": [centre - spread, centre + spread], "n": n}
 
 
-def text(value: Any) -> str:
-    """A value of a report as a cell of a table: an estimate with its interval, a number, or words."""
+def format_value(value: Any) -> str:
+    """Return a value of a report as the text of a table cell: an estimate with its interval, a number, or words."""
     if value is None:
         return "-"
     if isinstance(value, dict) and "rate" in value:
         low, high = value["interval"]
         return f"{value['rate']:6.1%}  ({low:.1%} to {high:.1%}, n = {value['n']})"
     if isinstance(value, dict):
-        told = "" if value["interval"] is None else f" ± {value['interval'][1] - value['mean']:.2g}"
-        return f"{value['mean']:.4g}{told}"
+        spread = "" if value["interval"] is None else f" ± {value['interval'][1] - value['mean']:.2g}"
+        return f"{value['mean']:.4g}{spread}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def row(name: str, outcomes: Sequence[bool], width: int) -> str:
-    """A line of a table: the rate of what came out right, its interval, and of how many."""
-    return f"{name:<{width}} {text(rate(outcomes))}"
+def format_row(name: str, outcomes: Sequence[bool], width: int) -> str:
+    """Return a line of text: the name, padded to `width`, and the rate of true outcomes with its interval and n."""
+    return f"{name:<{width}} {format_value(estimate_rate(outcomes))}"

@@ -1,18 +1,18 @@
-"""The parts of an evaluation, in the order in which they are measured and told."""
+"""The parts of an evaluation, in the order in which they are measured and reported."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unclip.errors import InputError
-from unclip.evaluation import clip_and_prior as clip_space
-from unclip.evaluation import correctness
-from unclip.evaluation import fid as distances
-from unclip.evaluation import super_resolution as upsampling
-from unclip.evaluation import sweeps as settings
 from unclip.evaluation.choices import PARTS
-from unclip.evaluation.html_report import write_page
+from unclip.evaluation.clip_and_prior import measure_clip, measure_prior
+from unclip.evaluation.correctness import measure_checker, measure_objects
+from unclip.evaluation.fid import check_installed, measure_distance
+from unclip.evaluation.html_report import write_html
 from unclip.evaluation.suite import Suite
+from unclip.evaluation.super_resolution import measure_upsampler
+from unclip.evaluation.sweeps import sweep_best_of, sweep_prior_steps, sweep_steps
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
@@ -20,59 +20,69 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """title: of its table. needs: "image tower", "upsampler", without which a model cannot be so measured."""
+    """A part of an evaluation.
+
+    Attributes:
+        title: The title of its table.
+        measure: Returns its result: "rows", and optionally "notes" and more.
+        needs: "image encoder" or "upsampler", if only models that have one can be measured.
+        is_summary: Whether it summarises cells that the report stores one by one, and is made anew for each run.
+        uses_checker: Whether the checker judges its images; the checker's own error is then reported first.
+    """
 
     title: str
     measure: Callable[[Suite], dict[str, Any]]
-    needs: tuple[str, ...] = ()
+    needs: str | None = None
+    is_summary: bool = False
+    uses_checker: bool = False
 
 
 MEASURES = {
-    "checker": Part("The checker's own error, on real renderings", correctness.checker_error),
-    "objects": Part("Pictures that show what was asked for, at the model's defaults", correctness.objects),
-    "distance": Part("Distance of sets of pictures", distances.distance, ("image tower",)),
-    "clip": Part("CLIP", clip_space.clip, ("image tower",)),
-    "prior": Part("The prior", clip_space.prior, ("image tower",)),
-    "best": Part("Choosing the best, at the decoder's size", settings.best, ("image tower",)),
-    "upsampler": Part("Upsampling", upsampling.upsampler, ("upsampler",)),
-    "prior-steps": Part("Steps of the prior", settings.prior_steps, ("image tower",)),
-    "steps": Part("Steps of the decoder, at its own size", settings.steps),
+    "checker": Part("The checker's own error, on renderings", measure_checker),
+    "objects": Part("Images that show their prompts, at the model's defaults", measure_objects, uses_checker=True),
+    "distance": Part("Distance of sets of images", measure_distance, "image encoder"),
+    "clip": Part("CLIP", measure_clip, "image encoder"),
+    "prior": Part("The prior", measure_prior, "image encoder"),
+    "best": Part("Best of k, at the decoder's size", sweep_best_of, "image encoder", uses_checker=True),
+    "upsampler": Part("Upsampling", measure_upsampler, "upsampler"),
+    "prior-steps": Part("Steps of the prior", sweep_prior_steps, "image encoder", is_summary=True),
+    "steps": Part("Steps of the decoder, at its own size", sweep_steps, is_summary=True, uses_checker=True),
 }
 assert tuple(MEASURES) == PARTS
-_SUMMARIES = {"prior-steps", "steps"}  # of what is kept cell by cell, for the samplers that are asked for
-_RATED = {"objects", "best", "steps"}  # by the checker, whose error is told before
 
 
-def chosen(pipe: "Unclip", only: Sequence[str] | None) -> list[str]:
-    """The parts to measure: those of `only`, or else all that the model has what it takes for.
+def select_parts(pipe: "Unclip", only: Sequence[str] | None) -> list[str]:
+    """Return the parts to measure, in order: those in `only`, or all that the model supports.
 
-    Raises InputError for one that this model, or this installation, cannot be measured in, unless nobody asked for it.
+    Raises InputError if the model or the installation does not support a part in `only`.
     """
     pipe.check_prior()
-    has = {"image tower": pipe.clip.visual is not None, "upsampler": bool(pipe.upsamplers)}
+    available = {"image encoder": pipe.clip.visual is not None, "upsampler": bool(pipe.upsamplers)}
+    needs_checker = only is not None and any(MEASURES[name].uses_checker for name in only)
     parts = []
     for name, part in MEASURES.items():
-        lacking = [what for what in part.needs if not has[what]]
-        wanted = only is None or name in only or (name == "checker" and _RATED & set(only))
-        if not wanted or (lacking and only is None):
+        missing = part.needs is not None and not available[part.needs]
+        if only is None and missing:
             continue
-        if lacking:
+        if only is not None and name not in only and not (name == "checker" and needs_checker):
+            continue
+        if missing:
             raise InputError(
-                f"{pipe.name} has no {lacking[0]}, which the part {name!r} measures: leave it out of --only"
+                f"the part {name!r} needs a model with an {part.needs}, which {pipe.name} lacks: leave it out"
             )
         parts.append(name)
     if "distance" in parts:
-        distances.check_installed()
+        check_installed()
     return parts
 
 
-def run(suite: Suite, parts: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Measure parts, each of which is in the report and on the page before it is handed over: (title, result)."""
+def measure_parts(suite: Suite, parts: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (title, result) of each part, after writing it to the report and its HTML page."""
     for name in parts:
         part = MEASURES[name]
-        if name in _SUMMARIES:
-            result = suite.report.put(name, part.measure(suite))
+        if part.is_summary:
+            result = suite.report.replace(name, part.measure(suite))
         else:
-            result = suite.report.once(name, lambda part=part: part.measure(suite))
-        write_page(suite, {key: each.title for key, each in MEASURES.items()})
+            result = suite.report.measure_once(name, lambda part=part: part.measure(suite))
+        write_html(suite, {key: each.title for key, each in MEASURES.items()})
         yield part.title, result

@@ -1,4 +1,4 @@
-"""What the upsamplers add to bicubic enlargement: on real renderings, made small, and on the decoder's own pictures."""
+"""What the upsamplers add to bicubic enlargement: on shrunken renderings, and on the decoder's own images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,64 +8,62 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from unclip.diffusion.noise import make_generators
-from unclip.evaluation.intervals import mean
-from unclip.evaluation.suite import BATCH, Suite
+from unclip.diffusion.noise import generators
+from unclip.evaluation.intervals import estimate_mean
+from unclip.evaluation.suite import Suite
 from unclip.images.processing import to_tensor
 from unclip.models.upsampler import enlarge
 
 
-def psnr(pictures: Tensor, true: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of pictures `b 3 h w` in [-1, 1], `b`; at most 100."""
-    error = (pictures.clamp(-1, 1) - true.clamp(-1, 1)).square().flatten(1).mean(dim=1)
+def psnr(images: Tensor, true: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratios, `b`, in dB and at most 100, of images `b 3 h w` in [-1, 1]."""
+    error = (images.clamp(-1, 1) - true.clamp(-1, 1)).square().flatten(1).mean(dim=1)
     return 10 * torch.log10(4 / error.clamp(min=4e-10))
 
 
-def sharpness(pictures: Tensor) -> Tensor:
-    """The variance of the Laplacian of pictures `b 3 h w`, `b` (Pech-Pacheco et al. 2000): blur lowers it."""
-    grey = pictures.clamp(-1, 1).mean(dim=1, keepdim=True)  # b 1 h w
+def sharpness(images: Tensor) -> Tensor:
+    """Return the variances of the Laplacian, `b`, of images `b 3 h w`; blur lowers them (Pech-Pacheco et al. 2000)."""
+    grey = images.clamp(-1, 1).mean(dim=1, keepdim=True)  # b 1 h w
     laplacian = grey.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
     return F.conv2d(grey, laplacian).flatten(1).var(dim=1)
 
 
-def shrink(pictures: Tensor, side: int) -> Tensor:
-    """`b 3 h w` -> `b 3 side side` in [-1, 1], as upsamplers are trained on it: bicubic with antialiasing."""
-    return enlarge(pictures, (side, side)).clamp(-1, 1)
+def shrink(images: Tensor, size: int) -> Tensor:
+    """Return `b 3 h w` as `b 3 size size` in [-1, 1], by antialiased bicubic resizing as in upsampler training."""
+    return enlarge(images, (size, size)).clamp(-1, 1)
 
 
-def upsampler(suite: Suite) -> dict[str, Any]:
-    """PSNR and sharpness against bicubic enlargement."""
-    true = suite.real(suite.mixed, suite.large)
-    decoded = [
-        result.image
-        for result in suite.draw("pictures to enlarge", suite.requests(suite.mixed, size=suite.pipe.sizes[0]))
-    ]
-    found: dict[tuple[str, str], list[Tensor]] = {}
-    size = suite.batch_size or BATCH
-    for start in suite.counted("upsampler", range(0, len(true), size)):
-        real = torch.stack([to_tensor(image) for image in true[start : start + size]])  # b 3 H W
-        inputs = {"real": shrink(real, suite.small), "decoded": _stacked(decoded[start : start + size])}
-        seeds = [suite.seed + i for i in range(start, start + len(real))]
+def measure_upsampler(suite: Suite) -> dict[str, Any]:
+    """Return PSNR and sharpness of the upsamplers and of bicubic enlargement."""
+    true = suite.render(suite.subset, suite.full_size)
+    requests = suite.make_requests(suite.subset, size=suite.pipe.sizes[0])
+    decoded = [result.image for result in suite.generate("images to enlarge", requests)]
+    measured: dict[tuple[str, str], list[Tensor]] = {}
+    for batch in suite.batches("upsampler", len(true)):
+        real = _to_tensors(true[batch])  # b 3 H W
+        inputs = {"real": shrink(real, suite.decoder_size), "decoded": _to_tensors(decoded[batch])}
+        seeds = [suite.seed + i for i in range(batch.start, batch.stop)]
         for source, small in inputs.items():
-            ways = {
-                "upsampler": suite.pipe.upsample(small, make_generators(seeds)).float().cpu(),
+            enlarged = {
+                "upsampler": suite.pipe.upsample(small, generators(seeds)).float().cpu(),
                 "bicubic": enlarge(small, suite.pipe.sizes[-1]),
             }
-            for way, large in ways.items():
-                known = psnr(large, real) if source == "real" else psnr(shrink(large, suite.small), small)
-                sharp = sharpness(large) / sharpness(real).clamp(min=1e-12)
-                found.setdefault((source, way), []).append(torch.stack([known, sharp]))  # 2 b
+            for method, large in enlarged.items():
+                fidelity = psnr(large, real) if source == "real" else psnr(shrink(large, suite.decoder_size), small)
+                relative = sharpness(large) / sharpness(real).clamp(min=1e-12)
+                measured.setdefault((source, method), []).append(torch.stack([fidelity, relative]))  # 2 b
     rows = []
-    for (source, way), parts in found.items():
-        known, sharp = torch.cat(parts, dim=1).tolist()
-        name = "PSNR to the real picture, dB" if source == "real" else "PSNR, made small again, dB"
-        told = "real pictures, made small" if source == "real" else "the decoder's pictures"
-        rows.append({"": f"{told}: {way}", name: mean(known), "sharpness, real = 1": mean(sharp)})
+    for (source, method), parts in measured.items():
+        fidelity, relative = torch.cat(parts, dim=1).tolist()
+        column = "PSNR to the real image, dB" if source == "real" else "PSNR after shrinking again, dB"
+        label = "shrunken real images" if source == "real" else "the decoder's images"
+        cells = {column: estimate_mean(fidelity), "sharpness, real = 1": estimate_mean(relative)}
+        rows.append({"": f"{label}: {method}", **cells})
     return {
         "rows": rows,
-        "notes": ["sharpness: variance of the Laplacian, over that of the real picture of the prompt"],
+        "notes": ["sharpness: variance of the Laplacian, relative to that of the real image of the prompt"],
     }
 
 
-def _stacked(images: Sequence[Image.Image]) -> Tensor:
+def _to_tensors(images: Sequence[Image.Image]) -> Tensor:
     return torch.stack([to_tensor(image) for image in images])

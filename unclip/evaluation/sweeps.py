@@ -1,140 +1,165 @@
-"""Which settings to draw with: how much is right for so many steps of each sampler, and for the best of so many."""
+"""Sweeps over sampling settings: samplers and steps of the decoder and the prior, and best-of-k selection."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unclip.evaluation.clip_and_prior import cosines, imagined
-from unclip.evaluation.intervals import Estimate, difference, mean, rate
+from unclip.evaluation.clip_and_prior import cosines, sample_embeddings
+from unclip.evaluation.intervals import Estimate, estimate_difference, estimate_mean, estimate_rate
 from unclip.evaluation.suite import BEST_OF, Suite
 from unclip.images.result import Result
 from unclip.requests.request import Request
 from unclip.stickers.recognition.checker import check
 from unclip.stickers.scene import Scene
 
-WITHIN = 0.99  # of the quality of the most steps
+TOLERANCE = 0.99  # fraction of the quality of the most steps that a choice must reach
+
+Grid = Mapping[str, Mapping[int, dict[str, Any]]]
+"""Sampler -> steps -> the result of that cell."""
 
 
-def steps(suite: Suite) -> dict[str, Any]:
-    """Pictures that are right in everything, for so many steps of each sampler of the decoder; the same seeds for all.
+def sweep_steps(suite: Suite) -> dict[str, Any]:
+    """Return the rate of correct images for each sampler and number of steps of the decoder, with the same seeds.
 
-    The choice: of each sampler, and of all, the fewest steps that come within 1% of the most.
+    The choice holds, for each sampler and for all, the fewest steps that come within 1% of the most.
     """
+    grid = {sampler: {n: _measure_cell(suite, sampler, n) for n in suite.steps} for sampler in suite.samplers}
+    rates = {sampler: {n: _rate(cell) for n, cell in cells.items()} for sampler, cells in grid.items()}
+    chosen, defaults, most = choose_steps(rates), suite.pipe.defaults(), suite.steps[-1]
+    own = _measure_cell(suite, defaults["sampler"], defaults["steps"])
+    rows = [_row(f"{sampler}, {n} steps", cell) for sampler, cells in grid.items() for n, cell in cells.items()]
+    rows.append(_row(f"the defaults: {defaults['sampler']}, {defaults['steps']} steps", own))
 
-    def cell(sampler: str, count: int) -> dict[str, Any]:
-        def measure() -> dict[str, Any]:
-            requests = suite.requests(suite.mixed, size=suite.pipe.sizes[0], sampler=sampler, steps=count)
-            drawn = list(suite.draw(f"{sampler}, {count} steps", requests))
-            return {"outcomes": _right(drawn, [scene for _, scene in suite.mixed]), "CLIP score": _score(drawn)}
-
-        return suite.report.once(f"outcomes/{sampler}/{count}", measure)
-
-    def row(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
-        return {"": name, "right": rate(found["outcomes"]), "CLIP score": found["CLIP score"]}
-
-    cells = {sampler: {count: cell(sampler, count) for count in suite.steps} for sampler in suite.samplers}
-    rows = [row(f"{sampler}, {n} steps", found) for sampler, of_it in cells.items() for n, found in of_it.items()]
-    rates = {sampler: {n: _share(found) for n, found in of_it.items()} for sampler, of_it in cells.items()}
-    chosen, own, most = choice(rates), suite.pipe.defaults(), suite.steps[-1]
-    default = cell(own["sampler"], own["steps"])
-    rows.append(row(f"the defaults: {own['sampler']}, {own['steps']} steps", default))
     best = max(rates, key=lambda sampler: rates[sampler][most])
-    compared = own["sampler"] if own["sampler"] in cells else best
-    gained = difference(default["outcomes"], cells[compared][most]["outcomes"])
-    low, high = gained["interval"]
-    told = f"{gained['mean']:+.1%} ({low:+.1%} to {high:+.1%})"
+    compared = defaults["sampler"] if defaults["sampler"] in grid else best
+    difference = estimate_difference(own["outcomes"], grid[compared][most]["outcomes"])
+    low, high = difference["interval"]
     notes = [
-        f"fewest within 1% of {most} steps: {_told(chosen)}",
-        f"the defaults: {_share(default):.1%}; the best sampler in {most} steps: {rates[best][most]:.1%}",
-        f"the defaults less {compared}, {most} steps, prompt by prompt: {told}",
+        f"fewest within 1% of {most} steps: {_describe_choice(chosen)}",
+        f"the defaults: {_rate(own):.1%}; the best sampler in {most} steps: {rates[best][most]:.1%}",
+        f"the defaults minus {compared}, {most} steps, prompt by prompt: "
+        f"{difference['mean']:+.1%} ({low:+.1%} to {high:+.1%})",
     ]
     widest = max((high - low) / 2 for low, high in (row["right"]["interval"] for row in rows))
-    if widest > 1 - WITHIN:
-        notes.append(
-            f"with n = {len(suite.mixed)} a rate is known to {widest:.1%} only: a larger --n makes the choice firm"
-        )
+    if widest > 1 - TOLERANCE:
+        notes.append(f"n = {len(suite.subset)} leaves rates uncertain by {widest:.1%}: choose with a larger --n")
     return {"rows": rows, "choice": chosen, "notes": notes}
 
 
-def prior_steps(suite: Suite) -> dict[str, Any]:
-    """The same of the prior, by the cosine of its embeddings, a single one each, to those of the true pictures."""
-    true = suite.embed("features, real", suite.real(suite.mixed, suite.small))
+def sweep_prior_steps(suite: Suite) -> dict[str, Any]:
+    """Return the cosine of the prior's single samples with the true embeddings, for each sampler and number of steps.
 
-    def cell(sampler: str, count: int) -> Estimate:
-        def measure() -> Estimate | None:
-            found = imagined(suite, suite.mixed, prior_sampler=sampler, prior_steps=count, prior_best_of=1)
-            return mean(cosines(found, true))
-
-        return suite.report.once(f"prior-steps/{sampler}/{count}", measure)
-
-    cells = {sampler: {count: cell(sampler, count) for count in suite.steps} for sampler in suite.samplers}
-    column = "cosine to the true embedding"
-    rows = [
-        {"": f"{sampler}, {n} steps", column: found} for sampler, of_it in cells.items() for n, found in of_it.items()
-    ]
-    chosen = choice({sampler: {n: found["mean"] for n, found in of_it.items()} for sampler, of_it in cells.items()})
-    notes = [f"fewest within 1% of {suite.steps[-1]} steps: {_told(chosen)}"]
-    return {"rows": rows, "choice": chosen, "notes": notes}
-
-
-def choice(rates: Mapping[str, Mapping[int, float]]) -> dict[str, Any]:
-    """Sampler -> steps -> rate, or another quality: the fewest steps that come within 1% of that at the most.
-
-    Of each sampler measured by its own ("steps", None where that is nothing), and of all by the best one's ("sampler",
-    "of_all"): among equal steps the higher rate is taken, then the sampler named first.
+    The choice is that of ``sweep_steps``.
     """
-    most = max(count for cells in rates.values() for count in cells)
-    fewest = {sampler: _fewest(cells, cells[most]) for sampler, cells in rates.items()}
-    best = max(cells[most] for cells in rates.values())
-    near = [(n, -cells[n], i) for i, cells in enumerate(rates.values()) if (n := _fewest(cells, best)) is not None]
-    if not near:
-        return {"steps": fewest, "sampler": None, "of_all": None}
-    count, _, place = min(near)
-    return {"steps": fewest, "sampler": list(rates)[place], "of_all": count}
+    true = suite.embed_images("features, real", suite.render(suite.subset, suite.decoder_size))
+
+    def measure_cell(sampler: str, steps: int) -> Estimate:
+        def measure() -> Estimate | None:
+            fields = {"prior_sampler": sampler, "prior_steps": steps, "prior_best_of": 1}
+            return estimate_mean(cosines(sample_embeddings(suite, suite.subset, **fields), true))
+
+        return suite.report.measure_once(f"prior-steps/{sampler}/{steps}", measure)
+
+    grid: Grid = {sampler: {n: measure_cell(sampler, n) for n in suite.steps} for sampler in suite.samplers}
+    column = "cosine to the true embedding"
+    rows = [{"": f"{sampler}, {n} steps", column: cell} for sampler, cells in grid.items() for n, cell in cells.items()]
+    chosen = choose_steps({sampler: {n: cell["mean"] for n, cell in cells.items()} for sampler, cells in grid.items()})
+    notes = [f"fewest within 1% of {suite.steps[-1]} steps: {_describe_choice(chosen)}"]
+    return {"rows": rows, "choice": chosen, "notes": notes}
 
 
-def best(suite: Suite) -> dict[str, Any]:
-    """What it gains to choose: among samples of the prior by the text, and among pictures by CLIP's score."""
-    scenes = [scene for _, scene in suite.mixed]
+def sweep_best_of(suite: Suite) -> dict[str, Any]:
+    """Return the gain of best-of-k: among the prior's samples by the text, and among images by the CLIP score."""
+    scenes = [scene for _, scene in suite.subset]
     size, most = suite.pipe.sizes[0], max(BEST_OF)
     rows = []
     for k in BEST_OF:
-        drawn = list(suite.draw(f"prior, best of {k}", suite.requests(suite.mixed, size=size, prior_best_of=k)))
-        rows.append(
-            {"": f"prior's samples, best of {k}", "right": rate(_right(drawn, scenes)), "CLIP score": _score(drawn)}
-        )
-    several = [
+        requests = suite.make_requests(suite.subset, size=size, prior_best_of=k)
+        results = list(suite.generate(f"prior, best of {k}", requests))
+        rows.append(_row(f"prior's samples, best of {k}", _evaluate_results(results, scenes)))
+    requests = [
         Request(prompt=prompt, seed=suite.seed + i * most, n=most, size=size)
-        for i, (prompt, _) in enumerate(suite.mixed)
+        for i, (prompt, _) in enumerate(suite.subset)
     ]
-    drawn = list(suite.draw(f"pictures, best of {most}", several))
+    results = list(suite.generate(f"images, best of {most}", requests))
     for k in BEST_OF:
-        groups = [drawn[start : start + k] for start in range(0, len(drawn), most)]
-        kept = [max(group, key=lambda result: result.score) for group in groups]
-        rows.append({"": f"pictures, best of {k}", "right": rate(_right(kept, scenes)), "CLIP score": _score(kept)})
+        groups = [results[start : start + k] for start in range(0, len(results), most)]
+        best = [max(group, key=_score) for group in groups]
+        rows.append(_row(f"images, best of {k}", _evaluate_results(best, scenes)))
     return {"rows": rows}
 
 
-def _share(found: Mapping[str, Any]) -> float:
-    return sum(found["outcomes"]) / len(found["outcomes"])
+def choose_steps(qualities: Mapping[str, Mapping[int, float]]) -> dict[str, Any]:
+    """Return the fewest steps that come within 1% of the quality at the most steps.
+
+    Args:
+        qualities: Sampler -> steps -> rate, or another quality.
+
+    Returns:
+        "steps": sampler -> fewest steps by the sampler's own quality, None if that is zero. "sampler" and "of_all":
+        the sampler and its fewest steps by the best sampler's quality, None if that is zero. Among equal steps the
+        higher quality wins, then the sampler named first.
+    """
+    most = max(steps for cells in qualities.values() for steps in cells)
+    fewest = {sampler: _fewest_steps(cells, cells[most]) for sampler, cells in qualities.items()}
+    best = max(cells[most] for cells in qualities.values())
+    near = []
+    for place, cells in enumerate(qualities.values()):
+        steps = _fewest_steps(cells, best)
+        if steps is not None:
+            near.append((steps, -cells[steps], place))
+    if not near:
+        return {"steps": fewest, "sampler": None, "of_all": None}
+    steps, _, place = min(near)
+    return {"steps": fewest, "sampler": list(qualities)[place], "of_all": steps}
 
 
-def _fewest(cells: Mapping[int, float], most: float) -> int | None:
-    return min((count for count, found in cells.items() if most > 0 and found >= WITHIN * most), default=None)
-
-
-def _told(chosen: Mapping[str, Any]) -> str:
-    each = ", ".join(f"{sampler} {'none' if n is None else n}" for sampler, n in chosen["steps"].items())
-    if chosen["sampler"] is None:
-        return f"{each}; no sampler comes to anything"
-    return f"{each}; of all samplers: {chosen['sampler']}, {chosen['of_all']} steps"
-
-
-def _right(results: Sequence[Result], scenes: Sequence[Scene]) -> list[bool]:
-    """Whether each picture shows all that was asked for, and nothing else."""
+def check_results(results: Sequence[Result], scenes: Sequence[Scene]) -> list[bool]:
+    """Return for each result whether its image shows the whole scene, and nothing else."""
     return [check(result.image, scene).all for result, scene in zip(results, scenes, strict=True)]
 
 
-def _score(results: Sequence[Result]) -> Estimate | None:
-    """CLIP's score; None from a model without an image tower."""
-    scores = [result.score for result in results]
-    return None if None in scores else mean(scores)
+def _measure_cell(suite: Suite, sampler: str, steps: int) -> dict[str, Any]:
+    """Return outcomes and CLIP score of a sampler and a number of steps, from the report if it has them."""
+
+    def measure() -> dict[str, Any]:
+        requests = suite.make_requests(suite.subset, size=suite.pipe.sizes[0], sampler=sampler, steps=steps)
+        results = list(suite.generate(f"{sampler}, {steps} steps", requests))
+        return _evaluate_results(results, [scene for _, scene in suite.subset])
+
+    return suite.report.measure_once(f"outcomes/{sampler}/{steps}", measure)
+
+
+def _evaluate_results(results: Sequence[Result], scenes: Sequence[Scene]) -> dict[str, Any]:
+    return {"outcomes": check_results(results, scenes), "CLIP score": _mean_score(results)}
+
+
+def _row(name: str, cell: Mapping[str, Any]) -> dict[str, Any]:
+    return {"": name, "right": estimate_rate(cell["outcomes"]), "CLIP score": cell["CLIP score"]}
+
+
+def _rate(cell: Mapping[str, Any]) -> float:
+    return sum(cell["outcomes"]) / len(cell["outcomes"])
+
+
+def _mean_score(results: Sequence[Result]) -> Estimate | None:
+    """Return the mean CLIP score; None for a model without an image encoder."""
+    scores = [result.score for result in results if result.score is not None]
+    return estimate_mean(scores) if len(scores) == len(results) else None
+
+
+def _score(result: Result) -> float:
+    return -math.inf if result.score is None else result.score
+
+
+def _fewest_steps(cells: Mapping[int, float], reference: float) -> int | None:
+    if reference <= 0:
+        return None
+    return min((steps for steps, quality in cells.items() if quality >= TOLERANCE * reference), default=None)
+
+
+def _describe_choice(chosen: Mapping[str, Any]) -> str:
+    each = ", ".join(f"{sampler} {'none' if n is None else n}" for sampler, n in chosen["steps"].items())
+    if chosen["sampler"] is None:
+        return f"{each}; no sampler reaches anything above zero"
+    return f"{each}; of all samplers: {chosen['sampler']}, {chosen['of_all']} steps"

@@ -1,4 +1,4 @@
-"""The caption grammar of the training scenes: what the bundled model can be asked, and how.
+"""The caption grammar of the training scenes: every phrase that the bundled model has learned.
 
     caption    = subject, and in seven of eight the background, in one of the FRAMES
     single     = "a penguin", "a small penguin", "penguin"
@@ -6,27 +6,26 @@
     count      = "three apples", "3 apples"
     background = "a pink background", "pink"
 
-Any noun may be replaced by one of its synonyms. ``vocabulary()`` lists every word.
+Any noun can be replaced by one of its synonyms. ``vocabulary()`` lists every word.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unclip.requests.vocabulary import words_of
+from unclip.stickers.compose import choose
+from unclip.stickers.scene import Scene
 from unclip.stickers.sprites import Noun, load_nouns
 
-if TYPE_CHECKING:  # scenes.py imports this module
-    from unclip.stickers.scene import Scene
-
-# s: the subject; m: a medium such as "a picture"; c: the colour; a: the colour with its article.
+# {s}: subject; {m}: medium, such as "a picture"; {c}: colour; {a}: colour with its article.
+# Repeated frames are more likely.
 FRAMES = (
     "{s} on {a} background",
     "{s} on {a} background",
@@ -44,7 +43,7 @@ FRAMES = (
 FRAMES_WITHOUT_BACKGROUND = ("{s}", "{s}", "{m} of {s}")
 MEDIA = ("a sticker", "an image", "a picture", "a drawing", "an illustration")
 MEDIA_OF_SEVERAL = ("an image", "a picture", "a drawing", "an illustration")
-# x relates to y as the scene says; X and Y are the same without articles.
+# {x}: the first object of the pair; {y}: the second.
 RELATION_PHRASES = MappingProxyType(
     {
         "left of": (
@@ -76,7 +75,7 @@ COUNT_WORDS = MappingProxyType({2: ("two", "2"), 3: ("three", "3"), 4: ("four", 
 SIZE_SYNONYMS = MappingProxyType(
     {"small": ("small", "small", "tiny", "little"), "large": ("large", "large", "big", "huge")}
 )
-COLOURS = MappingProxyType(  # background -> its spellings
+COLOURS = MappingProxyType(  # background -> spellings
     {
         "white": ("white",),
         "black": ("black",),
@@ -92,20 +91,20 @@ COLOURS = MappingProxyType(  # background -> its spellings
         "turquoise": ("turquoise",),
     }
 )
-_SOUNDS_LIKE_A_CONSONANT = ("uni", "ufo", "one", "eu")
+_CONSONANT_SOUNDS = ("uni", "ufo", "one", "eu")  # "a unicorn", although it begins with a vowel
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """All that a caption can name.
+    """All words and phrases that captions can use.
 
     Attributes:
-        nouns: Name -> its synonyms.
-        colours: Names of backgrounds -> their spellings.
-        relations: Relation -> its phrases, of {x} and {y}.
-        counts: Number -> its spellings.
-        size_words: "small" and "large" -> their synonyms.
-        words: Every single word, lower case, that a caption can hold.
+        nouns: Noun -> synonyms.
+        colours: Background -> spellings.
+        relations: Relation -> phrases with the placeholders {x} and {y}.
+        counts: Number -> spellings.
+        size_words: "small" and "large" -> synonyms.
+        words: Every single word, in lower case.
     """
 
     nouns: Mapping[str, tuple[str, ...]]
@@ -116,14 +115,14 @@ class Vocabulary:
     words: frozenset[str]
 
 
-def caption(scene: Scene, rng: np.random.Generator, nouns: Mapping[str, Noun] | None = None) -> str:
-    """One of the many captions of a scene, at most about 22 words; always true of it."""
-    nouns = load_nouns() if nouns is None else nouns
-    subject = _subject(scene, rng, nouns)
+def random_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """Return a random true caption of a scene, at most 22 words long."""
+    nouns = load_nouns()
+    subject = _random_subject(scene, rng, nouns)
     frames = FRAMES_WITHOUT_BACKGROUND if rng.random() < 0.12 else FRAMES
     media = MEDIA if scene.kind == "single" else MEDIA_OF_SEVERAL
-    colour = _pick(rng, COLOURS[scene.background])
-    text = _pick(rng, frames).format(s=subject, m=_pick(rng, media), c=colour, a=with_article(colour))
+    colour = choose(rng, COLOURS[scene.background])
+    text = choose(rng, frames).format(s=subject, m=choose(rng, media), c=colour, a=add_article(colour))
     style = rng.random()
     if style < 0.14:
         text = text[0].upper() + text[1:]
@@ -132,30 +131,30 @@ def caption(scene: Scene, rng: np.random.Generator, nouns: Mapping[str, Noun] | 
     return text
 
 
-def canonical_caption(scene: Scene, nouns: Mapping[str, Noun] | None = None) -> str:
-    """The plainest caption of a scene, without synonyms: "a small cat on a pink background"."""
-    nouns = load_nouns() if nouns is None else nouns
+def canonical_caption(scene: Scene) -> str:
+    """Return the plainest caption of a scene, without synonyms, such as "a small cat on a pink background"."""
+    nouns = load_nouns()
     first = nouns[scene.objects[0].name]
-    if scene.kind == "count":
+    if scene.count is not None:
         subject = f"{COUNT_WORDS[scene.count][0]} {first.plural}"
-    elif scene.kind == "pair":
+    elif scene.relation is not None:
         second = nouns[scene.objects[1].name]
         x, y = _singular(first, first.name), _singular(second, second.name)
         subject = RELATION_PHRASES[scene.relation][0].format(x=x, y=y)
     else:
         subject = _singular(first, first.name, scene.size_word)
-    return f"{subject} on {with_article(scene.background)} background"
+    return f"{subject} on {add_article(scene.background)} background"
 
 
-def with_article(phrase: str) -> str:
-    """The phrase after "a" or "an", whichever it sounds like."""
-    vowel = phrase[0] in "aeiou" and not phrase.startswith(_SOUNDS_LIKE_A_CONSONANT)
+def add_article(phrase: str) -> str:
+    """Return the phrase with "a" or "an" before it, by its sound."""
+    vowel = phrase[0] in "aeiou" and not phrase.startswith(_CONSONANT_SOUNDS)
     return f"{'an' if vowel or phrase.startswith('hour') else 'a'} {phrase}"
 
 
 @functools.cache
 def vocabulary(names: tuple[str, ...] = ()) -> Vocabulary:
-    """What the grammar can say, of some nouns or of all."""
+    """Return the grammar's vocabulary with the named nouns, or with all if `names` is empty."""
     nouns = {name: noun for name, noun in load_nouns().items() if not names or name in names}
     sizes = {word: tuple(dict.fromkeys(synonyms)) for word, synonyms in SIZE_SYNONYMS.items()}
     relations = {relation: tuple(dict.fromkeys(phrases)) for relation, phrases in RELATION_PHRASES.items()}
@@ -176,38 +175,34 @@ def vocabulary(names: tuple[str, ...] = ()) -> Vocabulary:
 
 
 def nouns_in(words: Collection[str]) -> tuple[str, ...]:
-    """The nouns of which a set of words has every name: those that a model with this vocabulary was trained on."""
+    """Return the nouns whose names and synonyms are all among `words`: those a model with this vocabulary knows."""
     return tuple(name for name in load_nouns() if vocabulary((name,)).words.issubset(words))
 
 
-def _subject(scene: Scene, rng: np.random.Generator, nouns: Mapping[str, Noun]) -> str:
+def _random_subject(scene: Scene, rng: np.random.Generator, nouns: Mapping[str, Noun]) -> str:
     first = nouns[scene.objects[0].name]
-    if scene.kind == "count":
+    if scene.count is not None:
         word, digit = COUNT_WORDS[scene.count]
-        return f"{digit if rng.random() < 0.25 else word} {_plural_name(rng, first)}"
-    if scene.kind == "pair":
+        return f"{digit if rng.random() < 0.25 else word} {_random_plural(rng, first)}"
+    if scene.relation is not None:
         second = nouns[scene.objects[1].name]
-        x, y = _singular(first, _name(rng, first)), _singular(second, _name(rng, second))
-        return _pick(rng, RELATION_PHRASES[scene.relation]).format(x=x, y=y)
-    size = None if scene.size_word is None else _pick(rng, SIZE_SYNONYMS[scene.size_word])
-    name = _name(rng, first)
-    if rng.random() < 0.15:  # "penguin on pink", as many people ask
+        x, y = _singular(first, _random_name(rng, first)), _singular(second, _random_name(rng, second))
+        return choose(rng, RELATION_PHRASES[scene.relation]).format(x=x, y=y)
+    size = None if scene.size_word is None else choose(rng, SIZE_SYNONYMS[scene.size_word])
+    name = _random_name(rng, first)
+    if rng.random() < 0.15:  # "penguin on pink", as many people write
         return name if size is None else f"{size} {name}"
     return _singular(first, name, size)
 
 
 def _singular(noun: Noun, name: str, size: str | None = None) -> str:
     phrase = name if size is None else f"{size} {name}"
-    return phrase if name in noun.bare else with_article(phrase)
+    return phrase if name in noun.bare else add_article(phrase)
 
 
-def _name(rng: np.random.Generator, noun: Noun) -> str:
-    return _pick(rng, noun.synonyms) if noun.synonyms and rng.random() < 0.3 else noun.name
+def _random_name(rng: np.random.Generator, noun: Noun) -> str:
+    return choose(rng, noun.synonyms) if noun.synonyms and rng.random() < 0.3 else noun.name
 
 
-def _plural_name(rng: np.random.Generator, noun: Noun) -> str:
-    return _pick(rng, noun.synonym_plurals) if noun.synonym_plurals and rng.random() < 0.3 else noun.plural
-
-
-def _pick(rng: np.random.Generator, options: Sequence):
-    return options[int(rng.random() * len(options))]
+def _random_plural(rng: np.random.Generator, noun: Noun) -> str:
+    return choose(rng, noun.synonym_plurals) if noun.synonym_plurals and rng.random() < 0.3 else noun.plural

@@ -1,37 +1,31 @@
-"""Endless training scenes: sticker-like objects on flat colours, drawn and captioned.
-
-``scene_at(seed, index)`` is a pure function, so that a run that stops at image n goes on at image n + 1, and
-any number of workers share one stream by taking every k-th index. The captions are in ``captions.py``.
-"""
+"""Scene composition: objects, their positions, the background, and the split into training and held-out scenes."""
 
 from __future__ import annotations
 
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 
-from unclip.errors import DataError
-from unclip.stickers.scene import BACKGROUNDS, COUNTS, RELATIONS, Placed, Scene
+from unclip.errors import DataError, did_you_mean
+from unclip.stickers.scene import BACKGROUNDS, COUNTS, RELATIONS, PlacedObject, Scene
+from unclip.stickers.sprites import load_nouns
+
+T = TypeVar("T")
 
 SPLITS = ("train", "held_out")
 
 HELD_OUT_PERCENT = 8
 
-SINGLES = 0.45
-
-COUNTED = 4 / 11
-
 COLOURS = tuple(BACKGROUNDS)
 
-# A network learns a sprite again at each size, and at each offset from the patches that it draws: so there are three
-# sizes (24, 40 and 52 px of 64), and every object's square stands on a grid of 4 px. Small networks learn that.
+# A network learns a sprite anew at each size and at each offset from its grid of patches. Three sizes (24, 40 and 52 px
+# of 64) and a grid of 4 px for every object's square keep that within reach of small networks.
 GRID = 1 / 16
-
-SPREAD = 2
 
 SMALL, MEDIUM, LARGE = 0.375, 0.625, 0.8125
 
@@ -40,102 +34,144 @@ _MARGIN = 0.012  # kept free at the edges of a cell, as a fraction of the canvas
 Cell = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the canvas
 
 
-def draw_scene(
-    rng: np.random.Generator,
-    nouns: Sequence[str],
-    split: str = "train",
-    singles: float = SINGLES,
-    background: str | None = None,
-    spread: int = SPREAD,
-    like: Scene | None = None,
-    counts: float = COUNTED,
-) -> Scene:
-    """Draw a scene of at least two ``nouns``: by default 45% single objects, 35% pairs, 20% counts.
+@dataclass(frozen=True)
+class SceneOptions:
+    """The distribution of scenes: by default 45% single objects, 35% pairs, 20% counts.
 
-    Args:
-        split: "train", or "held_out" for the combinations that training never shows (see ``is_held_out``).
-        singles: The share of single objects.
-        background: One of BACKGROUNDS, or None for any.
-        spread: How many steps of the grid an object may stand off the middle of its place.
-        like: A scene whose kind and relation this one is to have.
-        counts: The share of counts in what is not a single object; by default pairs are to them as seven to four.
+    Attributes:
+        split: "train", or "held_out" for the combinations that training never uses (see ``is_held_out``).
+        singles: Fraction of single objects, 0 to 1.
+        alike: Number of consecutive scenes of a stream that share a background, so that a batch cannot be told apart
+            by background alone; at least 1.
+        nouns: The nouns to use, at least two; empty for all of the atlas.
+        spread: Maximum distance of an object from the middle of its cell, in grid steps. At 0, the first of two objects
+            "next to" each other also always stands on the left.
+        hard_pairs: Whether a pair at an even index of a stream is followed by the same pair with its objects swapped,
+            so that only the objects' positions tell the two apart. After "next to", whose caption would hold for
+            both, and after other kinds, another scene of the same kind follows.
+        counts: Fraction of counts among the scenes that are not single objects, 0 to 1.
 
     Raises:
-        DataError: an unknown split, or fewer than two nouns.
+        DataError: an unknown split or noun, or only one noun.
     """
-    if split not in SPLITS:
-        raise DataError(f"there is no split {split!r}: use one of {', '.join(SPLITS)}")
-    if len(nouns) < 2:
-        raise DataError(f"scenes need at least two nouns, not {len(nouns)}")
-    wanted = split == "held_out"
-    share = rng.random()
-    kind = "single" if share < singles else "pair" if share < 1 - (1 - singles) * counts else "count"
+
+    split: str = "train"
+    singles: float = 0.45
+    alike: int = 1
+    nouns: tuple[str, ...] = ()
+    spread: int = 2
+    hard_pairs: bool = False
+    counts: float = 4 / 11
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nouns", tuple(self.nouns))
+        if self.split not in SPLITS:
+            raise DataError(f"scenes have no split {self.split!r}; {did_you_mean(self.split, SPLITS)}")
+        for noun in self.nouns:
+            if noun not in load_nouns():
+                raise DataError(f"scenes have no noun {noun!r}; {did_you_mean(noun, load_nouns())}")
+        if len(self.nouns) == 1:
+            raise DataError(f"scenes need at least two nouns, not only {self.nouns[0]!r}")
+
+
+def compose_scene(
+    rng: np.random.Generator, options: SceneOptions, background: str | None = None, like: Scene | None = None
+) -> Scene:
+    """Compose a random scene.
+
+    Args:
+        rng: Source of randomness.
+        options: The distribution of scenes; ``alike`` and ``hard_pairs`` apply to streams only.
+        background: One of BACKGROUNDS, or None for a random one.
+        like: A scene whose kind and relation are used, or None for random ones.
+
+    Raises:
+        DataError: the nouns allow no scene of the chosen kind in the split.
+    """
+    nouns = options.nouns or tuple(load_nouns())
+    kind = _random_kind(rng, options)  # always called, so that `like` shifts no later random number
     kind = kind if like is None else like.kind
-    relation = None if kind != "pair" else pick(rng, RELATIONS) if like is None else like.relation
-    count = pick(rng, COUNTS) if kind == "count" else None
-    # Only what decides the split is drawn again, so that both splits have the same shares of everything else.
+    relation = None
+    if kind == "pair":
+        relation = choose(rng, RELATIONS) if like is None else like.relation
+    count = choose(rng, COUNTS) if kind == "count" else None
+    # Only the properties that decide the split are sampled again, so both splits have the same fractions of all others.
     for _ in range(10_000):
-        colour = background or pick(rng, COLOURS)
-        names = (pick(rng, nouns), pick(rng, nouns)) if kind == "pair" else (pick(rng, nouns),)
-        distinct = kind != "pair" or names[0] != names[1]
-        if distinct and _held_out(_combination(names, colour, count)) == wanted:
+        colour = choose(rng, COLOURS) if background is None else background
+        names = (choose(rng, nouns), choose(rng, nouns)) if kind == "pair" else (choose(rng, nouns),)
+        distinct = len(set(names)) == len(names)
+        if distinct and _is_held_out(_combination(names, colour, count)) == (options.split == "held_out"):
             break
     else:
-        raise DataError(f"these {len(nouns)} nouns have no {kind} scene in the split {split!r}: give more nouns")
-    if kind == "single":
-        placed, size_word = _single(rng, names[0], spread)
-        return Scene((placed,), colour, kind, size_word=size_word)
-    if kind == "pair":
-        return Scene(_pair(rng, names, relation, spread), colour, kind, relation=relation)
-    return Scene(_group(rng, names[0], count, spread), colour, kind, count=count)
+        raise DataError(
+            f"these {len(nouns)} nouns have no {kind} scene in the split {options.split!r}: give more nouns"
+        )
+    if relation is not None:
+        return Scene(_place_pair(rng, names, relation, options.spread), colour, kind, relation=relation)
+    if count is not None:
+        return Scene(_place_group(rng, names[0], count, options.spread), colour, kind, count=count)
+    placed, size_word = _place_single(rng, names[0], options.spread)
+    return Scene((placed,), colour, kind, size_word=size_word)
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether a scene's combination is kept out of training.
+    """Return whether a scene's combination is held out of training.
 
-    Of single objects, 8% of (object, background) are; of pairs, 8% of unordered pairs of objects; of counts,
-    8% of (object, count).
+    8% of all (object, background) of single objects are, 8% of all unordered pairs of objects, and 8% of all
+    (object, count).
     """
     names = tuple(placed.name for placed in scene.objects[: 2 if scene.kind == "pair" else 1])
-    return _held_out(_combination(names, scene.background, scene.count))
+    return _is_held_out(_combination(names, scene.background, scene.count))
 
 
-def exchanged(scene: Scene) -> Scene:
-    """A pair with each object in the other's place: the same relation, of the second to the first."""
+def swap_objects(scene: Scene) -> Scene:
+    """Return a pair with its two objects in each other's place: the same relation, of the second to the first."""
     first, second = scene.objects
     return replace(scene, objects=(replace(first, name=second.name), replace(second, name=first.name)))
 
 
-def _single(rng: np.random.Generator, name: str, spread: int) -> tuple[Placed, str | None]:
+def choose(rng: np.random.Generator, options: Sequence[T]) -> T:
+    """Return a random element. Many times faster than ``rng.choice``."""
+    return options[int(rng.random() * len(options))]
+
+
+def _random_kind(rng: np.random.Generator, options: SceneOptions) -> str:
+    u = rng.random()
+    if u < options.singles:
+        return "single"
+    return "pair" if u < 1 - (1 - options.singles) * options.counts else "count"
+
+
+def _place_single(rng: np.random.Generator, name: str, spread: int) -> tuple[PlacedObject, str | None]:
     whole = (0.0, 0.0, 1.0, 1.0)
-    share = rng.random()
-    if share < 0.125:
+    u = rng.random()
+    if u < 0.125:
         return _place(rng, name, whole, SMALL, spread), "small"
-    if share < 0.25:
+    if u < 0.25:
         return _place(rng, name, whole, LARGE, spread), "large"
     return _place(rng, name, whole, MEDIUM, spread), None
 
 
-def _pair(rng: np.random.Generator, names: tuple[str, str], relation: str, spread: int) -> tuple[Placed, ...]:
+def _place_pair(rng: np.random.Generator, names: Sequence[str], relation: str, spread: int) -> tuple[PlacedObject, ...]:
     first, second = (0.0, 0.2, 0.5, 0.8), (0.5, 0.2, 1.0, 0.8)
     if relation in ("above", "below"):
-        first, second = _transposed(first), _transposed(second)
+        first, second = _transpose(first), _transpose(second)
     if relation in ("right of", "below") or (relation == "next to" and spread and rng.random() < 0.5):
         first, second = second, first
     return _place(rng, names[0], first, SMALL, spread), _place(rng, names[1], second, SMALL, spread)
 
 
-def _group(rng: np.random.Generator, name: str, count: int, spread: int) -> tuple[Placed, ...]:
-    cells = pick(rng, _LAYOUTS[count])
+def _place_group(rng: np.random.Generator, name: str, count: int, spread: int) -> tuple[PlacedObject, ...]:
+    cells = choose(rng, _LAYOUTS[count])
     if rng.random() < 0.5:
         cells = tuple((1 - right, 1 - bottom, 1 - left, 1 - top) for left, top, right, bottom in cells)
     return tuple(_place(rng, name, cell, SMALL, spread) for cell in cells)
 
 
-def _place(rng: np.random.Generator, name: str, cell: Cell, size: float, spread: int) -> Placed:
-    """Put an object's square on the grid in a cell that holds it whole, at most `spread` steps off its middle."""
+def _place(rng: np.random.Generator, name: str, cell: Cell, size: float, spread: int) -> PlacedObject:
+    """Place an object's square on the grid, wholly inside a cell and at most `spread` steps from its middle."""
     left, top, right, bottom = cell
-    return Placed(name, _centre(rng, left, right, size, spread), _centre(rng, top, bottom, size, spread), size)
+    return PlacedObject(name, _centre(rng, left, right, size, spread), _centre(rng, top, bottom, size, spread), size)
 
 
 def _centre(rng: np.random.Generator, low: float, high: float, size: float, spread: int) -> float:
@@ -145,13 +181,13 @@ def _centre(rng: np.random.Generator, low: float, high: float, size: float, spre
     return (first + int(rng.random() * (last + 1 - first))) * GRID + size / 2
 
 
-def _transposed(cell: Cell) -> Cell:
+def _transpose(cell: Cell) -> Cell:
     left, top, right, bottom = cell
     return top, left, bottom, right
 
 
 def _grid(rows: Sequence[tuple[float, float, int, float, float]]) -> tuple[Cell, ...]:
-    """Rows of equal cells: each row is (top, bottom, number of cells, left, right)."""
+    """Return rows of equal cells; each row is given as (top, bottom, number of cells, left, right)."""
     cells = []
     for top, bottom, n, left, right in rows:
         width = (right - left) / n
@@ -167,8 +203,8 @@ _TRIANGLE = _grid([(0.0, 0.5, 1, 0.25, 0.75), (0.5, 1.0, 2, 0.0, 1.0)])
 
 _SQUARE = _grid([(0.0, 0.5, 2, 0.0, 1.0), (0.5, 1.0, 2, 0.0, 1.0)])
 
-_LAYOUTS = MappingProxyType(  # count -> cells, to choose from
-    {2: (_ROW_OF_TWO, tuple(_transposed(cell) for cell in _ROW_OF_TWO), _DIAGONAL), 3: (_TRIANGLE,), 4: (_SQUARE,)}
+_LAYOUTS = MappingProxyType(  # count -> the possible lists of cells
+    {2: (_ROW_OF_TWO, tuple(_transpose(cell) for cell in _ROW_OF_TWO), _DIAGONAL), 3: (_TRIANGLE,), 4: (_SQUARE,)}
 )
 
 
@@ -178,9 +214,5 @@ def _combination(names: Sequence[str], background: str, count: int | None) -> st
     return f"count|{names[0]}|{count}" if count is not None else f"single|{names[0]}|{background}"
 
 
-def _held_out(combination: str) -> bool:
+def _is_held_out(combination: str) -> bool:
     return zlib.crc32(combination.encode()) % 100 < HELD_OUT_PERCENT
-
-
-def pick(rng: np.random.Generator, options: Sequence):
-    return options[int(rng.random() * len(options))]  # many times quicker than rng.choice

@@ -1,4 +1,4 @@
-"""Prompts to judge a model by: scenes of the training domain, asked for in their plainest words."""
+"""Evaluation prompts: scenes of the training domain and their plainest captions."""
 
 from __future__ import annotations
 
@@ -6,40 +6,42 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unclip.errors import DataError
+from unclip.errors import DataError, did_you_mean
 from unclip.stickers.captions import canonical_caption
-from unclip.stickers.compose import draw_scene
+from unclip.stickers.compose import SceneOptions, compose_scene
 from unclip.stickers.scene import Scene
-from unclip.stickers.sprites import load_nouns
 
 KINDS = ("single", "pair", "count")
 
 
-def prompts(
+def sample_prompts(
     n: int, seed: int, kinds: Sequence[str] = KINDS, split: str = "held_out", nouns: Sequence[str] = ()
 ) -> list[tuple[str, Scene]]:
-    """``n`` requests, as many of each kind as of the others: the same on every machine.
+    """Return ``n`` (prompt, scene), the kinds in turn; the same on every machine.
+
+    ``recognition.checker.check`` compares a generated image with the scene.
 
     Args:
-        kinds: Of "single", "pair" and "count".
-        split: "held_out" for combinations that training never showed, "train" for those it did.
-        nouns: What is asked for, such as ``captions.nouns_in`` a model's vocabulary; all, if none are named.
-
-    Returns:
-        (prompt, scene) each; ``checker.check`` compares a picture with the scene.
+        n: The number of prompts.
+        seed: Seed of the scenes.
+        kinds: Any of "single", "pair" and "count".
+        split: "held_out" for combinations that training never used, "train" for those it did.
+        nouns: The nouns that prompts may name, such as ``captions.nouns_in`` a model's vocabulary; empty for all.
 
     Raises:
-        DataError: an unknown kind or split, or no kind at all.
+        DataError: an unknown kind or split, or an empty ``kinds``.
     """
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or not kinds:
-        raise DataError(f"there is no kind of scene {', '.join(unknown) or '(none given)'}: use {', '.join(KINDS)}")
-    nouns = nouns or tuple(load_nouns())
-    drawn = []
+    if not kinds:
+        raise DataError(f"kinds is empty; known: {', '.join(KINDS)}")
+    for kind in kinds:
+        if kind not in KINDS:
+            raise DataError(f"scenes have no kind {kind!r}; {did_you_mean(kind, KINDS)}")
+    options = SceneOptions(split=split, nouns=tuple(nouns))
+    found: list[tuple[str, Scene]] = []
     index = 0
-    while len(drawn) < n:
-        scene = draw_scene(np.random.Generator(np.random.Philox(key=[seed, index])), nouns, split)
+    while len(found) < n:
+        scene = compose_scene(np.random.Generator(np.random.Philox(key=[seed, index])), options)
         index += 1
-        if scene.kind == kinds[len(drawn) % len(kinds)]:
-            drawn.append((canonical_caption(scene, load_nouns()), scene))
-    return drawn
+        if scene.kind == kinds[len(found) % len(kinds)]:
+            found.append((canonical_caption(scene), scene))
+    return found

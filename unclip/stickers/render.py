@@ -1,4 +1,4 @@
-"""Scenes to pixels: sprites composed on a flat background."""
+"""Rendering: composes the sprites of a scene on its flat background."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ from unclip.stickers.sprites import Sprites, load_sprites
 
 
 def render(scene: Scene, pixels: int, sprites: Sprites | None = None) -> np.ndarray:
-    """Draw a scene, square, ``pixels`` to a side.
+    """Render a scene as a square image.
+
+    Args:
+        scene: The scene.
+        pixels: Width and height.
+        sprites: The atlas to take the objects from; the bundled one by default.
 
     Returns:
-        uint8, h w 3, RGB.
+        RGB, h w 3, uint8.
+
+    Raises:
+        DataError: the scene names an object that the atlas does not have.
     """
     sprites = load_sprites() if sprites is None else sprites
     canvas = Image.new("RGB", (pixels, pixels), BACKGROUNDS[scene.background])
     for placed in scene.objects:
         longer_side = min(pixels, max(1, round(placed.size * pixels)))
-        picture = sprites.picture(placed.name, longer_side)
-        left = round(placed.x * pixels - picture.width / 2)
-        top = round(placed.y * pixels - picture.height / 2)
-        left = min(max(left, 0), pixels - picture.width)  # rounding may put it a pixel outside
-        top = min(max(top, 0), pixels - picture.height)
-        canvas.paste(picture, (left, top), picture)
+        sprite = sprites.image(placed.name, longer_side)
+        left = round(placed.x * pixels - sprite.width / 2)
+        top = round(placed.y * pixels - sprite.height / 2)
+        left = min(max(left, 0), pixels - sprite.width)  # rounding can move it one pixel outside
+        top = min(max(top, 0), pixels - sprite.height)
+        canvas.paste(sprite, (left, top), sprite)
     return np.array(canvas)

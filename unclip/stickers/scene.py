@@ -1,10 +1,11 @@
-"""A scene: its background and objects, before anything is rendered."""
+"""A scene: its background and its objects, before rendering."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
 
+# Name -> RGB, 0 to 255.
 BACKGROUNDS = MappingProxyType(
     {
         "white": (250, 250, 248),
@@ -30,8 +31,14 @@ COUNTS = (2, 3, 4)
 
 
 @dataclass(frozen=True)
-class Placed:
-    """An object on the canvas: its centre, and the longer side of its picture, as fractions of the canvas."""
+class PlacedObject:
+    """An object on the canvas. All lengths are fractions of the canvas.
+
+    Attributes:
+        name: A noun of the sprite atlas.
+        x, y: Its centre.
+        size: The longer side of its sprite.
+    """
 
     name: str
     x: float
@@ -41,18 +48,18 @@ class Placed:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is to be seen.
+    """The content of one image.
 
     Attributes:
-        objects: What is on the canvas; objects never overlap.
+        objects: The objects; they never overlap.
         background: One of BACKGROUNDS.
         kind: "single", "pair" or "count".
-        relation: For a pair, one of RELATIONS: the first object is ``relation`` the second.
-        count: For a count, one of COUNTS.
-        size_word: For a single, one of SIZE_WORDS, or None where the size is not worth a word.
+        relation: For a pair, one of RELATIONS: the first object is ``relation`` the second. Otherwise None.
+        count: For a count, one of COUNTS. Otherwise None.
+        size_word: For a single object, one of SIZE_WORDS, or None if captions do not mention its size.
     """
 
-    objects: tuple[Placed, ...]
+    objects: tuple[PlacedObject, ...]
     background: str
     kind: str
     relation: str | None = None

@@ -1,4 +1,4 @@
-"""The sprite atlas: pictures of everyday objects, from which the training scenes are composed.
+"""The sprite atlas: images of everyday objects, from which the training scenes are composed.
 
 The sprites are a derived work of Noto Color Emoji (SIL OFL 1.1; see assets/sprites/README.md).
 """
@@ -14,23 +14,24 @@ from types import MappingProxyType
 
 from PIL import Image
 
-from unclip.errors import DataError
+from unclip.errors import DataError, did_you_mean
 from unclip.system.resources import bundled
 
 CELL = 128
 COLUMNS = 16
-PIXELS = 120  # longer side of every object in the atlas
 
 
 @dataclass(frozen=True)
 class Noun:
-    """What an object may be called.
+    """The names of an object.
 
     Attributes:
         name: The canonical singular.
-        plural: Its plural.
-        synonyms: Other singulars, with their plurals in the same order in ``synonym_plurals``.
-        bare: Those of the names that take no article ("grapes", "scissors").
+        plural: The canonical plural.
+        codepoint: Hexadecimal code point of its emoji.
+        synonyms: Other singulars.
+        synonym_plurals: Their plurals, in the same order.
+        bare: The names and synonyms that take no article ("grapes", "scissors").
     """
 
     name: str
@@ -43,11 +44,11 @@ class Noun:
 
 @dataclass(frozen=True)
 class Sprites:
-    """The nouns and their pictures.
+    """The nouns and their images.
 
     Attributes:
         nouns: Name -> Noun, in the order of the atlas.
-        levels: Name -> the trimmed picture at full size (longer side 120 px), at half and at a quarter of it.
+        levels: Name -> the trimmed sprite at full size (longer side 120 px), at a half and at a quarter of it.
             Premultiplied ("RGBa"), so that resizing does not bleed the colour of hidden pixels into edges.
     """
 
@@ -56,32 +57,44 @@ class Sprites:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The nouns, in the order of the atlas."""
         return tuple(self.nouns)
 
-    def picture(self, name: str, longer_side: int) -> Image.Image:
-        """The object as straight-alpha RGBA, its longer side ``longer_side`` px.
+    def image(self, name: str, longer_side: int) -> Image.Image:
+        """Return a sprite as straight-alpha RGBA, its longer side ``longer_side`` px.
 
         Raises:
-            DataError: no object of that name.
+            DataError: there is no such noun.
         """
         if name not in self.levels:
-            raise DataError(f"no sprite is called {name!r}: see assets/sprites/sprites.json for those there are")
-        levels = self.levels[name]
-        # The smallest level that still has 1.5 times the pixels wanted: small enough to be quick,
-        # large enough that the box filter it was reduced with is not seen.
-        source = next((level for level in reversed(levels) if max(level.size) >= 1.5 * longer_side), levels[0])
-        full = levels[0].size
+            raise DataError(
+                f"the sprite atlas has no noun {name!r}; {did_you_mean(name, self.levels)} "
+                "(assets/sprites/sprites.json lists all)"
+            )
+        source = self.level(name, longer_side)
+        full = self.levels[name][0].size
         scale = longer_side / max(full)
         size = (max(1, round(full[0] * scale)), max(1, round(full[1] * scale)))
         return source.resize(size, Image.Resampling.BICUBIC).convert("RGBA")
 
+    def level(self, name: str, longer_side: int) -> Image.Image:
+        """Return the smallest level of a sprite with at least 1.5 times ``longer_side`` px, else the full size.
+
+        It is small enough to resize quickly, and large enough that the box filter it was reduced with does not show.
+        """
+        levels = self.levels[name]
+        return next((level for level in reversed(levels) if max(level.size) >= 1.5 * longer_side), levels[0])
+
 
 @functools.cache
 def load_nouns(folder: Path | None = None) -> Mapping[str, Noun]:
-    """The nouns alone, without the pictures: name -> Noun, in the order of the atlas.
+    """Return the nouns without their images: name -> Noun, in the order of the atlas.
+
+    Args:
+        folder: The folder of sprites.json; the bundled one by default.
 
     Raises:
-        DataError: the list is missing, or is not what it should be.
+        DataError: the list is missing or invalid.
     """
     path = (bundled("assets", "sprites") if folder is None else folder) / "sprites.json"
     try:
@@ -100,16 +113,19 @@ def load_nouns(folder: Path | None = None) -> Mapping[str, Noun]:
     except FileNotFoundError:
         raise DataError(f"{path} is missing: restore it from the repository") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a list of sprites ({error!r}): restore it from the repository") from error
+        raise DataError(f"{path} is not a valid list of sprites ({error!r}): restore it from the repository") from error
     return MappingProxyType({noun.name: noun for noun in nouns})
 
 
 @functools.cache
 def load_sprites(folder: Path | None = None) -> Sprites:
-    """Read the atlas once a process; about 15 MB of memory.
+    """Return the atlas. It is read once per process and takes about 15 MB of memory.
+
+    Args:
+        folder: The folder of sprites.json and atlas.webp; the bundled one by default.
 
     Raises:
-        DataError: a file is missing, or atlas and list do not belong together.
+        DataError: a file is missing or invalid, or the two do not belong together.
     """
     folder = bundled("assets", "sprites") if folder is None else folder
     nouns = load_nouns(folder)
@@ -120,9 +136,10 @@ def load_sprites(folder: Path | None = None) -> Sprites:
             atlas = image.convert("RGBA")
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error}): {fix}") from error
-    rows = -(-len(nouns) // COLUMNS)
-    if atlas.size != (COLUMNS * CELL, rows * CELL):
-        raise DataError(f"{path} is {atlas.width}x{atlas.height} px, which {len(nouns)} sprites do not fill: {fix}")
+    width, height = COLUMNS * CELL, -(-len(nouns) // COLUMNS) * CELL
+    if atlas.size != (width, height):
+        size = f"{atlas.width}x{atlas.height}"
+        raise DataError(f"{path} is {size} px, not {width}x{height} px for {len(nouns)} sprites: {fix}")
     levels = {}
     for i, name in enumerate(nouns):
         x, y = i % COLUMNS * CELL, i // COLUMNS * CELL

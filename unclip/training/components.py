@@ -13,6 +13,7 @@ from unclip.errors import DataError
 from unclip.images.processing import open_square
 from unclip.requests.sources import IMAGE_SUFFIXES
 from unclip.stickers.captions import nouns_in
+from unclip.stickers.compose import SceneOptions
 from unclip.stickers.render import render
 from unclip.stickers.stream import scene_at
 
@@ -38,8 +39,8 @@ def make_components(embed: Embed, images: Iterable[Image.Image], folder: Path) -
 
 def scene_images(count: int, side: int, vocabulary: Collection[str]) -> Iterator[Image.Image]:
     """Rendered scenes of the nouns in a model's vocabulary, as squares of `side` pixels."""
-    nouns = nouns_in(vocabulary)
-    return (Image.fromarray(render(scene_at(SEED, i, nouns=nouns)[0], side)) for i in range(count))
+    options = SceneOptions(nouns=nouns_in(vocabulary))
+    return (Image.fromarray(render(scene_at(SEED, i, options)[0], side)) for i in range(count))
 
 
 def images_in(folder: Path, count: int) -> Iterator[Image.Image]:

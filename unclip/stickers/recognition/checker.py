@@ -1,8 +1,8 @@
-"""What is on a picture of the training domain, found without any network: is it what was asked for?
+"""Checks whether an image shows a scene of the training domain, without any network.
 
-A picture is judged at 64 px. Its background is the nearest of the twelve named colours to its border. What differs
-from the background is cut into pieces (``cutting.py``), each like some sprite of the atlas (``matching.py``). It is the
-measure of the bundled model that shares nothing with it: CLIP, which the model is built on, has no say.
+The image is judged at 64 px. Its background is the named colour nearest to its border. The foreground, all that differs
+from the background, is split into objects (``segmentation.py``), each matched with the sprites of the atlas
+(``matching.py``). The check shares nothing with the bundled model: CLIP, which the model builds on, takes no part.
 """
 
 from __future__ import annotations
@@ -13,25 +13,34 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from unclip.stickers.recognition.matching import VISIBLE, Match, bounds, soften, templates_on, visible
-from unclip.stickers.recognition.segmentation import SPECK, Cutter, inside
+from unclip.stickers.recognition.matching import (
+    MIN_CONTRAST,
+    Match,
+    bounding_box,
+    foreground_mask,
+    load_templates,
+    soften,
+)
+from unclip.stickers.recognition.segmentation import MIN_AREA, Segmenter, box_slices
 from unclip.stickers.scene import BACKGROUNDS, Scene
 
-SIDE = 64  # pictures are judged at this size, the decoder's
-ACCEPTED = 0.55  # least score of an object that counts as recognised
-TIE = 0.03  # sprites whose score is this close to the best cannot be told apart
-FAR_BACKGROUND = 40.0  # RGB distance (0..255) beyond which a border has none of the named colours
-_UNEVEN = 0.12  # the background's own unevenness is believed up to here
+SIDE = 64  # px; images are judged at this size, the decoder's
+MIN_SCORE = 0.55  # lowest score of a recognised object
+TIE_MARGIN = 0.03  # sprites whose scores differ by less cannot be told apart
+MAX_BACKGROUND_DISTANCE = 40.0  # RGB distance (0..255) beyond which a border has none of the named colours
+MAX_OBJECTS = 6  # objects detected before a judgement; a scene has at most four
+_MAX_CONTRAST = 0.12  # upper bound of the foreground threshold on uneven backgrounds
+_SMALL_BELOW, _LARGE_ABOVE = 0.45, 0.7  # longer side of an object, as a fraction of the image
 
 
 @dataclass(frozen=True)
 class Background:
-    """The border of a picture.
+    """The border of an image.
 
     Attributes:
         name: The nearest of BACKGROUNDS.
-        distance: How far from it, RGB of 0 to 255, Euclidean.
-        colour: The border's own median colour.
+        distance: Euclidean RGB distance (0..255) from it.
+        colour: Median colour of the border.
     """
 
     name: str
@@ -40,15 +49,15 @@ class Background:
 
 
 @dataclass(frozen=True)
-class Found:
-    """An object of a picture.
+class DetectedObject:
+    """An object of an image.
 
     Attributes:
-        name: The sprite most like it.
-        x, y: Its centre, as fractions of the picture.
-        size: Its longer side, as a fraction of the picture.
-        score: How like the sprite it is, at most 1.
-        alike: All sprites that are as like it, within TIE: the best first.
+        name: The most similar sprite.
+        x, y: Its centre, as fractions of the image.
+        size: Its longer side, as a fraction of the image.
+        score: Similarity to the sprite, at most 1.
+        candidates: All sprites within TIE_MARGIN of that score, best first.
     """
 
     name: str
@@ -56,32 +65,32 @@ class Found:
     y: float
     size: float
     score: float
-    alike: tuple[str, ...]
+    candidates: tuple[str, ...]
 
     def is_a(self, name: str) -> bool:
-        """Whether it passes for the object called ``name``."""
-        return self.score >= ACCEPTED and name in self.alike
+        """Return whether the object is recognised as ``name``."""
+        return self.score >= MIN_SCORE and name in self.candidates
 
 
 @dataclass(frozen=True)
-class Seen:
-    """All that is told of a picture before anything is asked of it: its background, and its objects."""
+class Detection:
+    """The background and the objects of an image, independent of any scene."""
 
     background: Background
-    found: tuple[Found, ...]
+    objects: tuple[DetectedObject, ...]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What of a request a picture shows; None where nothing was asked.
+    """The comparison of an image with a scene; None for a property the scene does not have.
 
     Attributes:
-        background: It has the named colour.
-        objects: The objects asked for are there, and no others.
-        count: For a count: there are so many of them.
-        relation: For a pair: they are so placed.
-        size: For a single object said to be small or large: it is.
-        found: What was seen.
+        background: The background has the scene's colour.
+        objects: The scene's objects are there, and no others.
+        count: For a count: their number is right.
+        relation: For a pair: their positions are right.
+        size: For a single object with a size word: its size is right.
+        detected: The objects of the image.
     """
 
     background: bool
@@ -89,79 +98,88 @@ class Verdict:
     count: bool | None
     relation: bool | None
     size: bool | None
-    found: tuple[Found, ...]
+    detected: tuple[DetectedObject, ...]
 
     @property
     def all(self) -> bool:
-        """Everything asked for is as asked."""
+        """Whether every property is right."""
         return all(part is not False for part in (self.background, self.objects, self.count, self.relation, self.size))
 
 
-def background_colour(image: Image.Image | np.ndarray) -> Background:
-    """The named colour nearest to the median of a picture's border; objects may cover less than half of it."""
-    return _background(_pixels(image))
-
-
-def find_objects(image: Image.Image | np.ndarray, k_max: int = 4) -> list[Found]:
-    """The objects of a picture, the largest piece of foreground first, at most ``k_max`` of them.
-
-    Every piece is given the name of the sprite most like it, however little that is: see ``Found.is_a``.
+def find_background(image: Image.Image | np.ndarray) -> Background:
+    """Return the named colour nearest to the median of an image's border; objects may cover less than half of it.
 
     Args:
-        image: A square picture of at least 64 px, or h w 3 uint8, RGB.
+        image: A square image of at least 64 px, or RGB, h w 3, uint8.
     """
-    pixels = _pixels(image)
-    return _find(pixels, _background(pixels), k_max)
+    return _find_background(_to_pixels(image))
+
+
+def find_objects(image: Image.Image | np.ndarray, max_objects: int = 4) -> list[DetectedObject]:
+    """Return the objects of an image, the largest first, at most ``max_objects``.
+
+    Every object is named after its most similar sprite, however low the score: see ``DetectedObject.is_a``.
+
+    Args:
+        image: A square image of at least 64 px, or RGB, h w 3, uint8.
+        max_objects: Smaller objects beyond this number are dropped.
+    """
+    pixels = _to_pixels(image)
+    return _find_objects(pixels, _find_background(pixels), max_objects)
 
 
 def check(image: Image.Image | np.ndarray, scene: Scene) -> Verdict:
-    """Compare a picture with what was asked for.
+    """Compare an image with a scene.
 
     Args:
-        image: As for ``find_objects``.
-        scene: The request. Of its objects only the names count, and where one is said to be of the other.
+        image: A square image of at least 64 px, or RGB, h w 3, uint8.
+        scene: The requested scene. Of its objects only the names and the relation count, not the exact positions.
     """
-    return judge(see(image), scene)
+    return judge(detect(image), scene)
 
 
-def see(image: Image.Image | np.ndarray) -> Seen:
-    """The background and the objects of a picture, which takes the time; argument as for ``find_objects``."""
-    pixels = _pixels(image)
-    background = _background(pixels)
-    return Seen(background, tuple(_find(pixels, background, k_max=6)))
+def detect(image: Image.Image | np.ndarray) -> Detection:
+    """Return the background and the objects of an image: the slow part of ``check``."""
+    pixels = _to_pixels(image)
+    background = _find_background(pixels)
+    return Detection(background, tuple(_find_objects(pixels, background, MAX_OBJECTS)))
 
 
-def judge(seen: Seen, scene: Scene) -> Verdict:
-    """Compare what a picture shows with what was asked for; ``scene`` as for ``check``."""
-    background, found = seen.background, seen.found
-    named = background.name == scene.background and background.distance <= FAR_BACKGROUND
+def judge(detection: Detection, scene: Scene) -> Verdict:
+    """Compare a detection with a scene: the fast part of ``check``."""
+    detected = detection.objects
     name = scene.objects[0].name
     count = relation = size = None
-    if scene.kind == "pair":
-        pair = _assigned(found, name, scene.objects[1].name)
+    if scene.relation is not None:
+        pair = _match_pair(detected, name, scene.objects[1].name)
         objects = pair is not None
-        relation = objects and _related(pair[0], scene.relation, pair[1])
-    elif scene.kind == "count":
-        objects = len(found) > 0 and all(one.is_a(name) for one in found)
-        count = sum(one.is_a(name) for one in found) == scene.count
+        relation = pair is not None and _has_relation(pair[0], scene.relation, pair[1])
+    elif scene.count is not None:
+        objects = len(detected) > 0 and all(each.is_a(name) for each in detected)
+        count = sum(each.is_a(name) for each in detected) == scene.count
     else:
-        objects = len(found) == 1 and found[0].is_a(name)
+        objects = len(detected) == 1 and detected[0].is_a(name)
         if scene.size_word is not None:
-            size = objects and (found[0].size < 0.45 if scene.size_word == "small" else found[0].size > 0.7)
-    return Verdict(named, objects, count, relation, size, found)
+            small = scene.size_word == "small"
+            size = objects and (detected[0].size < _SMALL_BELOW if small else detected[0].size > _LARGE_ABOVE)
+    background = detection.background
+    background_is_right = background.name == scene.background and background.distance <= MAX_BACKGROUND_DISTANCE
+    return Verdict(background_is_right, objects, count, relation, size, detected)
 
 
-def _assigned(found: Sequence[Found], first: str, second: str) -> tuple[Found, Found] | None:
-    if len(found) != 2:
+def _match_pair(
+    detected: Sequence[DetectedObject], first: str, second: str
+) -> tuple[DetectedObject, DetectedObject] | None:
+    if len(detected) != 2:
         return None
-    for one, other in (found, found[::-1]):
-        if one.is_a(first) and other.is_a(second):
-            return one, other
+    for a, b in (detected, detected[::-1]):
+        if a.is_a(first) and b.is_a(second):
+            return a, b
     return None
 
 
-def _related(one: Found, relation: str, other: Found) -> bool:
-    right, down = one.x - other.x, one.y - other.y
+def _has_relation(first: DetectedObject, relation: str, second: DetectedObject) -> bool:
+    right, down = first.x - second.x, first.y - second.y
     beside, stacked = abs(right) > abs(down), abs(down) > abs(right)
     return {
         "left of": beside and right < 0,
@@ -172,44 +190,46 @@ def _related(one: Found, relation: str, other: Found) -> bool:
     }[relation]
 
 
-def _pixels(image: Image.Image | np.ndarray) -> np.ndarray:
-    """The picture at SIDE px: h w 3, float32, 0 to 255."""
+def _to_pixels(image: Image.Image | np.ndarray) -> np.ndarray:
+    """Return the image at SIDE px: h w 3, float32, 0 to 255."""
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     image = image.convert("RGB")
     if image.size != (SIDE, SIDE):
-        image = image.resize((SIDE, SIDE), Image.Resampling.BOX)  # the mean over each area
+        image = image.resize((SIDE, SIDE), Image.Resampling.BOX)  # the mean of each area
     return np.asarray(image, np.float32)
 
 
-def _background(pixels: np.ndarray) -> Background:
+def _find_background(pixels: np.ndarray) -> Background:
     border = np.concatenate([pixels[:2].reshape(-1, 3), pixels[-2:].reshape(-1, 3)])
     border = np.concatenate([border, pixels[2:-2, :2].reshape(-1, 3), pixels[2:-2, -2:].reshape(-1, 3)])
-    colour = np.median(border, axis=0)
-    distances = {name: float(np.linalg.norm(colour - np.array(rgb))) for name, rgb in BACKGROUNDS.items()}
+    red, green, blue = np.median(border, axis=0).tolist()
+    colour = (red, green, blue)
+    distances = {name: float(np.linalg.norm(np.array(colour) - np.array(rgb))) for name, rgb in BACKGROUNDS.items()}
     name = min(distances, key=distances.__getitem__)
-    return Background(name, distances[name], tuple(map(float, colour)))
+    return Background(name, distances[name], colour)
 
 
-def _find(pixels: np.ndarray, background: Background, k_max: int) -> list[Found]:
+def _find_objects(pixels: np.ndarray, background: Background, max_objects: int) -> list[DetectedObject]:
     difference = soften((pixels - np.array(background.colour, np.float32)) / 255)
-    mask = visible(difference, _threshold(difference))
+    mask = foreground_mask(difference, _foreground_threshold(difference))
     difference *= mask[..., None]
-    box = bounds(mask)
-    if box is None or mask.sum() < SPECK:
+    box = bounding_box(mask)
+    if box is None or mask.sum() < MIN_AREA:
         return []
-    cutter = Cutter(difference, mask, templates_on(background.name))
-    pieces = sorted(cutter.pieces(box), key=lambda piece: -mask[inside(piece)].sum())
-    return [_found(cutter.matches(piece)) for piece in pieces[:k_max]]
+    segmenter = Segmenter(difference, mask, load_templates(background.name))
+    pieces = sorted(segmenter.split(box), key=lambda piece: -mask[box_slices(piece)].sum())
+    return [_to_object(segmenter.match(piece)) for piece in pieces[:max_objects]]
 
 
-def _threshold(difference: np.ndarray) -> float:
-    """What is visible, on a background that a model may have left uneven."""
+def _foreground_threshold(difference: np.ndarray) -> float:
+    """Return the contrast of the foreground; higher where the background is uneven, as generated ones can be."""
     border = np.concatenate([difference[[0, -1]], difference[:, [0, -1]].transpose(1, 0, 2)])  # 4 n 3
-    return min(max(VISIBLE, 4 * float(np.median(np.linalg.norm(border, axis=-1)))), _UNEVEN)
+    unevenness = float(np.median(np.linalg.norm(border, axis=-1)))
+    return min(max(MIN_CONTRAST, 4 * unevenness), _MAX_CONTRAST)
 
 
-def _found(ranked: Sequence[Match]) -> Found:
-    best = ranked[0]
-    alike = tuple(match.name for match in ranked if match.score >= best.score - TIE)
+def _to_object(matches: Sequence[Match]) -> DetectedObject:
+    best = matches[0]
+    candidates = tuple(match.name for match in matches if match.score >= best.score - TIE_MARGIN)
     size = max(best.width, best.height) / SIDE
-    return Found(best.name, best.x / SIDE, best.y / SIDE, size, best.score, alike)
+    return DetectedObject(best.name, best.x / SIDE, best.y / SIDE, size, best.score, candidates)

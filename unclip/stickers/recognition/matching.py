@@ -1,9 +1,9 @@
-"""Which sprite is it? Template matching of a piece of a picture with every sprite of the atlas.
+"""Matches a piece of an image with the sprites of the atlas.
 
-Two steps. First the piece, stretched to a small grid, is compared with all sprites as they show on that background,
-stretched alike: one matrix product. Then the likeliest are drawn at the piece's size and slid over it, a little larger
-and smaller too. Everything is compared as a difference from the background, so what is empty in both costs nothing,
-and a sprite's part that the background swallows (a white cloud on white) is not asked for.
+First, the piece is resized to a coarse grid and compared with all sprites on that background, resized likewise: one
+matrix product. Then the best are rendered at the piece's size and slid over it, at several scales. All comparisons use
+the difference from the background: areas empty in both cost nothing, and parts of a sprite that the background hides
+(a white cloud on white) are not expected.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from PIL import Image
 from unclip.stickers.scene import BACKGROUNDS
 from unclip.stickers.sprites import load_sprites
 
-VISIBLE = 0.05  # a pixel this far from the background (RGB in 0..1, Euclidean) is of an object
-_SHORTLIST = 12  # sprites that are drawn and slid
-_FINALISTS = 4  # of these, those tried at other scales
-_BEHIND = 0.2  # a sprite this far behind the best does not catch up at another scale
-_HOPELESS = 0.5  # nor does one of so low a score become an object
-_GRID = 20  # the small grid of the first step
-_DRAWN = 48  # px at which sprites are drawn for the first step
-_SHIFT = 2  # px to each side
+MIN_CONTRAST = 0.05  # distance of a foreground pixel from the background (RGB in 0..1, Euclidean)
+_SHORTLIST = 12  # sprites compared in the second step
+_FINALISTS = 4  # of these, sprites compared at other scales too
+_MAX_BEHIND = 0.2  # a sprite further behind the best is not compared at other scales
+_MIN_SCORE = 0.5  # nor is one with a lower score
+_GRID = 20  # cells to a side of the coarse grid
+_COARSE_SIDE = 48  # px; longer side of the sprites rendered for the first step
+_MAX_SHIFT = 2  # px to each side
 _SCALES = (0.925, 0.96, 1.04, 1.08)
-_STRETCH = 1.08  # a generated object may be this much too wide or too tall
-_DETAIL = 0.5  # weight of what is inside the outline, against the outline and its colour
-_FLAT = 0.03  # contrast below which the inside of an outline is flat: noise then is not compared with noise
+_MAX_STRETCH = 1.08  # a generated object may be too wide or too tall by this factor
+_DETAIL_WEIGHT = 0.5  # weight of the detail inside the outline; the rest is for the outline and its colour
+_FLAT_CONTRAST = 0.03  # an interior with less contrast counts as flat, so that noise is not compared with noise
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels; right and bottom are past the end
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels; right and bottom are exclusive
 
 
 @dataclass(frozen=True)
 class Match:
-    """A sprite laid over a piece of a picture.
+    """A sprite placed over a piece of an image.
 
     Attributes:
-        name: Which sprite.
-        score: 1 for a perfect likeness, about 0 for none.
-        x, y, width, height: Its centre and its size, in pixels.
+        name: The sprite.
+        score: 1 for identical, about 0 for unrelated content.
+        x, y: Centre of the sprite, in pixels.
+        width, height: Size of the sprite, in pixels.
     """
 
     name: str
@@ -55,15 +56,15 @@ class Match:
 
 @dataclass(frozen=True)
 class Templates:
-    """All sprites as they show on one background.
+    """All sprites on one background.
 
     Attributes:
         background: One of BACKGROUNDS.
-        names: The sprites that show at all.
-        features: n f, float32: the visible part stretched to the small grid, as a difference from the background.
-        energy: n, float32: squared length of each.
-        shapes: n 2: width and height of the visible part, for a sprite whose longer side is 1.
-        offsets: n 2: from the centre of the visible part to the centre of the sprite, in the same unit.
+        names: The sprites that are visible on it.
+        features: n f, float32: difference of the visible part from the background, resized to the coarse grid.
+        energy: n, float32: squared norms of the features.
+        shapes: n 2: width and height of the visible part, relative to the sprite's longer side.
+        offsets: n 2: vector from the centre of the visible part to that of the sprite, in the same unit.
     """
 
     background: str
@@ -74,162 +75,177 @@ class Templates:
     offsets: np.ndarray
 
 
-def soften(picture: np.ndarray) -> np.ndarray:
-    """Blur h w c with the binomial [1 2 1] / 4, as if the picture's edges went on outside it.
+def soften(image: np.ndarray) -> np.ndarray:
+    """Return h w c blurred with the binomial filter [1 2 1] / 4, with replicated edges.
 
-    Half a pixel's shift, a little blur and noise then count for less.
+    It makes the comparison less sensitive to shifts of half a pixel, slight blur and noise.
     """
-    return _blurred(np.pad(picture, ((1, 1), (1, 1), (0, 0)), mode="edge"))
+    return _blur(np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge"))
 
 
-def visible(difference: np.ndarray, threshold: float = VISIBLE) -> np.ndarray:
-    """Where a picture, given as its difference from the background, h w 3, shows an object: h w, bool."""
+def foreground_mask(difference: np.ndarray, threshold: float = MIN_CONTRAST) -> np.ndarray:
+    """Return the foreground, h w, bool, of an image given as its difference from the background, h w 3."""
     return np.einsum("hwc,hwc->hw", difference, difference) > threshold**2
 
 
-def bounds(mask: np.ndarray) -> Box | None:
-    """The smallest box that holds all of a mask, h w; None for an empty one."""
+def bounding_box(mask: np.ndarray) -> Box | None:
+    """Return the bounding box of a mask, h w; None for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if len(rows) == 0:
         return None
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def likeness(difference: np.ndarray, box: Box, templates: Templates) -> np.ndarray:
-    """First step: how like each template what a box holds is: n, at most 1. No shift, nothing drawn.
+def coarse_scores(difference: np.ndarray, box: Box, templates: Templates) -> np.ndarray:
+    """First step: return the similarity of the content of a box to every template: n, at most 1.
 
     Args:
-        difference: h w 3 float32, the softened picture less its background; zero where it belongs to other objects.
+        difference: h w 3, float32: the softened image minus its background; zero where other objects are.
+        box: The piece to compare.
+        templates: The sprites on that background.
     """
     left, top, right, bottom = box
-    feature = _stretched(difference[top:bottom, left:right])
-    alike = 2 * (templates.features @ feature) / (templates.energy + feature @ feature + 1e-9)
-    width, height = _unsoftened(right - left), _unsoftened(bottom - top)
-    off = np.abs(np.log(templates.shapes[:, 0] / templates.shapes[:, 1] * height / width))
-    return alike - 0.5 * np.maximum(0, off - 0.1)  # of a small object, one pixel is 0.05
+    feature = _to_grid(difference[top:bottom, left:right])
+    similarity = 2 * (templates.features @ feature) / (templates.energy + feature @ feature + 1e-9)
+    width, height = _unsoftened_length(right - left), _unsoftened_length(bottom - top)
+    distortion = np.abs(np.log(templates.shapes[:, 0] / templates.shapes[:, 1] * height / width))
+    return similarity - 0.5 * np.maximum(0, distortion - 0.1)  # one pixel of a small object distorts it by 0.05
 
 
-def matches(difference: np.ndarray, box: Box, templates: Templates) -> list[Match]:
-    """Second step: the likeliest sprites for what a box holds, best first; arguments as for ``likeness``."""
-    likely = np.argsort(-likeness(difference, box, templates), kind="stable")[:_SHORTLIST]
-    energy = float(np.vdot(difference, difference))
-    first = [(i, _slid(difference, energy, box, templates, i, 1.0)) for i in likely]
-    first.sort(key=lambda pair: -pair[1].score)
-    least = max(_HOPELESS, first[0][1].score - _BEHIND)
-    finalists = [pair for pair in first[:_FINALISTS] if pair[1].score >= least]
-    found = [match for _, match in first[len(finalists) :]]
+def match_sprites(difference: np.ndarray, box: Box, templates: Templates) -> list[Match]:
+    """Second step: return the sprites most similar to the content of a box, best first.
+
+    The arguments are those of ``coarse_scores``.
+    """
+    shortlist = np.argsort(-coarse_scores(difference, box, templates), kind="stable")[:_SHORTLIST].tolist()
+    piece = _Piece(difference, float(np.vdot(difference, difference)), box)
+    matches = [(i, _align(piece, templates, i, 1.0)) for i in shortlist]
+    matches.sort(key=lambda pair: -pair[1].score)
+    least = max(_MIN_SCORE, matches[0][1].score - _MAX_BEHIND)
+    finalists = [pair for pair in matches[:_FINALISTS] if pair[1].score >= least]
+    found = [match for _, match in matches[len(finalists) :]]
     for i, match in finalists:
-        tried = [match, *(_slid(difference, energy, box, templates, i, scale) for scale in _SCALES)]
-        found.append(max(tried, key=lambda match: match.score))
+        rescaled = [_align(piece, templates, i, scale) for scale in _SCALES]
+        found.append(max([match, *rescaled], key=lambda match: match.score))
     return sorted(found, key=lambda match: -match.score)
 
 
 @functools.lru_cache(maxsize=len(BACKGROUNDS))
-def templates_on(background: str) -> Templates:
-    """The first step's templates for one of BACKGROUNDS: made once a process, in about 0.1 s."""
+def load_templates(background: str) -> Templates:
+    """Return the templates for one of BACKGROUNDS. They are made once per process, in about 0.1 s."""
     rows = []
     for name in load_sprites().names:
         width, height = _proportions(name)
-        drawn, _ = _drawn(name, background, max(1, round(width * _DRAWN)), max(1, round(height * _DRAWN)))
-        box = bounds(visible(drawn))
+        width, height = max(1, round(width * _COARSE_SIDE)), max(1, round(height * _COARSE_SIDE))
+        template, _ = _render_template(name, background, width, height)
+        box = bounding_box(foreground_mask(template))
         if box is None:
             continue
         left, top, right, bottom = box
-        shape = _unsoftened(right - left), _unsoftened(bottom - top)
-        offset = (drawn.shape[1] - left - right) / 2, (drawn.shape[0] - top - bottom) / 2
-        rows.append((name, _stretched(drawn[top:bottom, left:right]), shape, offset))
+        shape = _unsoftened_length(right - left), _unsoftened_length(bottom - top)
+        offset = (template.shape[1] - left - right) / 2, (template.shape[0] - top - bottom) / 2
+        rows.append((name, _to_grid(template[top:bottom, left:right]), shape, offset))
     names, features, shapes, offsets = zip(*rows, strict=True)
     features = np.stack(features)
     energy = np.einsum("nf,nf->n", features, features)
-    return Templates(background, names, features, energy, np.array(shapes) / _DRAWN, np.array(offsets) / _DRAWN)
+    shapes, offsets = np.array(shapes) / _COARSE_SIDE, np.array(offsets) / _COARSE_SIDE
+    return Templates(background, names, features, energy, shapes, offsets)
 
 
-def _slid(difference: np.ndarray, energy: float, box: Box, templates: Templates, index: int, scale: float) -> Match:
-    """The best place of one sprite, drawn to fit a box and then scaled."""
-    left, top, right, bottom = box
+@dataclass(frozen=True)
+class _Piece:
+    """A box of an image: the image's difference from its background, h w 3, and the squared norm of that."""
+
+    difference: np.ndarray
+    energy: float
+    box: Box
+
+
+def _align(piece: _Piece, templates: Templates, index: int, scale: float) -> Match:
+    """Return the best position of one sprite, rendered at `scale` times the size that fits the piece."""
+    left, top, right, bottom = piece.box
     name = templates.names[index]
-    across = _unsoftened(right - left) / templates.shapes[index, 0]  # the longer side, as the width has it
-    down = _unsoftened(bottom - top) / templates.shapes[index, 1]
-    longer = math.sqrt(across * down) * scale
-    stretch = min(max(across / down, 1 / _STRETCH), _STRETCH) ** 0.5
-    limit = 1.25 * max(difference.shape[:2])
-    wide, tall = _proportions(name)
-    width = max(2, round(min(limit, longer * stretch * wide)))
-    height = max(2, round(min(limit, longer / stretch * tall)))
-    template, mask = _drawn(name, templates.background, width, height)
+    horizontal = _unsoftened_length(right - left) / templates.shapes[index, 0]  # longer side, judged by the width
+    vertical = _unsoftened_length(bottom - top) / templates.shapes[index, 1]  # and by the height
+    longer = math.sqrt(horizontal * vertical) * scale
+    stretch = min(max(horizontal / vertical, 1 / _MAX_STRETCH), _MAX_STRETCH) ** 0.5
+    limit = 1.25 * max(piece.difference.shape[:2])
+    relative_width, relative_height = _proportions(name)
+    width = max(2, round(min(limit, longer * stretch * relative_width)))
+    height = max(2, round(min(limit, longer / stretch * relative_height)))
+    template, mask = _render_template(name, templates.background, width, height)
     h, w = mask.shape
     x = (left + right) / 2 + templates.offsets[index, 0] * longer
     y = (top + bottom) / 2 + templates.offsets[index, 1] * longer
-    column, row = round(x - w / 2) - _SHIFT, round(y - h / 2) - _SHIFT
-    around = _window(difference, row, column, h + 2 * _SHIFT, w + 2 * _SHIFT)
+    column, row = round(x - w / 2) - _MAX_SHIFT, round(y - h / 2) - _MAX_SHIFT
+    around = _crop(piece.difference, row, column, h + 2 * _MAX_SHIFT, w + 2 * _MAX_SHIFT)
     windows = sliding_window_view(around, (h, w), axis=(0, 1))  # 5 5 c h w
-    dots = np.einsum("ijchw,hwc->ij", windows, template, optimize=["einsum_path", (0, 1)])
-    i, j = np.unravel_index(int(dots.argmax()), dots.shape)
-    outline = 2 * float(dots[i, j]) / (energy + float(np.vdot(template, template)) + 1e-9)
-    here = around[i : i + h, j : j + w][mask]
-    detail = _detail(here, template[mask]) if mask.any() else outline
-    score = (1 - _DETAIL) * outline + _DETAIL * detail
-    return Match(name, score, column + int(j) + w / 2, row + int(i) + h / 2, width, height)
+    products = np.einsum("ijchw,hwc->ij", windows, template, optimize=["einsum_path", (0, 1)])
+    i, j = map(int, np.unravel_index(int(products.argmax()), products.shape))
+    outline = 2 * float(products[i, j]) / (piece.energy + float(np.vdot(template, template)) + 1e-9)
+    interior = around[i : i + h, j : j + w][mask]
+    detail = _compare_detail(interior, template[mask]) if mask.any() else outline
+    score = (1 - _DETAIL_WEIGHT) * outline + _DETAIL_WEIGHT * detail
+    return Match(name, score, column + j + w / 2, row + i + h / 2, width, height)
 
 
-def _detail(seen: np.ndarray, expected: np.ndarray) -> float:
-    """Likeness of two sets of pixels, n 3, each less its mean colour; two flat ones are alike."""
+def _compare_detail(seen: np.ndarray, expected: np.ndarray) -> float:
+    """Return the similarity of two sets of pixels, n 3, each minus its mean colour; two flat ones are similar."""
     seen, expected = seen - seen.mean(axis=0), expected - expected.mean(axis=0)
-    flat = len(seen) * _FLAT**2
+    flat = len(seen) * _FLAT_CONTRAST**2
     return float((2 * np.vdot(seen, expected) + flat) / (np.vdot(seen, seen) + np.vdot(expected, expected) + flat))
 
 
 @functools.lru_cache(maxsize=4096)  # about 40 MB
-def _drawn(name: str, background: str, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """A sprite less its background, softened, with one pixel around it (h w 3), and where it shows (h w)."""
-    levels = load_sprites().levels[name]
-    source = next((level for level in reversed(levels) if max(level.size) >= 1.5 * max(width, height)), levels[0])
+def _render_template(name: str, background: str, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a sprite minus its background, softened, with a border of 1 px (h w 3), and its visible part (h w)."""
+    source = load_sprites().level(name, max(width, height))
     rgba = np.asarray(source.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 255
     colour = np.array(BACKGROUNDS[background], np.float32) / 255
     padded = np.zeros((height + 4, width + 4, 3), np.float32)
     padded[2:-2, 2:-2] = rgba[..., :3] - rgba[..., 3:] * colour
-    drawn = _blurred(padded)
-    return drawn, visible(drawn)
+    template = _blur(padded)
+    return template, foreground_mask(template)
 
 
-def _blurred(picture: np.ndarray) -> np.ndarray:
-    """h w c blurred, without its outermost pixels."""
-    rows = picture[:-2] + 2 * picture[1:-1] + picture[2:]
+def _blur(image: np.ndarray) -> np.ndarray:
+    """Return h w c blurred, without its outermost pixels."""
+    rows = image[:-2] + 2 * image[1:-1] + image[2:]
     return (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 16
 
 
 def _proportions(name: str) -> tuple[float, float]:
-    """Width and height of a sprite whose longer side is 1."""
+    """Return width and height of a sprite, relative to its longer side."""
     width, height = load_sprites().levels[name][0].size
     longer = max(width, height)
     return width / longer, height / longer
 
 
-def _unsoftened(pixels: int) -> int:
-    """A length on a softened picture, without the pixel that softening adds at each end."""
+def _unsoftened_length(pixels: int) -> int:
+    """Return a length in a softened image without the pixel that softening adds at each end."""
     return max(1, pixels - 2)
 
 
-def _window(picture: np.ndarray, row: int, column: int, height: int, width: int) -> np.ndarray:
-    """A piece of h w c that may reach outside it, where it is zero."""
-    piece = np.zeros((height, width, picture.shape[2]), np.float32)
+def _crop(image: np.ndarray, row: int, column: int, height: int, width: int) -> np.ndarray:
+    """Return a crop of h w c, zero outside the image."""
+    crop = np.zeros((height, width, image.shape[2]), np.float32)
     top, left = max(row, 0), max(column, 0)
-    bottom, right = min(row + height, picture.shape[0]), min(column + width, picture.shape[1])
+    bottom, right = min(row + height, image.shape[0]), min(column + width, image.shape[1])
     if top < bottom and left < right:
-        piece[top - row : bottom - row, left - column : right - column] = picture[top:bottom, left:right]
-    return piece
+        crop[top - row : bottom - row, left - column : right - column] = image[top:bottom, left:right]
+    return crop
 
 
-def _stretched(piece: np.ndarray) -> np.ndarray:
-    """h w 3 -> f, float32: the means of the cells of a grid over it; a cell may be part of a pixel."""
-    down, across = _cells(piece.shape[0]), _cells(piece.shape[1])
-    rows = np.tensordot(down, piece, axes=(1, 0))  # g w c
-    return np.tensordot(rows, across, axes=(1, 1)).ravel()  # g c g
+def _to_grid(piece: np.ndarray) -> np.ndarray:
+    """Return h w 3 resized to the coarse grid by area and flattened: f, float32."""
+    vertical, horizontal = _grid_weights(piece.shape[0]), _grid_weights(piece.shape[1])
+    rows = np.tensordot(vertical, piece, axes=(1, 0))  # g w c
+    return np.tensordot(rows, horizontal, axes=(1, 1)).ravel()  # g c g
 
 
 @functools.lru_cache(maxsize=128)
-def _cells(n: int) -> np.ndarray:
-    """The weights, _GRID n, of n pixels in the cells of the grid."""
+def _grid_weights(n: int) -> np.ndarray:
+    """Return the weights, _GRID n, of n pixels in each cell of the coarse grid."""
     edges = np.linspace(0, n, _GRID + 1)[:, None]
     pixels = np.arange(n)[None]
     overlap = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)

@@ -1,8 +1,8 @@
-"""Where one object of a picture ends and the next begins.
+"""Splits the foreground of an image into objects.
 
-Objects of the training domain can be told apart by straight cuts from edge to edge of what is cut, and so can their
-parts: rows first, then what is in each row. A cut is kept where its halves are more like sprites than the whole was;
-connected components would do worse, for a sprite may be of several parts, and two generated objects may touch.
+Straight cuts from edge to edge separate the objects of the training domain, applied recursively: rows first, then the
+content of each row. A cut is kept if its halves are more similar to sprites than the whole was. Connected components
+would do worse: a sprite can have several parts, and two generated objects can touch.
 """
 
 from __future__ import annotations
@@ -11,116 +11,123 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unclip.stickers.recognition.matching import Box, Match, Templates, bounds, likeness, matches
+from unclip.stickers.recognition.matching import Box, Match, Templates, bounding_box, coarse_scores, match_sprites
 
-SPECK = 24  # px of foreground (of 64 by 64); less is no object
-_SURE = 0.85  # a piece this like a sprite is not cut
-_ENOUGH = 0.75  # pieces this like sprites need no other cut
-_GAIN = 0.08  # what a cut must gain
-_PRICE = 0.2  # what it costs to cut through foreground all along
-_CUTS = 4  # cuts tried of each piece
-_DEEPEST = 3  # cuts within cuts
-_PATIENCE = 32  # pieces looked at closely; a good picture needs a dozen, and one of noise would take seconds
+MIN_AREA = 24  # px of foreground (of 64 by 64); anything smaller is no object
+_EDGE = 6  # px; a cut this close to the edge of a box is not tried
+_CERTAIN = 0.85  # a piece with this score is not cut
+_SUFFICIENT = 0.75  # pieces with this mean score end the search
+_MIN_GAIN = 0.08  # smallest improvement of the score that justifies a cut
+_CUT_PENALTY = 0.2  # deducted from the score for a cut through foreground along its whole length
+_MAX_CUTS = 4  # cuts tried per piece
+_MAX_DEPTH = 3  # depth of nested cuts
+_MAX_MATCHES = 32  # pieces matched with sprites; a good image needs a dozen, and one of noise would take seconds
 
 
-def inside(box: Box) -> tuple[slice, slice]:
-    """The rows and columns of a box."""
+def box_slices(box: Box) -> tuple[slice, slice]:
+    """Return the row and column slices of a box."""
     left, top, right, bottom = box
     return slice(top, bottom), slice(left, right)
 
 
-class Cutter:
-    """Cuts the foreground of one picture into pieces that are like sprites."""
+class Segmenter:
+    """Splits the foreground of one image into pieces that resemble sprites.
+
+    Args:
+        difference: The image minus its background, softened, zero outside the mask: h w 3, float32.
+        mask: The foreground: h w, bool.
+        templates: The sprites on that background.
+    """
 
     def __init__(self, difference: np.ndarray, mask: np.ndarray, templates: Templates):
         self._difference, self._mask, self._templates = difference, mask, templates
-        self._likenesses: dict[Box, float] = {}
+        self._coarse_scores: dict[Box, float] = {}
         self._matches: dict[Box, list[Match]] = {}
 
-    def pieces(self, box: Box) -> list[Box]:
-        """The pieces into which what a box holds is best cut."""
-        return self._best(box, _DEEPEST)[1]
+    def split(self, box: Box) -> list[Box]:
+        """Return the boxes of the pieces into which the content of a box is best cut."""
+        return self._best_split(box, _MAX_DEPTH)[1]
 
-    def matches(self, box: Box) -> list[Match]:
-        """What a piece may be, the best first."""
+    def match(self, box: Box) -> list[Match]:
+        """Return the sprites most similar to the content of a box, best first."""
         if box not in self._matches:
             alone = np.zeros_like(self._difference)
-            alone[inside(box)] = self._difference[inside(box)]
-            self._matches[box] = matches(alone, box, self._templates)
+            alone[box_slices(box)] = self._difference[box_slices(box)]
+            self._matches[box] = match_sprites(alone, box, self._templates)
         return self._matches[box]
 
-    def _best(self, box: Box, depth: int) -> tuple[float, list[Box]]:
-        """The likeness of the pieces, each weighing as it is large, and the pieces."""
-        whole = self._likeness(box)
-        if whole < _SURE:
-            if len(self._matches) >= _PATIENCE:
+    def _best_split(self, box: Box, depth: int) -> tuple[float, list[Box]]:
+        """Return the mean score of the pieces, weighted by area, and their boxes."""
+        whole = self._coarse_score(box)
+        if whole < _CERTAIN:
+            if len(self._matches) >= _MAX_MATCHES:
                 return 0.0, [box]
-            whole = self.matches(box)[0].score
+            whole = self.match(box)[0].score
         best = whole, [box]
-        if whole >= _SURE or depth == 0:
+        if whole >= _CERTAIN or depth == 0:
             return best
-        # A cut neither in a gap nor where little is cut through is a last resort, and of the whole picture only.
-        for anywhere in (False, True) if depth == _DEEPEST else (False,):
-            for halves, price in self._cuts(box, anywhere):
-                parts = [self._best(half, depth - 1) for half in halves]
-                score = self._mean([(part[0], half) for part, half in zip(parts, halves, strict=True)]) - price
-                if score > max(best[0], whole + _GAIN):
+        # Cuts anywhere, rather than in gaps and narrow places, are a last resort, tried for the whole image only.
+        for anywhere in (False, True) if depth == _MAX_DEPTH else (False,):
+            for halves, penalty in self._candidate_cuts(box, anywhere):
+                parts = [self._best_split(half, depth - 1) for half in halves]
+                score = self._mean_score([part[0] for part in parts], halves) - penalty
+                if score > max(best[0], whole + _MIN_GAIN):
                     best = score, [piece for _, pieces in parts for piece in pieces]
-                if score >= _ENOUGH:
+                if score >= _SUFFICIENT:
                     return best
-            if best[0] >= _ENOUGH:
+            if best[0] >= _SUFFICIENT:
                 return best
         return best
 
-    def _likeness(self, box: Box) -> float:
-        if box not in self._likenesses:
-            self._likenesses[box] = float(likeness(self._difference, box, self._templates).max())
-        return self._likenesses[box]
+    def _coarse_score(self, box: Box) -> float:
+        if box not in self._coarse_scores:
+            self._coarse_scores[box] = float(coarse_scores(self._difference, box, self._templates).max())
+        return self._coarse_scores[box]
 
-    def _mean(self, scored: Sequence[tuple[float, Box]]) -> float:
-        areas = [int(self._mask[inside(box)].sum()) for _, box in scored]
-        return sum(score * area for (score, _), area in zip(scored, areas, strict=True)) / max(1, sum(areas))
+    def _mean_score(self, scores: Sequence[float], boxes: Sequence[Box]) -> float:
+        areas = [int(self._mask[box_slices(box)].sum()) for box in boxes]
+        return sum(score * area for score, area in zip(scores, areas, strict=True)) / max(1, sum(areas))
 
-    def _cuts(self, box: Box, anywhere: bool) -> list[tuple[tuple[Box, ...], float]]:
-        """The cuts worth trying, the likeliest first: the halves, and the price of what is cut through.
+    def _candidate_cuts(self, box: Box, anywhere: bool) -> list[tuple[tuple[Box, ...], float]]:
+        """Return the most promising cuts, best first: the halves, and the penalty for the foreground cut through.
 
-        They are in the middle of each gap, and where less is cut through than on both sides; or anywhere.
+        Cuts lie in the middle of gaps and at local minima of the foreground; with `anywhere`, at every second pixel.
         """
-        left, top, right, bottom = box
+        left, top, _, _ = box
         cuts = []
         for axis, start in ((0, top), (1, left)):
-            ink = self._mask[inside(box)].sum(axis=1 - axis)
-            places = [(i, i) for i in range(6, len(ink) - 6, 2)] if anywhere else _valleys(ink)
-            for first, last in places:
-                place = start + (first + last + 1) // 2
-                halves = self._halves(box, axis, place)
-                if not halves or (len(halves) == 1 and ink[first] > 0):  # a speck is left out, an edge is not cut off
+            profile = self._mask[box_slices(box)].sum(axis=1 - axis)  # foreground pixels in each row or column
+            everywhere = range(_EDGE, len(profile) - _EDGE, 2)
+            for first, last in [(i, i) for i in everywhere] if anywhere else _find_minima(profile):
+                halves = self._cut(box, axis, start + (first + last + 1) // 2)
+                crosses = profile[first] > 0
+                if not halves or (len(halves) == 1 and crosses):  # a gap may drop a speck, a cut may not trim an object
                     continue
-                alike = self._mean([(self._likeness(half), half) for half in halves])
-                price = _PRICE * float(ink[first]) / self._mask[inside(box)].shape[1 - axis]
-                cuts.append((ink[first] > 0, price - alike, halves, price))
+                score = self._mean_score([self._coarse_score(half) for half in halves], halves)
+                penalty = _CUT_PENALTY * float(profile[first]) / self._mask[box_slices(box)].shape[1 - axis]
+                cuts.append((crosses, penalty - score, halves, penalty))
         cuts.sort(key=lambda cut: cut[:2])
-        return [(halves, price) for _, _, halves, price in cuts[:_CUTS]]
+        return [(halves, penalty) for _, _, halves, penalty in cuts[:_MAX_CUTS]]
 
-    def _halves(self, box: Box, axis: int, place: int) -> tuple[Box, ...]:
-        """What is on both sides of a cut, each side's box trimmed; without a side that holds but a speck."""
+    def _cut(self, box: Box, axis: int, place: int) -> tuple[Box, ...]:
+        """Return the trimmed boxes on both sides of a cut, without those smaller than MIN_AREA."""
         left, top, right, bottom = box
         first = (left, top, place, bottom) if axis == 1 else (left, top, right, place)
         second = (place, top, right, bottom) if axis == 1 else (left, place, right, bottom)
         halves = []
         for half in (first, second):
-            mask = self._mask[inside(half)]
-            inner = bounds(mask)
-            if inner is not None and mask.sum() >= SPECK:
+            mask = self._mask[box_slices(half)]
+            inner = bounding_box(mask)
+            if inner is not None and mask.sum() >= MIN_AREA:
                 x, y = half[:2]
                 halves.append((x + inner[0], y + inner[1], x + inner[2], y + inner[3]))
         return tuple(halves)
 
 
-def _valleys(ink: np.ndarray) -> list[tuple[int, int]]:
-    """The stretches, first and last place, where a profile is level and higher on both sides."""
-    steps = np.flatnonzero(np.diff(ink))  # a stretch ends at each
-    starts, stops = [0, *(steps + 1)], [*steps, len(ink) - 1]
+def _find_minima(profile: np.ndarray) -> list[tuple[int, int]]:
+    """Return the first and last index of every level stretch of a profile that is lower than both its neighbours."""
+    steps = np.flatnonzero(np.diff(profile))  # a level stretch ends at each
+    starts, stops = [0, *(steps + 1)], [*steps, len(profile) - 1]
     inner = range(1, len(starts) - 1)
-    low = [i for i in inner if ink[starts[i]] < ink[starts[i] - 1] and ink[starts[i]] < ink[stops[i] + 1]]
+    low = [i for i in inner if profile[starts[i]] < min(profile[starts[i] - 1], profile[stops[i] + 1])]
     return [(int(starts[i]), int(stops[i])) for i in low]

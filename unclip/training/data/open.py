@@ -10,9 +10,10 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from unclip.stickers.compose import SceneOptions
 from unclip.training.data.decode import Sample
 from unclip.training.data.folder import ImageFolder
-from unclip.training.data.options import FolderOptions, SceneOptions, read_data_options
+from unclip.training.data.options import FolderTable, SceneTable, read_data_options
 from unclip.training.data.scenes import Scenes
 from unclip.training.data.webdataset import TarShards
 
@@ -23,8 +24,8 @@ def open_dataset(table: Mapping[str, Any], size: int, seed: int) -> Dataset[Samp
     Raises DataError for a mistake in the table, or for data that cannot be read.
     """
     options = read_data_options(table)
-    if isinstance(options, SceneOptions):
-        return Scenes(size, seed, options)
-    if isinstance(options, FolderOptions):
+    if isinstance(options, SceneTable):
+        return Scenes(size, seed, SceneOptions(**options.given()))
+    if isinstance(options, FolderTable):
         return ImageFolder(options.path, size, seed)
     return TarShards(options.shards, size, seed)

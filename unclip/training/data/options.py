@@ -14,10 +14,10 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
-class SceneOptions(Table):
+class SceneTable(Table):
     """Scenes of the bundled model's domain. Fractions are 0 .. 1.
 
-    An option that is left out takes the default of `stickers.stream.scene_at`.
+    An option that is left out takes the default of `stickers.compose.SceneOptions`.
     """
 
     kind: Literal["scenes"] = "scenes"
@@ -47,18 +47,18 @@ class SceneOptions(Table):
         return nouns
 
     def given(self) -> dict[str, Any]:
-        """The arguments of `stickers.stream.scene_at` that the table sets."""
+        """The arguments of `stickers.compose.SceneOptions` that the table sets."""
         return self.model_dump(exclude={"kind"}, exclude_none=True)
 
 
-class FolderOptions(Table):
+class FolderTable(Table):
     """A folder of images with captions (`data.folder`)."""
 
     kind: Literal["folder"] = "folder"
     path: str = Field(min_length=1, description="The folder; a relative path starts at the current folder.")
 
 
-class ShardOptions(Table):
+class ShardTable(Table):
     """Webdataset tar shards (`data.webdataset`)."""
 
     kind: Literal["webdataset"] = "webdataset"
@@ -67,11 +67,11 @@ class ShardOptions(Table):
     )
 
 
-DataOptions = SceneOptions | FolderOptions | ShardOptions
-KINDS: dict[str, type[SceneOptions] | type[FolderOptions] | type[ShardOptions]] = {
-    "scenes": SceneOptions,
-    "folder": FolderOptions,
-    "webdataset": ShardOptions,
+DataOptions = SceneTable | FolderTable | ShardTable
+KINDS: dict[str, type[SceneTable] | type[FolderTable] | type[ShardTable]] = {
+    "scenes": SceneTable,
+    "folder": FolderTable,
+    "webdataset": ShardTable,
 }
 
 

@@ -1,4 +1,4 @@
-"""Models that stand in for a trained one, and draw what a function of the request says."""
+"""Stand-ins for a trained model, which generate images by a given function of the request."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,39 +15,50 @@ from unclip.evaluation.suite import Suite
 from unclip.images.result import Result
 from unclip.models.text import TextEncoding
 from unclip.requests.request import Request
-from unclip.stickers.prompts import prompts
+from unclip.stickers.prompts import sample_prompts
 from unclip.stickers.render import render
 from unclip.stickers.scene import Scene
 
-Paint = Callable[[Request], Image.Image]
+Generate = Callable[[Request], Image.Image]
 
 
-def features(image: Image.Image) -> Tensor:
-    """What a perfect CLIP tells of a picture: the picture itself, made small."""
+def perfect_features(image: Image.Image) -> Tensor:
+    """Return the features of a perfect CLIP: the image itself, shrunk."""
     return torch.tensor(np.asarray(image.convert("RGB").resize((16, 16), Image.Resampling.BOX)).ravel() / 127.5 - 1)
 
 
 class StandIn:
-    """The public methods of `Unclip` that an evaluation uses, of a model that draws 64 px."""
+    """The public methods of `Unclip` that an evaluation uses, for a model of 64 px.
+
+    Args:
+        generate: Returns the image of a request.
+        scenes: Prompt -> its scene.
+        features: Returns the CLIP features of an image.
+    """
 
     name, sizes, upsamplers, vocabulary = "stand-in", [(64, 64)], (), None
     clip = SimpleNamespace(visual=torch.nn.Identity())
 
-    def __init__(self, paint: Paint, scenes: Mapping[str, Scene], look: Callable[[Image.Image], Tensor] = features):
-        self.paint, self.scenes, self.look = paint, scenes, look
-        self.drawn = 0
+    def __init__(
+        self,
+        generate: Generate,
+        scenes: Mapping[str, Scene],
+        features: Callable[[Image.Image], Tensor] = perfect_features,
+    ):
+        self.generate, self.scenes, self.features = generate, scenes, features
+        self.generated = 0
 
     def stream(self, requests: Sequence[Request], batch_size: int | None = None) -> Iterator[Result]:
-        for request in (one for several in requests for one in several.images()):
-            self.drawn += 1
-            image = self.paint(request)
+        for request in (single for each in requests for single in each.images()):
+            self.generated += 1
+            image = self.generate(request)
             [score] = torch.cosine_similarity(
                 self.embed_image([image]), self.encode_text([request.prompt]).embed
             ).tolist()
             yield Result(image=image, request=request, seed=request.seed, model=self.name, score=score)
 
     def embed_image(self, images: Sequence[Image.Image]) -> Tensor:
-        return torch.stack([self.look(image) for image in images]).float()
+        return torch.stack([self.features(image) for image in images]).float()
 
     def encode_text(self, prompts: Sequence[str]) -> TextEncoding:
         nothing = torch.zeros(len(prompts), 1)
@@ -70,26 +81,27 @@ class StandIn:
         pass
 
 
-def renderer(scenes: Mapping[str, Scene]) -> StandIn:
-    """A perfect model."""
+def perfect_model(scenes: Mapping[str, Scene]) -> StandIn:
+    """Return a model that renders the scene of every prompt."""
     return StandIn(lambda request: Image.fromarray(render(scenes[request.prompt], 64)), scenes)
 
 
-def noise(request: Request) -> Image.Image:
-    """What a model draws that has learned nothing."""
+def noise_image(request: Request) -> Image.Image:
+    """Return noise, as of a model that has learned nothing."""
     pixels = np.random.default_rng(request.seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
 
-def blank(request: Request) -> Image.Image:
-    """A picture of nothing."""
+def blank_image(request: Request) -> Image.Image:
+    """Return an image without objects."""
     return Image.new("RGB", (64, 64), (128, 0, 128))
 
 
-def suite(folder: Path, model: Any, n: int = 2, **settings: Any) -> Suite:
+def new_suite(folder: Path, model: Any, n: int = 2, **settings: Any) -> Suite:
+    """Return a suite of n prompts per kind whose report is in a folder."""
     return Suite(model, Report(folder, {"n": n}), folder, n=n, **settings)
 
 
-def asked(n: int = 2, seed: int = 0) -> dict[str, Scene]:
-    """What a suite of n prompts a kind asks."""
-    return dict(prompts(3 * n, seed))
+def suite_scenes(n: int = 2, seed: int = 0) -> dict[str, Scene]:
+    """Return prompt -> scene of a suite of n prompts per kind."""
+    return dict(sample_prompts(3 * n, seed))

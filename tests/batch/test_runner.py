@@ -249,9 +249,9 @@ def test_another_format_is_told_of_and_components_are_no_other_model(tmp_path):
     seed, notes = run_seed(tmp_path / "out", None, MODEL, naming={"--format": "png", "--name": "{seed}"})
     assert notes == []
     again, notes = run_seed(tmp_path / "out", None, MODEL, naming={"--format": "webp", "--name": "{seed}"})
-    assert again == seed and notes == ["the run before had --format png, as the pictures have that are there"]
+    assert again == seed and notes == ["the run before had --format png; its images are kept as they are"]
     _, notes = run_seed(tmp_path / "out", None, MODEL, naming={"--format": "png", "--name": "{seed}"})
-    assert notes == ["the run before had --format webp, as the pictures have that are there"]
+    assert notes == ["the run before had --format webp; its images are kept as they are"]
     (tmp_path / "model_index.json").write_text("{}")
     before = revision(tmp_path)
     (tmp_path / "components.safetensors").write_bytes(b"x")

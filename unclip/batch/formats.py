@@ -1,6 +1,6 @@
-"""Readers of the formats of prompt files. Each yields Records.
+"""Readers of the formats of prompt files. Each yields RawRows.
 
-A line that cannot be read becomes a Record with an error, and the next line is read. Only damage to the whole file
+A line that cannot be read becomes a RawRow with an error, and the next line is read. Only damage to the whole file
 raises InputError.
 """
 
@@ -22,7 +22,7 @@ from unclip.errors import InputError, RequestError
 
 MAX_LINE = 1 << 20  # bytes
 
-Record = tuple[int, dict[str, Any] | Exception, dict[str, Any]]
+RawRow = tuple[int, dict[str, Any] | Exception, dict[str, Any]]
 """(line number, fields or the error, other columns); the fields may have old names."""
 
 
@@ -77,8 +77,8 @@ class Lines:
             yield self.number, text
 
 
-def read_jsonl(lines: Lines) -> Iterator[Record]:
-    """Records of JSON Lines: an object per line. Null leaves a field unset."""
+def read_jsonl(lines: Lines) -> Iterator[RawRow]:
+    """Rows of JSON Lines: an object per line. Null leaves a field unset."""
     for number, text in lines.numbered():
         if isinstance(text, Exception):
             yield number, text, {}
@@ -112,8 +112,8 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_text(lines: Lines) -> Iterator[Record]:
-    """Records of plain text: a prompt per line, options after ` -- `, comments after `#`."""
+def read_text(lines: Lines) -> Iterator[RawRow]:
+    """Rows of plain text: a prompt per line, options after ` -- `, comments after `#`."""
     for number, text in lines.numbered():
         if isinstance(text, Exception):
             yield number, text, {}
@@ -140,8 +140,8 @@ def _split_options(text: str) -> dict[str, Any] | Exception:
         return RequestError(f"the options cannot be read ({str(error).lower()}); close every quotation mark")
 
 
-def read_csv(lines: Lines) -> Iterator[Record]:
-    """Records of a table of comma-separated values with a header."""
+def read_csv(lines: Lines) -> Iterator[RawRow]:
+    """Rows of a table of comma-separated values with a header."""
     reader = csv.reader(lines, strict=True)  # without strict, an unclosed quotation mark swallows all later lines
     yield from _read_table(_csv_cells(reader, lines))
 
@@ -159,8 +159,8 @@ def _csv_cells(reader: Iterator[list[str]], lines: Lines) -> Iterator[tuple[int,
         yield start, record
 
 
-def read_tsv(lines: Lines) -> Iterator[Record]:
-    """Records of a table of tab-separated values with a header."""
+def read_tsv(lines: Lines) -> Iterator[RawRow]:
+    """Rows of a table of tab-separated values with a header."""
     yield from _read_table(
         (number, text if isinstance(text, Exception) else [_unquote(cell) for cell in text.split("\t")])
         for number, text in lines.numbered()
@@ -175,8 +175,8 @@ def _unquote(cell: str) -> str:
     return cell
 
 
-def _read_table(records: Iterable[tuple[int, list[str] | Exception]]) -> Iterator[Record]:
-    """Records from (line number, cells). The first ones are the header, whose names are case-insensitive."""
+def _read_table(records: Iterable[tuple[int, list[str] | Exception]]) -> Iterator[RawRow]:
+    """Rows from (line number, cells). The first ones are the header, whose names are case-insensitive."""
     header: list[str] | None = None
     for line, record in records:
         if isinstance(record, Exception):
@@ -222,8 +222,8 @@ def _split_columns(cells: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     return fields, columns
 
 
-def read_parquet(path: Path, name: str) -> Iterator[Record]:
-    """Records of a Parquet file. name: the file's, for error messages. Raises InputError for a damaged file."""
+def read_parquet(path: Path, name: str) -> Iterator[RawRow]:
+    """Rows of a Parquet file. name: the file's, for error messages. Raises InputError for a damaged file."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from unclip.batch.formats import Lines, Record, read_csv, read_jsonl, read_parquet, read_text, read_tsv
+from unclip.batch.formats import Lines, RawRow, read_csv, read_jsonl, read_parquet, read_text, read_tsv
 from unclip.batch.row import FIELDS, BadLine, Row
 from unclip.errors import InputError, RequestError, nearest
 from unclip.requests.validation import rename_old_fields
@@ -48,8 +48,8 @@ class PromptFile:
         return Path() if self.is_copied else self.path.parent
 
     def rows(self) -> Iterator[Row | BadLine]:
-        """The records of the file, in order. Raises InputError for damage to the whole file."""
-        for index, (line, fields, columns) in enumerate(self._records()):
+        """The rows of the file, in order. Raises InputError for damage to the whole file."""
+        for index, (line, fields, columns) in enumerate(self._raw_rows()):
             if isinstance(fields, Exception):
                 yield BadLine.of(line, index, fields)
             else:
@@ -65,7 +65,7 @@ class PromptFile:
         row = next((row for row in self.rows() if isinstance(row, Row)), None)
         return _column_notes(row.columns) if row else []
 
-    def _records(self) -> Iterator[Record]:
+    def _raw_rows(self) -> Iterator[RawRow]:
         if self.format == "parquet":
             yield from read_parquet(self.path, self.name)
             return

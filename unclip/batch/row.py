@@ -29,8 +29,8 @@ READABLE = FIELDS | {old: FIELDS[new] for old, new in OLD_NAMES.items()}
 class Row:
     """A line that could be read.
 
-    line      its number in the file, from 1; the first line of a record that spans several
-    index     its position among the records of the file, from 0; comments, blank lines and headers do not count
+    line      its number in the file, from 1; the first of a row that spans several
+    index     its position among the rows of the file, from 0; comments, blank lines and headers do not count
     fields    fields of a Request
     columns   other columns of the file, carried into the manifest
     """

@@ -196,7 +196,7 @@ class Runner:
 
     def _fail(self, job: Job, error: Exception, totals: Totals) -> None:
         problem = describe_error(error)
-        self._folder.error(
+        self._folder.add_error(
             {
                 "file": self._output.source,
                 "line": job.row.line,

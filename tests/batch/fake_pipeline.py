@@ -55,9 +55,7 @@ class FakePipeline:
         self.generated += [(request.prompt, request.seed) for request in requests]
         return [_result(request) for request in requests]
 
-    def generate_best(
-        self, request: Request, progress: Progress | None = None, batch_size: int = 16
-    ) -> list[Result]:
+    def generate_best(self, request: Request, progress: Progress | None = None, batch_size: int = 16) -> list[Result]:
         candidates = request.candidates()
         results: list[Result] = []
         for start in range(0, len(candidates), batch_size):

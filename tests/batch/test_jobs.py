@@ -153,5 +153,10 @@ def test_shards_share_a_file_out():
 
 def test_keys_tell_images_apart():
     one = Request(prompt="a cat", seed=1)
-    keys = {job_key(0, 0, one, {}), job_key(1, 0, one, {}), job_key(0, 1, one, {}), job_key(0, 0, Request(prompt="a cat", seed=2), {})}
+    keys = {
+        job_key(0, 0, one, {}),
+        job_key(1, 0, one, {}),
+        job_key(0, 1, one, {}),
+        job_key(0, 0, Request(prompt="a cat", seed=2), {}),
+    }
     assert len(keys) == 4 and job_key(0, 0, Request(prompt="a cat", seed=1), {}) in keys

@@ -65,7 +65,7 @@ class NameTemplate:
         for part in "".join(literal + ("x" if field else "") for literal, field, _, _ in parsed).split("/"):
             if not part or part.startswith(".") or part.endswith((".", " ")) or part.startswith(" "):
                 raise InputError(
-                    f"--name {text!r}: {part!r} cannot be part of a path; begin and end each part with a letter or a digit"
+                    f"--name {text!r}: {part!r} is not a part of a path; begin and end each with a letter or a digit"
                 )
         return cls(text, tuple((literal, field, spec) for literal, field, spec, _ in parsed))
 

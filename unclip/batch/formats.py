@@ -94,9 +94,9 @@ def _parse_object(text: str) -> dict[str, Any] | Exception:
     except RecursionError:
         return RequestError("the line is nested too deeply; a request is a flat object")
     except ValueError as error:
-        reason = getattr(error, "msg", None) or "a number is too long"
-        place = f" at column {error.colno}" if hasattr(error, "colno") else ""
-        return RequestError(f'the line is not JSON ({reason}{place}); write {{"prompt": "..."}}')
+        is_syntax = isinstance(error, json.JSONDecodeError)
+        reason = f"{error.msg} at column {error.colno}" if is_syntax else "a number is too long"
+        return RequestError(f'the line is not JSON ({reason}); write {{"prompt": "..."}}')
     if not isinstance(value, dict):
         return RequestError('the line is not a JSON object; write {"prompt": "..."}')
     return {key: item for key, item in value.items() if item is not None}

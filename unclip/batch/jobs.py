@@ -173,7 +173,7 @@ def _make_task(row: Row, settings: Settings) -> Task:
     task = Task(row, request, template, settings.all_combinations, given)
     if task.all_combinations and template.count() > wildcards.MAX_COMBINATIONS:
         raise RequestError(
-            f"prompt has {template.count():,} combinations; at most {wildcards.MAX_COMBINATIONS:,} are generated per line"
+            f"prompt has {template.count():,} combinations; a line may have {wildcards.MAX_COMBINATIONS:,}"
         )
     # With choices, every image is checked, as a choice may make the prompt empty; otherwise the first stands for all.
     for job in task.jobs():
@@ -184,7 +184,7 @@ def _make_task(row: Row, settings: Settings) -> Task:
 
 
 def defaults_for(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults of a file that apply to a line with these fields: those that its mode has and it does not exclude."""
+    """The defaults that apply to a line with these fields: the mode has them, and the line does not exclude them."""
     defaults = rename_old_fields(defaults)
     mode = fields.get("mode", defaults.get("mode", "generate"))
     excluded = excluded_fields(mode, fields) if mode in MODES else set()

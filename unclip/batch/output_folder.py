@@ -212,7 +212,9 @@ def open_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Folder
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise InputError(f"{str(path)!r} is in use by {_describe_owner(owner)}; wait for it, or give another folder") from None
+        raise InputError(
+            f"{str(path)!r} is in use by {_describe_owner(owner)}; wait for it, or give another folder"
+        ) from None
     try:
         process = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         folder = Folder(path, overwrite)
@@ -245,13 +247,7 @@ def run_seed(
     again. Raises InputError if the folder holds images of another model, or of another revision of it.
     """
     record = Path(path) / PRIVATE / "run.json"
-    try:
-        known = json.loads(record.read_bytes())
-        seed, name, revision = int(known["seed"]), str(known["model"]), str(known["revision"])
-    except FileNotFoundError:
-        known = None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{record} is damaged ({type(error).__name__}); remove it, and give --seed") from None
+    known = _read_run(record)
     if known is None:
         seed = secrets.randbelow(2**32) if given is None else given
         if write:
@@ -259,15 +255,26 @@ def run_seed(
             state["model"] = state.pop("name")
             _write_run(record, state)
         return seed, []
-    if (name, revision) != (model.name, model.revision):
-        theirs, ours = f"{name} ({revision})", f"{model.name} ({model.revision})"
+    if (known["model"], known["revision"]) != (model.name, model.revision):
+        theirs, ours = f"{known['model']} ({known['revision']})", f"{model.name} ({model.revision})"
         raise InputError(f"{str(path)!r} holds images by {theirs}, not by {ours}; give another folder")
     changed = {option: known[option] for option, value in (naming or {}).items() if known.get(option, value) != value}
     before = [f"no {option}" if was is None else f"{option} {was}" for option, was in changed.items()]
     notes = [f"the run before had {option}; its images are kept as they are" for option in before]
     if write and changed:
         _write_run(record, {**known, **(naming or {})})
-    return seed if given is None else given, notes
+    return known["seed"] if given is None else given, notes
+
+
+def _read_run(record: Path) -> dict[str, Any] | None:
+    """The record of a folder's earlier runs, None if there is none. Raises InputError for a damaged one."""
+    try:
+        known = json.loads(record.read_bytes())
+        return {**known, "seed": int(known["seed"]), "model": str(known["model"]), "revision": str(known["revision"])}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{record} is damaged ({type(error).__name__}); remove it, and give --seed") from None
 
 
 def _write_run(record: Path, state: Mapping[str, Any]) -> None:

@@ -114,7 +114,7 @@ def prompt_file(name: str, format: str | None = None) -> Iterator[PromptFile]:
         yield PromptFile(name, copy, found, is_copied=True)
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> BinaryIO | gzip.GzipFile:
     with path.open("rb") as stream:
         is_gzip = stream.read(2) == _GZIP
     return gzip.open(path, "rb") if is_gzip else path.open("rb")

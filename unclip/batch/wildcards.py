@@ -74,7 +74,9 @@ def parse(text: str) -> Template:
     tokens = _TOKEN.findall(text)
     parts, end = _parse(text, tokens, 0, 0)
     if end < len(tokens):
-        raise RequestError(f"prompt has a }} without its {{ in {_near(text, tokens, end)}; write \\}} for a plain brace")
+        raise RequestError(
+            f"prompt has a }} without its {{ in {_near(text, tokens, end)}; write \\}} for a plain brace"
+        )
     return Template(parts)
 
 
@@ -113,7 +115,9 @@ def _parse_choice(text: str, tokens: list[str], start: int, depth: int) -> tuple
             raise RequestError(f"prompt has a {{ that is never closed in {_near(text, tokens, start)}; add its }}")
         if tokens[i] == "$$":
             if options or len(heads) == 2:
-                raise RequestError(f"prompt has a $$ out of place in {_near(text, tokens, start)}; write \\$\\$ for plain text")
+                raise RequestError(
+                    f"prompt has a $$ out of place in {_near(text, tokens, start)}; write \\$\\$ for plain text"
+                )
             heads.append(parts)
             continue
         options.append(parts)
@@ -121,7 +125,7 @@ def _parse_choice(text: str, tokens: list[str], start: int, depth: int) -> tuple
             break
     if not heads and len(options) == 1:
         raise RequestError(
-            f"prompt has braces without a choice in {_near(text, tokens, start)}; write {{a|b}}, or \\{{ for a plain brace"
+            f"prompt has braces without a choice in {_near(text, tokens, start)}; write {{a|b}}, or \\{{ for a brace"
         )
     return _make_choice(tuple(options), heads, _near(text, tokens, start)), i + 1
 

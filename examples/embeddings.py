@@ -32,7 +32,7 @@ def render_scenes(
     pipe: Unclip, count: int, side: int, kinds: Sequence[str] = ("single",)
 ) -> list[tuple[str, Image.Image]]:
     """Return captions and renderings of scenes with the model's nouns, the same on every machine."""
-    prompts = sample_prompts(count, seed=7, kinds=kinds, nouns=nouns_in(pipe.vocabulary))
+    prompts = sample_prompts(count, seed=7, kinds=kinds, nouns=nouns_in(pipe.model.vocabulary))
     return [(text, Image.fromarray(render(scene, side))) for text, scene in prompts]
 
 
@@ -58,7 +58,7 @@ def figures(folder: str = "out", model: str = "stickers") -> None:
     rows["interpolation"] = [images(pipe.interpolate(first, second, frames=8, seed=1))]
     rows["text_diff"] = [images(pipe.edit(first, second_text, from_prompt=first_text, frames=8, theta=0.5, seed=1))]
     try:
-        most = len(pipe.components().axes)
+        most = len(pipe.model.components().axes)
         counts = sorted({min(count, most) for count in COMPONENTS})
         rows["components"] = [[*images(pipe.reconstruct(first, components=counts, seed=1)), first]]
     except RequestError as error:
@@ -70,10 +70,10 @@ def figures(folder: str = "out", model: str = "stickers") -> None:
 
 def psnr(count: str = "32", model: str = "stickers", *steps: str) -> None:
     pipe = Unclip.from_pretrained(model)
-    side = pipe.sizes[0][0]
+    side = pipe.model.sizes[0][0]
     images = [image for _, image in render_scenes(pipe, int(count), max(side, 64), ("single", "pair", "count"))]
     images = [image.resize((side, side), Image.Resampling.BOX) for image in images]
-    print(f"{pipe.name}: PSNR of reconstructions at {side} px, dB, of {count} held-out scenes")
+    print(f"{pipe.model.name}: PSNR of reconstructions at {side} px, dB, of {count} held-out scenes")
     print("steps    mean     min   of the mean error")
     for number in map(int, steps or STEPS):
         fields = {"mode": "reconstruct", "size": side, "steps": number, "seed": 0}
@@ -89,14 +89,14 @@ def psnr(count: str = "32", model: str = "stickers", *steps: str) -> None:
 
 def best_of(count: str = "120", folder: str = "out", model: str = "stickers") -> None:
     pipe = Unclip.from_pretrained(model)
-    size, most = pipe.sizes[0], max(CANDIDATES)
+    size, most = pipe.model.sizes[0], max(CANDIDATES)
     correct: dict[int, list[bool]] = {k: [] for k in CANDIDATES}
-    for i, (prompt, scene) in enumerate(sample_prompts(int(count), seed=0, nouns=nouns_in(pipe.vocabulary))):
+    for i, (prompt, scene) in enumerate(sample_prompts(int(count), seed=0, nouns=nouns_in(pipe.model.vocabulary))):
         results = pipe.generate(prompt, n=most, seed=most * i, size=size)
         outcomes = [check(result.image.resize((64, 64)), scene).all for result in results]
         for k in CANDIDATES:  # what best_of=k would have chosen
             correct[k].append(outcomes[max(range(k), key=lambda j: results[j].score)])
-    print(f"{pipe.name}: images that show their prompts, {count} held-out prompts")
+    print(f"{pipe.model.name}: images that show their prompts, {count} held-out prompts")
     for k, outcomes in correct.items():
         print(format_row(f"best of {k}", outcomes, 12))
     Path(folder).mkdir(parents=True, exist_ok=True)

@@ -128,7 +128,7 @@ def measure_addition(pipe: Unclip, nouns: Sequence[str], count: int, pixels: int
 
 def main(cases: str = "40", model: str = "stickers") -> None:
     pipe, count = Unclip.from_pretrained(model), int(cases)
-    nouns = nouns_in(pipe.vocabulary)
+    nouns = nouns_in(pipe.model.vocabulary)
     measure_inpainting(pipe, nouns, count)
     for kind in ("single", "pair", "count"):
         measure_extension(pipe, nouns, count, kind)

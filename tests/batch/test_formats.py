@@ -121,10 +121,10 @@ def test_a_bad_line_is_one_line_and_the_next_is_read(tmp_path, name, line, says)
 
 def test_bytes_that_are_no_text_spoil_their_line_only(tmp_path):
     from unclip.batch.file_names import NameTemplate
-    from unclip.batch.jobs import Settings, check
+    from unclip.batch.jobs import Settings, check_row
 
     rows = read(tmp_path / "p.txt", b"a \xff cat\na dog")
-    bad = check(rows[0], Settings(seed=0, name=NameTemplate.parse("{seed}")))
+    bad = check_row(rows[0], Settings(seed=0, name=NameTemplate.parse("{seed}")))
     assert bad.field == "prompt" and "UTF-8" in bad.problem
     assert rows[1].fields == {"prompt": "a dog"}
 

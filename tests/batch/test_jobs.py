@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from unclip.batch.file_names import DEFAULT, NameTemplate
-from unclip.batch.jobs import Settings, Task, check, key_of, line_seed, tasks
+from unclip.batch.jobs import Settings, Task, check_row, check_rows, job_key, line_seed
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.row import BadLine, Row
 from unclip.requests.request import Request
@@ -13,7 +13,7 @@ PLAIN = {"seed": 9, "name": NameTemplate.parse(DEFAULT)}
 
 
 def task(fields: dict, index: int = 0, **settings) -> Task | BadLine:
-    return check(Row(index + 1, index, fields), Settings(**{**PLAIN, **settings}))
+    return check_row(Row(index + 1, index, fields), Settings(**{**PLAIN, **settings}))
 
 
 def test_a_line_without_a_seed_gets_its_own():
@@ -133,7 +133,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     def peak(keep: bool) -> int:
         tracemalloc.start()
         with prompt_file(str(tmp_path / "p.txt")) as file:
-            found = tasks(file.rows(), Settings(**PLAIN))
+            found = check_rows(file.rows(), Settings(**PLAIN))
             assert sum(line.count for line in (list(found) if keep else found)) == lines
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -146,12 +146,17 @@ def test_shards_share_a_file_out():
     rows = [Row(i + 1, i, {"prompt": "a cat"}) if i != 4 else BadLine(i + 1, i, "no") for i in range(11)]
     seen = []
     for i in (1, 2, 3):
-        for found in tasks(rows, Settings(**PLAIN, shard=(i, 3))):
+        for found in check_rows(rows, Settings(**PLAIN, shard=(i, 3))):
             seen.append(found.index if isinstance(found, BadLine) else found.row.index)
     assert sorted(seen) == list(range(11)) and seen[:4] == [0, 3, 6, 9]
 
 
 def test_keys_tell_images_apart():
     one = Request(prompt="a cat", seed=1)
-    keys = {key_of(0, 0, one), key_of(1, 0, one), key_of(0, 1, one), key_of(0, 0, Request(prompt="a cat", seed=2))}
-    assert len(keys) == 4 and key_of(0, 0, Request(prompt="a cat", seed=1)) in keys
+    keys = {
+        job_key(0, 0, one, {}),
+        job_key(1, 0, one, {}),
+        job_key(0, 1, one, {}),
+        job_key(0, 0, Request(prompt="a cat", seed=2), {}),
+    }
+    assert len(keys) == 4 and job_key(0, 0, Request(prompt="a cat", seed=1), {}) in keys

@@ -1,4 +1,4 @@
-"""A run over a file, with a painter in the pipeline's place: what happens to batches, failures and kills."""
+"""Runs of prompt files with a fake pipeline: micro-batches, failures, interruptions and kills."""
 
 import json
 import os
@@ -8,29 +8,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.batch.painter import Painter, stand_in
+from tests.batch.fake_pipeline import FakePipeline
 from unclip.batch.file_names import DEFAULT, NameTemplate
-from unclip.batch.jobs import Settings, Task, tasks
+from unclip.batch.jobs import Settings, Task, check_rows
 from unclip.batch.output_folder import open_folder, run_seed
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.report import Totals
-from unclip.batch.runner import Output, grouped, run
+from unclip.batch.runner import Output, Runner, RunOptions, group_jobs
 from unclip.checkpoints.identity import ModelIdentity, compute_revision
 from unclip.errors import InputError, UnclipError
 from unclip.images import metadata
 from unclip.requests.request import Request
 from unclip.system.files import write_atomic
 
-MODEL = ModelIdentity("painter", "0" * 16, None)
+MODEL = ModelIdentity("fake", "0" * 16, None)
 
 
-class Told:
-    """A Report that keeps what it is told."""
+class RecordingReport:
+    """A RunReport that keeps what it receives."""
 
     def __init__(self) -> None:
         self.images, self.failures, self.notes = [], [], []
 
-    def drawing(self, jobs) -> None:
+    def generating(self, jobs) -> None:
         pass
 
     def step(self, stage, done, total) -> None:
@@ -46,20 +46,16 @@ class Told:
         self.notes.append(text)
 
 
-def draw_file(
-    pipe, file, out, batch_size=4, told=None, overwrite=False, name=DEFAULT, format="png", **options
+def run_file(
+    pipe, file, out, batch_size=4, report=None, overwrite=False, name=DEFAULT, format="png", **options
 ) -> Totals:
     template = NameTemplate.parse(name)
     with prompt_file(str(file)) as prompts, open_folder(out, overwrite=overwrite) as folder:
         settings = Settings(seed=run_seed(out, 5, MODEL)[0], name=template)
-        jobs = (job for line in tasks(prompts.rows(), settings) if isinstance(line, Task) for job in line.jobs())
+        jobs = (job for line in check_rows(prompts.rows(), settings) if isinstance(line, Task) for job in line.jobs())
         output = Output(str(file), template, format)
-        return run(pipe, MODEL, jobs, folder, output, told or Told(), batch_size=batch_size, **options)
-
-
-@pytest.fixture(autouse=True)
-def no_torch(monkeypatch):
-    monkeypatch.setitem(sys.modules, "unclip.pipeline", stand_in())
+        run_options = RunOptions(batch_size, **options)
+        return Runner(pipe, MODEL, folder, output, report or RecordingReport(), run_options).run(jobs)
 
 
 @pytest.fixture
@@ -73,20 +69,20 @@ def entries(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
 
 
-def pictures(out: Path) -> dict[str, bytes]:
+def image_files(out: Path) -> dict[str, bytes]:
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*.*g") if path.is_file()}
 
 
 def test_lines_share_micro_batches_and_are_recorded(file, tmp_path):
-    pipe, out = Painter(), tmp_path / "out"
-    assert draw_file(pipe, file, out) == Totals(made=10)
+    pipe, out = FakePipeline(), tmp_path / "out"
+    assert run_file(pipe, file, out) == Totals(made=10)
     assert pipe.batches == [4, 4, 2]
     for entry in entries(out):
         path = out / entry["file"]
         record = metadata.read(path)
         assert record["request"] == entry["request"] and record["seed"] == entry["seed"] == entry["request"]["seed"]
         assert path.stat().st_size == entry["bytes"] and record["pixels"] == entry["pixels"]
-        assert (entry["model"], entry["revision"], entry["version"]) == ("painter", "0" * 16, record["version"])
+        assert (entry["model"], entry["revision"], entry["version"]) == ("fake", "0" * 16, record["version"])
         assert entry["timings"] == {"prior": 0.5} and entry["line"] == entry["index"] + 1
     assert len({entry["seed"] for entry in entries(out)}) == 10
     assert not list((out / ".unclip" / "tmp").iterdir()) and not (out / "errors.jsonl").exists()
@@ -95,8 +91,8 @@ def test_lines_share_micro_batches_and_are_recorded(file, tmp_path):
 def test_unlike_lines_are_grouped_with_those_alike(tmp_path):
     file = tmp_path / "p.txt"
     file.write_text("".join(f"cat {i} -- --size {8 * (1 + i % 3)}\n" for i in range(24)))
-    pipe = Painter()
-    draw_file(pipe, file, tmp_path / "out", batch_size=8)
+    pipe = FakePipeline()
+    run_file(pipe, file, tmp_path / "out", batch_size=8)
     assert pipe.batches == [8, 8, 8]
 
 
@@ -112,40 +108,40 @@ def test_a_window_bounds_how_far_ahead_is_looked(monkeypatch):
             size = 8 if i == 0 else 16 + 8 * (i % 50)
             yield Job(Request(prompt="x", seed=i, size=size), Row(i, i, {}), 0, i)
 
-    batches = grouped(jobs(), 64)
+    batches = group_jobs(jobs(), 64)
     first = next(batches)
     assert len(taken) <= 64 * 50  # a full batch of 50 kinds needs no more
     rest = [first, *batches]
     assert sorted(job.key for batch in rest for job in batch) == list(range(1000))
     monkeypatch.setattr("unclip.batch.runner.WINDOW", 1)
-    small = list(grouped(jobs(), 4))
+    small = list(group_jobs(jobs(), 4))
     assert small[0][0].key == 0 and len(small[0]) == 1  # the odd one did not wait for ever
     assert sorted(job.key for batch in small for job in batch) == list(range(1000))
 
 
 def test_one_bad_image_fails_alone(file, tmp_path):
     file.write_text("cat 0\ncat 1\nbad cat\ncat 3\nrefused cat\n")
-    told, out = Told(), tmp_path / "out"
-    assert draw_file(Painter(), file, out, told=told) == Totals(made=3, failed=2)
-    assert sorted(told.failures) == [
-        (3, "the picture is not finite: use a lower guidance"),
+    report, out = RecordingReport(), tmp_path / "out"
+    assert run_file(FakePipeline(), file, out, report=report) == Totals(made=3, failed=2)
+    assert sorted(report.failures) == [
+        (3, "the image is not finite: use a lower guidance"),
         (5, "prompt is refused; write another one"),
     ]
     errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
     assert {error["line"] for error in errors} == {3, 5} and errors[0]["request"]["prompt"] == "bad cat"
     assert sorted(entry["line"] for entry in entries(out)) == [1, 2, 4]
     file.write_text(file.read_text().replace("bad", "good").replace("refused", "fine"))
-    assert draw_file(Painter(), file, out) == Totals(made=2, skipped=3)
+    assert run_file(FakePipeline(), file, out) == Totals(made=2, skipped=3)
     assert not (out / "errors.jsonl").exists()
 
 
 def test_out_of_memory_halves_the_micro_batch_from_then_on(file, tmp_path):
-    pipe, told = Painter(room=3), Told()
-    assert draw_file(pipe, file, tmp_path / "out", batch_size=8, told=told) == Totals(made=10)
+    pipe, report = FakePipeline(room=3), RecordingReport()
+    assert run_file(pipe, file, tmp_path / "out", batch_size=8, report=report) == Totals(made=10)
     assert pipe.batches == [8, 4, 2, 2, 2, 2, 2]
-    assert told.notes[-1] == "out of memory with 4 images at a time; going on with 2"
-    assert draw_file(Painter(room=0), file, tmp_path / "none", told=told).failed == 10
-    assert "out of memory with one image" in told.failures[0][1]
+    assert report.notes[-1] == "out of memory with 4 images at a time; continuing with 2"
+    assert run_file(FakePipeline(room=0), file, tmp_path / "none", report=report).failed == 10
+    assert "out of memory with one image" in report.failures[0][1]
 
 
 def test_a_name_is_never_taken_twice(file, tmp_path):
@@ -153,7 +149,7 @@ def test_a_name_is_never_taken_twice(file, tmp_path):
     out.mkdir()
     (out / "same-7.png").write_text("mine")
     file.write_text("SAME -- --seed 7\nsame -- --seed 7\nsame! -- --seed 7\nother\n")
-    draw_file(Painter(), file, out, name="{slug}-{seed}", batch_size=2)
+    run_file(FakePipeline(), file, out, name="{slug}-{seed}", batch_size=2)
     assert (out / "same-7.png").read_text() == "mine"
     assert sorted(entry["file"] for entry in entries(out))[1:] == ["same-7-2.png", "same-7-3.png", "same-7-4.png"]
 
@@ -164,17 +160,17 @@ def test_overwrite_takes_the_names_of_strangers_only(file, tmp_path):
     (out / "same-7.png").write_text("mine")
     file.write_text("same -- --seed 7\nsame! -- --seed 7\n")
     options = {"name": "{slug}-{seed}", "overwrite": True}
-    draw_file(Painter(), file, out, **options)
+    run_file(FakePipeline(), file, out, **options)
     assert [entry["file"] for entry in entries(out)] == ["same-7.png", "same-7-2.png"]
-    before = pictures(out)
+    before = image_files(out)
     file.write_text("same -- --seed 7\nsame! -- --seed 7\nsame? -- --seed 7\n")
-    assert draw_file(Painter(), file, out, **options) == Totals(made=1, skipped=2)
-    assert pictures(out).items() > before.items() and len(pictures(out)) == 3
+    assert run_file(FakePipeline(), file, out, **options) == Totals(made=1, skipped=2)
+    assert image_files(out).items() > before.items() and len(image_files(out)) == 3
 
 
 @pytest.mark.parametrize("format", ["png", "jpg", "webp"])
 def test_formats(file, tmp_path, format):
-    draw_file(Painter(), file, tmp_path / "out", format=format)
+    run_file(FakePipeline(), file, tmp_path / "out", format=format)
     for entry in entries(tmp_path / "out"):
         assert entry["file"].endswith(f".{format}")
         assert metadata.read(tmp_path / "out" / entry["file"])["pixels"] == entry["pixels"]
@@ -182,55 +178,55 @@ def test_formats(file, tmp_path, format):
 
 def test_a_record_too_long_for_the_format_is_that_lines_failure(file, tmp_path):
     file.write_text(f"{'cat ' * 20_000}\ncat\n")
-    told = Told()
-    assert draw_file(Painter(), file, tmp_path / "out", format="jpg", told=told) == Totals(made=1, failed=1)
-    assert "write PNG" in told.failures[0][1]
+    report = RecordingReport()
+    assert run_file(FakePipeline(), file, tmp_path / "out", format="jpg", report=report) == Totals(made=1, failed=1)
+    assert "write PNG" in report.failures[0][1]
 
 
 def test_what_is_done_is_skipped_and_what_was_lost_is_made_again(file, tmp_path):
     out = tmp_path / "out"
-    draw_file(Painter(), file, out)
-    before = pictures(out)
+    run_file(FakePipeline(), file, out)
+    before = image_files(out)
     names = sorted(before)
     (out / names[3]).unlink()
     (out / names[9]).write_bytes(b"cut")
     with (out / "manifest.jsonl").open("ab") as manifest:
         manifest.write(b'{"file": "cut off')
-    pipe = Painter()
+    pipe = FakePipeline()
     (out / names[9]).unlink()
-    assert draw_file(pipe, file, out) == Totals(made=2, skipped=8)
+    assert run_file(pipe, file, out) == Totals(made=2, skipped=8)
     assert pipe.batches == [4, 2]
-    assert pictures(out) == before
+    assert image_files(out) == before
     assert len(entries(out)) == 10 and len({entry["key"] for entry in entries(out)}) == 10
 
 
 def test_stopping_and_going_on(file, tmp_path):
-    out, told = tmp_path / "out", Told()
-    totals = draw_file(Painter(), file, out, told=told, stop=lambda: len(told.images) >= 4)
+    out, report = tmp_path / "out", RecordingReport()
+    totals = run_file(FakePipeline(), file, out, report=report, stop=lambda: len(report.images) >= 4)
     assert totals == Totals(made=4, stopped=True)
-    assert draw_file(Painter(), file, out) == Totals(made=6, skipped=4)
-    draw_file(Painter(), file, tmp_path / "whole")
-    assert pictures(out) == pictures(tmp_path / "whole")
+    assert run_file(FakePipeline(), file, out) == Totals(made=6, skipped=4)
+    run_file(FakePipeline(), file, tmp_path / "whole")
+    assert image_files(out) == image_files(tmp_path / "whole")
 
 
 def test_a_full_disk_ends_the_run_and_it_can_go_on(file, tmp_path, monkeypatch):
-    out, told = tmp_path / "out", Told()
+    out, report = tmp_path / "out", RecordingReport()
 
     def write(path, data, **options):
-        if str(path).endswith(".png") and len(told.written) == 5:
+        if str(path).endswith(".png") and len(report.written) == 5:
             raise OSError(28, "No space left on device")
-        told.written.append(path)
+        report.written.append(path)
         return write_atomic(path, data, **options)
 
-    told.written = []
+    report.written = []
     with monkeypatch.context() as patch:
         patch.setattr("unclip.batch.output_folder.write_atomic", write)
         with pytest.raises(UnclipError, match="No space.*run the same command again"):
-            draw_file(Painter(), file, out)
-    assert 0 < len(pictures(out)) < 10
-    totals = draw_file(Painter(), file, out)
+            run_file(FakePipeline(), file, out)
+    assert 0 < len(image_files(out)) < 10
+    totals = run_file(FakePipeline(), file, out)
     assert totals.made + totals.skipped == 10 and totals.skipped == 3
-    assert len(entries(out)) == len(pictures(out)) == 10
+    assert len(entries(out)) == len(image_files(out)) == 10
 
 
 def test_a_second_run_on_a_folder_is_refused(file, tmp_path):
@@ -239,23 +235,23 @@ def test_a_second_run_on_a_folder_is_refused(file, tmp_path):
     with open_folder(out):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and f"in use by process {os.getpid()} on " in done.stderr
-    draw_file(Painter(), file, out)  # and is free again
+    run_file(FakePipeline(), file, out)  # and is free again
 
 
 def test_another_model_needs_another_folder(tmp_path):
     assert run_seed(tmp_path, None, MODEL) == run_seed(tmp_path, None, MODEL)
     assert run_seed(tmp_path, 3, MODEL) == (3, [])
     with pytest.raises(InputError, match="give another folder"):
-        run_seed(tmp_path, 3, ModelIdentity("painter", "1" * 16, None))
+        run_seed(tmp_path, 3, ModelIdentity("fake", "1" * 16, None))
 
 
 def test_another_format_is_told_of_and_components_are_no_other_model(tmp_path):
     seed, notes = run_seed(tmp_path / "out", None, MODEL, naming={"--format": "png", "--name": "{seed}"})
     assert notes == []
     again, notes = run_seed(tmp_path / "out", None, MODEL, naming={"--format": "webp", "--name": "{seed}"})
-    assert again == seed and notes == ["the run before had --format png, as the pictures have that are there"]
+    assert again == seed and notes == ["the run before had --format png; its images are kept as they are"]
     _, notes = run_seed(tmp_path / "out", None, MODEL, naming={"--format": "png", "--name": "{seed}"})
-    assert notes == ["the run before had --format webp, as the pictures have that are there"]
+    assert notes == ["the run before had --format webp; its images are kept as they are"]
     (tmp_path / "model_index.json").write_text("{}")
     before = compute_revision(tmp_path)
     (tmp_path / "components.safetensors").write_bytes(b"x")
@@ -268,7 +264,7 @@ def test_a_picture_whose_name_cannot_be_is_one_failure(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "taken").write_text("a file")
-    totals = draw_file(Painter(), path, out, name="{kind}/{index}")
+    totals = run_file(FakePipeline(), path, out, name="{kind}/{index}")
     assert (totals.made, totals.failed) == (1, 1) and (out / "free" / "1.png").is_file()
 
 
@@ -276,20 +272,20 @@ def test_a_picture_whose_name_cannot_be_is_one_failure(tmp_path):
 def test_killed_at_any_moment_and_resumed(file, tmp_path):
     """A run of 6 images makes some 35 system calls that change the disk; it is killed at one or another of them."""
     file.write_text("".join(f"cat {i}\n" for i in range(6)))
-    draw_file(Painter(), file, tmp_path / "whole", batch_size=3)
+    run_file(FakePipeline(), file, tmp_path / "whole", batch_size=3)
     killed = 0
     for call in (1, 3, 6, 7, 8, 9, 11, 14, 18, 23, 30):
         out = tmp_path / f"out-{call}"
         run = subprocess.run(
-            [sys.executable, "-m", "tests.batch.painter", str(file), str(out), "3", str(call)],
+            [sys.executable, "-m", "tests.batch.fake_pipeline", str(file), str(out), "3", str(call)],
             cwd=Path(__file__).parents[2],
             capture_output=True,
         )
         killed += run.returncode == -9
         assert run.returncode in (0, -9), run.stderr.decode()
-        totals = draw_file(Painter(), file, out, batch_size=3)
+        totals = run_file(FakePipeline(), file, out, batch_size=3)
         assert totals.made + totals.skipped == 6
-        assert pictures(out) == pictures(tmp_path / "whole"), call
-        assert sorted(entry["file"] for entry in entries(out)) == sorted(pictures(out))
+        assert image_files(out) == image_files(tmp_path / "whole"), call
+        assert sorted(entry["file"] for entry in entries(out)) == sorted(image_files(out))
         assert not list((out / ".unclip" / "tmp").iterdir())
     assert killed >= 9

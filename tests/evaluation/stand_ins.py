@@ -13,6 +13,7 @@ from torch import Tensor
 from unclip.evaluation.report import Report
 from unclip.evaluation.suite import Suite
 from unclip.images.result import Result
+from unclip.inference.run import Run
 from unclip.models.text import TextEncoding
 from unclip.requests.request import Request
 from unclip.stickers.prompts import sample_prompts
@@ -28,7 +29,7 @@ def perfect_features(image: Image.Image) -> Tensor:
 
 
 class StandIn:
-    """The public methods of `Unclip` that an evaluation uses, for a model of 64 px.
+    """The parts of `Unclip` and its model that an evaluation uses, for a model of 64 px.
 
     Args:
         generate: Returns the image of a request.
@@ -37,7 +38,8 @@ class StandIn:
     """
 
     name, sizes, upsamplers, vocabulary = "stand-in", [(64, 64)], (), None
-    clip = SimpleNamespace(visual=torch.nn.Identity())
+    encoder, device = SimpleNamespace(encodes_images=True), torch.device("cpu")
+    decoder = SimpleNamespace(sampler="ddim", steps=7, guidance=1.0)
 
     def __init__(
         self,
@@ -67,18 +69,21 @@ class StandIn:
         embed = self.embed_image([Image.fromarray(render(self.scenes[prompt], 64)) for prompt in prompts])
         return TextEncoding(embed, nothing, nothing, nothing)
 
-    def defaults(self) -> dict[str, Any]:
-        return {"sampler": "ddim", "steps": 7}
+    @property
+    def model(self) -> "StandIn":
+        return self
 
     def resolve(self, request: Request) -> Request:
         return request
 
-    def imagine(self, text: TextEncoding, negative: TextEncoding, noise: Any, request: Request) -> Tensor:
-        assert len(noise) == len(text.embed) == len(negative.embed)
+    def sample_prior(self, text: TextEncoding, negative: TextEncoding, run: Run) -> Tensor:
+        assert len(run.generators) == len(text.embed) == len(negative.embed)
         return text.embed
 
-    def check_prior(self) -> None:
+    def require_prior(self) -> None:
         pass
+
+    prior = None  # the defaults of its fields are not used
 
 
 def perfect_model(scenes: Mapping[str, Scene]) -> StandIn:

@@ -57,8 +57,9 @@ def test_steps_are_chosen_by_the_images(tmp_path: Path) -> None:
 
 def test_steps_of_the_prior_are_chosen_by_the_cosine(tmp_path: Path) -> None:
     class Prior(StandIn):
-        def imagine(self, text, negative, noise, request: Request):
-            error = 0.4 * torch.ones_like(text.embed) / request.prior_steps * (1 + (request.prior_sampler == "ddpm"))
+        def sample_prior(self, text, negative, run):
+            slow = 1 + (run.options.prior_sampler == "ddpm")
+            error = 0.4 * torch.ones_like(text.embed) / run.options.prior_steps * slow
             return text.embed + error
 
     scenes = suite_scenes()

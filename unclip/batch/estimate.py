@@ -66,8 +66,9 @@ def measure_folder(folder: Path) -> tuple[float, float] | None:
         with (folder / MANIFEST).open("rb") as manifest:
             for line in islice(manifest, _SAMPLE):
                 entry = json.loads(line)
-                seconds.append(float(sum(entry["timings"].values())))
-                sizes.append(int(entry["bytes"]) + len(line))
+                duration, size = float(sum(entry["timings"].values())), int(entry["bytes"]) + len(line)
+                seconds.append(duration)
+                sizes.append(size)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         pass  # no folder yet, or a line that a kill cut off
     if not seconds:

@@ -1,4 +1,4 @@
-"""The names of pictures: safe on every file system, and never outside their folder."""
+"""File names of images: safe on every file system, and never outside the folder."""
 
 from __future__ import annotations
 
@@ -18,55 +18,59 @@ DEFAULT = "{index:05d}-{slug}-{seed}"
 NUMBERS = ("index", "line", "image", "seed")
 TEXTS = ("slug", "id", "size", "mode", "model", "sampler")
 SLUG_LENGTH = 60
-MAX_LENGTH = 180  # of each part, which leaves room below the usual 255 bytes for "-2.jpeg" and the like
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}  # by Windows
+MAX_LENGTH = 180  # of each part of a path; with "-2.jpeg" appended, it stays below the usual limit of 255 bytes
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}  # on Windows
 _LITERAL = re.compile(r"[A-Za-z0-9 _.,+=@()\[\]~/-]*")
 
 
 @dataclass(frozen=True)
 class NameTemplate:
-    """A pattern such as "{index:05d}-{slug}-{seed}". Build one with `parse`.
+    """A pattern such as "{index:05d}-{slug}-{seed}". Create one with `parse`.
 
-    index, line   the line's place in the file, from 0 and comments aside; its number, from 1
-    image         the image's place among those of its line, from 0
-    seed          the image's
-    slug          the prompt, or what stands for it, in lower-case letters, digits and hyphens, at most 60
-    id, size, mode, model, sampler, and every other column of the file, in the same letters
+    index   position of the line in the file, from 0, without comments and blank lines
+    line    number of the line in the file, from 1
+    image   position of the image among those of its line, from 0
+    seed    of the image
+    slug    the prompt or the names of the sources, as `slug` spells them
+    id, size, mode, model, sampler, and every other column of the file, spelt in the same way
     """
 
     text: str
-    parts: tuple[tuple[str, str | None, str], ...]  # literal, field, its format
+    parts: tuple[tuple[str, str | None, str], ...]  # (literal, field, format of the field)
 
     @classmethod
     def parse(cls, text: str) -> NameTemplate:
-        """Raises InputError for what cannot be a name on every file system."""
+        """Parse a pattern. Raises InputError for one that gives names that some file system cannot have."""
         try:
-            parsed = [(literal, field, spec or "", how) for literal, field, spec, how in string.Formatter().parse(text)]
+            parsed = [
+                (literal, field, spec or "", conversion)
+                for literal, field, spec, conversion in string.Formatter().parse(text)
+            ]
         except ValueError as error:
             raise InputError(f"--name {text!r}: {error}; write it as {DEFAULT!r}") from None
-        for literal, field, spec, how in parsed:
+        for literal, field, spec, conversion in parsed:
             if not _LITERAL.fullmatch(literal):
                 bad = next(c for c in literal if not _LITERAL.fullmatch(c))
                 raise InputError(f"--name {text!r}: {bad!r} is not safe in a file name; leave it out")
             if field is None:
                 continue
-            if how or not re.fullmatch(r"[^\W\d][\w -]*", field):
+            if conversion or not re.fullmatch(r"[^\W\d][\w -]*", field):
                 raise InputError(f"--name {text!r}: {field!r} is not a name; known are {', '.join(NUMBERS + TEXTS)}")
             allowed = r"(0?\d{1,2})?d?" if field in NUMBERS else r"(\.\d{1,3})?"
             if not re.fullmatch(allowed, spec, re.ASCII):
                 example = "05d" if field in NUMBERS else ".20"
                 raise InputError(f"--name {text!r}: {spec!r} cannot format {field}; write it as {{{field}:{example}}}")
         if not any(field for _, field, _, _ in parsed):
-            raise InputError(f"--name {text!r} is the same for every picture; write it as {DEFAULT!r}")
+            raise InputError(f"--name {text!r} is the same for every image; write it as {DEFAULT!r}")
         for part in "".join(literal + ("x" if field else "") for literal, field, _, _ in parsed).split("/"):
             if not part or part.startswith(".") or part.endswith((".", " ")) or part.startswith(" "):
                 raise InputError(
-                    f"--name {text!r}: {part!r} is no part of a path; begin and end each with a letter or a digit"
+                    f"--name {text!r}: {part!r} is not a part of a path; begin and end each with a letter or a digit"
                 )
         return cls(text, tuple((literal, field, spec) for literal, field, spec, _ in parsed))
 
     def name(self, values: Mapping[str, Any], suffix: str) -> str:
-        """A path below the folder, with "/" between its parts. Raises RequestError for a column that is not there."""
+        """The path of an image in the folder, with "/" between its parts. Raises RequestError for a missing column."""
         filled = []
         for literal, field, spec in self.parts:
             filled.append(literal)
@@ -83,21 +87,22 @@ class NameTemplate:
 
 
 def slug(text: str, length: int = SLUG_LENGTH) -> str:
-    """A text as part of a file name: lower-case ASCII letters, digits and single hyphens, at most `length`."""
+    """A text as part of a file name: at most `length` lower-case ASCII letters, digits and single hyphens."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:length].rstrip("-") or "image"
 
 
 def title(request: Request) -> str:
-    """What to name a picture after: its prompt, or without one what it is drawn from."""
+    """The text that names an image: its prompt, or if it has none, the names of its sources."""
     if request.prompt.strip():
         return request.prompt
-    towards = request.embedding if request.image is not None and not request.edits_canvas else None
-    sources = request.sources or (request.image or request.embedding, towards)
+    target = request.embedding if request.image is not None and not request.edits_canvas else None
+    sources = request.sources or (request.image or request.embedding, target)
     parts = [Path(one).stem if source_kind(one) != "prompt" else one for one in sources if isinstance(one, str)]
     return " to ".join(parts)
 
 
 def _safe(part: str) -> str:
+    """A part of a path, cut to the limit, and changed if it is a reserved name."""
     part = part[:MAX_LENGTH].rstrip(". ") or "image"
     return f"{part}_" if part.split(".")[0].strip().casefold() in _RESERVED else part

@@ -14,9 +14,10 @@ from unclip.batch import wildcards
 from unclip.batch.file_names import NameTemplate, title
 from unclip.batch.row import BadLine, Row
 from unclip.errors import RequestError
-from unclip.requests.fields import FIELDS_OF, FILE_FIELDS, OLD_NAMES, excluded_fields
+from unclip.requests.fields import FILE_FIELDS, MODES, OLD_NAMES, excluded_fields
 from unclip.requests.request import Request
 from unclip.requests.sources import source_kind
+from unclip.requests.validation import rename_old_fields
 from unclip.requests.values import size_text
 
 
@@ -26,7 +27,7 @@ class Job:
 
     request   of this image: n = 1, its own seed and prompt; fields with model defaults may still be None
     row       the line that it comes from
-    image     its place among the images of its line, from 0
+    image     its position among the images of its line, from 0
     key       identifies the image in its folder, in this run and in later runs of the same file
     rank      with best_of: its rank among the candidates, from 0
     """
@@ -114,7 +115,7 @@ def line_seed(seed: int, index: int) -> int:
 
 
 def job_key(index: int, image: int, request: Request, given: Mapping[str, Any], rank: int = 0) -> int:
-    """64 bits that identify an image: its line, its place there, and its request.
+    """64 bits that identify an image: its line, its position there, and its request.
 
     given: file fields as written in the file, so that the key does not depend on the working folder. The key uses the
     old names of fields and their old ranks: manifests of earlier versions must still match.
@@ -172,7 +173,7 @@ def _make_task(row: Row, settings: Settings) -> Task:
     task = Task(row, request, template, settings.all_combinations, given)
     if task.all_combinations and template.count() > wildcards.MAX_COMBINATIONS:
         raise RequestError(
-            f"prompt has {template.count():,} combinations; at most {wildcards.MAX_COMBINATIONS:,} are generated per line"
+            f"prompt has {template.count():,} combinations; a line may have {wildcards.MAX_COMBINATIONS:,}"
         )
     # With choices, every image is checked, as a choice may make the prompt empty; otherwise the first stands for all.
     for job in task.jobs():
@@ -183,9 +184,10 @@ def _make_task(row: Row, settings: Settings) -> Task:
 
 
 def defaults_for(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults of a file that apply to a line with these fields: those that its mode has and it does not exclude."""
+    """The defaults that apply to a line with these fields: the mode has them, and the line does not exclude them."""
+    defaults = rename_old_fields(defaults)
     mode = fields.get("mode", defaults.get("mode", "generate"))
-    excluded = excluded_fields(mode, fields) if mode in FIELDS_OF else set()
+    excluded = excluded_fields(mode, fields) if mode in MODES else set()
     return {name: value for name, value in defaults.items() if name not in fields and name not in excluded}
 
 

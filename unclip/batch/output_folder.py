@@ -1,11 +1,11 @@
-"""The output folder of a prompt file: one run at a time, a manifest of what is done, and pictures that are whole.
+"""The output folder of a prompt file: locked by one run at a time, with a manifest of the finished images.
 
-    manifest.jsonl   a line an image, on the disk before its picture is
-    errors.jsonl     a line each line or image that failed in the last run
-    .unclip/         the lock, the run's seed, model and names, its grid's name, and files that are being written
+    manifest.jsonl   one line per image, written before its file
+    errors.jsonl     one line per line or image that failed in the last run
+    .unclip/         the lock, the run's seed, model and names, the name of its contact sheet, and files in progress
 
-A picture is done when the manifest has it and a file of that length is there. So a run may be killed at any moment:
-the next one drops the lines without a picture, and draws those anew.
+An image is done if the manifest lists it and a file of the listed length exists. A run can therefore be killed at any
+moment: the next run drops manifest lines without a file, and generates their images again.
 """
 
 from __future__ import annotations
@@ -49,53 +49,51 @@ class Folder:
         self.path = path
         self._overwrite = overwrite
         self._scratch = path / PRIVATE / "tmp"
-        self._done = array("Q")  # keys, sorted: eight bytes an image
-        self._names: set[int] = set()  # of what this folder has, kept only where names may be taken over
+        self._done = array("Q")  # sorted keys: eight bytes per image
+        self._names: set[int] = set()  # hashes of the names in the manifest; only kept if other files are overwritten
         self._manifest: Any = None
         self._errors: Any = None
 
     def is_done(self, key: int) -> bool:
-        """Whether the manifest had this image, and its file was there, when the folder was opened."""
+        """Whether the folder had this image, in the manifest and as a file, when it was opened."""
         place = bisect_left(self._done, key)
         return place < len(self._done) and self._done[place] == key
 
     @property
     def done(self) -> int:
-        """How many images the folder had when it was opened."""
+        """The number of images that the folder had when it was opened."""
         return len(self._done)
 
-    def add(self, pictures: Sequence[ImageFile]) -> list[Path | OSError]:
-        """Record pictures, then write them. A name that is taken becomes name-2, name-3, ...
+    def add(self, images: Sequence[ImageFile]) -> list[Path | OSError]:
+        """Add images to the manifest, then write their files. A name that is taken becomes name-2, name-3, ...
 
-        A picture whose own name is what the system refuses, as one in a folder that is a file, comes back as the error.
-        Raises OSError where it refuses all; what was not written then is drawn again by the next run.
+        Returns the paths, with the error in place of a path that cannot exist, such as one below a file. Raises OSError
+        if nothing can be written, for instance to a full disk; the next run generates the missing images again.
         """
         taken: set[str] = set()
-        named = [(picture, self._free(picture.name, taken)) for picture in pictures]
+        named = [(image, self._free_name(image.name, taken)) for image in images]
         lines = [
-            json.dumps(
-                {"file": name, **picture.entry, "key": f"{picture.entry['key']:016x}", "bytes": len(picture.data)}
-            )
-            for picture, name in named
+            json.dumps({"file": name, **image.entry, "key": f"{image.entry['key']:016x}", "bytes": len(image.data)})
+            for image, name in named
         ]
-        told = "".join(f"{line}\n" for line in lines).encode()
-        if self._manifest.write(told) < len(told):
+        data = "".join(f"{line}\n" for line in lines).encode()
+        if self._manifest.write(data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(self._manifest.fileno())
         paths: list[Path | OSError] = []
-        for picture, name in named:
+        for image, name in named:
             path = self.path / name
             try:
-                write_atomic(path, picture.data, overwrite=self._overwrite, scratch=self._scratch)
+                write_atomic(path, image.data, overwrite=self._overwrite, scratch=self._scratch)
             except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
                 paths.append(error)
                 continue
-            self._remember(name)
+            self._remember_name(name)
             paths.append(path)
         return paths
 
     def write_grid(self, name: str, data: bytes) -> Path:
-        """Write the sheet of a run: over that of an earlier run of this folder, and over nothing else."""
+        """Write the contact sheet of a run. It replaces the one of an earlier run of this folder, and no other file."""
         path = find_grid(self.path)
         if path is None:
             path = write_new(self.path / name, data)
@@ -104,8 +102,8 @@ class Folder:
         write_json(self.path / PRIVATE / GRID, {"file": path.name, "bytes": len(data)})
         return path
 
-    def error(self, fields: dict[str, Any]) -> None:
-        """Add a line to errors.jsonl. Raises WriteError where there is no room for it."""
+    def add_error(self, fields: dict[str, Any]) -> None:
+        """Add a line to errors.jsonl. Raises WriteError if it cannot be written."""
         try:
             if self._errors is None:
                 self._errors = (self.path / ERRORS).open("wb", buffering=0)
@@ -113,8 +111,8 @@ class Folder:
         except OSError as error:
             raise disk_full(error, self.path) from error
 
-    def _free(self, name: str, taken: set[str]) -> str:
-        """`name`, or the first of name-2, name-3, ... that no file and none of `taken` has; added to `taken`."""
+    def _free_name(self, name: str, taken: set[str]) -> str:
+        """`name`, or the first of name-2, name-3, ... that no file and none of `taken` has. It is added to `taken`."""
         stem, dot, suffix = name.rpartition(".")
         candidate, count = name, 1
         while candidate.casefold() in taken or self._is_taken(candidate):
@@ -124,19 +122,19 @@ class Folder:
         return candidate
 
     def _is_taken(self, name: str) -> bool:
-        if self._overwrite:  # only from strangers
+        if self._overwrite:  # files of earlier runs are kept
             return hash(name.casefold()) in self._names or (self.path / name).is_dir()
         return os.path.lexists(self.path / name)
 
-    def _remember(self, name: str) -> None:
+    def _remember_name(self, name: str) -> None:
         if self._overwrite:
             self._names.add(hash(name.casefold()))
 
-    def _start(self) -> None:
-        """Clear away what a killed run left, and read what is done."""
+    def _open(self) -> None:
+        """Remove the leftovers of a killed run, and read the keys of the finished images."""
         self._scratch.mkdir(parents=True, exist_ok=True)
-        for left in self._scratch.iterdir():
-            left.unlink()
+        for unfinished in self._scratch.iterdir():
+            unfinished.unlink()
         (self.path / ERRORS).unlink(missing_ok=True)
         path = self.path / MANIFEST
         kept, lost = self._scratch / "manifest", False
@@ -144,13 +142,13 @@ class Folder:
         if path.exists():
             with path.open("rb") as old, kept.open("wb") as new:
                 for line in old:
-                    entry = self._confirmed(line)
+                    entry = self._parse_entry(line)
                     if entry is None:
                         lost = True
                         continue
                     new.write(line)
                     keys.append(int(entry["key"], 16))
-                    self._remember(entry["file"])
+                    self._remember_name(entry["file"])
                 new.flush()
                 os.fsync(new.fileno())
             if lost:
@@ -158,17 +156,17 @@ class Folder:
             else:
                 kept.unlink()
         self._done = array("Q", sorted(keys))
-        self._manifest = path.open("ab", buffering=0)  # what finds no room is not tried again when it is closed
+        self._manifest = path.open("ab", buffering=0)  # a buffer would write again, at close, what a full disk refused
 
-    def _confirmed(self, line: bytes) -> dict[str, Any] | None:
-        """A line of the manifest, if it is whole and its picture is there."""
+    def _parse_entry(self, line: bytes) -> dict[str, Any] | None:
+        """A line of the manifest; None if it is incomplete or its file is missing or incomplete."""
         try:
             entry = json.loads(line)
             size = os.stat(self.path / entry["file"]).st_size
-            whole = line.endswith(b"\n") and size == entry["bytes"] and 0 <= int(entry["key"], 16) < 1 << 64
+            complete = line.endswith(b"\n") and size == entry["bytes"] and 0 <= int(entry["key"], 16) < 1 << 64
         except (OSError, ValueError, TypeError, LookupError, RecursionError):
             return None
-        return entry if whole else None
+        return entry if complete else None
 
     def _close(self) -> None:
         for file in (self._manifest, self._errors):
@@ -177,30 +175,30 @@ class Folder:
 
 
 def read_folder(path: str | Path) -> Folder:
-    """A folder to ask what is done in it: it is not locked, and nothing is written."""
+    """A folder to look up finished images in. It is not locked, and nothing is written."""
     folder = Folder(Path(path), overwrite=False)
     with contextlib.suppress(OSError), (folder.path / MANIFEST).open("rb") as manifest:
-        keys = array("Q", (int(entry["key"], 16) for line in manifest if (entry := folder._confirmed(line))))
+        keys = array("Q", (int(entry["key"], 16) for line in manifest if (entry := folder._parse_entry(line))))
         folder._done = array("Q", sorted(keys))
     return folder
 
 
 def find_grid(path: str | Path) -> Path | None:
-    """The sheet that an earlier run of a folder wrote, if it is still there as it was."""
+    """The contact sheet that an earlier run of a folder wrote; None if it is missing or was changed."""
     try:
-        told = json.loads((Path(path) / PRIVATE / GRID).read_bytes())
-        found = Path(path) / Path(told["file"]).name
-        return found if found.stat().st_size == told["bytes"] else None
+        grid = json.loads((Path(path) / PRIVATE / GRID).read_bytes())
+        found = Path(path) / Path(grid["file"]).name
+        return found if found.stat().st_size == grid["bytes"] else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
 @contextlib.contextmanager
 def open_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Folder]:
-    """Lock a folder, created if need be, for this process.
+    """Create a folder if necessary, and lock it for this process.
 
-    With `overwrite`, a picture may take the name of a file that the manifest does not list.
-    Raises InputError where it cannot be written to or another run has it.
+    overwrite: images may replace files that the manifest does not list. Raises InputError if the folder cannot be
+    written to or another run has locked it.
     """
     from filelock import FileLock, Timeout
 
@@ -214,14 +212,16 @@ def open_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Folder
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise InputError(f"{str(path)!r} is in use by {_owner(owner)}; wait for it, or give another folder") from None
+        raise InputError(
+            f"{str(path)!r} is in use by {_describe_owner(owner)}; wait for it, or give another folder"
+        ) from None
     try:
-        told = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        process = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         folder = Folder(path, overwrite)
         try:
             try:
-                write_atomic(owner, json.dumps(told).encode())
-                folder._start()
+                write_atomic(owner, json.dumps(process).encode())
+                folder._open()
             except OSError as error:
                 raise disk_full(error, path) from error
             yield folder
@@ -240,20 +240,14 @@ def run_seed(
     write: bool = True,
     naming: Mapping[str, str | None] | None = None,
 ) -> tuple[int, list[str]]:
-    """The seed of a run: `given`, or the one that the folder's earlier runs had, or a new one, which is recorded.
+    """The seed of a run, and notes: `given`, or else the seed of the folder's earlier runs, or else a random one.
 
-    naming: how pictures are named and written, such as {"--format": "png"}. Also what to tell of that: pictures that
-    are there are not made again in another format. Raises InputError where the folder holds the pictures of another
-    model, or another revision of it.
+    The folder records the seed, unless `write` is False. naming: options that names and files depend on, such as
+    {"--format": "png"}; a note reports each that differs from the run before, since finished images are not written
+    again. Raises InputError if the folder holds images of another model, or of another revision of it.
     """
     record = Path(path) / PRIVATE / "run.json"
-    try:
-        known = json.loads(record.read_bytes())
-        seed, name, revision = int(known["seed"]), str(known["model"]), str(known["revision"])
-    except FileNotFoundError:
-        known = None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{record} is damaged ({type(error).__name__}); remove it, and give --seed") from None
+    known = _read_run(record)
     if known is None:
         seed = secrets.randbelow(2**32) if given is None else given
         if write:
@@ -261,15 +255,26 @@ def run_seed(
             state["model"] = state.pop("name")
             _write_run(record, state)
         return seed, []
-    if (name, revision) != (model.name, model.revision):
-        theirs, ours = f"{name} ({revision})", f"{model.name} ({model.revision})"
-        raise InputError(f"{str(path)!r} holds pictures by {theirs}, not by {ours}; give another folder")
+    if (known["model"], known["revision"]) != (model.name, model.revision):
+        theirs, ours = f"{known['model']} ({known['revision']})", f"{model.name} ({model.revision})"
+        raise InputError(f"{str(path)!r} holds images by {theirs}, not by {ours}; give another folder")
     changed = {option: known[option] for option, value in (naming or {}).items() if known.get(option, value) != value}
     before = [f"no {option}" if was is None else f"{option} {was}" for option, was in changed.items()]
-    notes = [f"the run before had {told}, as the pictures have that are there" for told in before]
+    notes = [f"the run before had {option}; its images are kept as they are" for option in before]
     if write and changed:
-        _write_run(record, {**known, **naming})
-    return seed if given is None else given, notes
+        _write_run(record, {**known, **(naming or {})})
+    return known["seed"] if given is None else given, notes
+
+
+def _read_run(record: Path) -> dict[str, Any] | None:
+    """The record of a folder's earlier runs, None if there is none. Raises InputError for a damaged one."""
+    try:
+        known = json.loads(record.read_bytes())
+        return {**known, "seed": int(known["seed"]), "model": str(known["model"]), "revision": str(known["revision"])}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{record} is damaged ({type(error).__name__}); remove it, and give --seed") from None
 
 
 def _write_run(record: Path, state: Mapping[str, Any]) -> None:
@@ -280,15 +285,15 @@ def _write_run(record: Path, state: Mapping[str, Any]) -> None:
 
 
 def disk_full(error: OSError, folder: Path) -> WriteError:
-    """An error of the system while a picture was written, as one line."""
+    """A system error while an image was written, as a WriteError of one line."""
     reason = error.strerror or str(error)
-    fix = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "put that right"
+    fix = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "fix that"
     return WriteError(f"cannot write into {str(folder)!r} ({reason}); {fix}, and run the same command again")
 
 
-def _owner(path: Path) -> str:
+def _describe_owner(path: Path) -> str:
     try:
-        told = json.loads(path.read_bytes())
-        return f"process {told['pid']} on {told['host']} since {told['since']}"
+        process = json.loads(path.read_bytes())
+        return f"process {process['pid']} on {process['host']} since {process['since']}"
     except (OSError, ValueError, LookupError, TypeError):
         return "another run"

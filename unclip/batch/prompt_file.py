@@ -1,4 +1,4 @@
-"""Prompt files -> Rows, a line at a time: JSONL, CSV, TSV, plain text, Parquet; the text formats also as gzip.
+"""Prompt files, read line by line into Rows: JSONL, CSV, TSV, plain text and Parquet; text formats also with gzip.
 
 Memory does not grow with the file.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from unclip.batch.formats import Found, Lines, csv_rows, jsonl, parquet, text, tsv
+from unclip.batch.formats import Lines, RawRow, read_csv, read_jsonl, read_parquet, read_text, read_tsv
 from unclip.batch.row import FIELDS, BadLine, Row
 from unclip.errors import InputError, RequestError, nearest
 from unclip.requests.validation import rename_old_fields
@@ -31,10 +31,10 @@ _GZIP = b"\x1f\x8b"
 class PromptFile:
     """A prompt file that can be read more than once.
 
-    name      as the user gave it; "-" for standard input
-    path      where it lies; of standard input and of a pipe, the copy
-    format    one of FORMATS
-    is_copied whether it could be read but once: then paths in it are seen from the working folder
+    name        as the user gave it; "-" for standard input
+    path        of the file; for standard input and a pipe, of the copy
+    format      one of FORMATS
+    is_copied   whether it is a copy of standard input or of a pipe; paths in it are relative to the working folder
     """
 
     name: str
@@ -44,49 +44,49 @@ class PromptFile:
 
     @property
     def folder(self) -> Path:
-        """What the paths in the file are relative to."""
+        """The folder that paths in the file are relative to."""
         return Path() if self.is_copied else self.path.parent
 
     def rows(self) -> Iterator[Row | BadLine]:
-        """The records of the file in order. Raises InputError for a file that is damaged as a whole."""
-        for index, (line, fields, columns) in enumerate(self._found()):
+        """The rows of the file, in order. Raises InputError for damage to the whole file."""
+        for index, (line, fields, columns) in enumerate(self._raw_rows()):
             if isinstance(fields, Exception):
                 yield BadLine.of(line, index, fields)
             else:
                 try:
                     yield Row(line, index, rename_old_fields(fields), columns)
-                except RequestError as error:  # a field by both its names
+                except RequestError as error:  # a field has both its names
                     yield BadLine.of(line, index, error)
 
     def header_notes(self) -> list[str]:
-        """What to tell of the columns before anything is drawn: which are carried and which may be misspelt."""
+        """Notes about the columns: those carried into the manifest, and those that may be misspelt fields."""
         if self.format not in ("csv", "tsv", "parquet"):
             return []
         row = next((row for row in self.rows() if isinstance(row, Row)), None)
         return _column_notes(row.columns) if row else []
 
-    def _found(self) -> Iterator[Found]:
+    def _raw_rows(self) -> Iterator[RawRow]:
         if self.format == "parquet":
-            yield from parquet(self.path, self.name)
+            yield from read_parquet(self.path, self.name)
             return
-        read = {"jsonl": jsonl, "csv": csv_rows, "tsv": tsv, "txt": text}[self.format]
+        read = {"jsonl": read_jsonl, "csv": read_csv, "tsv": read_tsv, "txt": read_text}[self.format]
         try:
             with closing(_open(self.path)) as stream:
-                yield from read(Lines(stream, "\n" if self.format == "csv" else ""))  # csv wants its ends
+                yield from read(Lines(stream, "\n" if self.format == "csv" else ""))  # the csv module needs line ends
         except (OSError, EOFError, zlib.error) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise InputError(f"cannot read {self.name!r} to its end ({reason}); save it anew") from None
+            raise InputError(f"cannot read {self.name!r} to its end ({reason}); save it again") from None
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from None
 
 
 @contextmanager
 def prompt_file(name: str, format: str | None = None) -> Iterator[PromptFile]:
-    """Open `name`, a file or "-". What can be read but once, as standard input, is copied to a temporary file, which
-    lasts as long as the context.
+    """Open a prompt file, or standard input ("-").
 
-    `format` is told by the suffix (.gz aside) where it is None; standard input is JSONL where it begins with an
-    object, CSV or TSV where its first line names a column "prompt", else text. Raises InputError.
+    Standard input and pipes can be read only once, so they are copied to a temporary file for the time of the context.
+    If format is None, the suffix determines it (.gz is ignored), or for standard input the content: JSONL if it begins
+    with an object, CSV or TSV if its first line names a column "prompt", else text. Raises InputError.
     """
     if format is not None and format not in FORMATS:
         raise InputError(f"--input-format {format!r} is unknown; choose from {', '.join(FORMATS)}")
@@ -107,17 +107,17 @@ def prompt_file(name: str, format: str | None = None) -> Iterator[PromptFile]:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(f"cannot read {name!r} ({reason}); give a prompt file, or - for standard input") from None
         if not is_copied:
-            yield PromptFile(name, path, format or _told_by_suffix(path))
+            yield PromptFile(name, path, format or _format_by_suffix(path))
             return
-        known = path.suffix and name != "-"
-        told = format or (_told_by_suffix(path) if known else _told_by_content(copy))
-        yield PromptFile(name, copy, told, is_copied=True)
+        has_suffix = path.suffix and name != "-"
+        found = format or (_format_by_suffix(path) if has_suffix else _format_by_content(copy))
+        yield PromptFile(name, copy, found, is_copied=True)
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> BinaryIO | gzip.GzipFile:
     with path.open("rb") as stream:
-        packed = stream.read(2) == _GZIP
-    return gzip.open(path, "rb") if packed else path.open("rb")
+        is_gzip = stream.read(2) == _GZIP
+    return gzip.open(path, "rb") if is_gzip else path.open("rb")
 
 
 def _column_notes(columns: dict[str, Any]) -> list[str]:
@@ -128,17 +128,17 @@ def _column_notes(columns: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _told_by_suffix(path: Path) -> str:
+def _format_by_suffix(path: Path) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
     if suffixes and suffixes[-1] in _SUFFIXES:
         return _SUFFIXES[suffixes[-1]]
     known = ", ".join(_SUFFIXES)
-    raise InputError(f"{path.name}: the format is not known by its suffix ({known}); give --input-format")
+    raise InputError(f"{path.name}: the suffix is none of {known}; give --input-format")
 
 
-def _told_by_content(path: Path) -> str:
+def _format_by_content(path: Path) -> str:
     try:
         with closing(_open(path)) as stream:
             start = stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -142,7 +142,7 @@ class Runner:
             except WriteError:  # of a preview: the images would find no room either
                 raise
             except Exception as error:  # whatever it is: one image must not end a long run
-                size = self._limit if ranked else len(part)
+                size = min(self._limit, part[0].request.best_of or len(part))
                 half = (size + 1) // 2
                 out_of_memory = is_out_of_memory(error)
                 if out_of_memory:
@@ -196,7 +196,7 @@ class Runner:
 
     def _fail(self, job: Job, error: Exception, totals: Totals) -> None:
         problem = describe_error(error)
-        self._folder.error(
+        self._folder.add_error(
             {
                 "file": self._output.source,
                 "line": job.row.line,

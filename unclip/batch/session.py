@@ -144,7 +144,7 @@ class Session:
             "error": line.problem,
         }
         if folder is not None:
-            folder.error(fields)
+            folder.add_error(fields)
         self.report.bad_line(fields, shown=before < _MAX_SHOWN)
 
     def _refuse_if_strict(self, bad: int, folder: Folder) -> None:

@@ -1,11 +1,11 @@
-"""Choices in a prompt: `{red|blue} balloon`, `{2$$a|b|c}`, nested at will.
+"""Wildcards in a prompt: `{red|blue} balloon`, `{2$$a|b|c}`. They may be nested.
 
-    {a|b|c}            one of them
-    {2$$a|b|c}         two different ones, in the order of the list, joined by ", "
-    {1-2$$a|b|c}       one or two
-    {2$$ and $$a|b|c}  joined by " and "
+    {a|b|c}            one option
+    {2$$a|b|c}         two different options, in the order of the list, joined by ", "
+    {1-2$$a|b|c}       one or two options
+    {2$$ and $$a|b|c}  two options, joined by " and "
 
-A backslash before one of `{ } | $ \\` takes its meaning away; before anything else it is a backslash.
+A backslash before one of `{ } | $ \\` makes it plain text; before any other character it is a backslash.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from unclip.errors import RequestError
 MAX_COMBINATIONS = 100_000
 _MAX_DEPTH = 20
 _TOKEN = re.compile(r"\\[{}|$\\]|\$\$|[{}|]|[^\\{}|$]+|[\\$]")
-_MARKS = re.compile(r"[{}\\]")  # without these a prompt is what it says
+_SPECIAL = re.compile(r"[{}\\]")  # a prompt without these characters is plain text
 _COUNT = re.compile(r"\s*(\d{1,3})(?:\s*-\s*(\d{1,3}))?\s*", re.ASCII)
 
 Parts = tuple["str | Choice", ...]
@@ -30,21 +30,22 @@ Parts = tuple["str | Choice", ...]
 
 @dataclass(frozen=True)
 class Choice:
-    """`low` to `high` different ones of `options`, joined by `joint`."""
+    """`low` to `high` different options, joined by `separator`."""
 
     options: tuple[Parts, ...]
     low: int = 1
     high: int = 1
-    joint: str = ", "
+    separator: str = ", "
 
-    def picks(self) -> Iterator[tuple[Parts, ...]]:
+    def selections(self) -> Iterator[tuple[Parts, ...]]:
+        """All selections of options, smaller ones first."""
         for count in range(self.low, self.high + 1):
             yield from itertools.combinations(self.options, count)
 
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt with choices in it. Build one with `parse`."""
+    """A prompt that may have wildcards. Create one with `parse`."""
 
     parts: Parts
 
@@ -53,37 +54,39 @@ class Template:
         return any(isinstance(part, Choice) for part in self.parts)
 
     def sample(self, seed: int) -> str:
-        """One of the prompts; the same seed gives the same one, on every machine."""
-        rng = random.Random(seed)  # only its random() is promised to stay as it is
+        """One of the prompts. The same seed gives the same prompt on every machine."""
+        rng = random.Random(seed)  # Python guarantees the sequence of random() only
         return _sample(self.parts, rng.random)
 
     def combinations(self) -> Iterator[str]:
-        """All of the prompts, in the order of the choices, the last of which turns fastest."""
+        """All prompts, in the order of the options; the last choice varies fastest."""
         return _combinations(self.parts)
 
     def count(self) -> int:
-        """How many `combinations` there are."""
+        """The number of `combinations`."""
         return _count(self.parts)
 
 
 def parse(text: str) -> Template:
-    """Raises RequestError for a brace without its partner, `{}`, `{one}`, or a count that its list cannot give."""
-    if not _MARKS.search(text):
+    """The template of a prompt. Raises RequestError for an unmatched brace, `{}`, `{one}`, or an impossible count."""
+    if not _SPECIAL.search(text):
         return Template((text,))
     tokens = _TOKEN.findall(text)
     parts, end = _parse(text, tokens, 0, 0)
     if end < len(tokens):
-        raise RequestError(f"prompt has a }} without its {{ in {_near(text, tokens, end)}; write \\}} for a lone brace")
+        raise RequestError(
+            f"prompt has a }} without its {{ in {_near(text, tokens, end)}; write \\}} for a plain brace"
+        )
     return Template(parts)
 
 
 def escape(text: str) -> str:
-    """A template that has `text` as its only prompt."""
+    """The text with backslashes, so that it parses to a template with the text as its only prompt."""
     return re.sub(r"[{}|$\\]", r"\\\g<0>", text)
 
 
 def _parse(text: str, tokens: list[str], start: int, depth: int) -> tuple[Parts, int]:
-    """Parts from `start` to the end of the text, or to what ends an option."""
+    """The parts from token `start` to the end of the text or of an option, and the index of the token after them."""
     if depth > _MAX_DEPTH:
         raise RequestError(f"prompt nests its braces deeper than {_MAX_DEPTH}; flatten it")
     parts: list[str | Choice] = []
@@ -91,19 +94,20 @@ def _parse(text: str, tokens: list[str], start: int, depth: int) -> tuple[Parts,
     while i < len(tokens):
         token = tokens[i]
         if token == "{":
-            choice, i = _choice(text, tokens, i, depth + 1)
+            choice, i = _parse_choice(text, tokens, i, depth + 1)
             parts.append(choice)
             continue
         if token == "}" or (depth and token in ("|", "$$")):
             break
         parts.append(token[1] if len(token) == 2 and token[0] == "\\" else token)
         i += 1
-    return _merged(parts), i
+    return _merge(parts), i
 
 
-def _choice(text: str, tokens: list[str], start: int, depth: int) -> tuple[Choice, int]:
+def _parse_choice(text: str, tokens: list[str], start: int, depth: int) -> tuple[Choice, int]:
+    """The choice whose { is token `start`, and the index of the token after its }."""
     options: list[Parts] = []
-    heads: list[Parts] = []  # what stands before a $$
+    heads: list[Parts] = []  # the count and the separator, each followed by $$
     i = start
     while True:
         parts, i = _parse(text, tokens, i + 1, depth)
@@ -111,7 +115,9 @@ def _choice(text: str, tokens: list[str], start: int, depth: int) -> tuple[Choic
             raise RequestError(f"prompt has a {{ that is never closed in {_near(text, tokens, start)}; add its }}")
         if tokens[i] == "$$":
             if options or len(heads) == 2:
-                raise RequestError(f"prompt has a $$ out of place in {_near(text, tokens, start)}; write \\$\\$ for it")
+                raise RequestError(
+                    f"prompt has a $$ out of place in {_near(text, tokens, start)}; write \\$\\$ for plain text"
+                )
             heads.append(parts)
             continue
         options.append(parts)
@@ -121,10 +127,11 @@ def _choice(text: str, tokens: list[str], start: int, depth: int) -> tuple[Choic
         raise RequestError(
             f"prompt has braces without a choice in {_near(text, tokens, start)}; write {{a|b}}, or \\{{ for a brace"
         )
-    return _counted(tuple(options), heads, _near(text, tokens, start)), i + 1
+    return _make_choice(tuple(options), heads, _near(text, tokens, start)), i + 1
 
 
-def _counted(options: tuple[Parts, ...], heads: list[Parts], near: str) -> Choice:
+def _make_choice(options: tuple[Parts, ...], heads: list[Parts], near: str) -> Choice:
+    """A choice from its options and the texts before its $$. near: its place, for error messages."""
     if not heads:
         return Choice(options)
     plain = all(isinstance(part, str) for head in heads for part in head)
@@ -135,12 +142,13 @@ def _counted(options: tuple[Parts, ...], heads: list[Parts], near: str) -> Choic
     low = int(match[1])
     high = int(match[2] or low)
     if not 1 <= low <= high <= len(options):
-        asked, given = texts[0].strip(), len(options)
-        raise RequestError(f"prompt asks for {asked} of {given} in {near}; ask for 1 to {given}")
+        count, given = texts[0].strip(), len(options)
+        raise RequestError(f"prompt asks for {count} of {given} options in {near}; ask for 1 to {given}")
     return Choice(options, low, high, texts[1] if len(texts) == 2 else ", ")
 
 
-def _merged(parts: list[str | Choice]) -> Parts:
+def _merge(parts: list[str | Choice]) -> Parts:
+    """The parts, with adjacent texts joined."""
     merged: list[str | Choice] = []
     for part in parts:
         if isinstance(part, str) and merged and isinstance(merged[-1], str):
@@ -151,33 +159,33 @@ def _merged(parts: list[str | Choice]) -> Parts:
 
 
 def _near(text: str, tokens: list[str], index: int) -> str:
-    """Where in the text a token is, for a message."""
+    """The text around a token, for error messages."""
     place = sum(map(len, tokens[:index]))
     return repr(text[place : place + 30] if text[place] == "{" else text[max(0, place - 29) : place + 1])
 
 
-def _sample(parts: Parts, draw: Callable[[], float]) -> str:
+def _sample(parts: Parts, uniform: Callable[[], float]) -> str:
     out = []
     for part in parts:
         if isinstance(part, str):
             out.append(part)
             continue
-        count = part.low + int(draw() * (part.high - part.low + 1))
+        count = part.low + int(uniform() * (part.high - part.low + 1))
         left = list(range(len(part.options)))
-        chosen = sorted(left.pop(int(draw() * len(left))) for _ in range(count))
-        out.append(part.joint.join(_sample(part.options[i], draw) for i in chosen))
+        chosen = sorted(left.pop(int(uniform() * len(left))) for _ in range(count))
+        out.append(part.separator.join(_sample(part.options[i], uniform) for i in chosen))
     return "".join(out)
 
 
 def _combinations(parts: Parts) -> Iterator[str]:
-    each = [[part] if isinstance(part, str) else list(_choices(part)) for part in parts]
+    each = [[part] if isinstance(part, str) else list(_choice_texts(part)) for part in parts]
     return map("".join, itertools.product(*each))
 
 
-def _choices(choice: Choice) -> Iterator[str]:
-    for pick in choice.picks():
-        for texts in itertools.product(*(list(_combinations(option)) for option in pick)):
-            yield choice.joint.join(texts)
+def _choice_texts(choice: Choice) -> Iterator[str]:
+    for selection in choice.selections():
+        for texts in itertools.product(*(list(_combinations(option)) for option in selection)):
+            yield choice.separator.join(texts)
 
 
 def _count(parts: Parts) -> int:
@@ -185,7 +193,7 @@ def _count(parts: Parts) -> int:
 
 
 def _count_choice(choice: Choice) -> int:
-    """The elementary symmetric polynomials of the options' counts, summed from `low` to `high`."""
+    """The sum of the elementary symmetric polynomials of the options' counts, of degree `low` to `high`."""
     sums = [1] + [0] * choice.high
     for option in choice.options:
         n = _count(option)

@@ -71,15 +71,20 @@ def check_library(name: str, index: Mapping[str, Any]) -> None:
 
 def _load_unclip(settings: StageBenchmark) -> LoadedPipeline:
     """Load this project's pipeline."""
+    from unclip.modes.resolve import model_defaults
     from unclip.pipeline import Unclip
     from unclip.requests.request import Request
 
-    pipe: Any = Unclip.from_pretrained(settings.folder, settings.device, settings.dtype, settings.memory)
-    pipe.check_prior()
-    defaults = pipe.defaults()
-    networks = {"text": pipe.clip.text, "prior": pipe.prior.network.transformer, "decoder": pipe.decoder.network.unet}
+    pipe = Unclip.from_pretrained(settings.folder, settings.device, settings.dtype, settings.memory)
+    model: Any = pipe.model
+    prior, defaults = model.require_prior(), model_defaults(model)
+    networks = {
+        "text": model.clip.text,
+        "prior": prior.stage.network.transformer,
+        "decoder": model.decoder.network.unet,
+    }
     steps = {"text": 2, "prior": defaults["prior_steps"], "decoder": defaults["steps"]}
-    for stage in pipe.upsamplers:
+    for stage in model.upsamplers:
         networks[stage.name], steps[stage.name] = stage.network.unet, stage.steps
         if stage.last_network is not None:
             networks[f"{stage.name}, last"], steps[f"{stage.name}, last"] = stage.last_network.unet, 1
@@ -91,8 +96,8 @@ def _load_unclip(settings: StageBenchmark) -> LoadedPipeline:
         )
         pipe.generate(request, batch_size=settings.batch_size)
 
-    dtype = pipe.decoder.network.projection.null_embed.dtype
-    return LoadedPipeline(networks, steps, generate, dtype, pipe.device)
+    dtype = model.decoder.network.projection.null_embed.dtype
+    return LoadedPipeline(networks, steps, generate, dtype, model.device)
 
 
 def _load_diffusers(settings: StageBenchmark) -> LoadedPipeline:

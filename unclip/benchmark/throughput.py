@@ -85,7 +85,7 @@ def measure_throughput(
     pipe = Unclip.from_pretrained(
         settings.model, device=settings.device, dtype=settings.dtype, memory=settings.memory, progress=progress
     )
-    sizes = sorted(pipe.sizes, key=lambda size: size[0] * size[1])
+    sizes = sorted(pipe.model.sizes, key=lambda size: size[0] * size[1])
     return {
         size_text(size): _measure_rate(pipe, size, batch_size, repeat, progress)
         for size in dict.fromkeys([sizes[0], sizes[-1]])

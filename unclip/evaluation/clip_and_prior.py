@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unclip.diffusion.noise import generators
+from unclip.diffusion.noise import make_generators
 from unclip.evaluation.intervals import estimate_mean, estimate_rate
 from unclip.evaluation.suite import BEST_OF, Prompts, Suite
+from unclip.inference.run import Run
+from unclip.modes.base import sampling_options
 from unclip.requests.request import Request
 from unclip.stickers.captions import canonical_caption
 from unclip.stickers.prompts import sample_prompts
@@ -73,10 +75,11 @@ def sample_embeddings(suite: Suite, prompts: Prompts, **fields: Any) -> Tensor:
     parts = []
     for batch in suite.batches(label, len(prompts)):
         texts = [prompt for prompt, _ in prompts[batch]]
-        request = suite.pipe.resolve(Request(prompt=texts[0], seed=0, **fields))
-        noise = generators([suite.seed + i for i in range(batch.start, batch.stop)])
-        text, negative = suite.pipe.encode_text(texts), suite.pipe.encode_text([""] * len(texts))
-        parts.append(suite.pipe.imagine(text, negative, noise, request).float().cpu())
+        model, request = suite.pipe.model, suite.pipe.resolve(Request(prompt=texts[0], seed=0, **fields))
+        generators = make_generators([suite.seed + i for i in range(batch.start, batch.stop)])
+        text, negative = model.encode_text(texts), model.encode_text([""] * len(texts))
+        run = Run(generators, model.device, sampling_options(request))
+        parts.append(model.sample_prior(text, negative, run).float().cpu())
     return torch.cat(parts)
 
 

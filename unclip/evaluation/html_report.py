@@ -41,7 +41,7 @@ def write_html(suite: Suite, titles: Mapping[str, str]) -> Path:
     sections = [f"<h2>{escape(titles[name])}</h2>{_render_result(result)}" for name, result in results.items()]
     if "objects" in results:
         sections.append(_render_grids(suite, results["objects"]["pictures"]))
-    title = f"Evaluation of {escape(suite.pipe.name)}"
+    title = f"Evaluation of {escape(suite.pipe.model.name)}"
     html = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f"<style>{_STYLE}</style><h1>{title}</h1><p class=note>{escape(setup)}</p>"

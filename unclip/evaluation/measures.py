@@ -56,8 +56,8 @@ def select_parts(pipe: "Unclip", only: Sequence[str] | None) -> list[str]:
 
     Raises InputError if the model or the installation does not support a part in `only`.
     """
-    pipe.check_prior()
-    available = {"image encoder": pipe.clip.visual is not None, "upsampler": bool(pipe.upsamplers)}
+    pipe.model.require_prior()
+    available = {"image encoder": pipe.model.encoder.encodes_images, "upsampler": bool(pipe.model.upsamplers)}
     needs_checker = only is not None and any(MEASURES[name].uses_checker for name in only)
     parts = []
     for name, part in MEASURES.items():
@@ -68,7 +68,7 @@ def select_parts(pipe: "Unclip", only: Sequence[str] | None) -> list[str]:
             continue
         if missing:
             raise InputError(
-                f"the part {name!r} needs a model with an {part.needs}, which {pipe.name} lacks: leave it out"
+                f"the part {name!r} needs a model with an {part.needs}, which {pipe.model.name} lacks: leave it out"
             )
         parts.append(name)
     if "distance" in parts:

@@ -100,17 +100,17 @@ class Suite:
     @cached_property
     def nouns(self) -> tuple[str, ...]:
         """The nouns that the model was trained on; all, if it has no vocabulary."""
-        return nouns_in(self.pipe.vocabulary or ()) or tuple(load_nouns())
+        return nouns_in(self.pipe.model.vocabulary or ()) or tuple(load_nouns())
 
     @property
     def decoder_size(self) -> int:
         """Width in pixels of the decoder's images, the size at which CLIP and the prior are evaluated."""
-        return self.pipe.sizes[0][0]
+        return self.pipe.model.sizes[0][0]
 
     @property
     def full_size(self) -> int:
         """Width in pixels of the images that the model generates by default."""
-        return self.pipe.sizes[-1][0]
+        return self.pipe.model.sizes[-1][0]
 
     @property
     def html_path(self) -> Path:
@@ -154,7 +154,7 @@ class Suite:
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """Return the CLIP embeddings of prompts, `n d`, float32 on the CPU."""
-        return self.pipe.encode_text(prompts).embed.float().cpu()
+        return self.pipe.model.encode_text(prompts).embed.float().cpu()
 
     def batches(self, label: str, count: int) -> Iterator[slice]:
         """Yield consecutive slices of `count` items, a batch each, and report progress under `label`."""

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from unclip.diffusion.noise import generators
+from unclip.diffusion.noise import make_generators
 from unclip.evaluation.intervals import estimate_mean
 from unclip.evaluation.suite import Suite
 from unclip.images.processing import to_tensor
+from unclip.inference.run import Run
 from unclip.models.upsampler import enlarge
 
 
@@ -35,8 +36,9 @@ def shrink(images: Tensor, size: int) -> Tensor:
 
 def measure_upsampler(suite: Suite) -> dict[str, Any]:
     """Return PSNR and sharpness of the upsamplers and of bicubic enlargement."""
+    model = suite.pipe.model
     true = suite.render(suite.subset, suite.full_size)
-    requests = suite.make_requests(suite.subset, size=suite.pipe.sizes[0])
+    requests = suite.make_requests(suite.subset, size=model.sizes[0])
     decoded = [result.image for result in suite.generate("images to enlarge", requests)]
     measured: dict[tuple[str, str], list[Tensor]] = {}
     for batch in suite.batches("upsampler", len(true)):
@@ -45,8 +47,8 @@ def measure_upsampler(suite: Suite) -> dict[str, Any]:
         seeds = [suite.seed + i for i in range(batch.start, batch.stop)]
         for source, small in inputs.items():
             enlarged = {
-                "upsampler": suite.pipe.upsample(small, generators(seeds)).float().cpu(),
-                "bicubic": enlarge(small, suite.pipe.sizes[-1]),
+                "upsampler": model.upsample(small, Run(make_generators(seeds), model.device)).float().cpu(),
+                "bicubic": enlarge(small, model.sizes[-1]),
             }
             for method, large in enlarged.items():
                 fidelity = psnr(large, real) if source == "real" else psnr(shrink(large, suite.decoder_size), small)

@@ -8,6 +8,7 @@ from unclip.evaluation.clip_and_prior import cosines, sample_embeddings
 from unclip.evaluation.intervals import Estimate, estimate_difference, estimate_mean, estimate_rate
 from unclip.evaluation.suite import BEST_OF, Suite
 from unclip.images.result import Result
+from unclip.modes.resolve import model_defaults
 from unclip.requests.request import Request
 from unclip.stickers.recognition.checker import check
 from unclip.stickers.scene import Scene
@@ -25,7 +26,7 @@ def sweep_steps(suite: Suite) -> dict[str, Any]:
     """
     grid = {sampler: {n: _measure_cell(suite, sampler, n) for n in suite.steps} for sampler in suite.samplers}
     rates = {sampler: {n: _rate(cell) for n, cell in cells.items()} for sampler, cells in grid.items()}
-    chosen, defaults, most = choose_steps(rates), suite.pipe.defaults(), suite.steps[-1]
+    chosen, defaults, most = choose_steps(rates), model_defaults(suite.pipe.model), suite.steps[-1]
     own = _measure_cell(suite, defaults["sampler"], defaults["steps"])
     rows = [_row(f"{sampler}, {n} steps", cell) for sampler, cells in grid.items() for n, cell in cells.items()]
     rows.append(_row(f"the defaults: {defaults['sampler']}, {defaults['steps']} steps", own))
@@ -71,7 +72,7 @@ def sweep_prior_steps(suite: Suite) -> dict[str, Any]:
 def sweep_best_of(suite: Suite) -> dict[str, Any]:
     """Return the gain of best-of-k: among the prior's samples by the text, and among images by the CLIP score."""
     scenes = [scene for _, scene in suite.subset]
-    size, most = suite.pipe.sizes[0], max(BEST_OF)
+    size, most = suite.pipe.model.sizes[0], max(BEST_OF)
     rows = []
     for k in BEST_OF:
         requests = suite.make_requests(suite.subset, size=size, prior_best_of=k)
@@ -123,7 +124,7 @@ def _measure_cell(suite: Suite, sampler: str, steps: int) -> dict[str, Any]:
     """Return outcomes and CLIP score of a sampler and a number of steps, from the report if it has them."""
 
     def measure() -> dict[str, Any]:
-        requests = suite.make_requests(suite.subset, size=suite.pipe.sizes[0], sampler=sampler, steps=steps)
+        requests = suite.make_requests(suite.subset, size=suite.pipe.model.sizes[0], sampler=sampler, steps=steps)
         results = list(suite.generate(f"{sampler}, {steps} steps", requests))
         return _evaluate_results(results, [scene for _, scene in suite.subset])
 

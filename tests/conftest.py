@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unclip.pipeline import Unclip
 
 os.environ["UNCLIP_CONFIG"] = os.devnull  # the user's settings must not affect the tests
+os.environ["OMP_NUM_THREADS"] = "1"  # on tensors as small as most tests have, threads cost 20 times what they gain
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from unclip.batch.formats import Lines, RawRow, read_csv, read_jsonl, read_parquet, read_text, read_tsv
 from unclip.batch.row import FIELDS, BadLine, Row
@@ -114,10 +114,11 @@ def prompt_file(name: str, format: str | None = None) -> Iterator[PromptFile]:
         yield PromptFile(name, copy, found, is_copied=True)
 
 
-def _open(path: Path) -> BinaryIO | gzip.GzipFile:
+def _open(path: Path) -> BinaryIO:
     with path.open("rb") as stream:
         is_gzip = stream.read(2) == _GZIP
-    return gzip.open(path, "rb") if is_gzip else path.open("rb")
+    stream = gzip.open(path, "rb") if is_gzip else path.open("rb")
+    return cast(BinaryIO, stream)
 
 
 def _column_notes(columns: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.jobs import Settings
 from unclip.batch.output_folder import find_grid, open_folder, run_seed
 from unclip.batch.prompt_file import FORMATS, prompt_file
-from unclip.batch.row import FIELDS, typed
+from unclip.batch.row import FIELDS, parse_value
 from unclip.batch.runner import Output
 from unclip.batch.session import Grid, Session
 from unclip.checkpoints.identity import identify_model
@@ -219,7 +219,7 @@ def checked_defaults(given: dict[str, Any], assignments: list[str]) -> dict[str,
             raise InputError(f"--set {field}: each line has its own; put it into the file")
         if given.get(field) is not None:
             raise InputError(f"--set {field}: it is given twice; keep one of them")
-        fields[field] = typed(field, value)
+        fields[field] = parse_value(field, value)
     mode = fields.get("mode")
     if mode is None:  # lines may have their own modes, so fields of other modes are allowed
         foreign = foreign_fields("generate")

@@ -233,3 +233,45 @@ def test_standard_input_that_is_closed(monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(InputError, match="^standard input is closed; give a prompt file$"), prompt_file("-"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("p.jsonl", '{"prompt": "a cat", "negative": "a dog", "harmonize": 3, "share": 0.5}\n{"prompt": "a"}'),
+        ("p.csv", "prompt,Negative,HARMONIZE,share\na cat,a dog,3,0.5\na,,,\n"),
+        ("p.tsv", "prompt\tnegative\tharmonize\tshare\na cat\ta dog\t3\t0.5\na\n"),
+        ("p.txt", "a cat -- --negative 'a dog' --harmonize 3 --share 0.5\na"),
+    ],
+)
+def test_old_names_of_fields_are_read(tmp_path, name, data):
+    first, second = read(tmp_path / name, data.encode())
+    assert first.fields == {"prompt": "a cat", "negative_prompt": "a dog", "resample": 3, "fraction": 0.5}
+    assert second.fields == {"prompt": "a"} and first.columns == second.columns == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "line"),
+    [
+        ("p.jsonl", "", '{"prompt": "b", "negative": "x", "negative_prompt": "y"}'),
+        ("p.csv", "prompt,negative,negative_prompt\n", "b,x,y"),
+        ("p.tsv", "prompt\tnegative\tnegative_prompt\n", "b\tx\ty"),
+        ("p.txt", "", "b -- --negative x --negative-prompt y"),
+    ],
+)
+def test_a_line_that_gives_a_field_by_both_names_is_one_bad_line(tmp_path, name, head, line):
+    good = '{"prompt": "a cat"}' if name == "p.jsonl" else "a cat"
+    before, bad, after = read(tmp_path / name, f"{head}{good}\n{line}\n{good}\n".encode())
+    assert isinstance(bad, BadLine) and (bad.field, bad.index) == ("negative", 1)
+    assert bad.problem.startswith("negative is the old name of negative_prompt, and both are given")
+    assert before.fields == after.fields == {"prompt": "a cat"}
+
+
+def test_old_names_of_fields_in_parquet(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = {"prompt": ["a", "b"], "Negative": ["x", "x"], "negative_prompt": [None, "y"], "harmonize": [3.0, None]}
+    pq.write_table(pa.table({**table, "share": [0.5, 0.25]}), tmp_path / "p.parquet")
+    with prompt_file(str(tmp_path / "p.parquet")) as file:
+        first, bad = file.rows()
+    assert first.fields == {"prompt": "a", "negative_prompt": "x", "resample": 3, "fraction": 0.5}
+    assert isinstance(bad, BadLine) and bad.field == "negative" and bad.index == 1

@@ -8,6 +8,7 @@ from unclip.batch.jobs import Settings, Task, check_row, check_rows, job_key, li
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.row import BadLine, Row
 from unclip.requests.request import Request
+from unclip.requests.validation import rename_old_fields
 
 PLAIN = {"seed": 9, "name": NameTemplate.parse(DEFAULT)}
 
@@ -160,3 +161,62 @@ def test_keys_tell_images_apart():
         job_key(0, 0, Request(prompt="a cat", seed=2), {}),
     }
     assert len(keys) == 4 and job_key(0, 0, Request(prompt="a cat", seed=1), {}) in keys
+
+
+@pytest.mark.parametrize(
+    ("index", "fields", "keys"),
+    [
+        (0, {"prompt": "a cat"}, ["768f515f8e9d53fb"]),
+        (
+            1,
+            {"prompt": "a cat", "negative": "a dog", "seed": 3, "size": "64x64", "guidance": 2.5},
+            ["5290ad2c8e33e595"],
+        ),
+        (
+            2,
+            {"mode": "inpaint", "prompt": "a hat", "image": "photo.png", "mask": "mask.png", "harmonize": 3, "seed": 1}
+            | {"keep_style": 0.5},
+            ["dc593f9484e51857"],
+        ),
+        (
+            3,
+            {"mode": "interpolate", "sources": "photo.png | a cat", "share": 0.25, "seed": 4},
+            ["86a93550301cb4d9"],
+        ),
+        (
+            4,
+            {"mode": "interpolate", "sources": ["a cat", "photo.png"], "frames": 3, "seed": 4},
+            ["fa42f159e34601f3", "a35d6d8fd504e4c1", "d14281645da52b3e"],
+        ),
+        (
+            5,
+            {"prompt": "a red cat", "best_of": 5, "n": 3, "seed": 1},
+            ["5db500a75b40b1d4", "aa2b94e88e86f963", "659fe30794e605d8"],
+        ),
+        (6, {"prompt": "a {red|blue} cat", "seed": 8, "id": "x"}, ["f030febaefc05390"]),
+        (
+            7,
+            {"mode": "edit", "image": "photo.png", "embedding": "e.safetensors", "theta": 0.5, "seed": 2},
+            ["03ff5607c475db74"],
+        ),
+    ],
+)
+def test_keys_are_those_of_earlier_versions(tmp_path, index, fields, keys):
+    """Fixed for good: folders are resumed by them. They were computed before fields were renamed and rank was dropped."""
+    for name in ("photo.png", "mask.png", "e.safetensors"):
+        (tmp_path / name).touch()
+    line = check_row(Row(index + 1, index, rename_old_fields(fields)), Settings(**PLAIN, folder=tmp_path))
+    assert isinstance(line, Task)
+    assert [f"{job.key:016x}" for job in line.jobs()] == keys
+
+
+@pytest.mark.parametrize("mode", [["generate"], {}, 3])
+def test_a_mode_that_is_no_text_is_one_bad_line(mode):
+    bad = task({"prompt": "a cat", "mode": mode}, defaults={"steps": 5})
+    assert isinstance(bad, BadLine) and bad.field == "mode"
+
+
+def test_defaults_may_have_old_names():
+    defaults = {"negative": "a dog", "harmonize": 3}
+    assert task({"prompt": "a cat"}, defaults=defaults).request.negative_prompt == "a dog"
+    assert task({"prompt": "a cat", "negative_prompt": "a fox"}, defaults=defaults).request.negative_prompt == "a fox"

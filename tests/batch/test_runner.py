@@ -289,3 +289,33 @@ def test_killed_at_any_moment_and_resumed(file, tmp_path):
         assert sorted(entry["file"] for entry in entries(out)) == sorted(image_files(out))
         assert not list((out / ".unclip" / "tmp").iterdir())
     assert killed >= 9
+
+
+def test_a_folder_of_an_earlier_version_is_resumed(tmp_path):
+    """The manifest and the record of the run are those that version 0.1.0 wrote."""
+    file, out = tmp_path / "p.txt", tmp_path / "out"
+    file.write_text("a cat -- --seed 3 --negative 'a dog'\na red cat -- -n 2 --best-of 4 --seed 1\n")
+    (out / ".unclip").mkdir(parents=True)
+    (out / ".unclip" / "run.json").write_text(
+        '{"seed": 5, "revision": "0000000000000000", "sizes": null, "version": "0.1.0", "model": "fake"}\n'
+    )
+    manifest = (
+        '{"file": "00000-a-cat-3.png", "line": 1, "index": 0, "image": 0, "seed": 3, "request": {"prompt": "a cat", '
+        '"negative": "a dog", "mode": "generate", "seed": 3, "n": 1, "best_of": null, "rank": null}, "model": "fake", '
+        '"timings": {"prior": 0.5}, "columns": {}, "key": "fe3c38eaf1a0e7ba", "bytes": 5}\n'
+        '{"file": "00001-a-red-cat-1.png", "line": 2, "index": 1, "image": 0, "seed": 1, "request": {"prompt": '
+        '"a red cat", "negative": "", "seed": 1, "n": 1, "best_of": 4, "rank": 0}, "model": "fake", '
+        '"timings": {"prior": 0.5}, "columns": {}, "key": "a56bd5942f268606", "bytes": 5}\n'
+        '{"file": "00001-a-red-cat-1-2.png", "line": 2, "index": 1, "image": 1, "seed": 1, "request": {"prompt": '
+        '"a red cat", "negative": "", "seed": 1, "n": 1, "best_of": 4, "rank": 1}, "model": "fake", '
+        '"timings": {"prior": 0.5}, "columns": {}, "key": "94ceb9d6aca57bc2", "bytes": 5}\n'
+    )
+    (out / "manifest.jsonl").write_text(manifest)
+    for name in ("00000-a-cat-3.png", "00001-a-red-cat-1.png", "00001-a-red-cat-1-2.png"):
+        (out / name).write_bytes(b"image")
+    pipe = FakePipeline()
+    assert run_file(pipe, file, out) == Totals(skipped=3)
+    assert pipe.batches == [] and (out / "manifest.jsonl").read_text() == manifest
+    (out / "00000-a-cat-3.png").unlink()
+    assert run_file(pipe, file, out) == Totals(made=1, skipped=2)
+    assert pipe.generated == [("a cat", 3)]

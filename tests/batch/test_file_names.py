@@ -36,7 +36,7 @@ def test_names(template, name):
     assert NameTemplate.parse(template).name({**VALUES, "Category": "World Knowledge"}, ".png") == name
 
 
-def test_names_that_windows_keeps_for_itself():
+def test_names_reserved_on_windows():
     assert NameTemplate.parse("{slug}").name({**VALUES, "slug": "CON"}, ".png") == "con_.png"
 
 
@@ -46,13 +46,13 @@ def test_names_that_windows_keeps_for_itself():
     + ["{seed", "seed}", "{}", "{0}", "{seed.real}", "{seed[0]}", "{seed!r}", "{seed:x}", "{seed:999d}", "{slug:05d}"]
     + ["{seed:>99999}", "a\0{seed}", "{seed}\\b", "./{seed}", "é{seed}"],
 )
-def test_a_pattern_that_cannot_be_a_name(template):
+def test_an_invalid_pattern(template):
     with pytest.raises(InputError, match="--name") as caught:
         NameTemplate.parse(template)
     assert "\n" not in str(caught.value)
 
 
-def test_a_column_that_is_not_there_is_the_lines_mistake():
+def test_a_missing_column_is_an_error_of_the_line():
     with pytest.raises(RequestError, match="no column 'challenge'"):
         NameTemplate.parse("{seed}{challenge}").name(VALUES, ".png")
 

@@ -85,7 +85,7 @@ def test_parquet(tmp_path):
         ("a cat--dog", {"prompt": "a cat--dog"}),
     ],
 )
-def test_options_behind_a_prompt(tmp_path, line, fields):
+def test_options_after_a_prompt(tmp_path, line, fields):
     [row] = read(tmp_path / "p.txt", line.encode())
     assert row.fields == {"prompt": "a cat", **fields}
 
@@ -119,7 +119,7 @@ def test_a_bad_line_is_one_line_and_the_next_is_read(tmp_path, name, line, says)
     assert before.fields == after.fields == {"prompt": "a dog"} and after.index == 2
 
 
-def test_bytes_that_are_no_text_spoil_their_line_only(tmp_path):
+def test_invalid_utf8_makes_only_its_own_line_bad(tmp_path):
     from unclip.batch.file_names import NameTemplate
     from unclip.batch.jobs import Settings, check_row
 
@@ -141,7 +141,7 @@ def test_bytes_that_are_no_text_spoil_their_line_only(tmp_path):
         ("p.doc", b"", "--input-format"),
     ],
 )
-def test_a_file_that_is_bad_as_a_whole(tmp_path, name, data, says):
+def test_damage_to_the_whole_file_is_an_input_error(tmp_path, name, data, says):
     with pytest.raises(InputError, match=says):
         read(tmp_path / name, data)
 
@@ -197,7 +197,7 @@ def test_no_bytes_break_a_reader(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text", ['"a cat,1\na dog,2\n', '"a cat,1\n"a dog",2\na fox,3\n'])
-def test_a_quotation_mark_that_is_not_closed_is_told(tmp_path, text):
+def test_an_unclosed_quotation_mark_is_reported(tmp_path, text):
     rows = read(tmp_path / "p.csv", f"prompt,seed\na hen,4\n{text}".encode())
     assert rows[0].fields == {"prompt": "a hen", "seed": 4}
     assert isinstance(rows[1], BadLine) and "close every quotation mark" in rows[1].problem
@@ -209,7 +209,7 @@ def test_options_without_a_prompt_and_after_a_tab(tmp_path):
     assert cat.fields == {"prompt": "a cat", "seed": 7} and dog.fields == {"prompt": "a dog"}
 
 
-def test_unnamed_columns_of_a_spreadsheet_are_no_two_of_a_name(tmp_path):
+def test_unnamed_columns_of_a_spreadsheet_are_not_duplicates(tmp_path):
     [row] = read(tmp_path / "p.csv", b"prompt,,seed,\na cat,,3,\n")
     assert row.fields == {"prompt": "a cat", "seed": 3} and set(row.columns.values()) == {""}
 
@@ -223,13 +223,55 @@ def test_unnamed_columns_of_a_spreadsheet_are_no_two_of_a_name(tmp_path):
         (b"a cat, a dog\n", "txt"),
     ],
 )
-def test_the_format_of_standard_input_is_told_by_its_first_line(monkeypatch, data, format):
+def test_the_first_line_determines_the_format_of_standard_input(monkeypatch, data, format):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
     with prompt_file("-") as file:
         assert file.format == format
 
 
-def test_standard_input_that_is_closed(monkeypatch):
+def test_closed_standard_input_is_an_error(monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(InputError, match="^standard input is closed; give a prompt file$"), prompt_file("-"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("p.jsonl", '{"prompt": "a cat", "negative": "a dog", "harmonize": 3, "share": 0.5}\n{"prompt": "a"}'),
+        ("p.csv", "prompt,Negative,HARMONIZE,share\na cat,a dog,3,0.5\na,,,\n"),
+        ("p.tsv", "prompt\tnegative\tharmonize\tshare\na cat\ta dog\t3\t0.5\na\n"),
+        ("p.txt", "a cat -- --negative 'a dog' --harmonize 3 --share 0.5\na"),
+    ],
+)
+def test_old_names_of_fields_are_read(tmp_path, name, data):
+    first, second = read(tmp_path / name, data.encode())
+    assert first.fields == {"prompt": "a cat", "negative_prompt": "a dog", "resample": 3, "fraction": 0.5}
+    assert second.fields == {"prompt": "a"} and first.columns == second.columns == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "line"),
+    [
+        ("p.jsonl", "", '{"prompt": "b", "negative": "x", "negative_prompt": "y"}'),
+        ("p.csv", "prompt,negative,negative_prompt\n", "b,x,y"),
+        ("p.tsv", "prompt\tnegative\tnegative_prompt\n", "b\tx\ty"),
+        ("p.txt", "", "b -- --negative x --negative-prompt y"),
+    ],
+)
+def test_a_line_that_gives_a_field_by_both_names_is_one_bad_line(tmp_path, name, head, line):
+    good = '{"prompt": "a cat"}' if name == "p.jsonl" else "a cat"
+    before, bad, after = read(tmp_path / name, f"{head}{good}\n{line}\n{good}\n".encode())
+    assert isinstance(bad, BadLine) and (bad.field, bad.index) == ("negative", 1)
+    assert bad.problem.startswith("negative is the old name of negative_prompt, and both are given")
+    assert before.fields == after.fields == {"prompt": "a cat"}
+
+
+def test_old_names_of_fields_in_parquet(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = {"prompt": ["a", "b"], "Negative": ["x", "x"], "negative_prompt": [None, "y"], "harmonize": [3.0, None]}
+    pq.write_table(pa.table({**table, "share": [0.5, 0.25]}), tmp_path / "p.parquet")
+    with prompt_file(str(tmp_path / "p.parquet")) as file:
+        first, bad = file.rows()
+    assert first.fields == {"prompt": "a", "negative_prompt": "x", "resample": 3, "fraction": 0.5}
+    assert isinstance(bad, BadLine) and bad.field == "negative" and bad.index == 1

@@ -8,6 +8,7 @@ from unclip.batch.jobs import Settings, Task, check_row, check_rows, job_key, li
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.row import BadLine, Row
 from unclip.requests.request import Request
+from unclip.requests.validation import rename_old_fields
 
 PLAIN = {"seed": 9, "name": NameTemplate.parse(DEFAULT)}
 
@@ -16,11 +17,11 @@ def task(fields: dict, index: int = 0, **settings) -> Task | BadLine:
     return check_row(Row(index + 1, index, fields), Settings(**{**PLAIN, **settings}))
 
 
-def test_a_line_without_a_seed_gets_its_own():
+def test_a_line_without_a_seed_gets_a_seed_of_its_own():
     seeds = [task({"prompt": "a cat"}, index).request.seed for index in range(100)]
     assert seeds == [line_seed(9, index) for index in range(100)]
     assert len(set(seeds)) == 100 and max(seeds) < 2**32
-    assert line_seed(9, 0) == 3753050242 != line_seed(10, 0)  # fixed for good: folders are resumed by it
+    assert line_seed(9, 0) == 3753050242 != line_seed(10, 0)  # must never change: folders are resumed by it
     assert task({"prompt": "a cat", "seed": 0}).request.seed == 0
 
 
@@ -30,7 +31,7 @@ def test_a_line_overrides_the_defaults():
     assert (found.steps, found.guidance, found.n) == (5, 0.0, 1)
 
 
-def test_an_edit_goes_where_its_line_says_and_not_where_the_defaults_do(tmp_path):
+def test_the_target_of_an_edit_is_that_of_its_line_not_of_the_defaults(tmp_path):
     for name in ("photo.png", "e.safetensors"):
         (tmp_path / name).touch()
     edit, file = {"mode": "edit", "image": str(tmp_path / "photo.png")}, str(tmp_path / "e.safetensors")
@@ -60,7 +61,7 @@ def test_all_combinations_have_the_same_seeds():
     ]  # fmt: skip
 
 
-def test_braces_can_be_text():
+def test_escaped_braces_are_text():
     [job] = task({"prompt": r"a \{b\} c"}).jobs()
     assert job.request.prompt == "a {b} c"
     [job] = task({"prompt": "a {b} \\{"}, wildcards=False).jobs()
@@ -118,7 +119,7 @@ def test_a_sequence_is_a_line_of_many_images_with_one_seed():
     ]
 
 
-def test_a_default_for_all_lines_is_none_for_modes_without_such_a_field():
+def test_a_default_does_not_apply_to_modes_without_its_field():
     defaults = {"prior_steps": 5, "steps": 6}
     assert task({"prompt": "a cat"}, defaults=defaults).request.prior_steps == 5
     found = task({"mode": "vary", "image": __file__}, defaults=defaults).request
@@ -142,7 +143,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     assert peak(keep=False) < 800_000 < 1_200_000 < peak(keep=True)  # bytes
 
 
-def test_shards_share_a_file_out():
+def test_shards_split_a_file():
     rows = [Row(i + 1, i, {"prompt": "a cat"}) if i != 4 else BadLine(i + 1, i, "no") for i in range(11)]
     seen = []
     for i in (1, 2, 3):
@@ -151,7 +152,7 @@ def test_shards_share_a_file_out():
     assert sorted(seen) == list(range(11)) and seen[:4] == [0, 3, 6, 9]
 
 
-def test_keys_tell_images_apart():
+def test_keys_differ_between_images():
     one = Request(prompt="a cat", seed=1)
     keys = {
         job_key(0, 0, one, {}),
@@ -160,3 +161,62 @@ def test_keys_tell_images_apart():
         job_key(0, 0, Request(prompt="a cat", seed=2), {}),
     }
     assert len(keys) == 4 and job_key(0, 0, Request(prompt="a cat", seed=1), {}) in keys
+
+
+@pytest.mark.parametrize(
+    ("index", "fields", "keys"),
+    [
+        (0, {"prompt": "a cat"}, ["768f515f8e9d53fb"]),
+        (
+            1,
+            {"prompt": "a cat", "negative": "a dog", "seed": 3, "size": "64x64", "guidance": 2.5},
+            ["5290ad2c8e33e595"],
+        ),
+        (
+            2,
+            {"mode": "inpaint", "prompt": "a hat", "image": "photo.png", "mask": "mask.png", "harmonize": 3, "seed": 1}
+            | {"keep_style": 0.5},
+            ["dc593f9484e51857"],
+        ),
+        (
+            3,
+            {"mode": "interpolate", "sources": "photo.png | a cat", "share": 0.25, "seed": 4},
+            ["86a93550301cb4d9"],
+        ),
+        (
+            4,
+            {"mode": "interpolate", "sources": ["a cat", "photo.png"], "frames": 3, "seed": 4},
+            ["fa42f159e34601f3", "a35d6d8fd504e4c1", "d14281645da52b3e"],
+        ),
+        (
+            5,
+            {"prompt": "a red cat", "best_of": 5, "n": 3, "seed": 1},
+            ["5db500a75b40b1d4", "aa2b94e88e86f963", "659fe30794e605d8"],
+        ),
+        (6, {"prompt": "a {red|blue} cat", "seed": 8, "id": "x"}, ["f030febaefc05390"]),
+        (
+            7,
+            {"mode": "edit", "image": "photo.png", "embedding": "e.safetensors", "theta": 0.5, "seed": 2},
+            ["03ff5607c475db74"],
+        ),
+    ],
+)
+def test_keys_are_those_of_earlier_versions(tmp_path, index, fields, keys):
+    """Folders are resumed by their keys. These were computed before fields were renamed and `rank` was removed."""
+    for name in ("photo.png", "mask.png", "e.safetensors"):
+        (tmp_path / name).touch()
+    line = check_row(Row(index + 1, index, rename_old_fields(fields)), Settings(**PLAIN, folder=tmp_path))
+    assert isinstance(line, Task)
+    assert [f"{job.key:016x}" for job in line.jobs()] == keys
+
+
+@pytest.mark.parametrize("mode", [["generate"], {}, 3])
+def test_a_mode_that_is_not_text_is_one_bad_line(mode):
+    bad = task({"prompt": "a cat", "mode": mode}, defaults={"steps": 5})
+    assert isinstance(bad, BadLine) and bad.field == "mode"
+
+
+def test_defaults_may_have_old_names():
+    defaults = {"negative": "a dog", "harmonize": 3}
+    assert task({"prompt": "a cat"}, defaults=defaults).request.negative_prompt == "a dog"
+    assert task({"prompt": "a cat", "negative_prompt": "a fox"}, defaults=defaults).request.negative_prompt == "a fox"

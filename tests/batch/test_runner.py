@@ -88,7 +88,7 @@ def test_lines_share_micro_batches_and_are_recorded(file, tmp_path):
     assert not list((out / ".unclip" / "tmp").iterdir()) and not (out / "errors.jsonl").exists()
 
 
-def test_unlike_lines_are_grouped_with_those_alike(tmp_path):
+def test_lines_are_grouped_with_lines_of_the_same_size(tmp_path):
     file = tmp_path / "p.txt"
     file.write_text("".join(f"cat {i} -- --size {8 * (1 + i % 3)}\n" for i in range(24)))
     pipe = FakePipeline()
@@ -96,7 +96,7 @@ def test_unlike_lines_are_grouped_with_those_alike(tmp_path):
     assert pipe.batches == [8, 8, 8]
 
 
-def test_a_window_bounds_how_far_ahead_is_looked(monkeypatch):
+def test_the_look_ahead_is_bounded(monkeypatch):
     from unclip.batch.jobs import Job
     from unclip.batch.row import Row
 
@@ -115,7 +115,7 @@ def test_a_window_bounds_how_far_ahead_is_looked(monkeypatch):
     assert sorted(job.key for batch in rest for job in batch) == list(range(1000))
     monkeypatch.setattr("unclip.batch.runner.WINDOW", 1)
     small = list(group_jobs(jobs(), 4))
-    assert small[0][0].key == 0 and len(small[0]) == 1  # the odd one did not wait for ever
+    assert small[0][0].key == 0 and len(small[0]) == 1  # the job that shares with none does not wait forever
     assert sorted(job.key for batch in small for job in batch) == list(range(1000))
 
 
@@ -154,7 +154,7 @@ def test_a_name_is_never_taken_twice(file, tmp_path):
     assert sorted(entry["file"] for entry in entries(out))[1:] == ["same-7-2.png", "same-7-3.png", "same-7-4.png"]
 
 
-def test_overwrite_takes_the_names_of_strangers_only(file, tmp_path):
+def test_overwrite_replaces_only_files_that_the_manifest_does_not_list(file, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "same-7.png").write_text("mine")
@@ -176,14 +176,14 @@ def test_formats(file, tmp_path, format):
         assert metadata.read(tmp_path / "out" / entry["file"])["pixels"] == entry["pixels"]
 
 
-def test_a_record_too_long_for_the_format_is_that_lines_failure(file, tmp_path):
+def test_a_record_too_long_for_the_format_fails_its_line(file, tmp_path):
     file.write_text(f"{'cat ' * 20_000}\ncat\n")
     report = RecordingReport()
     assert run_file(FakePipeline(), file, tmp_path / "out", format="jpg", report=report) == Totals(made=1, failed=1)
     assert "write PNG" in report.failures[0][1]
 
 
-def test_what_is_done_is_skipped_and_what_was_lost_is_made_again(file, tmp_path):
+def test_finished_images_are_skipped_and_lost_ones_are_generated_again(file, tmp_path):
     out = tmp_path / "out"
     run_file(FakePipeline(), file, out)
     before = image_files(out)
@@ -200,7 +200,7 @@ def test_what_is_done_is_skipped_and_what_was_lost_is_made_again(file, tmp_path)
     assert len(entries(out)) == 10 and len({entry["key"] for entry in entries(out)}) == 10
 
 
-def test_stopping_and_going_on(file, tmp_path):
+def test_a_stopped_run_is_resumed(file, tmp_path):
     out, report = tmp_path / "out", RecordingReport()
     totals = run_file(FakePipeline(), file, out, report=report, stop=lambda: len(report.images) >= 4)
     assert totals == Totals(made=4, stopped=True)
@@ -209,7 +209,7 @@ def test_stopping_and_going_on(file, tmp_path):
     assert image_files(out) == image_files(tmp_path / "whole")
 
 
-def test_a_full_disk_ends_the_run_and_it_can_go_on(file, tmp_path, monkeypatch):
+def test_a_full_disk_ends_the_run_which_can_be_resumed(file, tmp_path, monkeypatch):
     out, report = tmp_path / "out", RecordingReport()
 
     def write(path, data, **options):
@@ -245,7 +245,7 @@ def test_another_model_needs_another_folder(tmp_path):
         run_seed(tmp_path, 3, ModelIdentity("fake", "1" * 16, None))
 
 
-def test_another_format_is_told_of_and_components_are_no_other_model(tmp_path):
+def test_a_changed_format_is_noted_and_components_do_not_change_the_revision(tmp_path):
     seed, notes = run_seed(tmp_path / "out", None, MODEL, naming={"--format": "png", "--name": "{seed}"})
     assert notes == []
     again, notes = run_seed(tmp_path / "out", None, MODEL, naming={"--format": "webp", "--name": "{seed}"})
@@ -258,7 +258,7 @@ def test_another_format_is_told_of_and_components_are_no_other_model(tmp_path):
     assert compute_revision(tmp_path) == before
 
 
-def test_a_picture_whose_name_cannot_be_is_one_failure(tmp_path):
+def test_an_image_whose_path_is_impossible_is_one_failure(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("prompt,kind\na cat,taken\na dog,free\n")
     out = tmp_path / "out"
@@ -289,3 +289,33 @@ def test_killed_at_any_moment_and_resumed(file, tmp_path):
         assert sorted(entry["file"] for entry in entries(out)) == sorted(image_files(out))
         assert not list((out / ".unclip" / "tmp").iterdir())
     assert killed >= 9
+
+
+def test_a_folder_of_an_earlier_version_is_resumed(tmp_path):
+    """The manifest and the record of the run are those that version 0.1.0 wrote."""
+    file, out = tmp_path / "p.txt", tmp_path / "out"
+    file.write_text("a cat -- --seed 3 --negative 'a dog'\na red cat -- -n 2 --best-of 4 --seed 1\n")
+    (out / ".unclip").mkdir(parents=True)
+    (out / ".unclip" / "run.json").write_text(
+        '{"seed": 5, "revision": "0000000000000000", "sizes": null, "version": "0.1.0", "model": "fake"}\n'
+    )
+    manifest = (
+        '{"file": "00000-a-cat-3.png", "line": 1, "index": 0, "image": 0, "seed": 3, "request": {"prompt": "a cat", '
+        '"negative": "a dog", "mode": "generate", "seed": 3, "n": 1, "best_of": null, "rank": null}, "model": "fake", '
+        '"timings": {"prior": 0.5}, "columns": {}, "key": "fe3c38eaf1a0e7ba", "bytes": 5}\n'
+        '{"file": "00001-a-red-cat-1.png", "line": 2, "index": 1, "image": 0, "seed": 1, "request": {"prompt": '
+        '"a red cat", "negative": "", "seed": 1, "n": 1, "best_of": 4, "rank": 0}, "model": "fake", '
+        '"timings": {"prior": 0.5}, "columns": {}, "key": "a56bd5942f268606", "bytes": 5}\n'
+        '{"file": "00001-a-red-cat-1-2.png", "line": 2, "index": 1, "image": 1, "seed": 1, "request": {"prompt": '
+        '"a red cat", "negative": "", "seed": 1, "n": 1, "best_of": 4, "rank": 1}, "model": "fake", '
+        '"timings": {"prior": 0.5}, "columns": {}, "key": "94ceb9d6aca57bc2", "bytes": 5}\n'
+    )
+    (out / "manifest.jsonl").write_text(manifest)
+    for name in ("00000-a-cat-3.png", "00001-a-red-cat-1.png", "00001-a-red-cat-1-2.png"):
+        (out / name).write_bytes(b"image")
+    pipe = FakePipeline()
+    assert run_file(pipe, file, out) == Totals(skipped=3)
+    assert pipe.batches == [] and (out / "manifest.jsonl").read_text() == manifest
+    (out / "00000-a-cat-3.png").unlink()
+    assert run_file(pipe, file, out) == Totals(made=1, skipped=2)
+    assert pipe.generated == [("a cat", 3)]

@@ -61,7 +61,7 @@ def test_a_count_of_combinations_needs_no_listing():
     assert parse("{1-3$$a|b|c|d}").count() == 4 + 6 + 4
 
 
-def test_samples_are_those_of_every_machine():
+def test_samples_are_the_same_on_every_machine():
     template = parse("{red|blue|green} {2$$cat|dog|owl}")
     samples = [template.sample(seed) for seed in range(4)]
     assert samples == ["green cat, owl", "green cat, dog", "green cat, owl", "blue dog, owl"]

@@ -14,6 +14,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from gzip import GzipFile
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -42,7 +43,7 @@ class Lines:
     long raises csv.Error; the next call returns the line after it.
     """
 
-    def __init__(self, stream: BinaryIO, end: str = "") -> None:
+    def __init__(self, stream: BinaryIO | GzipFile, end: str = "") -> None:
         self._stream = stream
         self._end = end
         self.number = 0

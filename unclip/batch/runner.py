@@ -51,7 +51,7 @@ class Output:
 class RunOptions:
     """How a run goes.
 
-    batch_size: of a micro-batch, in images. stop: asked before each micro-batch. progress: called with each denoising
+    batch_size: of a micro-batch, in images. stop: called before each micro-batch. progress: called with each denoising
     step in the place of the report; a Watcher also receives the images.
     """
 

@@ -3,10 +3,10 @@ import json
 import pytest
 
 from unclip.batch.estimate import Workload, estimate, measure_folder
-from unclip.checkpoints.identity import Model
+from unclip.checkpoints.identity import ModelIdentity
 from unclip.requests.request import Request
 
-MODEL = Model("fake", "0" * 16, ((64, 64), (256, 256)))
+MODEL = ModelIdentity("fake", "0" * 16, ((64, 64), (256, 256)))
 
 
 def workload() -> Workload:

@@ -198,7 +198,7 @@ def test_standard_input_and_shards(call, monkeypatch):
         (["missing.txt"], "cannot read 'missing.txt'"),
         (["m"], "cannot read 'm'"),
         (["p.txt", "--name", "../{seed}"], "--name"),
-        (["p.txt", "--name", "same"], "the same for every picture"),
+        (["p.txt", "--name", "same"], "the same for every image"),
         (["p.txt", "--format", "gif"], "--format 'gif' is unknown"),
         (["p.txt", "--shard", "3/2"], "--shard '3/2'"),
         (["p.txt", "--batch-size", "0"], "--batch-size"),

@@ -43,7 +43,7 @@ def test_both_libraries_are_measured_by_stage(karlo: Path, monkeypatch: pytest.M
         rows = [side["stages"][stage]["tflop"] for side in (theirs, ours)]
         assert rows[0] >= rows[1] == pytest.approx(rows[0], rel=0.3)
     assert theirs["stages"]["prior"]["tflop"] > ours["stages"]["prior"]["tflop"] > 0
-    monkeypatch.setattr(stage_module, "TOGETHER", {"cpu": 1})  # a step takes one call per image
+    monkeypatch.setattr(stage_module, "CHUNK_BYTES", {"cpu": 1})  # a step takes one call per image
     split = stages.measure_stages(StageBenchmark("unclip", str(karlo), 2, device="cpu", dtype="float32"))
     for stage, row in split["stages"].items():
         assert row["tflop"] == pytest.approx(ours["stages"][stage]["tflop"], rel=0.1)

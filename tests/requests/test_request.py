@@ -286,6 +286,14 @@ def test_old_field_names_are_read(fields, old, new, value):
         Request(**fields, **{old: value, new: value})
 
 
+@pytest.mark.parametrize("name", ["self", "cls", "fields", "changes"])
+def test_a_field_from_a_file_may_have_any_name(name):
+    with pytest.raises(RequestError, match=f"'{name}' is not a field of a request"):
+        Request.from_dict({"prompt": "a cat", name: 2})
+    with pytest.raises(RequestError, match="is not a field of a request"):
+        Request(prompt="a cat").replace(**{name: 2})
+
+
 def test_a_record_of_an_earlier_version_is_read():
     old = {**Request(prompt="a cat", seed=3).to_dict(), "negative": "a dog", "rank": None}
     del old["negative_prompt"]

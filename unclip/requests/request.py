@@ -149,7 +149,7 @@ class Request(BaseModel):
         None, description="interpolate, edit: images of a sequence from one end to the other, with one seed"
     )
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, /, **fields: Any) -> None:  # "/": a mapping from a file may have any key
         fields = validation.rename_old_fields(fields)
         validation.check_names(fields, self.field_names())
         try:
@@ -175,11 +175,11 @@ class Request(BaseModel):
         # Records of earlier versions have a field `rank`, which is always null there.
         return cls(**{name: value for name, value in fields.items() if name != "rank" or value is not None})
 
-    def replace(self, **changes: Any) -> Request:
+    def replace(self, /, **changes: Any) -> Request:
         """The same request with some fields changed, validated again."""
         return type(self)(**self.__dict__ | validation.rename_old_fields(changes))
 
-    def resolved(self, **defaults: Any) -> Request:
+    def resolved(self, /, **defaults: Any) -> Request:
         """The same request with its None fields filled from `defaults`."""
         validation.check_names(defaults, self.field_names())
         return self.replace(**{name: value for name, value in defaults.items() if getattr(self, name) is None})

@@ -123,7 +123,7 @@ def test_missing_models_and_files(run, hub: Hub) -> None:
     (hub.folder / WEIGHTS).unlink()
     message = error_of(run("models", "download", "someone/tiny"))
     assert message.endswith(
-        "someone/tiny on the hub is no checkpoint in safetensors: it has no text_proj/model.safetensors"
+        "someone/tiny on the hub is not a checkpoint in safetensors: text_proj/model.safetensors is missing"
     )
 
 

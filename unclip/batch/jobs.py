@@ -14,7 +14,7 @@ from unclip.batch import wildcards
 from unclip.batch.file_names import NameTemplate, title
 from unclip.batch.row import BadLine, Row
 from unclip.errors import RequestError
-from unclip.requests.fields import FILE_FIELDS, MODES, OLD_NAMES, excluded_fields
+from unclip.requests.fields import FILE_FIELDS, OLD_NAMES, excluded_fields
 from unclip.requests.request import Request
 from unclip.requests.sources import source_kind
 from unclip.requests.validation import rename_old_fields
@@ -187,7 +187,7 @@ def defaults_for(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
     """The defaults that apply to a line with these fields: the mode has them, and the line does not exclude them."""
     defaults = rename_old_fields(defaults)
     mode = fields.get("mode", defaults.get("mode", "generate"))
-    excluded = excluded_fields(mode, fields) if mode in MODES else set()
+    excluded = excluded_fields(mode, fields)
     return {name: value for name, value in defaults.items() if name not in fields and name not in excluded}
 
 

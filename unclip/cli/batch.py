@@ -19,8 +19,9 @@ from unclip.cli import options
 from unclip.cli.batch_progress import BatchProgress
 from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import InputError
-from unclip.requests.fields import MODES, OLD_NAMES, foreign_fields
+from unclip.requests.fields import OLD_NAMES, foreign_fields
 from unclip.requests.request import Request
+from unclip.requests.validation import check_mode_name
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
@@ -225,8 +226,8 @@ def checked_defaults(given: dict[str, Any], assignments: list[str]) -> dict[str,
         foreign = foreign_fields("generate")
         common = {name: value for name, value in fields.items() if name in FIELDS and name not in foreign}
         Request.from_dict({"prompt": "x", **common})
-    elif mode not in MODES:
-        Request(prompt="x", mode=mode)  # raises, with the known modes
+    else:
+        check_mode_name(mode)
     unknown = [name for name in fields if name not in FIELDS]
     if unknown:
         Request.from_dict({"prompt": "x", unknown[0]: None})  # raises, with the closest name

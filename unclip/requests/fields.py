@@ -1,6 +1,7 @@
 """The modes of a request, the fields that each has, their limits, and their old names."""
 
 from collections.abc import Collection
+from typing import Any
 
 MASK_MODES = ("white", "black", "alpha")
 """The pixels of a mask that are repainted: white, black, or transparent ones."""
@@ -47,8 +48,13 @@ def edits_canvas(mode: str) -> bool:
     return mode in CANVAS_MODES
 
 
-def excluded_fields(mode: str, given: Collection[str]) -> set[str]:
-    """The fields that a request of a mode must not have, beside those that are given: defaults for them do not apply."""
+def excluded_fields(mode: Any, given: Collection[str]) -> set[str]:
+    """The fields that a request of a mode must not have, beside those that are given: defaults for them do not apply.
+
+    Empty for an unknown mode, which the request itself refuses.
+    """
+    if mode not in MODES:
+        return set()
     excluded = foreign_fields(mode)
     if mode == "inpaint" or mode == "outpaint" and set(given) & {*SIDES}:
         excluded.add("size")  # the image, or the margins, determine it

@@ -8,13 +8,14 @@ from unclip.requests.fields import (
     CANVAS_MODES,
     FIELDS_OF,
     MAX_SEED,
+    MODES,
     OLD_NAMES,
     SIDE_PROMPTS,
     SIDES,
     foreign_fields,
 )
 from unclip.requests.sources import source_kind
-from unclip.requests.values import show
+from unclip.requests.values import choice, show
 
 Fields = Mapping[str, Any]
 
@@ -50,6 +51,11 @@ def check_fields(fields: Fields) -> None:
     check_candidates(fields)
     check_seed(fields)
     check_inversion(fields)
+
+
+def check_mode_name(mode: Any) -> None:
+    """Raise RequestError for an unknown mode."""
+    choice("mode", mode, MODES)
 
 
 def check_mode(fields: Fields) -> None:

@@ -52,7 +52,7 @@ class Unclip:
         A model from the hub is downloaded if it is not in the cache; a cached one needs no network.
 
         device         "auto", "cpu", "cuda" or "mps"
-        dtype          precision of the denoisers; "auto" is bfloat16 where the device computes it natively, else float32
+        dtype          precision of the denoisers; "auto" is bfloat16 if the device computes it natively, else float32
         memory         "high" keeps all networks on the device, "low" one at a time, "auto" decides by the free memory
         image_encoder  for a model without one: a name as above whose CLIP image encoder is used, or an open_clip name
                        ("ViT-L-14/openai")

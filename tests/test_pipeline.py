@@ -186,7 +186,9 @@ def test_loading_tells_of_each_network(tiny_model: Path, memory: str) -> None:
     [
         ("a cat", {"size": 64}, "tiny does not generate images of 64x64; choose from 16x16, 32x32"),
         ("a cat", {"size": (16, 32)}, "tiny does not generate images of 16x32"),
-        ("a cat", {"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ("a cat", {"batch_size": 0}, "batch_size must be a whole number from 1"),
+        ("a cat", {"batch_size": "x"}, "batch_size must be a whole number from 1"),
+        (None, {}, "prompt must be text, a Request, or a list of these, not None"),
         (["a cat", "  "], {}, "prompt is empty"),
         ("a cat", {"n": 0}, "n must be a whole number from 1"),
         ("a cat", {"steps": 0}, "steps must be a whole number from 1"),
@@ -463,6 +465,12 @@ def test_scores_of_pictures_of_any_size_and_kind(pipe: Unclip) -> None:
     small = large.convert("RGB").resize((16, 16), Image.Resampling.BICUBIC)
     scores = pipe.score([large, large.convert("RGB"), small, large.convert("RGBA")], "a cat")
     assert scores == pytest.approx([scores[0]] * 4, abs=1e-5)
+
+
+@pytest.mark.parametrize("images", [[], "photo.png", ["photo.png"]])
+def test_images_to_embed_must_be_images(pipe: Unclip, images) -> None:
+    with pytest.raises(RequestError, match="images"):
+        pipe.embed_image(images)
 
 
 def test_scores_need_pairs(pipe: Unclip) -> None:

@@ -29,7 +29,7 @@ Source = str | Path | Image.Image
 
 
 class Unclip:
-    """A model and the calls that people make. Create one with `from_pretrained`.
+    """A loaded model and its public methods. Create one with `from_pretrained`.
 
     Every method that generates images takes the fields of a Request as keywords, and returns a list of Results.
     """
@@ -52,7 +52,7 @@ class Unclip:
         A model from the hub is downloaded if it is not in the cache; a cached one needs no network.
 
         device         "auto", "cpu", "cuda" or "mps"
-        dtype          precision of the denoisers; "auto" is bfloat16 where the device computes it natively, else float32
+        dtype          precision of the denoisers; "auto" is bfloat16 where the device has it natively, else float32
         memory         "high" keeps all networks on the device, "low" one at a time, "auto" decides by the free memory
         image_encoder  for a model without one: a name as above whose CLIP image encoder is used, or an open_clip name
                        ("ViT-L-14/openai")
@@ -140,7 +140,7 @@ class Unclip:
         return self.generate(mixed)
 
     def edit(self, image: ImageSource, prompt: str = "", from_prompt: str = "", **fields: Any) -> list[Result]:
-        """Text diff: turn an image by `theta` from the meaning of `from_prompt` to that of `prompt`.
+        """Text diff: rotate the embedding of an image by `theta`, by the difference of `prompt` from `from_prompt`.
 
         With `frames`, a sequence. With `embedding`, a file of `save_embedding`, towards that embedding instead.
         """

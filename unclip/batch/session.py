@@ -26,7 +26,7 @@ from unclip.requests.request import Request
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
 
-_MAX_SHOWN = 20  # bad lines that are shown; errors.jsonl has all of them
+_MAX_SHOWN = 20  # bad lines that are reported one by one; errors.jsonl has all of them
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Session:
         return (2 if self.strict else 1) if bad else 0
 
     def run(self, settings: Settings, folder: Folder, load: Callable[[], "Unclip"], batch_size: int) -> int:
-        """Generate the images that the folder does not have. Raises InputError before the first one, as if strict."""
+        """Generate the images that the folder does not have. Raises InputError for bad lines if strict."""
         workload, bad = self._check(settings, folder, folder)
         self._refuse_if_strict(bad, folder)
         self._check_grid(workload, cell_size(workload, self.model))
@@ -153,7 +153,7 @@ class Session:
             raise InputError(f"bad lines in {self.prompts.name}: {bad}, listed in {where}; nothing was made")
 
     def _check_grid(self, workload: Workload, cell: tuple[int, int] | None) -> None:
-        """Raise InputError for a contact sheet that is too large now, and not when all images are made."""
+        """Raise InputError for a contact sheet that would be too large, before any image is generated."""
         if self.grid is not None and cell is not None and all(cell) and workload.images:
             layout(workload.images, cell, self.grid.labels)
 
@@ -182,7 +182,7 @@ class Session:
 
 
 def _output_size(pipe: "Unclip", request: Request) -> tuple[int, int] | None:
-    """(width, height) of the images of a request; None if its input cannot be read, which is reported in its turn."""
+    """(width, height) of the images of a request; None if its input cannot be read, an error that the run reports."""
     try:
         return pipe.output_size(request)
     except InputError:
@@ -190,7 +190,7 @@ def _output_size(pipe: "Unclip", request: Request) -> tuple[int, int] | None:
 
 
 def _checked_lines(prompts: PromptFile, settings: Settings, pipe: "Unclip") -> Iterator[Task | BadLine]:
-    """The good lines; those that the model refuses as bad ones."""
+    """The good lines; a BadLine in place of each one that the model refuses."""
     for line in check_rows(prompts.rows(), settings):
         if isinstance(line, BadLine):
             continue

@@ -41,7 +41,7 @@ def component_classes(index: dict) -> dict[str, str]:
 
 
 def find_weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a component: those of its shard index, existing or not, else all without variants.
+    """The safetensors files of a component: the files in its shard index, existing or not, else all except variants.
 
     Variants such as model.fp16.safetensors contain the same weights again. Raises CheckpointError for a damaged index.
     """

@@ -63,7 +63,7 @@ def measure_upsampler(suite: Suite) -> dict[str, Any]:
         rows.append({"": f"{label}: {method}", **cells})
     return {
         "rows": rows,
-        "notes": ["sharpness: variance of the Laplacian, relative to that of the real image of the prompt"],
+        "notes": ["sharpness: variance of the Laplacian, relative to the real image of the prompt"],
     }
 
 

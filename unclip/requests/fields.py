@@ -24,7 +24,7 @@ MODES = tuple(FIELDS_OF)
 CANVAS_MODES = ("inpaint", "outpaint")
 FILE_FIELDS = ("image", "mask", "embedding")
 OLD_NAMES = {"negative": "negative_prompt", "harmonize": "resample", "share": "fraction"}
-"""Names that fields had before, which are still read wherever a request comes from."""
+"""Former names of fields, which are still read from every source of requests."""
 
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000  # the length of the training schedule
@@ -48,7 +48,7 @@ def edits_canvas(mode: str) -> bool:
 
 
 def excluded_fields(mode: str, given: Collection[str]) -> set[str]:
-    """The fields that a request of a mode must not have, beside those that are given: defaults for them do not apply."""
+    """The fields that a request with the `given` fields must not have; defaults for them do not apply."""
     excluded = foreign_fields(mode)
     if mode == "inpaint" or mode == "outpaint" and set(given) & {*SIDES}:
         excluded.add("size")  # the image, or the margins, determine it

@@ -65,7 +65,7 @@ class CanvasMode:
         canvas that starts from the sketch; the upsamplers enlarge it window by window.
         """
         edits = [plan_edit(model, *each) for each in zip(requests, open_canvases(requests), strict=True)]
-        # Embeddings come first: the image's own embedding is that of the unedited image.
+        # Embeddings come first: the image's own embedding must describe the unedited image.
         prompts = embed_prompts(model, edits, run)
         for k, label, _ in rounds([edit.regions for edit in edits], "region"):
             windows = [edit.regions[k] if k < len(edit.regions) else () for edit in edits]
@@ -174,7 +174,7 @@ class RegionJob:
         return sketches
 
     def denoise_windows_together(self, i: int, sketch: Canvas) -> Sequence[Tensor]:
-        """The windows `3 h w` of a canvas at the decoder's size, denoised as one large image that starts as a sketch."""
+        """The windows `3 h w` of a canvas at the decoder's size, denoised as one image that starts from a sketch."""
         placed = [(i, window) for window in self.windows[i]]
         pairs = list(dict.fromkeys((i, window.prompt) for window in self.windows[i]))
         rows = [pairs.index((i, window.prompt)) for window in self.windows[i]]

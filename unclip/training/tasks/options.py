@@ -117,7 +117,7 @@ class UpsamplerOptions(TaskOptions):
     crop: int = Field(default=128, ge=1, le=4096, description="Side of the random crop of the large image, in pixels.")
     prediction: UpsamplerPrediction = Field(
         default="difference",
-        description="Output of the network: x0 less the enlarged small image (difference), x0 (sample) or the "
+        description="Output of the network: x0 minus the enlarged small image (difference), x0 (sample) or the "
         "velocity. A difference starts from the enlarged image and need not learn to copy it.",
     )
     noise_shift: float = Field(default=0.0, ge=-5, le=5, description=NOISE_SHIFT)

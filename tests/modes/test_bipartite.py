@@ -1,11 +1,6 @@
-from dataclasses import replace
-
-from unclip.inference.conditions import Conditioning, Start
-from unclip.inference.run import Run
-from unclip.modes.base import sampling_options
-
 """Variations, interpolations, text diffs and reconstructions through the public names, on a tiny model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +15,9 @@ from unclip.errors import DataError, RequestError
 from unclip.images.processing import to_images, to_tensor
 from unclip.images.result import Result
 from unclip.inference.callbacks import Watcher
+from unclip.inference.conditions import Conditioning, Start
+from unclip.inference.run import Run
+from unclip.modes.base import sampling_options
 from unclip.pipeline import Unclip
 from unclip.requests.request import Request
 

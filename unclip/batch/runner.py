@@ -52,7 +52,7 @@ class RunOptions:
     """The settings of a run.
 
     batch_size: of a micro-batch, in images. stop: called before each micro-batch. progress: called with each denoising
-    step in the place of the report; a Watcher also receives the images.
+    step instead of the report; a Watcher also receives the images.
     """
 
     batch_size: int = BATCH

@@ -8,7 +8,7 @@ from torch import Tensor
 from unclip.diffusion.denoiser import Denoise, Prediction
 
 NetworkInputs = dict[str, Tensor]
-"""The inputs of a network beside x and t, by name. Every tensor has the batch as its first dimension."""
+"""The inputs of a network besides x and t, by name. Every tensor has the batch as its first dimension."""
 
 
 def guided(

@@ -1,7 +1,6 @@
-from dataclasses import replace
-
 """Inpainting and outpainting through the public names, on a tiny model with random weights."""
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,6 +1,6 @@
 """Matches a piece of an image with the sprites of the atlas.
 
-First, the piece is resized to a coarse grid and compared with all sprites on that background, resized as well: one matrix
+First, the piece is resized to a coarse grid and compared with all sprites on that background by one matrix
 product. Then the best are rendered at the piece's size and slid over it, at several scales. All comparisons use
 the difference from the background: areas empty in both cost nothing, and parts of a sprite that the background hides
 (a white cloud on white) are not expected.

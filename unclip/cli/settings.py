@@ -61,7 +61,7 @@ class Setting:
 
 
 def files() -> list[Path]:
-    """Where settings are read from: the user's file, then the one in the working folder, which wins."""
+    """The sources of settings: the user's file, then the one in the working folder, which wins."""
     import platformdirs
 
     other = os.environ.get(USER_FILE)

@@ -1,4 +1,4 @@
-"""What the upsamplers add to bicubic enlargement: on shrunken renderings, and on the decoder's own images."""
+"""The gain of the upsamplers over bicubic enlargement: on shrunken renderings, and on the decoder's own images."""
 
 from collections.abc import Sequence
 from typing import Any

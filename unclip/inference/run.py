@@ -15,7 +15,7 @@ from unclip.inference.callbacks import Progress, StageReport, Watcher
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How the stages sample. None is the default of the stage.
+    """The sampling options of all stages. None is the default of the stage.
 
     prior_steps, steps, upsampler_steps  denoising steps of the prior, the decoder and each upsampler
     prior_sampler, sampler               names from diffusion.sampler_names.SAMPLER_NAMES

@@ -34,7 +34,7 @@ MAX_CANDIDATES = 1024
 MAX_FRAMES = 1000
 MAX_SIDE = 8192  # pixels
 THETA = 0.35
-"""How far a text diff rotates an embedding by default, as a fraction."""
+"""Default fraction by which a text diff rotates an embedding."""
 
 
 def foreign_fields(mode: str) -> set[str]:

@@ -62,7 +62,7 @@ Counts = Annotated[
 
 
 class Request(BaseModel):
-    """What to generate. A field that is None takes the model's default; 0 is a value.
+    """A request for images. A field that is None takes the model's default; 0 is a value.
 
     Raises RequestError, whose message names the field, the value and the fix.
     """

@@ -65,7 +65,7 @@ def check_mode(fields: Fields) -> None:
 
 
 def check_interpolation(fields: Fields) -> None:
-    """There are sources, and one weight for each, unless there are two."""
+    """There are sources, with one weight each; two sources need no weights."""
     sources, weights = fields["sources"], fields["weights"]
     if sources is None:
         raise RequestError("sources must be two or more images or prompts to interpolate; name them")

@@ -214,7 +214,7 @@ def _select(chosen: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 
 def _after(length: Tensor, from_end: Tensor, size: int) -> Tensor:
-    """Which positions of a side, `... s`, are not within `length` pixels of its start, or of its end."""
+    """Mask `... s` of the positions of a side that are not within `length` pixels of its start, or of its end."""
     position, length = torch.arange(size), length[..., None]
     return torch.where(from_end[..., None], position < size - length, position >= length)
 

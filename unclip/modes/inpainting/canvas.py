@@ -97,8 +97,8 @@ class Canvas:
     def crop_known(self, box: Box, size: int) -> tuple[Tensor, Tensor]:
         """The known pixels of a box, resized to `size`: an image `3 s s` in [-1, 1] and a mask `1 s s`, 1 = known.
 
-        Partly known pixels count as masked: they are blended when the window is pasted. So does everything past the
-        canvas.
+        Partly known pixels count as masked: they are blended when the window is pasted. Everything past the
+        canvas counts as masked, too.
         """
         place = box.place(*self.known[box.slices].shape)
         pixels, mask = torch.zeros(3, box.side, box.side), torch.zeros(1, box.side, box.side)

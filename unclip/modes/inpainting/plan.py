@@ -125,7 +125,7 @@ def possible_image_weights(model: UnclipModel, request: Request) -> list[float]:
 def plan_context_views(model: UnclipModel, edit: Edit, windows: Sequence[Window]) -> list[Window]:
     """The context views to sketch before the windows of a region: for each prompt, of the original and its windows.
 
-    None if one window suffices, or if each window adds something of its own by a prompt that is only for new content.
+    None if one window suffices, or if each window adds its own content, by a prompt that describes new content only.
     """
     views, size, canvas = [], model.sizes[-1][0], edit.canvas
     masked = canvas.masked

@@ -1,4 +1,4 @@
-"""Where the windows of an edit lie, and in which order they are generated."""
+"""The positions of the windows of an edit, and the order in which they are generated."""
 
 from collections.abc import Iterator, Sequence
 

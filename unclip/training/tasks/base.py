@@ -18,7 +18,7 @@ Loss = tuple[Tensor, dict[str, Tensor]]
 
 
 class Task(Protocol):
-    """What a stage trains: a network, its loss, and sample images that show the progress."""
+    """The training task of a stage: a network, its loss, and sample images that show the progress."""
 
     @property
     def network(self) -> nn.Module:

@@ -15,7 +15,7 @@ PREDICTIONS: dict[str, tuple[str, ...]] = {
     "decoder": get_args(DecoderPrediction),
     "upsampler": get_args(UpsamplerPrediction),
 }
-"""What the network of each stage can predict."""
+"""The prediction targets that the network of each stage supports."""
 
 NOISE_SHIFT = (
     "Mean of the log noise-to-signal ratio of the sampled timesteps, -5 .. 5 (arXiv:2403.03206); larger values train "
@@ -131,5 +131,5 @@ class UpsamplerOptions(TaskOptions):
 
 
 def prediction_of(options: TaskOptions) -> str:
-    """What the network of a stage other than CLIP predicts."""
+    """The prediction target of a stage other than CLIP."""
     return options.prediction if isinstance(options, DecoderOptions | UpsamplerOptions) else "sample"

@@ -103,7 +103,7 @@ def test_only_damaged_files_are_downloaded_again(run, hub: Hub) -> None:
     message = error_of(done)
     assert f"{WEIGHTS} of someone/tiny does not have its hash on the hub; the file was removed" in message
     done = run("models", "list")
-    assert f"someone/tiny@{COMMIT}  incomplete: it lacks text_proj/model.safetensors; `unclip models" in done.stdout
+    assert f"someone/tiny@{COMMIT}  incomplete: text_proj/model.safetensors is missing; `unclip models" in done.stdout
     done = run("models", "show", "someone/tiny")
     assert "get it with `unclip models download someone/tiny`" in error_of(done)
 
@@ -119,11 +119,11 @@ def test_missing_models_and_files(run, hub: Hub) -> None:
     assert message == "unclip: error: cannot download someone/else from the hub: it does not exist, or it is private"
     message = error_of(run("models", "download", "someone/tiny", HF_HUB_OFFLINE="1"))
     assert "it is not in the cache, and HF_HUB_OFFLINE forbids the network" in message
-    assert "no hub id; give owner/name" in error_of(run("models", "download", "stickers"))
+    assert "is not a hub id; give owner/name" in error_of(run("models", "download", "stickers"))
     (hub.folder / WEIGHTS).unlink()
     message = error_of(run("models", "download", "someone/tiny"))
     assert message.endswith(
-        "someone/tiny on the hub is no checkpoint in safetensors: it has no text_proj/model.safetensors"
+        "someone/tiny on the hub is not a checkpoint in safetensors: text_proj/model.safetensors is missing"
     )
 
 

@@ -15,7 +15,7 @@ _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
 
 
 def prediction_target(folder: Path, stage: str) -> str:
-    """The prediction target of a stage's network: its scheduler's `prediction_type`, or "difference" (see `Upsampler`)."""
+    """The prediction target of a stage: its scheduler's `prediction_type`, or "difference" (see `Upsampler`)."""
     stages = read_json(folder / INDEX).get("stages")
     entry = stages.get(stage) if isinstance(stages, dict) else None
     if isinstance(entry, dict) and entry.get("difference"):

@@ -45,7 +45,7 @@ def pixels(result: Result) -> np.ndarray:
 
 
 def difference(a: Result, b: Result) -> int:
-    """The largest difference of two pictures, of 255."""
+    """The largest difference of two images, of 255."""
     return int(np.abs(pixels(a) - pixels(b)).max())
 
 
@@ -434,7 +434,7 @@ def test_the_same_networks_and_seeds_give_what_the_pipeline_of_diffusers_gives()
     assert expected.std() > 0.05
 
 
-# ---- other precisions; scores; pictures
+# ---- other precisions; scores; images
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

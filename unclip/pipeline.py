@@ -31,7 +31,7 @@ Source = str | Path | Image.Image
 
 
 class Unclip:
-    """A model and the calls that people make. Create one with `from_pretrained`.
+    """A loaded model and its public methods. Create one with `from_pretrained`.
 
     Every method that generates images takes the fields of a Request as keywords, and returns a list of Results.
     """
@@ -142,7 +142,7 @@ class Unclip:
         return self.generate(mixed)
 
     def edit(self, image: ImageSource, prompt: str = "", from_prompt: str = "", **fields: Any) -> list[Result]:
-        """Text diff: turn an image by `theta` from the meaning of `from_prompt` to that of `prompt`.
+        """Text diff: rotate the embedding of an image by `theta`, by the difference of `prompt` from `from_prompt`.
 
         With `frames`, a sequence. With `embedding`, a file of `save_embedding`, towards that embedding instead.
         """

@@ -232,7 +232,7 @@ def test_the_first_interrupt_finishes_the_batch_at_hand(call, pipeline):
     pipeline.generate_batch = generate_batch
     code, out, err = call("p.txt", "--batch-size", "1")
     assert code == 130 and len(out.splitlines()) == 1
-    assert "finishing the images at hand" in err and "the same command again resumes it" in err
+    assert "finishing the current images" in err and "the same command again resumes it" in err
     pipeline.generate_batch = real
     assert call("p.txt", "--batch-size", "1")[0] == 0 and len(manifest()) == 3
 

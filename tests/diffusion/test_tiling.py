@@ -1,4 +1,4 @@
-"""Windows of a larger picture, denoised as one."""
+"""Windows of a larger image, denoised as one."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What of its pictures a decoder is shown in training."""
+"""The images and masks that the augmentations make for the decoder."""
 
 from collections.abc import Iterator
 

@@ -36,7 +36,7 @@ class Workload:
 
 
 def estimate(workload: Workload, model: ModelIdentity, folder: Path, format: str, bad: int = 0) -> Plan:
-    """The plan of a run. Time and disk space are those of the images that the folder has, per image.
+    """The plan of a run. Time and disk space are estimated from the images that the folder has.
 
     Without any, the time is unknown, and the disk space is estimated from the number of pixels.
     """

@@ -195,7 +195,7 @@ def _read_table(records: Iterable[tuple[int, list[str] | Exception]]) -> Iterato
 
 
 def _parse_header(names: list[str]) -> list[str]:
-    """The names of the columns; those of fields in their own spelling. Raises InputError for a bad header."""
+    """The names of the columns; names of fields in the spelling of Request. Raises InputError for a bad header."""
     fields = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in names]
     header = [field if field in READABLE else name.strip() for field, name in zip(fields, names, strict=True)]
     header = [name or f"column {place}" for place, name in enumerate(header, start=1)]  # spreadsheets leave empty ones

@@ -131,7 +131,7 @@ def job_key(index: int, image: int, request: Request, given: Mapping[str, Any], 
 
 
 def name_values(job: Job, request: Request, model: str) -> dict[str, Any]:
-    """The values of a NameTemplate for an image. request: that of the job, resolved by the model."""
+    """The values of a NameTemplate for an image. request: the job's, resolved by the model."""
     values = {
         "index": job.row.index,
         "line": job.row.line,
@@ -175,7 +175,7 @@ def _make_task(row: Row, settings: Settings) -> Task:
         raise RequestError(
             f"prompt has {template.count():,} combinations; a line may have {wildcards.MAX_COMBINATIONS:,}"
         )
-    # With choices, every image is checked, as a choice may make the prompt empty; otherwise the first stands for all.
+    # With choices, every image is checked, as a choice may make the prompt empty; otherwise the first suffices.
     for job in task.jobs():
         settings.name.name(name_values(job, request, "model"), "")
         if not template.has_choices:

@@ -1,4 +1,4 @@
-"""What a batch reports while it runs."""
+"""The events that a batch reports while it runs, and its totals."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Totals:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would make.
+    """The plan of a run.
 
-    images, done   images that the file asks for, and those of them that the folder has
+    images, done   images that the file asks for, and how many of them the folder has
     bad            lines that cannot be run
     sizes          images by size, {"256x256": 12}
     bytes          estimated size on disk of the images to make
@@ -65,16 +65,16 @@ class Report(RunReport, Protocol):
     """Receives the events of a whole session: the check of the prompt file, the run, its end."""
 
     def bad_line(self, fields: dict[str, Any], shown: bool) -> None:
-        """A line cannot be run. shown: False after the first few, which are then only counted."""
+        """A line cannot be run. shown: False after the first few bad lines; later ones are only counted."""
 
     def more_bad_lines(self, count: int, errors: Path | None) -> None:
-        """How many bad lines were not shown, and the file that lists them."""
+        """Further bad lines were counted only. errors: the file that lists them."""
 
     def say(self, text: str) -> None:
         """A line about the progress of the check."""
 
     def plan(self, plan: Plan) -> None:
-        """What a run would make (a dry run)."""
+        """The plan of a dry run."""
 
     def start(self, images: int, done: int, seed: int) -> None:
         """The run starts. images: to make; done: already there; seed: of the run."""

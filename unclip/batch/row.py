@@ -52,7 +52,7 @@ class BadLine:
 
     @classmethod
     def of(cls, line: int, index: int, error: Exception) -> BadLine:
-        """From an error. If its message begins with the name of a field, as those of Request do, that is `field`."""
+        """A BadLine from an error. `field` is the field whose name the message begins with, as Request's do."""
         problem = " ".join(str(error).split()) or type(error).__name__
         first = re.match(r"'?(\\?[\w-]+)'? ", problem)
         is_field = first is not None and (first[1] in READABLE or "is not a field of a request" in problem)

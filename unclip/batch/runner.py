@@ -40,7 +40,7 @@ class Pipeline(Protocol):
 
 @dataclass(frozen=True)
 class Output:
-    """How images are named and written. source: the prompt file, as errors name it."""
+    """The naming and the format of the images. source: name of the prompt file, for error messages."""
 
     source: str
     name: NameTemplate
@@ -49,10 +49,10 @@ class Output:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run goes.
+    """The settings of a run.
 
     batch_size: of a micro-batch, in images. stop: called before each micro-batch. progress: called with each denoising
-    step in the place of the report; a Watcher also receives the images.
+    step instead of the report; a Watcher also receives the images.
     """
 
     batch_size: int = BATCH
@@ -84,7 +84,7 @@ class Runner:
     def run(self, jobs: Iterable[Job]) -> Totals:
         """Generate all jobs that the folder does not have yet.
 
-        A micro-batch of which a part is done is generated as a whole, so that a resumed run computes the same as an
+        A partly finished micro-batch is generated as a whole, so that a resumed run computes the same as an
         uninterrupted one. Raises WriteError if images cannot be written; failures to generate are only reported.
         """
         totals = Totals()
@@ -141,7 +141,7 @@ class Runner:
                 results = self._generate_best(part) if ranked else self._generate_plain(part)
             except WriteError:  # of a preview: the images would find no room either
                 raise
-            except Exception as error:  # whatever it is: one image must not end a long run
+            except Exception as error:  # any error: one image must not end a long run
                 size = min(self._limit, part[0].request.best_of or len(part))
                 half = (size + 1) // 2
                 out_of_memory = is_out_of_memory(error)

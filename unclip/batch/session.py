@@ -26,7 +26,7 @@ from unclip.requests.request import Request
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
 
-_MAX_SHOWN = 20  # bad lines that are shown; errors.jsonl has all of them
+_MAX_SHOWN = 20  # bad lines that are reported one by one; errors.jsonl has all of them
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Session:
             raise InputError(f"bad lines in {self.prompts.name}: {bad}, listed in {where}; nothing was made")
 
     def _check_grid(self, workload: Workload, cell: tuple[int, int] | None) -> None:
-        """Raise InputError for a contact sheet that is too large now, and not when all images are made."""
+        """Raise InputError for a contact sheet that would be too large, before any image is generated."""
         if self.grid is not None and cell is not None and all(cell) and workload.images:
             layout(workload.images, cell, self.grid.labels)
 
@@ -186,7 +186,7 @@ class Session:
 
 
 def _output_size(pipe: "Unclip", request: Request) -> tuple[int, int] | None:
-    """(width, height) of the images of a request; None if its input cannot be read, which is reported in its turn."""
+    """(width, height) of the images of a request; None if its input cannot be read, an error that the run reports."""
     try:
         return pipe.output_size(request)
     except InputError:
@@ -194,7 +194,7 @@ def _output_size(pipe: "Unclip", request: Request) -> tuple[int, int] | None:
 
 
 def _checked_lines(prompts: PromptFile, settings: Settings, pipe: "Unclip") -> Iterator[Task | BadLine]:
-    """The good lines; those that the model refuses as bad ones."""
+    """The good lines; a BadLine in place of each one that the model refuses."""
     for line in check_rows(prompts.rows(), settings):
         if isinstance(line, BadLine):
             continue

@@ -1,4 +1,4 @@
-"""The pipelines whose stages are measured: this project's, and that of diffusers."""
+"""The pipelines whose stages are measured: this project's and diffusers'."""
 
 import sys
 from collections.abc import Callable, Mapping

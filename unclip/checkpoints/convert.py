@@ -54,7 +54,7 @@ def convert_component(folder: Path, out: Path) -> Iterator[str]:
 
 
 def find_pickles(folder: Path) -> list[Path]:
-    """The pickled weight files of a component: those of its shard index, else the only one, without variants."""
+    """The pickled weight files of a component: the files in its shard index, else the only file that is no variant."""
     indexes = sorted(folder.glob("*.bin.index.json"))
     if indexes:
         return read_weight_map(indexes[0])

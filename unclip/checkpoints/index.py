@@ -15,7 +15,7 @@ _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
 
 
 def prediction_target(folder: Path, stage: str) -> str:
-    """What a stage's network predicts: its scheduler's `prediction_type`, or "difference" (see `Upsampler`)."""
+    """The prediction target of a stage: its scheduler's `prediction_type`, or "difference" (see `Upsampler`)."""
     stages = read_json(folder / INDEX).get("stages")
     entry = stages.get(stage) if isinstance(stages, dict) else None
     if isinstance(entry, dict) and entry.get("difference"):
@@ -41,7 +41,7 @@ def component_classes(index: dict) -> dict[str, str]:
 
 
 def find_weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a component: those of its shard index, existing or not, else all without variants.
+    """The safetensors files of a component: the files in its shard index, existing or not, else all except variants.
 
     Variants such as model.fp16.safetensors contain the same weights again. Raises CheckpointError for a damaged index.
     """

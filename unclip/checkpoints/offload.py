@@ -46,7 +46,7 @@ class OffloadStore:
         return network.eval().requires_grad_(False)
 
     def load(self, network: nn.Module) -> None:
-        """Bring the weights of `network` into memory, after freeing those of any other."""
+        """Bring the weights of `network` into memory, after freeing another network's."""
         if network is self._loaded:
             return
         self.free()

@@ -39,7 +39,7 @@ class OpenClipImageEncoder:
             return {name: tuple(file.get_slice(name).get_shape()) for name in names}
 
     def read(self, device: torch.device, names: Collection[str]) -> dict[str, Tensor]:
-        """Those of its tensors that `names` lists, in float32."""
+        """Its tensors that `names` lists, in float32."""
         with open_safetensors(self.file) as file:
             wanted = [name for name in file.keys() if name.startswith("visual.") and name in names]  # noqa: SIM118
             return {name: file.get_tensor(name).to(device, torch.float32) for name in wanted}

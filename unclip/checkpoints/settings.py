@@ -83,7 +83,7 @@ class ImageStageSettings(StageSettings):
 
 
 class DecoderSettings(ImageStageSettings):
-    """The decoder. shown_above: CLIP similarity from which on an image shows what its prompt says, 0 .. 1."""
+    """The decoder. shown_above: CLIP similarity from which an image counts as showing its prompt, 0 .. 1."""
 
     shown_above: Annotated[float, BeforeValidator(lambda value: number("shown_above", value, 1))] = 1.0
 

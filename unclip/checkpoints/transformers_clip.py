@@ -1,4 +1,4 @@
-"""The CLIP encoders of a published checkpoint, saved by transformers, as those of open_clip."""
+"""Load the CLIP encoders of a published checkpoint, which transformers saved, into open_clip's model."""
 
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -39,7 +39,7 @@ def prepare_clip(
 
     folder: checkpoint of the text encoder. images: checkpoint of the image encoder, which may be another, or an image
     encoder of open_clip; None for a CLIP without one.
-    Raises CheckpointError for configs, a tokenizer or tensors that are not those of a CLIP.
+    Raises CheckpointError for configs, a tokenizer or tensors that do not belong to a CLIP.
     """
     config = read_clip_config(folder, images)
     try:

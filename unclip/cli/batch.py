@@ -54,7 +54,7 @@ def batch(
         str, typer.Option(metavar="I/N", help="Run every N-th line only, from the I-th.", rich_help_panel=FILE)
     ] = "1/1",
     strict: Annotated[
-        bool, typer.Option("--strict", help="Make nothing if any line is bad.", rich_help_panel=FILE)
+        bool, typer.Option("--strict", help="Generate nothing if any line is bad.", rich_help_panel=FILE)
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all lines, print the plan, and exit.", rich_help_panel=FILE)

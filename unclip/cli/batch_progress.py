@@ -38,19 +38,19 @@ class BatchProgress:
     # ---- before the first image
 
     def bad_line(self, fields: dict[str, Any], shown: bool) -> None:
-        """Report a line that cannot be run. `shown`: False after the first few, which are then only counted."""
+        """Report a line that cannot be run. shown: False after the first few bad lines; later ones are only counted."""
         if self.as_json:
             self._event("bad_line", fields)
         elif shown:
             self._line(f"error: {fields['file']}:{fields['line']}: {fields['error']}")
 
     def more_bad_lines(self, count: int, errors: Path | None) -> None:
-        """Report how many bad lines were not shown, and the file that lists them."""
+        """Report the number of further bad lines, and the file that lists them."""
         if not self.as_json:
             self._line(f"error: {count} more bad lines" + (f"; all are in {errors}" if errors else ""))
 
     def plan(self, plan: Plan) -> None:
-        """Report what a run would make."""
+        """Report the plan of a run."""
         left = plan.images - plan.done
         if self.as_json:
             counts = {"images": plan.images, "to_make": left, "bad_lines": plan.bad, "sizes": plan.sizes}
@@ -131,7 +131,7 @@ class BatchProgress:
 
     def stopping(self) -> None:
         """Report the first interrupt."""
-        self._line("finishing the images at hand; Ctrl-C again stops at once")
+        self._line("finishing the current images; Ctrl-C again stops at once")
 
     def resumable(self) -> None:
         """Report that the run was stopped and can be resumed."""

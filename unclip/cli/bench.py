@@ -67,7 +67,7 @@ def bench(
         "device": device,
         "dtype": dtype,
         "batch_size": size,
-        # Processes of their own, and first: this one is to stay without torch until they are timed.
+        # These run first, in their own processes: this process must not import torch until they have been timed.
         "first_picture_s": statistics.median(time_first_image(model_settings) for _ in range(repeat)),
         "first_picture_peak_mib": stage_benchmark.peak_memory(children=True),
     }

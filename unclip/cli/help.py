@@ -31,7 +31,7 @@ class HelpGroup(TyperGroup):
     """A group whose help shows its commands in groups, with the first sentence of each, then its options."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Nothing: `format_options` writes the commands first, where they are looked for."""
+        """Write nothing: `format_options` writes the commands, before the options."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -57,7 +57,7 @@ def write_sections(sections: dict[str, list[tuple[str, str]]], formatter: Any) -
 
 
 def _without_breaks(text: str) -> str:
-    """The text with no place for a line break inside "[default: the model's]"."""
+    """The text with non-breaking spaces in "[default: the model's]"."""
     return re.sub(r"\[default: [^]]*\]", lambda match: match[0].replace(" ", _NO_BREAK), text)
 
 
@@ -83,6 +83,6 @@ def _name(param: Any) -> str:
 def _usage(param: Any) -> str:
     """An argument in the usage line: IMAGE, [PROMPT], IMAGE..."""
     name = _name(param)
-    if "[" in name:  # "[MASK] [PROMPT]" says all there is to say
+    if "[" in name:  # "[MASK] [PROMPT]" is complete already
         return name
     return (name if param.required else f"[{name}]") + ("..." if param.nargs == -1 else "")

@@ -37,7 +37,9 @@ class ImageOptions:
 
     n: Annotated[
         int,
-        typer.Option("-n", metavar="N", help="Images to make.", callback=options.field, rich_help_panel=options.IMAGE),
+        typer.Option(
+            "-n", metavar="N", help="Images to generate.", callback=options.field, rich_help_panel=options.IMAGE
+        ),
     ] = 1
     seed: Annotated[
         int | None,

@@ -1,4 +1,4 @@
-"""Where images go: one file, or files in a folder."""
+"""The output of a command: one image file, or files in a folder."""
 
 from dataclasses import dataclass
 from pathlib import Path

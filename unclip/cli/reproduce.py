@@ -113,7 +113,7 @@ def describe(found: Comparison) -> str:
     if found.identical:
         return "identical pixels"
     if found.difference is None:
-        return "the pixels differ; the file's format is lossy, so not by how much"
+        return "the pixels differ; the file's format is lossy, so the difference cannot be measured"
     if found.agrees:
         larger = ", which another batch size can cause in this precision" if found.difference > TOLERANCE else ""
         return f"pixels equal within {found.difference}/255{larger}"

@@ -61,7 +61,7 @@ class Setting:
 
 
 def files() -> list[Path]:
-    """Where settings are read from: the user's file, then the one in the working folder, which wins."""
+    """The sources of settings: the user's file, then the one in the working folder, which wins."""
     import platformdirs
 
     other = os.environ.get(USER_FILE)
@@ -186,7 +186,7 @@ def _setting(command: str | None, key: str, value: Any, source: str, commands: d
 
 
 def _unknown_variables(commands: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """A note for each variable that looks like a setting and is none."""
+    """A note for each variable UNCLIP_... that is not a setting."""
     known = {name for params in commands.values() for param in params.values() for name in param.envvar}
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known and name != USER_FILE:

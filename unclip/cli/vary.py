@@ -67,11 +67,13 @@ def interpolate(
     strip: Strip = False,
     fraction: Annotated[
         float | None,
-        typer.Option(metavar="0..1", help="Make one image only, this far from A to B.", rich_help_panel=SEQUENCE),
+        typer.Option(metavar="0..1", help="Generate one image only, this far from A to B.", rich_help_panel=SEQUENCE),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(metavar="1,1,2", help="Make one image only, a mix with these weights.", rich_help_panel=SEQUENCE),
+        typer.Option(
+            metavar="1,1,2", help="Generate one image only, a mix with these weights.", rich_help_panel=SEQUENCE
+        ),
     ] = None,
     same_noise: Annotated[
         bool,

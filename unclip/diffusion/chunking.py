@@ -24,7 +24,7 @@ def chunked(denoiser_of: DenoiserOf, count: int, chunk_size: int) -> Denoise:
 def split_batch(denoiser_of: DenoiserOf, count: int, chunk_size: int) -> Callable[[], Iterator[tuple[slice, Denoise]]]:
     """A function that iterates over the chunks of a batch: the rows of each, and their denoiser.
 
-    A single chunk's denoiser is made once. Several are made anew at each step, so that only one is held in memory.
+    A single chunk's denoiser is made once. Several are made again at each step, so that only one is held in memory.
     """
     if count <= chunk_size:
         whole = slice(count), denoiser_of(slice(count))
@@ -34,7 +34,7 @@ def split_batch(denoiser_of: DenoiserOf, count: int, chunk_size: int) -> Callabl
 
 
 def join_predictions(predictions: Sequence[Prediction], join: Callable[[list[Tensor]], Tensor]) -> Prediction:
-    """One prediction from those of all chunks; `join` combines their tensors."""
+    """One prediction from the predictions of all chunks; `join` combines their tensors."""
     variances = [p.variance for p in predictions if p.variance is not None]
     x0 = join([p.x0 for p in predictions])
     return Prediction(x0, join(variances) if variances else None)

@@ -18,7 +18,7 @@ class Prediction:
     """The prediction at one timestep.
 
     x0: `b ...`, the expected clean sample.
-    variance: None, or `b ...`: the learned log-variance, from -1 (the posterior's) to +1 (that of beta). Improved DDPM
+    variance: None, or `b ...`: the learned log-variance, from -1 (the posterior's) to +1 (beta's). Improved DDPM
         (Nichol & Dhariwal 2021), equation 15.
     """
 

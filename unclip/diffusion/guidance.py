@@ -8,7 +8,7 @@ from torch import Tensor
 from unclip.diffusion.denoiser import Denoise, Prediction
 
 NetworkInputs = dict[str, Tensor]
-"""The inputs of a network beside x and t, by name. Every tensor has the batch as its first dimension."""
+"""The inputs of a network besides x and t, by name. Every tensor has the batch as its first dimension."""
 
 
 def guided(
@@ -22,7 +22,7 @@ def guided(
     cond, uncond: inputs with and without the prompt. uncond may be None for scale 1.
     scale: 1 and 0 need one half of the doubled batch only, and cost half.
 
-    The variance is that of the conditional half.
+    The variance comes from the conditional half.
     """
     if scale == 1:
         return bind(cond)

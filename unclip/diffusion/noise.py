@@ -22,8 +22,8 @@ def randn(
 ) -> Tensor:
     """Standard normal noise `b *shape`, item i from generators[i].
 
-    The numbers are drawn in float32 on the CPU and then moved, so that neither device nor precision changes them. They
-    equal those of diffusers' `randn_tensor` with a list of generators.
+    The numbers are generated in float32 on the CPU and then moved, so that neither device nor precision changes them.
+    They equal the output of diffusers' `randn_tensor` with a list of generators.
     """
     noise = [torch.randn((1, *shape), generator=g, dtype=torch.float32) for g in generators]
     return torch.cat(noise).to(device, dtype)

@@ -27,7 +27,7 @@ from unclip.diffusion.schedule import Schedule, add_noise
 from unclip.errors import RequestError
 
 DRAFT_NOISE = 0.6
-"""How far up the schedule a draft is noised, as a fraction: high enough to renew its details, low enough to keep its
+"""Noise level of a draft, as a fraction of the schedule: high enough to renew its details, low enough to keep its
 layout."""
 
 Progress = Callable[[int, int], None]
@@ -39,7 +39,7 @@ Step = Callable[[Prediction, Tensor, int, int, Generators], Tensor]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample: the sampler and its timesteps.
+    """The settings of sampling: the sampler and its timesteps.
 
     sampler   a name in SAMPLERS
     steps     number of timesteps, 1 .. num_train_timesteps

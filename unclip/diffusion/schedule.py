@@ -20,7 +20,7 @@ _MAX_TIMESTEPS = 100_000
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a network was trained: its noise levels and the meaning of its output.
+    """The schedule that a network was trained with: its noise levels and the meaning of its output.
 
     num_train_timesteps  2 .. 100,000
     beta_schedule        "squaredcos_cap_v2" (cosine)

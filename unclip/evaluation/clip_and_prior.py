@@ -52,7 +52,7 @@ def measure_clip(suite: Suite) -> dict[str, Any]:
 
 
 def measure_prior(suite: Suite) -> dict[str, Any]:
-    """Return the cosine of the prior's embeddings, and of the text's own, with those of the true images."""
+    """Return the cosine of the prior's embeddings, and of the text's own, with the true images' embeddings."""
     true = suite.embed_images("features, real", suite.render(suite.prompts, suite.decoder_size))
     embeddings = {"text embedding": suite.embed_text([prompt for prompt, _ in suite.prompts])}
     for k in BEST_OF:

@@ -1,6 +1,6 @@
 """How often images show their prompts, judged by the checker, which shares nothing with the model; and its own error.
 
-The categories are those of GenEval (Ghosh et al. 2023, arXiv:2310.11513) that apply to the training domain. They are
+The categories are the ones of GenEval (Ghosh et al. 2023, arXiv:2310.11513) that apply to the training domain. They are
 stricter here: an image with an extra object is wrong.
 """
 
@@ -89,7 +89,7 @@ def categories(scene: Scene) -> tuple[Category, ...]:
 def measure_checker(suite: Suite) -> dict[str, Any]:
     """Return how often the checker errs on renderings: it should accept all right ones and no wrong ones.
 
-    A wrong one is a rendering compared with a scene that differs in the category's property, and in nothing else.
+    A wrong one is a rendering compared with a scene that differs in the category's property, and only there.
     """
     accepted: dict[tuple[str, str], list[bool]] = {}
     rng = np.random.Generator(np.random.Philox(key=[suite.seed, 0]))

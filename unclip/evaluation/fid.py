@@ -1,7 +1,7 @@
 """The distance of generated images, as a set, from real ones: Frechet and kernel distance of their features.
 
 Heusel et al. 2017 (arXiv:1706.08500); Binkowski et al. 2018 (arXiv:1801.01401), section 4. The features are the
-embeddings of the model's own CLIP image encoder, not those of an Inception network. The values are therefore comparable
+embeddings of the model's own CLIP image encoder, not an Inception network's. The values are therefore comparable
 with each other only: above all with the floor, the distance of two sets of real images of the same size.
 """
 

@@ -25,7 +25,7 @@ def estimate_rate(outcomes: Sequence[bool]) -> Estimate | None:
 
 
 def estimate_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
-    """Return by how much the rate of `first` exceeds that of `second`, for paired outcomes.
+    """Return the rate of `first` minus the rate of `second`, for paired outcomes.
 
     The interval is Bonett & Price's (2012): one more discordant pair of either kind, and two more pairs. It is much
     narrower than the intervals of the two rates suggest, since most pairs agree. Raises ValueError for unequal lengths.

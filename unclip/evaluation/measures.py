@@ -26,7 +26,7 @@ class Part:
         title: The title of its table.
         measure: Returns its result: "rows", and optionally "notes" and more.
         needs: "image encoder" or "upsampler", if only models that have one can be measured.
-        is_summary: Whether it summarises cells that the report stores one by one, and is made anew for each run.
+        is_summary: Whether it summarises cells that the report stores one by one, and is made again in each run.
         uses_checker: Whether the checker judges its images; the checker's own error is then reported first.
     """
 

@@ -47,7 +47,7 @@ class Report:
         return self.results[key]
 
     def replace(self, key: str, result: Any) -> Any:
-        """Store the result of a key in the place of an earlier one, and return it."""
+        """Store the result of a key instead of an earlier one, and return it."""
         self.results.pop(key, None)
         return self.measure_once(key, lambda: result)
 

@@ -1,4 +1,4 @@
-"""What the upsamplers add to bicubic enlargement: on shrunken renderings, and on the decoder's own images."""
+"""The gain of the upsamplers over bicubic enlargement: on shrunken renderings, and on the decoder's own images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -63,7 +63,7 @@ def measure_upsampler(suite: Suite) -> dict[str, Any]:
         rows.append({"": f"{label}: {method}", **cells})
     return {
         "rows": rows,
-        "notes": ["sharpness: variance of the Laplacian, relative to that of the real image of the prompt"],
+        "notes": ["sharpness: variance of the Laplacian, relative to the real image of the prompt"],
     }
 
 

@@ -50,7 +50,7 @@ def sweep_steps(suite: Suite) -> dict[str, Any]:
 def sweep_prior_steps(suite: Suite) -> dict[str, Any]:
     """Return the cosine of the prior's single samples with the true embeddings, for each sampler and number of steps.
 
-    The choice is that of ``sweep_steps``.
+    The choice is made as in ``sweep_steps``.
     """
     true = suite.embed_images("features, real", suite.render(suite.subset, suite.decoder_size))
 

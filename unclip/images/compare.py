@@ -60,7 +60,7 @@ def compare(path: str, record: dict[str, Any], image: Image.Image, dtype: str | 
         return Comparison(identical, 0 if identical else None)
     bands = ImageChops.difference(old, image.convert("RGB")).split()
     difference = max(int(band.getextrema()[1]) for band in bands)  # pyright: ignore[reportArgumentType]
-    # Someone may have painted over the pixels and kept the record, so the hash of the pixels themselves decides.
+    # Someone may have edited the pixels and kept the record, so the hash of the pixels themselves decides.
     untouched = metadata.pixel_hash(old) == record.get("pixels")
     both_bfloat16 = untouched and dtype == record.get("dtype") == "bfloat16"
     return Comparison(difference == 0, difference, BFLOAT16_TOLERANCE if both_bfloat16 else TOLERANCE)

@@ -174,12 +174,12 @@ def _xmp(record: dict[str, Any]) -> bytes:
     """XMP (ISO 16684) for photo programs: the prompt, the program, and that a model made the image (IPTC)."""
     from xml.sax.saxutils import escape, quoteattr
 
-    def shown(text: str) -> str:
+    def clean(text: str) -> str:
         return _NOT_XML.sub(" ", text[:_MAX_SHOWN])
 
     request = record["request"]
-    prompt = shown(request["prompt"])
-    tool = quoteattr(shown(f"unclip {record['version']}, {record['model']}"))
+    prompt = clean(request["prompt"])
+    tool = quoteattr(clean(f"unclip {record['version']}, {record['model']}"))
     source = "compositeWithTrainedAlgorithmicMedia" if edits_canvas(request["mode"]) else "trainedAlgorithmicMedia"
     packet = (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'

@@ -71,7 +71,7 @@ class Result:
     def save(self, path: str | Path) -> Path:
         """Write the image and its record to a file, atomically; an existing file is replaced.
 
-        The format is that of the suffix .png, .jpg, .jpeg or .webp; PNG for any other. Returns the path.
+        The suffix .png, .jpg, .jpeg or .webp selects the format; any other gives PNG. Returns the path.
         """
         from unclip.images import metadata
         from unclip.system.files import write_atomic

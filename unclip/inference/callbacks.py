@@ -1,4 +1,4 @@
-"""Callbacks: how a caller follows a run, step by step."""
+"""Callbacks: functions that receive the progress and the images of each step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Watcher:
     """A Progress that also receives the predicted images of each step. Subclass it and override its methods."""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """As a Progress. `see` is called first at each step."""
+        """Called like a Progress; at each step, `see` is called first."""
 
     def see(self, stage: str, images: Sequence[Image.Image], seeds: Sequence[int]) -> None:
         """Receives the images predicted at a step of the decoder or an upsampler, with their seeds."""

@@ -11,7 +11,7 @@ from unclip.models.text import TextEncoding
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the decoder is conditioned on.
+    """The conditioning of the decoder.
 
     embed: CLIP image embeddings `b d`. text: the encoded prompts. negative: the encoded negative prompts, which
     guidance steers away from.
@@ -28,7 +28,7 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Start:
-    """How sampling starts. By default, from new noise.
+    """The start of sampling; by default, new noise.
 
     noise: the initial noise `b c h w` of inverted images (see `UnclipModel.invert`).
     draft: a rough image `b 3 H W` in [-1, 1], which is noised and denoised again (SDEdit).

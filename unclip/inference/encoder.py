@@ -93,7 +93,7 @@ class Encoder:
         return self.encode_text([PROBE]).embed[0]
 
     def read_embedding(self, path: str | Path) -> Tensor:
-        """The image embedding `d` in a file that `write_embedding` wrote. Raises DataError for that of another CLIP."""
+        """The image embedding `d` in a file of `write_embedding`. Raises DataError for a file of another CLIP."""
         return read_embedding(path, self._probe, self.name).to(self.device)
 
     def write_embedding(self, path: str | Path, embed: Tensor, source: str) -> Path:

@@ -33,8 +33,8 @@ class UnclipModel:
     upsamplers     each enlarges the image before it
     device         of the networks
     vocabulary     words of the training captions, where they are a closed set
-    shown_above    CLIP similarity from which on an image shows what a prompt says, 0 .. 1. Below 1, the decoder was
-                   trained to outpaint only what the prompt says is new
+    shown_above    CLIP similarity from which an image counts as showing its prompt, 0 .. 1. Below 1, the decoder was
+                   trained to outpaint only new content that the prompt names
     revision       commit of a model from the hub
     folder         of the checkpoint
     image_encoder  name of the checkpoint that the image encoder is from, if it is another one

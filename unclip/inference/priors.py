@@ -17,7 +17,7 @@ class Prior(Protocol):
 
     @property
     def best_of(self) -> int:
-        """Default number of embeddings that are sampled, of which the one closest to the text is used."""
+        """Default number of embeddings to sample; the one closest to the text is used."""
         ...
 
     def defaults(self) -> dict[str, object]:

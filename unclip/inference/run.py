@@ -1,4 +1,4 @@
-"""Run: one micro-batch on its way through the stages, with its generators, options, callback and timings."""
+"""Run: one micro-batch, with the generators, options, callback and timings that all stages share."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ from unclip.inference.callbacks import Progress, StageReport, Watcher
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How the stages sample. None is the default of the stage.
+    """The sampling options of all stages. None is the default of the stage.
 
     prior_steps, steps, upsampler_steps  denoising steps of the prior, the decoder and each upsampler
     prior_sampler, sampler               names from diffusion.sampler_names.SAMPLER_NAMES
     prior_guidance, guidance             classifier-free guidance scales
-    prior_best_of                        embeddings that the prior samples, of which the best is used
+    prior_best_of                        embeddings that the prior samples; the best one is used
     resample                             RePaint passes of the decoder over each stretch of timesteps
     size                                 (width, height) of the images in pixels; None runs all upsamplers
     """
@@ -39,7 +39,7 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class Run:
-    """A micro-batch under way.
+    """The state of a micro-batch while its images are generated.
 
     generators: one per image. callback: receives (stage, done, total); a Watcher also receives images.
     timings: seconds by stage, added to as the stages run. label: a prefix of the stage names that are reported.
@@ -57,7 +57,7 @@ class Run:
         return replace(self, generators=[self.generators[i] for i in indices])
 
     def within(self, label: str | None) -> "Run":
-        """The same run, whose stages are reported as part of `label`: "window 2 of 5, decoder". None adds nothing."""
+        """The same run, whose stages are reported as part of `label`: "window 2 of 5, decoder". None: no label."""
         labels = [part for part in (self.label, label) if part is not None]
         return replace(self, label=", ".join(labels) or None)
 
@@ -74,8 +74,8 @@ class Run:
         callback = self.callback
         if callback is None:
             return None
-        shown = name if self.label is None else f"{self.label}, {name}"
-        return lambda done, total: callback(shown, done, total)
+        label = name if self.label is None else f"{self.label}, {name}"
+        return lambda done, total: callback(label, done, total)
 
     def _observe(self, name: str):
         callback = self.callback

@@ -67,7 +67,7 @@ class StageInputs:
 
 @dataclass(frozen=True)
 class StageOptions:
-    """How a stage samples. None is the stage's own default. resample: RePaint passes (see `diffusion.repaint`)."""
+    """The sampling options of a stage. None is its own default. resample: RePaint passes (see `diffusion.repaint`)."""
 
     steps: int | None = None
     sampler: str | None = None

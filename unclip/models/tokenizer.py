@@ -15,7 +15,7 @@ class Tokenizer:
 
     context_length: tokens per prompt, start and end of text included.
     transformers_tokens: tokenize as transformers does for the published checkpoints. "!" is the pad token wherever it
-    stands, the start and end tokens may be spelled out in a prompt, and broken encodings are not repaired.
+    occurs, the start and end tokens may be spelled out in a prompt, and broken encodings are not repaired.
     """
 
     _SPECIAL = ("!", "<|startoftext|>", "<|endoftext|>")  # pad, start of text, end of text

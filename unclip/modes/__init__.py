@@ -1,1 +1,1 @@
-"""One file a mode: where its embeddings, initial noise and known pixels come from."""
+"""Modes, one file each: the source of the embeddings, the initial noise and the known pixels."""

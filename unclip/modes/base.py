@@ -31,7 +31,7 @@ class Output:
 
 
 class Mode(Protocol):
-    """A way to generate images: it decides the embeddings, the initial noise and the known pixels."""
+    """A mode: it determines the embeddings, the initial noise and the known pixels of images."""
 
     def defaults(self, model: UnclipModel, request: Request) -> dict[str, Any]:
         """The fields that this mode fills in where they are None, over the model's own defaults."""

@@ -57,7 +57,7 @@ class BipartiteMode:
         return request.prompt
 
     def combine(self, model: UnclipModel, request: Request, embeds: Tensor) -> Tensor:
-        """The embedding `d` of the image, from those of its sources `n d`."""
+        """The embedding `d` of the image, from the embeddings `n d` of its sources."""
         return mix(embeds, self.weights(request))
 
     def eta(self, request: Request) -> float:
@@ -108,7 +108,7 @@ class BipartiteMode:
         return [Output(output.image, output.score, found.notes) for output, found in zip(outputs, latents, strict=True)]
 
     def _mix_noises(self, pairs: Sequence[tuple[Request, Latents]]) -> Tensor | None:
-        """The initial noise `b c h w`, mixed from that of the sources, or None for new noise."""
+        """The initial noise `b c h w`, mixed from the sources' noises, or None for new noise."""
         mixed = [
             mix(found.noises.flatten(1), self.weights(request)).view_as(found.noises[0])
             for request, found in pairs
@@ -197,7 +197,7 @@ def find_image_latents(
 
 
 def find_prior_embeddings(model: UnclipModel, sources: Sequence[Source], run: Run) -> dict[Source, Latent]:
-    """Read the embedding of each file, and sample that of each prompt from the prior."""
+    """Read the embedding of each file, and sample an embedding for each prompt from the prior."""
     if not sources:
         return {}
     embeds = read_or_sample_embeddings(

@@ -25,7 +25,7 @@ MODES = tuple(FIELDS_OF)
 CANVAS_MODES = ("inpaint", "outpaint")
 FILE_FIELDS = ("image", "mask", "embedding")
 OLD_NAMES = {"negative": "negative_prompt", "harmonize": "resample", "share": "fraction"}
-"""Names that fields had before, which are still read wherever a request comes from."""
+"""Former names of fields, which are still read from every source of requests."""
 
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000  # the length of the training schedule
@@ -35,7 +35,7 @@ MAX_CANDIDATES = 1024
 MAX_FRAMES = 1000
 MAX_SIDE = 8192  # pixels
 THETA = 0.35
-"""How far a text diff rotates an embedding by default, as a fraction."""
+"""Default fraction by which a text diff rotates an embedding."""
 
 
 def foreign_fields(mode: str) -> set[str]:

@@ -62,7 +62,7 @@ Counts = Annotated[
 
 
 class Request(BaseModel):
-    """What to generate. A field that is None takes the model's default; 0 is a value.
+    """A request for images. A field that is None takes the model's default; 0 is a value.
 
     Raises RequestError, whose message names the field, the value and the fix.
     """
@@ -186,7 +186,7 @@ class Request(BaseModel):
 
     @property
     def prompts(self) -> list[str]:
-        """The prompts that say what to generate: the main one and those of the sides, as far as they are not empty."""
+        """The prompts of the content to generate: the main one and the prompts of sides, without empty ones."""
         return validation.prompts(self.__dict__)
 
     @property
@@ -217,11 +217,11 @@ class Request(BaseModel):
     def images(self) -> Iterator[Request]:
         """One request per image, made lazily: n = 1 and seed + i; all frames of a sequence have the same seed.
 
-        With best_of, they are all the same: the i-th stands for the candidate of rank i. Raises RequestError without a
+        With best_of, they are all equal, and the i-th represents the candidate of rank i. Raises RequestError without a
         seed.
         """
         if self.seed is None:
-            raise RequestError("seed is not set; draw one before the request is split into images")
+            raise RequestError("seed is not set; choose one before the request is split into images")
         if self.best_of is not None:
             return (self.replace(n=1) for _ in range(self.n))
         return (self.replace(n=1, seed=self.seed + i, **frame) for i in range(self.n) for frame in self._frames())

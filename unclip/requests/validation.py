@@ -39,12 +39,12 @@ def check_names(fields: Fields, known: tuple[str, ...]) -> None:
 
 
 def check_fields(fields: Fields) -> None:
-    """All rules."""
+    """Apply all rules."""
     check_mode(fields)
     if fields["mode"] == "interpolate":
         check_interpolation(fields)
     if fields["frames"] is not None and fields["fraction"] is not None:
-        raise RequestError("fraction is of one image; frames go from one end to the other: give one of them")
+        raise RequestError("fraction is for one image, and frames for a sequence: give one of them")
     if fields["mode"] in CANVAS_MODES:
         check_canvas(fields)
     check_prompts(fields)
@@ -71,7 +71,7 @@ def check_mode(fields: Fields) -> None:
 
 
 def check_interpolation(fields: Fields) -> None:
-    """There are sources, and one weight for each, unless there are two."""
+    """There are sources, with one weight each; two sources need no weights."""
     sources, weights = fields["sources"], fields["weights"]
     if sources is None:
         raise RequestError("sources must be two or more images or prompts to interpolate; name them")
@@ -82,7 +82,7 @@ def check_interpolation(fields: Fields) -> None:
     if len(weights) != len(sources) or not any(weights):
         raise RequestError(f"weights must be one for each of {len(sources)} sources, and not all 0")
     if fields["frames"] is not None or fields["fraction"] is not None:
-        raise RequestError("weights are those of one image; leave out frames and fraction")
+        raise RequestError("weights are for one image; leave out frames and fraction")
 
 
 def check_canvas(fields: Fields) -> None:
@@ -118,7 +118,7 @@ def check_candidates(fields: Fields) -> None:
     if fields["n"] > best_of:
         raise RequestError(f"best_of must be at least n, the number of images that are kept, not {best_of}")
     if fields["frames"] is not None or len(fields["components"] or ()) > 1:
-        raise RequestError("best_of picks single images, and would tear a sequence apart; leave one out")
+        raise RequestError("best_of ranks single images, not sequences; leave one out")
     if fields["mode"] in CANVAS_MODES and not fields["prompt"].strip():
         raise RequestError("best_of ranks by how well an image shows the prompt; give one")
 
@@ -146,7 +146,7 @@ def check_inversion(fields: Fields) -> None:
 
 
 def prompts(fields: Fields) -> list[str]:
-    """The prompts that say what to generate: the main one and those of the sides, as far as they are not empty."""
+    """The prompts of the content to generate: the main one and the prompts of sides, without empty ones."""
     return [prompt for name in ("prompt", *SIDE_PROMPTS) if (prompt := fields[name] or "").strip()]
 
 

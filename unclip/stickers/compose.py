@@ -23,7 +23,7 @@ HELD_OUT_PERCENT = 8
 
 COLOURS = tuple(BACKGROUNDS)
 
-# A network learns a sprite anew at each size and at each offset from its grid of patches. Three sizes (24, 40 and 52 px
+# A network learns a sprite separately for each size and offset from its grid of patches. Three sizes (24, 40 and 52 px
 # of 64) and a grid of 4 px for every object's square keep that within reach of small networks.
 GRID = 1 / 16
 
@@ -41,11 +41,11 @@ class SceneOptions:
     Attributes:
         split: "train", or "held_out" for the combinations that training never uses (see ``is_held_out``).
         singles: Fraction of single objects, 0 to 1.
-        alike: Number of consecutive scenes of a stream that share a background, so that a batch cannot be told apart
-            by background alone; at least 1.
+        alike: Number of consecutive scenes of a stream that share a background, so that the background
+            alone does not identify the scenes of a batch; at least 1.
         nouns: The nouns to use, at least two; empty for all of the atlas.
         spread: Maximum distance of an object from the middle of its cell, in grid steps. At 0, the first of two objects
-            "next to" each other also always stands on the left.
+            "next to" each other is also always on the left.
         hard_pairs: Whether a pair at an even index of a stream is followed by the same pair with its objects swapped,
             so that only the objects' positions tell the two apart. After "next to", whose caption would hold for
             both, and after other kinds, another scene of the same kind follows.
@@ -117,15 +117,15 @@ def compose_scene(
 def is_held_out(scene: Scene) -> bool:
     """Return whether a scene's combination is held out of training.
 
-    8% of all (object, background) of single objects are, 8% of all unordered pairs of objects, and 8% of all
-    (object, count).
+    The split holds out 8% of the combinations (object, background) of single objects, 8% of the unordered pairs of
+    objects, and 8% of the combinations (object, count).
     """
     names = tuple(placed.name for placed in scene.objects[: 2 if scene.kind == "pair" else 1])
     return _is_held_out(_combination(names, scene.background, scene.count))
 
 
 def swap_objects(scene: Scene) -> Scene:
-    """Return a pair with its two objects in each other's place: the same relation, of the second to the first."""
+    """Return a pair with its two objects exchanged: the second now has the relation to the first."""
     first, second = scene.objects
     return replace(scene, objects=(replace(first, name=second.name), replace(second, name=first.name)))
 

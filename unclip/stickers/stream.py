@@ -33,7 +33,7 @@ def _compose_at(
 ) -> Scene:
     background = None
     if options.alike > 1:
-        # Seeds stay below 2**32, so this stream is not that of any seed.
+        # Seeds stay below 2**32, so no seed has this stream.
         background = choose(_generator(seed + 2**32, index // options.alike), COLOURS)
     return compose_scene(rng, options, background, like)
 

@@ -27,7 +27,7 @@ REUSE = {
 }
 DEFAULTS = {
     M_MMAP_MAX: 1 << 16,  # glibc's default
-    # The values that glibc's dynamic thresholds reach by themselves once large blocks have been freed.
+    # The values that glibc's dynamic thresholds reach once large blocks have been freed.
     M_TRIM_THRESHOLD: 1 << 26,
     M_MMAP_THRESHOLD: 1 << 25,
 }
@@ -43,7 +43,7 @@ def reuse_freed_blocks(enabled: bool = True) -> Iterator[None]:
     fit the next request (see `make_growth_limiter`).
 
     The setting holds for the whole process. Earlier settings by `mallopt` are not restored. If two contexts overlap,
-    the first to end ends both. Outside the main thread, glibc uses other heaps, and nothing is gained.
+    the first to end ends both. Outside the main thread, glibc uses other heaps, so there is no gain.
     """
     set_option = find_libc_function("mallopt") if enabled else None
     if set_option is None:
@@ -64,8 +64,8 @@ def make_growth_limiter() -> Callable[[], None]:
     """A function to call before each network call of a run; it keeps the heap of `reuse_freed_blocks` from growing.
 
     The second call, after one network call, measures the process's normal size. Whenever the process has grown by
-    `MAX_GROWTH` beyond it, free memory is released, and the normal size is measured again at the next call. Releasing
-    more often would cost: new pages take a quarter of a large U-Net's time.
+    `MAX_GROWTH` beyond it, free memory is released, and the normal size is measured again at the next call. More
+    frequent releases are slow: new pages take a quarter of a large U-Net's time.
     """
     called, normal = False, None
 

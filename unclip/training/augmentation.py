@@ -6,7 +6,7 @@ the known side: outpainting works in windows that see only a part of the origina
 objects generates another one in the centre, cut off by the known part. Images beside others (`images_beside`) have
 another image in the known part and the whole captioned image in the rest: without them a decoder assumes that an object
 it does not see lies outside the window, and never generates what the prompt adds. Context views (`context_views`) show
-a whole original, made smaller, and the area around it: outpainting plans with such a view first, so that nothing is
+a whole original, made smaller, and the area around it: outpainting sketches such a view first, so that nothing is
 generated twice. Draft windows (`add_draft_windows`) show any part of the image, at the noise levels of a draft: a
 window of a larger canvas shows only a part of what the prompt names, and the draft of the canvas says which.
 
@@ -36,7 +36,7 @@ def add_known_regions(
 
     known: fraction of the images with a known part. moved: fraction of these that become windows of an outpainting.
     views: fraction of the windows that become context views, where possible. beside: fraction of the other windows that
-    stand beside another image, where possible. The remaining windows are shifted.
+    show the image beside another one, where possible. The remaining windows are shifted.
     """
     mask = random_known_masks(len(images), images.shape[-1], known, generator).to(images)
     if not moved:
@@ -56,7 +56,7 @@ def add_known_regions(
 def add_draft_windows(
     images: Tensor, mask: Tensor, fraction: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:  # b 3 s s, b
-    """Shift a fraction of the images without a known part, by up to a side, and tell which.
+    """Shift a fraction of the images without a known part, by up to a side; return images and which are shifted.
 
     The decoder learns from them that a window of a larger canvas need not show all that the prompt names. They are to
     be trained only at the noise levels of a draft, which shows the window's part of the canvas.
@@ -73,7 +73,7 @@ def add_draft_windows(
 
 
 def random_known_masks(count: int, size: int, fraction: float, generator: torch.Generator) -> Tensor:
-    """Masks `b 1 s s`: in a fraction of them, all but a random box is known (70%) or only the box; else nothing.
+    """Masks `b 1 s s`: in a fraction of them, all but a random box is known (70%) or only the box; others are 0.
 
     A third of the sides of the boxes are moved to the image's border, because windows are known up to theirs.
     """
@@ -147,7 +147,7 @@ def images_beside(images: Tensor, generator: torch.Generator) -> tuple[Tensor, T
 
 
 def context_views(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Outpaintings seen as a whole: views, masks, and for which images this is possible, bool `b`.
+    """Context views of outpaintings: images, masks, and for which images this is possible, bool `b`.
 
     An original, made smaller, is known: at a side of the view, in a corner or in the centre. In a fifth of the views it
     is the captioned image, and the rest is empty. In the others it is another image with the same border colour, and
@@ -186,7 +186,7 @@ def is_unknown_uniform(images: Tensor, mask: Tensor) -> Tensor:
 def _compose_views(
     images: Tensor, originals: Tensor, scale: float, *, own: Tensor, beside: Tensor, place: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:  # b 3 s s, b 1 s s, b
-    """Views with originals `b 3 s s` at one scale, their masks, and in which all fits.
+    """Context views with originals `b 3 s s` at one scale, their masks, and for which images everything fits.
 
     own: bool `b`, nothing is around the original. beside: bool `axis b`, the axis along which there is something new.
     place: `axis b`, the original's place along both axes, -1 .. 1.
@@ -214,7 +214,7 @@ def _select(chosen: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 
 def _after(length: Tensor, from_end: Tensor, size: int) -> Tensor:
-    """Which positions of a side, `... s`, are not within `length` pixels of its start, or of its end."""
+    """Mask `... s` of the positions of a side that are not within `length` pixels of its start, or of its end."""
     position, length = torch.arange(size), length[..., None]
     return torch.where(from_end[..., None], position < size - length, position >= length)
 
@@ -248,7 +248,7 @@ def _place(images: Tensor, side: int, centre: Tensor) -> Tensor:
 
 
 def _distort(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images that look like a small model's: with wavy outlines and blotches."""
+    """Images with the artefacts of a small model: wavy outlines and blotches."""
     count, size = len(images), images.shape[-1]
 
     def smooth_noise(channels: int, cells: int) -> Tensor:

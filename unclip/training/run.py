@@ -50,7 +50,7 @@ OpenImages = Callable[[int], Dataset[Sample]]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How a recipe is trained.
+    """The options of a training run.
 
     steps, minutes: length of each stage's run, resumed parts included; by default, the recipe's steps.
     resume: continue the runs in the output folder.

@@ -129,7 +129,7 @@ class State:
         self.progress = progress
 
     def _check_shapes(self, path: Path, found: dict[str, tuple[int, ...]]) -> None:
-        """Raise CheckpointError, naming the first wrong tensor, unless a file's shapes are those of this run."""
+        """Raise CheckpointError, naming the first wrong tensor, unless a file's shapes are the run's."""
         wanted: dict[str, tuple[int, ...]] = {}
         for name, parameter in self.parameters.items():
             shape = tuple(parameter.shape)

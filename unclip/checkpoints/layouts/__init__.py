@@ -1,1 +1,1 @@
-"""Checkpoint layouts: this project's own and those of published models."""
+"""Checkpoint layouts: of this project and of published models."""

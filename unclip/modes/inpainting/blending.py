@@ -17,7 +17,7 @@ def match_edges(generated: np.ndarray, image: np.ndarray, known: np.ndarray) -> 
     """The generated pixels with their colours matched to the known pixels around them, as in seamless cloning.
 
     generated: `h w 3` float, 0 .. 255. image: `h w 3`, has the known pixels. known: `h w` uint8, 255 = keep, 0 =
-    generated; soft values between have no edge, as they blend by themselves.
+    generated; soft values between have no edge, because they blend already.
 
     Along the edge, the generated side moves by the colour step. Inwards, the correction is the membrane that is fixed
     at the edge, and it fades (Perez et al. 2003, "Poisson image editing", section 2; Farbman et al. 2009). A large step

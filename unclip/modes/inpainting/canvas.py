@@ -29,12 +29,12 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """The rows and columns of the canvas in it."""
+        """The rows and columns of the canvas that lie in the box."""
         rows, columns = (slice(max(0, start), start + self.side) for start in (self.top, self.left))
         return rows, columns
 
     def place(self, rows: int, columns: int) -> tuple[slice, slice]:
-        """Where in the box its part of the canvas lies, which has this many rows and columns."""
+        """The slices of the box that lie on the canvas. rows, columns: their lengths."""
         top, left = max(0, -self.top), max(0, -self.left)
         return slice(top, top + rows), slice(left, left + columns)
 
@@ -75,7 +75,7 @@ class Canvas:
         return (opacity * self.pixels[area] + (1 - opacity) * 255).round().astype(np.uint8)
 
     def original(self) -> Image.Image:
-        """The original image on white, as long as nothing was pasted into it."""
+        """The original image on white, before anything is pasted into it."""
         left, top, right, bottom = self.origin
         return Image.fromarray(self.on_white((slice(top, bottom), slice(left, right))))
 
@@ -97,8 +97,8 @@ class Canvas:
     def crop_known(self, box: Box, size: int) -> tuple[Tensor, Tensor]:
         """The known pixels of a box, resized to `size`: an image `3 s s` in [-1, 1] and a mask `1 s s`, 1 = known.
 
-        Partly known pixels count as masked: they are blended when the window is pasted. So does everything past the
-        canvas.
+        Partly known pixels count as masked: they are blended when the window is pasted. Everything past the
+        canvas counts as masked, too.
         """
         place = box.place(*self.known[box.slices].shape)
         pixels, mask = torch.zeros(3, box.side, box.side), torch.zeros(1, box.side, box.side)

@@ -65,7 +65,7 @@ class CanvasMode:
         canvas that starts from the sketch; the upsamplers enlarge it window by window.
         """
         edits = [plan_edit(model, *each) for each in zip(requests, open_canvases(requests), strict=True)]
-        # Embeddings come first: the image's own embedding is that of the unedited image.
+        # Embeddings come first: the image's own embedding must describe the unedited image.
         prompts = embed_prompts(model, edits, run)
         for k, label, _ in rounds([edit.regions for edit in edits], "region"):
             windows = [edit.regions[k] if k < len(edit.regions) else () for edit in edits]

@@ -29,7 +29,7 @@ class Window:
 class Edit:
     """One edit: its canvas, and the windows of each masked region, in order.
 
-    prompt_shown: whether the image shows already what the prompt says (see `prompt_is_shown`).
+    prompt_shown: whether the image already shows what the prompt says (see `prompt_is_shown`).
     """
 
     request: Request
@@ -51,7 +51,7 @@ class Edit:
         return notes
 
     def unused_side_prompts(self) -> list[str]:
-        """The sides whose own prompt is that of no window."""
+        """The sides whose own prompt no window uses."""
         used = {window.prompt or "" for region in self.regions for window in region}
         prompts = {side: getattr(self.request, f"{side}_prompt") for side in SIDES}
         return [side for side, prompt in prompts.items() if prompt is not None and prompt not in used]
@@ -78,13 +78,13 @@ def plan_edit(model: UnclipModel, request: Request, canvas: Canvas) -> Edit:
 def adds_only_the_prompt(model: UnclipModel, request: Request) -> bool:
     """Whether an outpainting adds what its prompts say and otherwise continues the image.
 
-    Decoders with shown_above < 1 were trained so. Not if an embedding guides: it describes a whole image.
+    Decoders with shown_above < 1 were trained so. False if an embedding guides, which describes a whole image.
     """
     return request.outpaints and model.shown_above < 1 and request.embedding is None and not request.keep_style
 
 
 def prompt_is_shown(model: UnclipModel, request: Request, canvas: Canvas) -> bool:
-    """Whether the image shows already what the prompt of an outpainting says, by CLIP similarity.
+    """Whether the image already shows what the prompt of an outpainting says, by CLIP similarity.
 
     CLIP was not trained on distorted images, so an image that is not square is compared by its two ends and its middle.
     """
@@ -109,7 +109,7 @@ def prompt_beyond(model: UnclipModel, request: Request, side: str | None, prompt
 
 
 def image_weight(request: Request, prompt: str | None) -> float | None:
-    """The weight of the image's own embedding against that of a prompt, 0 .. 1; None where no embedding is used."""
+    """The weight of the image's own embedding against a prompt's, 0 .. 1; None where no embedding is used."""
     if prompt is None:
         return None
     return (request.keep_style or 0.0) if prompt.strip() or request.embedding is not None else 1.0
@@ -125,7 +125,7 @@ def possible_image_weights(model: UnclipModel, request: Request) -> list[float]:
 def plan_context_views(model: UnclipModel, edit: Edit, windows: Sequence[Window]) -> list[Window]:
     """The context views to sketch before the windows of a region: for each prompt, of the original and its windows.
 
-    None if one window suffices, or if each window adds something of its own by a prompt that is only for new content.
+    None if one window suffices, or if each window adds its own content, by a prompt that describes new content only.
     """
     views, size, canvas = [], model.sizes[-1][0], edit.canvas
     masked = canvas.masked

@@ -1,4 +1,4 @@
-"""Where the windows of an edit lie, and in which order they are generated."""
+"""The positions of the windows of an edit, and the order in which they are generated."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +14,7 @@ def place_windows(
     """The windows that cover a masked region, in the order in which they are generated.
 
     A small region gets one window with some context. A larger one gets windows of the model's size that overlap by
-    half; the next is always one of which closest to half is known, so that they grow outwards from the known pixels.
+    half; the next one always has its known part closest to half, so that they grow outwards from the known pixels.
     These lie on a grid of `cells` a side, so that they can be denoised as one canvas; the last ones may extend past the
     canvas by a part of a cell.
 
@@ -41,8 +41,8 @@ def one_window_suffices(canvas: Canvas, windows: Sequence[Box]) -> bool:
 def place_context_views(canvas: Canvas, windows: Sequence[Box], size: int) -> list[Box]:
     """The boxes in which a sketch is generated before some windows, in order. size: of the model's images, in pixels.
 
-    A window contains only a part of the original, and an object that the prompt names may be in the rest: without a
-    view of the whole, it would be generated twice. A context view contains the original and all the windows, and
+    A window contains only a part of the original, and an object that the prompt names may be in the rest: without the
+    whole in one window, it would be generated twice. A context view contains the original and all the windows, and
     extends past the canvas where these are not square. It is at most twice the model's size; beyond that, there are
     several.
     """
@@ -50,7 +50,7 @@ def place_context_views(canvas: Canvas, windows: Sequence[Box], size: int) -> li
     lows, highs = np.min(ends, axis=0)[:2], np.max(ends, axis=0)[2:].clip(max=canvas.size)
     (left, top), (width, height) = lows.tolist(), (highs - lows).tolist()
     side = min(max(width, height), MAX_SHRINK * min(size, width, height))
-    # An extent shorter than the view is centred in it.
+    # An extent shorter than the context view is centred in it.
     tops, lefts = (
         window_starts(length, side, side) if length > side else [(length - side) // 2] for length in (height, width)
     )

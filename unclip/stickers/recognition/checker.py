@@ -26,7 +26,7 @@ from unclip.stickers.scene import BACKGROUNDS, Scene
 
 SIDE = 64  # px; images are judged at this size, the decoder's
 MIN_SCORE = 0.55  # lowest score of a recognised object
-TIE_MARGIN = 0.03  # sprites whose scores differ by less cannot be told apart
+TIE_MARGIN = 0.03  # sprites whose scores differ by less count as tied
 MAX_BACKGROUND_DISTANCE = 40.0  # RGB distance (0..255) beyond which a border has none of the named colours
 MAX_OBJECTS = 6  # objects detected before a judgement; a scene has at most four
 _MAX_CONTRAST = 0.12  # upper bound of the foreground threshold on uneven backgrounds

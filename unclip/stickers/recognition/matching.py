@@ -1,7 +1,7 @@
 """Matches a piece of an image with the sprites of the atlas.
 
-First, the piece is resized to a coarse grid and compared with all sprites on that background, resized likewise: one
-matrix product. Then the best are rendered at the piece's size and slid over it, at several scales. All comparisons use
+First, the piece is resized to a coarse grid and compared with all sprites on that background by one matrix
+product. Then the best are rendered at the piece's size and slid over it, at several scales. All comparisons use
 the difference from the background: areas empty in both cost nothing, and parts of a sprite that the background hides
 (a white cloud on white) are not expected.
 """
@@ -64,7 +64,7 @@ class Templates:
         features: n f, float32: difference of the visible part from the background, resized to the coarse grid.
         energy: n, float32: squared norms of the features.
         shapes: n 2: width and height of the visible part, relative to the sprite's longer side.
-        offsets: n 2: vector from the centre of the visible part to that of the sprite, in the same unit.
+        offsets: n 2: vector from the centre of the visible part to the sprite's centre, in the same unit.
     """
 
     background: str
@@ -115,7 +115,7 @@ def coarse_scores(difference: np.ndarray, box: Box, templates: Templates) -> np.
 def match_sprites(difference: np.ndarray, box: Box, templates: Templates) -> list[Match]:
     """Second step: return the sprites most similar to the content of a box, best first.
 
-    The arguments are those of ``coarse_scores``.
+    The arguments are as in ``coarse_scores``.
     """
     shortlist = np.argsort(-coarse_scores(difference, box, templates), kind="stable")[:_SHORTLIST].tolist()
     piece = _Piece(difference, float(np.vdot(difference, difference)), box)
@@ -154,7 +154,7 @@ def load_templates(background: str) -> Templates:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A box of an image: the image's difference from its background, h w 3, and the squared norm of that."""
+    """A box of an image: the image's difference from its background, h w 3, and its squared norm."""
 
     difference: np.ndarray
     energy: float

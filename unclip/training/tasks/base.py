@@ -18,7 +18,7 @@ Loss = tuple[Tensor, dict[str, Tensor]]
 
 
 class Task(Protocol):
-    """What a stage trains: a network, its loss, and sample images that show the progress."""
+    """The training task of a stage: a network, its loss, and sample images that show the progress."""
 
     @property
     def network(self) -> nn.Module:
@@ -44,7 +44,7 @@ class Task(Protocol):
         """The loss of a batch.
 
         network: `self.network`, possibly compiled. images: `b 3 h w` in [-1, 1]. generator: on the CPU, the source of
-        all random numbers except those of dropout.
+        all random numbers except dropout's.
         """
         ...
 

@@ -86,7 +86,7 @@ class DecoderTask:
 
         read = self.clip.encode_text if self.network.text_encoder is None else self.clip.tokenize
         text = read(drop_captions(captions, no_text))
-        # The embedding is that of the whole image, as the prior's is of the whole caption, whatever a window shows.
+        # The embedding describes the whole image even for a window, as the prior's describes the whole caption.
         embed = torch.where(no_embed, self.network.projection.null_embed, self.clip.encode_images(images))
         x0 = self.codec.encode(target)  # b c h w
         t, noise = sample_noise(x0, self.schedule, generator, options.noise_shift)
@@ -157,7 +157,7 @@ def copy_text_encoder(clip: Clip) -> TransformerTextEncoder:
     encoder = TransformerTextEncoder(TextEncoderConfig(width=config.text_width, vocab_size=config.vocab_size, **sizes))
     weights = {name: value for name, value in clip.text.state_dict().items() if name != "text_projection"}
     encoder.transformer.load_state_dict(weights)
-    # Any distinct vectors will do, and a dense gradient for 49,408 tokens, of which few occur, slows down every step.
+    # Any distinct vectors suffice, and a dense gradient for 49,408 tokens, few of which occur, slows every step down.
     encoder.transformer.token_embedding.requires_grad_(False)
     return encoder
 

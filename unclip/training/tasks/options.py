@@ -15,7 +15,7 @@ PREDICTIONS: dict[str, tuple[str, ...]] = {
     "decoder": get_args(DecoderPrediction),
     "upsampler": get_args(UpsamplerPrediction),
 }
-"""What the network of each stage can predict."""
+"""The prediction targets that the network of each stage supports."""
 
 NOISE_SHIFT = (
     "Mean of the log noise-to-signal ratio of the sampled timesteps, -5 .. 5 (arXiv:2403.03206); larger values train "
@@ -117,7 +117,7 @@ class UpsamplerOptions(TaskOptions):
     crop: int = Field(default=128, ge=1, le=4096, description="Side of the random crop of the large image, in pixels.")
     prediction: UpsamplerPrediction = Field(
         default="difference",
-        description="Output of the network: x0 less the enlarged small image (difference), x0 (sample) or the "
+        description="Output of the network: x0 minus the enlarged small image (difference), x0 (sample) or the "
         "velocity. A difference starts from the enlarged image and need not learn to copy it.",
     )
     noise_shift: float = Field(default=0.0, ge=-5, le=5, description=NOISE_SHIFT)
@@ -131,5 +131,5 @@ class UpsamplerOptions(TaskOptions):
 
 
 def prediction_of(options: TaskOptions) -> str:
-    """What the network of a stage other than CLIP predicts."""
+    """The prediction target of a stage other than CLIP."""
     return options.prediction if isinstance(options, DecoderOptions | UpsamplerOptions) else "sample"

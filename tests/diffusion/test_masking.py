@@ -8,7 +8,6 @@ from unclip.diffusion.noise import make_generators, randn
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.diffusion.samplers import Sampling, sample
 from unclip.diffusion.schedule import Schedule
-from unclip.diffusion.wrappers import map_x0
 
 N = 6
 SHAPE = (3, 16, 16)
@@ -114,10 +113,3 @@ def test_resampling_shares_out_a_mixture_whose_parts_both_fit_the_known(ideal, s
 
 
 # ---- levelling
-
-
-def test_levelled_corrects_x0_and_leaves_the_variance() -> None:
-    denoise = map_x0(restless(True), lambda x0: x0 + 1)
-    x, t = torch.zeros(N, *SHAPE), torch.zeros(N, dtype=torch.int64)
-    torch.testing.assert_close(denoise(x, t).x0, restless(True)(x, t).x0 + 1)
-    assert torch.equal(denoise(x, t).variance, torch.ones_like(x))

@@ -235,41 +235,6 @@ def test_progress_and_integer_timesteps() -> None:
 # ---- RePaint's resampling, and a last step of its own
 
 
-def test_every_stretch_is_visited_as_often_as_asked() -> None:
-    assert resampling_schedule(1, 5) == [0]
-    assert resampling_schedule(4, 1) == [0, 1, 2, 3]
-    assert resampling_schedule(4, 3) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
-    assert resampling_schedule(20, 2) == [i for start in range(0, 18, 2) for i in [start, start + 1] * 2] + [18, 18, 19]
-    assert resampling_schedule(250, 10)[:251] == [*range(25)] * 10 + [25]
-
-
-@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
-def test_resampling_keeps_a_gaussian_what_it_is_at_every_step(ideal, sampler: str) -> None:
-    """Going up by noising and down by an exact denoiser, the sample keeps the spread of each timestep."""
-    seen: list[tuple[int, float]] = []
-    exact = ideal.gaussian(0.0, 0.5)
-
-    def watched(x: Tensor, t: Tensor) -> Prediction:
-        seen.append((int(t[0]), float(x.std())))
-        return exact(x, t)
-
-    g, schedule = make_generators(range(4)), Schedule()
-    sample(watched, randn((5000,), g), schedule, Sampling(sampler, 100, 3), g)
-    assert len(seen) == len(resampling_schedule(100, 3))
-    for t, spread in seen:
-        ab = float(schedule.alphas_cumprod()[t])
-        assert abs(spread / (ab * 0.25 + 1 - ab) ** 0.5 - 1) < 0.06, t
-
-
-def test_one_repeat_is_no_resampling() -> None:
-    def run(**options) -> Tensor:
-        g = make_generators(SEEDS)
-        return sample(denoiser(network, Schedule()), randn(SHAPE, g), Schedule(), Sampling("unipc", 9, **options), g)
-
-    assert torch.equal(run(), run(resample=1))
-    assert not torch.allclose(run(), run(resample=2))
-
-
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_the_last_step_can_have_a_denoiser_of_its_own(repeats: int) -> None:
     calls: list[int] = []

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from unclip.diffusion.chunking import chunked
 from unclip.diffusion.denoiser import Prediction
 from unclip.diffusion.masking import keep_known
 from unclip.diffusion.noise import make_generators, randn
@@ -43,30 +42,6 @@ def test_between_windows_x0_goes_over_from_one_to_the_other() -> None:
     assert (row[:4] == 0).all() and (row[8:] == 1).all()
     torch.testing.assert_close(row[4:8], torch.tensor([0.125, 0.375, 0.625, 0.875]))
     torch.testing.assert_close(prediction.variance, torch.full((1, 3, 8, 12), 2.0))
-
-
-@pytest.mark.parametrize(("together", "sizes"), [(3, [3, 3, 2]), (8, [8]), (9, [8]), (1, [1] * 8)])
-@pytest.mark.parametrize("learned", [False, True])
-def test_a_batch_is_denoised_so_many_at_a_time(together: int, sizes: list[int], learned: bool) -> None:
-    made, calls = [], []
-
-    def denoise_some(some: slice):
-        made.append(some)
-
-        def denoise(x: Tensor, t: Tensor) -> Prediction:
-            calls.append(len(x))
-            return Prediction(x + t.view(-1, 1), 2 * x if learned else None)
-
-        return denoise
-
-    denoise = chunked(denoise_some, 8, together)
-    x, t = torch.randn(8, 5), torch.arange(8)
-    for _ in range(2):
-        prediction = denoise(x, t)
-        assert torch.equal(prediction.x0, x + t.view(-1, 1))
-        assert torch.equal(prediction.variance, 2 * x) if learned else prediction.variance is None
-    assert calls == 2 * sizes
-    assert [i for some in made[: len(sizes)] for i in range(8)[some]] == list(range(8))
 
 
 def test_windows_are_denoised_so_many_at_a_time() -> None:

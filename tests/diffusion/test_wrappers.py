@@ -1,0 +1,42 @@
+import torch
+from torch import Tensor
+
+from unclip.diffusion.denoiser import Prediction
+from unclip.diffusion.wrappers import clamp_x0, map_x0
+
+X = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+T = torch.tensor([10, 700])
+
+
+N = 6
+
+
+SHAPE = (3, 16, 16)
+
+
+def restless(variance: bool):
+    """A denoiser that changes its mind at every step, with the largest variance if any."""
+
+    def denoise(x: Tensor, t: Tensor) -> Prediction:
+        return Prediction(torch.sin(37 * x + t.view(-1, 1, 1, 1)), torch.ones_like(x) if variance else None)
+
+    return denoise
+
+
+def test_clamped_limits_x0_and_passes_the_variance_on() -> None:
+    def denoise(x: Tensor, t: Tensor) -> Prediction:
+        return Prediction(x * 10, x)
+
+    prediction = clamp_x0(denoise, 1.5)(X, T)
+    assert torch.equal(prediction.x0, (X * 10).clamp(-1.5, 1.5))
+    assert prediction.variance is X
+    assert clamp_x0(denoise, None) is denoise
+
+
+def test_levelled_corrects_x0_and_leaves_the_variance() -> None:
+    denoise = map_x0(restless(True), lambda x0: x0 + 1)
+    x, t = torch.zeros(N, *SHAPE), torch.zeros(N, dtype=torch.int64)
+    torch.testing.assert_close(denoise(x, t).x0, restless(True)(x, t).x0 + 1)
+    assert torch.equal(denoise(x, t).variance, torch.ones_like(x))

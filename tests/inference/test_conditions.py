@@ -1,0 +1,27 @@
+import torch
+
+from unclip.inference.conditions import Known
+
+
+def test_a_smaller_image_is_the_mean_of_what_is_known_and_its_mask_holds_no_free_pixel() -> None:
+    image = torch.full((1, 3, 16, 16), 0.5)
+    mask = torch.ones(1, 1, 16, 16)
+    mask[..., 6:] = 0
+    image[..., 6:] = -1  # what is to be painted over
+    small = Known(image, mask).resized(4, 4)
+    assert torch.equal(small.mask, torch.tensor([1.0, 0, 0, 0]).expand(1, 1, 4, 4))
+    torch.testing.assert_close(small.image[..., :2], torch.full((1, 3, 4, 2), 0.5))
+
+
+def test_a_larger_one_too_and_soft_values_stay() -> None:
+    mask = torch.tensor([1.0, 1.0, 0.25, 0.0]).expand(1, 1, 4, 4)
+    large = Known(torch.full((1, 3, 4, 4), 0.5), mask).resized(8, 8)
+    assert torch.equal(large.mask[0, 0, 0], torch.tensor([1.0, 1.0, 1.0, 1.0, 0.25, 0.25, 0.0, 0.0]))
+    torch.testing.assert_close(large.image[..., :4], torch.full((1, 3, 8, 4), 0.5))
+    same = Known(large.image, large.mask)
+    assert same.resized(8, 8) is same
+
+
+def test_the_hint_says_known_only_of_what_is_known_in_full() -> None:
+    mask = torch.tensor([1.0, 0.5, 0.0]).view(1, 1, 1, 3)
+    assert torch.equal(Known(torch.zeros(1, 3, 1, 3), mask).hint[1].flatten(), torch.tensor([1.0, 0.0, 0.0]))

@@ -1,11 +1,8 @@
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusers import UnCLIPPipeline
 from PIL import Image
-from torch import Tensor
 
 from tests.helpers import difference, pixels
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
@@ -16,11 +13,7 @@ from unclip.modes.resolve import model_defaults
 from unclip.pipeline import Unclip
 from unclip.requests.request import Request
 
-# Its module moves from release to release; the pipeline's own knows where it is.
-UnCLIPTextProjModel = import_module(UnCLIPPipeline.__module__).UnCLIPTextProjModel
-
-
-# ---- what comes out
+# ---- results
 
 
 def test_a_prompt_becomes_pictures(tiny: Unclip) -> None:
@@ -111,7 +104,7 @@ def test_loading_tells_of_each_network(tiny_model: Path, memory: str) -> None:
     assert len(calls) - 1 == len(list(tiny_model.glob("*/config.json")))
 
 
-# ---- what goes wrong
+# ---- errors
 
 
 def test_unknown_models_devices_and_dtypes(tiny_model: Path) -> None:
@@ -186,19 +179,7 @@ def test_one_step_is_one_step(tiny: Unclip) -> None:
     assert calls == once * len(SAMPLER_NAMES)
 
 
-# ---- against the same thing done by hand, or by others
-
-
-class OfDiffusers(UnCLIPPipeline):
-    """diffusers' own pipeline, with the text encoded by us: transformers' CLIP is not what is compared."""
-
-    encoding: tuple[Tensor, Tensor, Tensor]
-
-    def _encode_prompt(self, *_: object) -> tuple[Tensor, Tensor, Tensor]:
-        return self.encoding
-
-
-# ---- other precisions; scores; pictures
+# ---- other precisions
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

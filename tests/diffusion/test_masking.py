@@ -110,6 +110,3 @@ def test_resampling_shares_out_a_mixture_whose_parts_both_fit_the_known(ideal, s
     once, often = ((given_first(denoise, known, sampler, n) > 0).float().mean() for n in (1, 64))
     assert (often - once) / (expected - once) > 0.75
     assert abs(often - expected) < 0.05
-
-
-# ---- levelling

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from unclip.diffusion.denoiser import Prediction, denoiser
 from unclip.diffusion.noise import make_generators, randn
-from unclip.diffusion.repaint import resampling_schedule
+from unclip.diffusion.repaint import renoise, resampling_schedule
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.diffusion.samplers import Sampling, sample
 from unclip.diffusion.schedule import Schedule
@@ -53,3 +53,12 @@ def test_one_repeat_is_no_resampling() -> None:
 
     assert torch.equal(run(), run(resample=1))
     assert not torch.allclose(run(), run(resample=2))
+
+
+def test_renoising_reaches_the_noise_level_of_the_noisier_timestep() -> None:
+    schedule, g = Schedule(), make_generators([3])
+    ab = schedule.alphas_cumprod()
+    x0, noise = torch.tensor(0.7), randn((20_000,), g)
+    x = renoise(ab[200].sqrt() * x0 + (1 - ab[200]).sqrt() * noise, 200, 600, schedule, g)
+    assert float(x.mean()) == pytest.approx(float(ab[600].sqrt() * x0), abs=0.03)
+    assert float(x.std()) == pytest.approx(float((1 - ab[600]).sqrt()), abs=0.03)

@@ -232,7 +232,7 @@ def test_progress_and_integer_timesteps() -> None:
     assert dtypes == {torch.int64}
 
 
-# ---- RePaint's resampling, and a last step of its own
+# ---- the last step, and drafts
 
 
 @pytest.mark.parametrize("repeats", [1, 3])

@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 
 from unclip.diffusion.denoiser import Prediction
-from unclip.diffusion.wrappers import clamp_x0, map_x0
+from unclip.diffusion.wrappers import clamp_x0, map_x0, observe_x0
 
 X = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -40,3 +40,12 @@ def test_levelled_corrects_x0_and_leaves_the_variance() -> None:
     x, t = torch.zeros(N, *SHAPE), torch.zeros(N, dtype=torch.int64)
     torch.testing.assert_close(denoise(x, t).x0, restless(True)(x, t).x0 + 1)
     assert torch.equal(denoise(x, t).variance, torch.ones_like(x))
+
+
+def test_an_observer_sees_each_x0_and_changes_nothing() -> None:
+    seen: list[Tensor] = []
+    denoise = observe_x0(lambda x, t: Prediction(2 * x, x), seen.append)
+    x = torch.randn(2, 3)
+    prediction = denoise(x, torch.tensor([1, 1]))
+    assert torch.equal(prediction.x0, 2 * x) and prediction.variance is x
+    assert len(seen) == 1 and torch.equal(seen[0], 2 * x)

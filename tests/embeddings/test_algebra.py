@@ -86,9 +86,6 @@ def test_a_text_diff_turns_towards_the_difference_and_keeps_the_length() -> None
     torch.testing.assert_close(text_diff(image, B, B, 0.5), image)  # no difference, nowhere to go
 
 
-# ---- principal components
-
-
 def test_a_mixture_of_one_alone_is_that_one() -> None:
     vectors = torch.randn(3, 160, generator=torch.Generator().manual_seed(6))
     assert torch.equal(mix(vectors, (0, 0, 1)), vectors[2]) and torch.equal(mix(vectors[:1], (1,)), vectors[0])

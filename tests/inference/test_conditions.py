@@ -1,6 +1,7 @@
 import torch
 
-from unclip.inference.conditions import Known
+from unclip.inference.conditions import Conditioning, Known
+from unclip.models.text import TextEncoding
 
 
 def test_a_smaller_image_is_the_mean_of_what_is_known_and_its_mask_holds_no_free_pixel() -> None:
@@ -25,3 +26,16 @@ def test_a_larger_one_too_and_soft_values_stay() -> None:
 def test_the_hint_says_known_only_of_what_is_known_in_full() -> None:
     mask = torch.tensor([1.0, 0.5, 0.0]).view(1, 1, 1, 3)
     assert torch.equal(Known(torch.zeros(1, 3, 1, 3), mask).hint[1].flatten(), torch.tensor([1.0, 0.0, 0.0]))
+
+
+def test_rows_of_a_conditioning_keep_embedding_and_texts_together() -> None:
+    def encode(offset: int) -> TextEncoding:
+        numbers = torch.arange(3) + offset
+        return TextEncoding(numbers[:, None], numbers[:, None, None], numbers[:, None] > 1, numbers[:, None])
+
+    conditioning = Conditioning(torch.arange(3.0)[:, None], encode(0), encode(10))
+    rows = conditioning.rows([2, 0, 2])
+    assert rows.embed.flatten().tolist() == [2, 0, 2]
+    assert rows.text.tokens.flatten().tolist() == rows.text.states.flatten().tolist() == [2, 0, 2]
+    assert rows.negative.embed.flatten().tolist() == [12, 10, 12]
+    assert rows.text.mask.flatten().tolist() == [True, False, True]

@@ -34,3 +34,9 @@ def test_scores_need_pairs(tiny: Unclip) -> None:
     image = Image.new("RGB", (16, 16))
     with pytest.raises(RequestError, match="2 images and 3 prompts: give one prompt per image, or one"):
         tiny.score([image, image], ["a", "b", "c"])
+
+
+def test_equal_prompts_share_an_encoding_and_order_is_kept(tiny: Unclip) -> None:
+    both = tiny.model.encode_text(["a dog", "a cat", "a dog"])
+    assert torch.equal(both.embed[0], both.embed[2]) and not torch.equal(both.embed[0], both.embed[1])
+    torch.testing.assert_close(both.embed[1:2], tiny.model.encode_text(["a cat"]).embed)

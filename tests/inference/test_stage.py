@@ -253,6 +253,3 @@ def test_what_cannot_be_run_says_so() -> None:
         run(stage(), COND, UNCOND, make_generators([0, 1]), sampler="euler")
     with pytest.raises(RequestError, match="steps=0"):
         run(stage(), COND, UNCOND, make_generators([0, 1]), steps=0)
-
-
-# ---- what is known, at another size

@@ -1,4 +1,4 @@
-"""Variations, interpolations, text diffs and reconstructions through the public names, on a tiny model."""
+"""What the modes that decode an embedding have in common."""
 
 from pathlib import Path
 
@@ -11,9 +11,6 @@ from unclip.pipeline import Unclip
 from unclip.requests.request import Request
 
 FEW = {"steps": 4, "size": 16}  # of inversions that need not be close
-
-
-# ---- reconstructions and variations
 
 
 @pytest.mark.parametrize(("fit", "said"), [("crop", "cropped to its middle 20x20"), ("pad", "was padded to 40x40")])
@@ -29,21 +26,6 @@ def test_a_picture_of_any_shape(tiny: Unclip, fit: str, said: str) -> None:
     [expected] = tiny.reconstruct(square, **FEW)
     assert difference(result, expected) == 0
     assert expected.notes == ()
-
-
-# ---- interpolations and mixtures
-
-
-# ---- text diffs
-
-
-# ---- principal components
-
-
-# ---- ranking
-
-
-# ---- batches, and what cannot be
 
 
 def test_a_batch_of_other_pictures_prompts_and_seeds(tiny: Unclip, cat, dog) -> None:

@@ -48,8 +48,8 @@ def test_a_mistake_is_told_before_anything_is_drawn(tiny: Unclip, prompt, fields
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_without_an_upsampler(tiny_model: Path) -> None:
-    pipe = Unclip(replace(Unclip.from_pretrained(tiny_model, "cpu", "float32").model, upsamplers=()))
+def test_a_model_without_an_upsampler(tiny: Unclip) -> None:
+    pipe = Unclip(replace(tiny.model, upsamplers=()))
     assert pipe.generate("a red cat", seed=7)[0].image.size == (16, 16)
     with pytest.raises(RequestError, match="tiny does not generate images of 32x32; choose from 16x16"):
         pipe.generate("a red cat", size=32)

@@ -56,7 +56,7 @@ def test_edits_go_through_json(fields):
     assert Request.from_dict(json.loads(json.dumps(request.to_dict()))) == request
 
 
-# ---- modes of the embedding, and candidates
+# ---- embedding modes and candidates
 
 VARY = {"mode": "vary", "image": "photo.png"}
 BETWEEN = {"mode": "interpolate", "sources": ["photo.png", "a cat"]}

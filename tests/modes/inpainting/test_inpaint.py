@@ -16,7 +16,7 @@ from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import RequestError, UnclipError
 from unclip.images.processing import to_images
 from unclip.images.result import Result
-from unclip.inference import run
+from unclip.inference import run as inference_run
 from unclip.inference.encoder import Encoder
 from unclip.inference.model import UnclipModel
 from unclip.inference.stage import Stage, StageOptions
@@ -83,7 +83,7 @@ def test_a_mask_that_repaints_all_is_text_to_image(tiny: Unclip) -> None:
 
 
 def test_a_wide_region_is_repainted_in_several_windows(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=count().__next__))  # a tick a look
+    monkeypatch.setattr(inference_run, "time", SimpleNamespace(perf_counter=count().__next__))  # a tick a look
     image, told = noise_image(200, 70), []
     given = box_mask(image.size, (10, 5, 190, 60))
     request = Request(mode="inpaint", image=image, mask=given, prompt="a cat", seed=1)
@@ -175,9 +175,9 @@ def test_sides_with_prompts_of_their_own_are_not_painted_at_once(tiny: Unclip) -
 def test_both_ends_of_a_long_image_are_looked_at(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
     monkeypatch.setattr(Encoder, "score", lambda _, images, prompts: (looked.append(images), [0.1, 0.1, 0.6])[1])
-    tiny = Unclip(replace(tiny.model, shown_above=0.5))
+    outpainter = Unclip(replace(tiny.model, shown_above=0.5))
     image = noise_image(70, 32)
-    [result] = tiny.outpaint(image, "a cat", seed=2, right=16)
+    [result] = outpainter.outpaint(image, "a cat", seed=2, right=16)
     assert ["nothing was added" in note for note in result.notes] == [True]
     ends = [
         np.array_equal(pixels(one), pixels(image)[:, x : x + 32]) for one, x in zip(looked[0], (0, 19, 38), strict=True)
@@ -186,9 +186,9 @@ def test_both_ends_of_a_long_image_are_looked_at(tiny: Unclip, monkeypatch: pyte
 
 
 def test_a_decoder_that_adds_only_the_prompt_keeps_the_style_when_asked(tiny: Unclip) -> None:
-    tiny = Unclip(replace(tiny.model, shown_above=0.99))
+    outpainter = Unclip(replace(tiny.model, shown_above=0.99))
     plain, styled = (
-        tiny.outpaint(noise_image(32, 32), "", seed=2, right=16, keep_style=share)[0] for share in (None, 1.0)
+        outpainter.outpaint(noise_image(32, 32), "", seed=2, right=16, keep_style=share)[0] for share in (None, 1.0)
     )
     assert plain.request.keep_style is None and not np.array_equal(pixels(plain)[:, 32:], pixels(styled)[:, 32:])
 
@@ -244,8 +244,8 @@ def test_an_inpaintings_prompt_is_of_the_whole_picture(tiny: Unclip, monkeypatch
     image, given = noise_image(32, 32), box_mask((32, 32), (4, 4, 28, 28))
     [painted] = tiny.inpaint(image, given, "a cat", seed=3)
     monkeypatch.setattr(Encoder, "score", lambda self, images, prompts: [1.0])
-    tiny = Unclip(replace(tiny.model, shown_above=0.5))
-    assert np.array_equal(pixels(tiny.inpaint(image, given, "a cat", seed=3)[0]), pixels(painted))
+    outpainter = Unclip(replace(tiny.model, shown_above=0.5))
+    assert np.array_equal(pixels(outpainter.inpaint(image, given, "a cat", seed=3)[0]), pixels(painted))
 
 
 # ---- the look at the whole

@@ -16,7 +16,7 @@ from unclip.requests.request import Request
 # ---- results
 
 
-def test_a_prompt_becomes_pictures(tiny: Unclip) -> None:
+def test_a_prompt_gives_images(tiny: Unclip) -> None:
     results = tiny.generate("a red cat", n=2, seed=7)
     for i, result in enumerate(results):
         assert (result.image.size, result.image.mode) == ((32, 32), "RGB")
@@ -36,7 +36,7 @@ def test_a_list_of_prompts_and_n_of_each_in_order(tiny: Unclip) -> None:
     assert tiny.generate([]) == []
 
 
-def test_results_come_as_their_micro_batch_is_drawn(tiny: Unclip) -> None:
+def test_results_are_streamed_by_micro_batch(tiny: Unclip) -> None:
     calls: list[tuple[str, int, int]] = []
     stream = tiny.stream("a cat", n=100_000, seed=1, size=16, batch_size=2, progress=lambda *call: calls.append(call))
     assert calls == []
@@ -63,7 +63,7 @@ def test_requests_of_different_kinds_keep_their_order(tiny: Unclip) -> None:
     assert results[0].request.id == "first"
 
 
-class Eye(Watcher):
+class Recorder(Watcher):
     def __init__(self) -> None:
         self.calls: list[tuple[str, int, int]] = []
         self.seen: list[tuple[str, tuple[int, int], tuple[int, ...]]] = []
@@ -78,8 +78,8 @@ class Eye(Watcher):
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
-def test_a_watcher_sees_the_picture_of_every_step_and_the_last_is_the_result(tiny: Unclip, sampler: str) -> None:
-    eye = Eye()
+def test_a_watcher_receives_each_steps_image_and_the_last_is_the_result(tiny: Unclip, sampler: str) -> None:
+    eye = Recorder()
     results = tiny.generate("a cat", n=2, seed=4, steps=3, upsampler_steps=2, sampler=sampler, progress=eye)
     small, large = tiny.model.sizes
     assert eye.seen == [("decoder", small, (4, 5))] * 3 + [("upsampler", large, (4, 5))] * 2
@@ -97,7 +97,7 @@ def test_progress_counts_the_steps_of_every_stage(tiny: Unclip) -> None:
 
 
 @pytest.mark.parametrize("memory", ["high", "low"])
-def test_loading_tells_of_each_network(tiny_model: Path, memory: str) -> None:
+def test_loading_reports_each_network(tiny_model: Path, memory: str) -> None:
     calls: list[tuple[str, int, int]] = []
     Unclip.from_pretrained(tiny_model, memory=memory, progress=lambda *call: calls.append(call))
     assert calls == [("loading", done, len(calls) - 1) for done in range(len(calls))]
@@ -150,7 +150,7 @@ def test_the_same_run_gives_the_same_bytes(tiny: Unclip, tiny_model: Path, sampl
     assert len({tuple(r.score for r in run) for run in runs}) == 1
 
 
-def test_a_seed_that_was_drawn_is_recorded_and_makes_the_image_again(tiny: Unclip) -> None:
+def test_a_random_seed_is_recorded_and_reproduces_the_image(tiny: Unclip) -> None:
     results = tiny.generate(["a cat", "a cat"], n=2, size=16)
     assert [r.seed - results[0].seed for r in results[:2]] == [0, 1]
     assert results[2].seed not in (results[0].seed, results[1].seed)

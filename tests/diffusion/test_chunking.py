@@ -8,7 +8,7 @@ from unclip.diffusion.denoiser import Prediction
 
 @pytest.mark.parametrize(("together", "sizes"), [(3, [3, 3, 2]), (8, [8]), (9, [8]), (1, [1] * 8)])
 @pytest.mark.parametrize("learned", [False, True])
-def test_a_batch_is_denoised_so_many_at_a_time(together: int, sizes: list[int], learned: bool) -> None:
+def test_a_batch_is_denoised_in_chunks(together: int, sizes: list[int], learned: bool) -> None:
     made, calls = [], []
 
     def denoise_some(some: slice):

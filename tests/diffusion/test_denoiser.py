@@ -15,7 +15,7 @@ def draw(shape: tuple[int, ...], seed: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
-def test_a_network_that_says_all_it_could_learn_predicts_x0(shape: tuple[int, ...], prediction_type: str) -> None:
+def test_a_perfect_network_predicts_x0(shape: tuple[int, ...], prediction_type: str) -> None:
     schedule = Schedule(prediction_type=prediction_type)
     x0, noise = draw(shape, 1), draw(shape, 2)
     xt = add_noise(x0, noise, TIMESTEPS, schedule)
@@ -27,7 +27,7 @@ def test_a_network_that_says_all_it_could_learn_predicts_x0(shape: tuple[int, ..
     assert prediction.variance is None
 
 
-def test_random_output_becomes_x0_by_the_formulas() -> None:
+def test_network_output_converts_to_x0() -> None:
     x, output = draw((4, 3, 2, 2), 1).double(), draw((4, 3, 2, 2), 2).double()
     ab = Schedule().alphas_cumprod().double()[TIMESTEPS].view(4, 1, 1, 1)
     expected = {

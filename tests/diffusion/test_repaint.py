@@ -20,7 +20,7 @@ def network(x: Tensor, t: Tensor) -> Tensor:
     return 0.9 * x + 0.4 * torch.sin(2 * x.roll(1, dims=1) + t.view(-1, *[1] * (x.ndim - 1)) / 300)
 
 
-def test_every_stretch_is_visited_as_often_as_asked() -> None:
+def test_every_stretch_is_visited_once_per_pass() -> None:
     assert resampling_schedule(1, 5) == [0]
     assert resampling_schedule(4, 1) == [0, 1, 2, 3]
     assert resampling_schedule(4, 3) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
@@ -29,7 +29,7 @@ def test_every_stretch_is_visited_as_often_as_asked() -> None:
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
-def test_resampling_keeps_a_gaussian_what_it_is_at_every_step(ideal, sampler: str) -> None:
+def test_resampling_keeps_the_spread_of_a_gaussian_at_every_step(ideal, sampler: str) -> None:
     """Going up by noising and down by an exact denoiser, the sample keeps the spread of each timestep."""
     seen: list[tuple[int, float]] = []
     exact = ideal.gaussian(0.0, 0.5)
@@ -46,7 +46,7 @@ def test_resampling_keeps_a_gaussian_what_it_is_at_every_step(ideal, sampler: st
         assert abs(spread / (ab * 0.25 + 1 - ab) ** 0.5 - 1) < 0.06, t
 
 
-def test_one_repeat_is_no_resampling() -> None:
+def test_one_pass_equals_no_resampling() -> None:
     def run(**options) -> Tensor:
         g = make_generators(SEEDS)
         return sample(denoiser(network, Schedule()), randn(SHAPE, g), Schedule(), Sampling("unipc", 9, **options), g)

@@ -178,7 +178,7 @@ def test_one_step_gives_the_clamped_x0_of_the_last_timestep(sampler: str, schedu
 
 @pytest.mark.parametrize("steps", [4, 10, 25])
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
-def test_nothing_blows_up_from_where_x0_is_eps_times_20000(sampler: str, steps: int) -> None:
+def test_samples_stay_bounded_from_the_noisiest_timestep(sampler: str, steps: int) -> None:
     _, seen, result = ours(network, Schedule(), sampler, steps)
     assert seen.abs().max() < 6
     assert result.abs().max() <= 1
@@ -202,11 +202,11 @@ def test_an_item_is_the_same_alone_and_at_every_place(sampler: str) -> None:
             torch.testing.assert_close(item, alone[seed], rtol=0, atol=1e-5)
 
 
-def test_the_table_holds_the_names_that_requests_know() -> None:
+def test_sampler_names_match_those_of_requests() -> None:
     assert tuple(SAMPLERS) == SAMPLER_NAMES
 
 
-def test_an_unknown_sampler_lists_the_known_and_guesses() -> None:
+def test_an_unknown_sampler_error_lists_names_and_suggests_one() -> None:
     with pytest.raises(RequestError, match="did you mean 'dpmpp-2m'") as caught:
         ours(network, Schedule(), "dpmpp2m", 3)
     assert all(name in str(caught.value) for name in SAMPLER_NAMES)
@@ -236,7 +236,7 @@ def test_progress_and_integer_timesteps() -> None:
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
-def test_the_last_step_can_have_a_denoiser_of_its_own(repeats: int) -> None:
+def test_the_last_step_can_have_its_own_denoiser(repeats: int) -> None:
     calls: list[int] = []
 
     def counted(x: Tensor, t: Tensor) -> Prediction:
@@ -253,7 +253,7 @@ def test_the_last_step_can_have_a_denoiser_of_its_own(repeats: int) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 8, 25, 100])
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
-def test_a_draft_is_taken_up_at_its_noise_level(sampler: str, steps: int) -> None:
+def test_a_draft_starts_at_its_noise_level(sampler: str, steps: int) -> None:
     g, schedule = make_generators(SEEDS), Schedule()
     draft, noise = randn(SHAPE, g) / 3, randn(SHAPE, g)
     seen: list[tuple[int, Tensor]] = []

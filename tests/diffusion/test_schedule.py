@@ -17,7 +17,7 @@ def draw(shape: tuple[int, ...], seed: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_alpha_bar_is_that_of_diffusers_and_of_the_cosine_formula() -> None:
+def test_alpha_bar_equals_that_of_diffusers_and_the_cosine_formula() -> None:
     ab = Schedule().alphas_cumprod()
     assert ab.dtype == torch.float32
     assert torch.equal(ab, DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod)
@@ -27,7 +27,7 @@ def test_alpha_bar_is_that_of_diffusers_and_of_the_cosine_formula() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_noising_is_that_of_diffusers(shape: tuple[int, ...]) -> None:
+def test_add_noise_equals_that_of_diffusers(shape: tuple[int, ...]) -> None:
     native = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
     x0, noise = draw(shape, 1), draw(shape, 2)
     torch.testing.assert_close(add_noise(x0, noise, TIMESTEPS, Schedule()), native.add_noise(x0, noise, TIMESTEPS))
@@ -48,7 +48,7 @@ def test_config_survives_a_round_trip_through_diffusers(schedule: Schedule) -> N
     assert Schedule.from_config(dict(native.from_config(config).config)) == schedule
 
 
-def test_karlos_older_config_leaves_out_the_beta_schedule() -> None:
+def test_a_config_without_beta_schedule_uses_the_default() -> None:
     config = {"_class_name": "UnCLIPScheduler", "clip_sample_range": 5.0, "prediction_type": "sample"}
     assert Schedule.from_config(config) == Schedule(prediction_type="sample", clip=5.0)
 
@@ -64,6 +64,6 @@ def test_karlos_older_config_leaves_out_the_beta_schedule() -> None:
         *(("clip_sample_range", value) for value in ("x", 0, -1, float("nan"))),
     ],
 )
-def test_what_is_not_supported_is_refused_by_name(key: str, value: object) -> None:
+def test_unsupported_values_are_refused_by_key(key: str, value: object) -> None:
     with pytest.raises(CheckpointError, match=key):
         Schedule.from_config({key: value})

@@ -16,8 +16,8 @@ N = 6
 SHAPE = (3, 16, 16)
 
 
-def restless(variance: bool):
-    """A denoiser that changes its mind at every step, with the largest variance if any."""
+def changing_denoiser(variance: bool):
+    """A denoiser whose x0 differs at every step, with the largest variance if any."""
 
     def denoise(x: Tensor, t: Tensor) -> Prediction:
         return Prediction(torch.sin(37 * x + t.view(-1, 1, 1, 1)), torch.ones_like(x) if variance else None)
@@ -25,7 +25,7 @@ def restless(variance: bool):
     return denoise
 
 
-def test_clamped_limits_x0_and_passes_the_variance_on() -> None:
+def test_clamp_x0_limits_x0_and_keeps_the_variance() -> None:
     def denoise(x: Tensor, t: Tensor) -> Prediction:
         return Prediction(x * 10, x)
 
@@ -35,10 +35,10 @@ def test_clamped_limits_x0_and_passes_the_variance_on() -> None:
     assert clamp_x0(denoise, None) is denoise
 
 
-def test_levelled_corrects_x0_and_leaves_the_variance() -> None:
-    denoise = map_x0(restless(True), lambda x0: x0 + 1)
+def test_map_x0_changes_x0_and_keeps_the_variance() -> None:
+    denoise = map_x0(changing_denoiser(True), lambda x0: x0 + 1)
     x, t = torch.zeros(N, *SHAPE), torch.zeros(N, dtype=torch.int64)
-    torch.testing.assert_close(denoise(x, t).x0, restless(True)(x, t).x0 + 1)
+    torch.testing.assert_close(denoise(x, t).x0, changing_denoiser(True)(x, t).x0 + 1)
     assert torch.equal(denoise(x, t).variance, torch.ones_like(x))
 
 

@@ -5,7 +5,7 @@ from unclip.embeddings.components import principal_components
 from unclip.errors import RequestError
 
 
-def test_the_components_are_those_of_the_covariance() -> None:
+def test_components_are_the_eigenvectors_of_the_covariance() -> None:
     generator = torch.Generator().manual_seed(4)
     data = torch.randn(400, 5, generator=generator) * torch.tensor([5.0, 3.0, 1.0, 0.5, 0.1]) + 2
     found = principal_components(data.split(90))
@@ -15,7 +15,7 @@ def test_the_components_are_those_of_the_covariance() -> None:
     torch.testing.assert_close((found.axes * axes).sum(1).abs(), torch.ones(5), rtol=0, atol=1e-3)
 
 
-def test_more_components_come_closer_and_all_of_them_are_the_embedding() -> None:
+def test_more_components_lower_the_error_and_all_give_the_embedding() -> None:
     data = torch.randn(60, 6, generator=torch.Generator().manual_seed(5))
     found = principal_components([data])
     errors = [float((found.project(data, k) - data).norm()) for k in range(7)]

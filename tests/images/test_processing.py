@@ -5,7 +5,7 @@ from PIL import Image
 from unclip.images.processing import to_images, to_tensor
 
 
-def test_pictures_and_tensors_hold_the_same() -> None:
+def test_images_and_tensors_convert_without_loss() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8))
     tensor = to_tensor(image)
     assert (tensor.shape, tensor.dtype) == ((3, 5, 7), torch.float32)

@@ -8,7 +8,7 @@ from unclip.images.result import Result
 from unclip.requests.request import Request
 
 
-def test_a_result_saves_whole_and_replaces(result: Result, tmp_path):
+def test_save_writes_the_record_and_replaces_files(result: Result, tmp_path):
     path = tmp_path / "new" / "image.png"
     assert result.save(path) == path
     result.save(path)

@@ -4,7 +4,7 @@ from unclip.inference.conditions import Conditioning, Known
 from unclip.models.text import TextEncoding
 
 
-def test_a_smaller_image_is_the_mean_of_what_is_known_and_its_mask_holds_no_free_pixel() -> None:
+def test_shrinking_averages_known_pixels_and_keeps_no_masked_one() -> None:
     image = torch.full((1, 3, 16, 16), 0.5)
     mask = torch.ones(1, 1, 16, 16)
     mask[..., 6:] = 0
@@ -14,7 +14,7 @@ def test_a_smaller_image_is_the_mean_of_what_is_known_and_its_mask_holds_no_free
     torch.testing.assert_close(small.image[..., :2], torch.full((1, 3, 4, 2), 0.5))
 
 
-def test_a_larger_one_too_and_soft_values_stay() -> None:
+def test_enlarging_keeps_soft_mask_values() -> None:
     mask = torch.tensor([1.0, 1.0, 0.25, 0.0]).expand(1, 1, 4, 4)
     large = Known(torch.full((1, 3, 4, 4), 0.5), mask).resized(8, 8)
     assert torch.equal(large.mask[0, 0, 0], torch.tensor([1.0, 1.0, 1.0, 1.0, 0.25, 0.25, 0.0, 0.0]))
@@ -23,7 +23,7 @@ def test_a_larger_one_too_and_soft_values_stay() -> None:
     assert same.resized(8, 8) is same
 
 
-def test_the_hint_says_known_only_of_what_is_known_in_full() -> None:
+def test_the_hint_mask_has_only_fully_known_pixels() -> None:
     mask = torch.tensor([1.0, 0.5, 0.0]).view(1, 1, 1, 3)
     assert torch.equal(Known(torch.zeros(1, 3, 1, 3), mask).hint[1].flatten(), torch.tensor([1.0, 0.0, 0.0]))
 

@@ -23,14 +23,14 @@ def test_a_score_is_the_cosine_of_two_embeddings(tiny: Unclip) -> None:
     assert tiny.score([], []) == []
 
 
-def test_scores_of_pictures_of_any_size_and_kind(tiny: Unclip) -> None:
+def test_scores_of_images_of_any_size_and_mode(tiny: Unclip) -> None:
     large = Image.linear_gradient("L")  # 256x256, grey
     small = large.convert("RGB").resize((16, 16), Image.Resampling.BICUBIC)
     scores = tiny.score([large, large.convert("RGB"), small, large.convert("RGBA")], "a cat")
     assert scores == pytest.approx([scores[0]] * 4, abs=1e-5)
 
 
-def test_scores_need_pairs(tiny: Unclip) -> None:
+def test_scores_need_one_prompt_per_image(tiny: Unclip) -> None:
     image = Image.new("RGB", (16, 16))
     with pytest.raises(RequestError, match="2 images and 3 prompts: give one prompt per image, or one"):
         tiny.score([image, image], ["a", "b", "c"])

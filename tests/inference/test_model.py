@@ -24,8 +24,8 @@ from unclip.requests.request import Request
 UnCLIPTextProjModel = import_module(UnCLIPPipeline.__module__).UnCLIPTextProjModel
 
 
-class OfDiffusers(UnCLIPPipeline):
-    """diffusers' own pipeline, with the text encoded by us: transformers' CLIP is not what is compared."""
+class DiffusersPipeline(UnCLIPPipeline):
+    """The diffusers pipeline with our text encodings, as transformers' CLIP is not under test."""
 
     encoding: tuple[Tensor, Tensor, Tensor]
 
@@ -33,7 +33,7 @@ class OfDiffusers(UnCLIPPipeline):
         return self.encoding
 
 
-def test_a_picture_that_is_not_finite(tiny_model: Path) -> None:
+def test_an_image_with_nan_is_refused(tiny_model: Path) -> None:
     pipe = Unclip.from_pretrained(tiny_model, "cpu", "float32")
     next(pipe.model.decoder.network.parameters()).fill_(torch.nan)
     with pytest.raises(UnclipError, match="values that are not finite: use a lower guidance"):
@@ -41,7 +41,7 @@ def test_a_picture_that_is_not_finite(tiny_model: Path) -> None:
 
 
 @pytest.mark.parametrize("negative", ["", "a blue dog"])
-def test_the_path_from_text_to_pixels_by_hand(tiny: Unclip, negative: str) -> None:
+def test_generation_equals_its_stages_run_by_hand(tiny: Unclip, negative: str) -> None:
     [result] = tiny.generate("a red cat", negative_prompt=negative, seed=9, prior_best_of=1, prior_sampler="unclip")
     text, without = tiny.model.encode_text(["a red cat"]), tiny.model.encode_text([negative])
     noise = make_generators([9])  # one after another through the stages
@@ -56,7 +56,7 @@ def test_the_path_from_text_to_pixels_by_hand(tiny: Unclip, negative: str) -> No
     assert result.image.tobytes() == to_images(x)[0].tobytes()
 
 
-def test_the_same_networks_and_seeds_give_what_the_pipeline_of_diffusers_gives() -> None:
+def test_results_equal_those_of_the_diffusers_pipeline() -> None:
     clip = tiny_network("Clip", {**CLIP, "normalize": False})
     prior = tiny_network("PriorTransformer", PRIOR)
     text_proj = tiny_network("TextProjection", TEXT_PROJ)
@@ -86,7 +86,7 @@ def test_the_same_networks_and_seeds_give_what_the_pipeline_of_diffusers_gives()
         scheduler.betas[0] = 1 - scheduler.alphas_cumprod[0]
     projection = UnCLIPTextProjModel(**TEXT_PROJ)
     projection.load_state_dict(text_proj.state_dict())
-    theirs = OfDiffusers(prior, decoder, None, None, projection, upsampler, upsampler, *schedulers)
+    theirs = DiffusersPipeline(prior, decoder, None, None, projection, upsampler, upsampler, *schedulers)
     theirs.set_progress_bar_config(disable=True)
     halves = zip(pipe.model.encode_text(["", ""]), pipe.model.encode_text(prompts), strict=True)
     theirs.encoding = tuple(torch.cat(half) for half in halves)[:3]

@@ -12,7 +12,7 @@ from unclip.pipeline import Unclip
 from unclip.requests.request import Request
 
 
-def test_prior_guidance_of_zero_leaves_the_prompt_out_of_the_prior(tiny: Unclip) -> None:
+def test_prior_guidance_of_zero_ignores_the_prompt(tiny: Unclip) -> None:
     def embed(prompt: str, **fields) -> Tensor:
         request = tiny.resolve(Request(prompt=prompt, prior_best_of=1, **fields))
         text, nothing = tiny.model.encode_text([prompt]), tiny.model.encode_text([""])
@@ -26,7 +26,7 @@ def test_prior_guidance_of_zero_leaves_the_prompt_out_of_the_prior(tiny: Unclip)
 
 
 @pytest.mark.parametrize("best_of", [1, 2, 5])
-def test_the_prior_takes_the_most_similar_of_its_samples(tiny: Unclip, best_of: int) -> None:
+def test_the_prior_returns_the_sample_most_similar_to_the_text(tiny: Unclip, best_of: int) -> None:
     prompts, seeds = ["a red cat", "a dog", "blue", "a cat on a dog"], [0, 1, 2, 3]
     text, nothing = tiny.model.encode_text(prompts), tiny.model.encode_text([""] * 4)
     request = tiny.resolve(Request(prompt="x", prior_best_of=best_of))

@@ -57,7 +57,7 @@ COND = {"colour": torch.linspace(-1, 1, 2 * 48).view(2, 48)}
 UNCOND = {"colour": torch.zeros(2, 48)}
 
 
-def test_defaults_and_what_replaces_them() -> None:
+def test_options_replace_defaults() -> None:
     s = stage()
     out = run(s, COND, UNCOND, make_generators([0, 1]))
     assert out.shape == (2, 3, 16, 16)
@@ -72,7 +72,7 @@ ROOM = {"one": 2 * 64 * 4 * 4 * 4, "both": 1 << 20, "none": 1}  # bytes: of a gu
 
 
 @pytest.mark.parametrize(("room", "sizes", "bare"), [("none", 2, 1), ("one", 2, 2), ("both", 4, 2)])
-def test_a_network_takes_as_many_at_a_time_as_there_is_room_for(
+def test_chunks_of_a_batch_fit_the_memory_limit(
     room: str, sizes: int, bare: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sizes of its calls, of two items: `sizes` with guidance, `bare` without."""
@@ -94,9 +94,7 @@ def test_a_network_takes_as_many_at_a_time_as_there_is_room_for(
 
 
 @pytest.mark.parametrize(("room", "size"), [("one", 2), ("both", 8)])
-def test_windows_are_as_many_at_a_time_as_there_is_room_for(
-    room: str, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunks_of_windows_fit_the_memory_limit(room: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "CHUNK_BYTES", {"cpu": ROOM[room]})
     s, tiling = stage(), Tiling(4, 12, 4, ((0, 0), (0, 2), (0, 4), (0, 6), (0, 8)), (0, 1, 0, 1, 1))
     s.network.width = 64
@@ -195,7 +193,7 @@ def test_embeddings_need_no_codec() -> None:
     torch.testing.assert_close(run(prior, {"text": text}, None, make_generators([0, 1])), text.clamp(-5, 5))
 
 
-def test_a_draft_leaves_the_noisiest_steps_out() -> None:
+def test_a_draft_skips_the_noisiest_steps() -> None:
     s, draft = stage(), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(5)) * 2 - 1
     run(s, COND, UNCOND, make_generators([0, 1]), steps=10, draft=draft)
     times = [int(t[0]) for _, t, _ in s.network.calls]
@@ -213,7 +211,7 @@ TILING = Tiling(height=4, width=12, side=4, corners=CORNERS, rows=(1, 0, 1, 1, 0
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
-def test_a_larger_picture_is_drawn_by_windows_each_with_its_own_conditioning(sampler: str) -> None:
+def test_each_window_of_a_larger_image_has_its_own_conditioning(sampler: str) -> None:
     class Hinted(Net):
         def forward(self, x: Tensor, t: Tensor, *, colour: Tensor, hint: Tensor) -> Tensor:
             hints.append(hint)
@@ -244,7 +242,7 @@ def test_progress_is_reported() -> None:
     assert calls == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_what_cannot_be_run_says_so() -> None:
+def test_invalid_inputs_are_refused() -> None:
     with pytest.raises(AssertionError, match="decoder: guidance 2.0 needs `uncond`"):
         run(stage(), COND, None, make_generators([0, 1]))
     with pytest.raises(AssertionError, match="colour"):

@@ -14,7 +14,7 @@ FEW = {"steps": 4, "size": 16}  # of inversions that need not be close
 
 
 @pytest.mark.parametrize(("fit", "said"), [("crop", "cropped to its middle 20x20"), ("pad", "was padded to 40x40")])
-def test_a_picture_of_any_shape(tiny: Unclip, fit: str, said: str) -> None:
+def test_images_of_any_shape_are_cropped_or_padded(tiny: Unclip, fit: str, said: str) -> None:
     wide = Image.new("RGB", (40, 20), (200, 30, 30))
     wide.paste((0, 0, 255), (15, 5, 25, 15))
     [result] = tiny.reconstruct(wide, fit=fit, **FEW)
@@ -28,8 +28,8 @@ def test_a_picture_of_any_shape(tiny: Unclip, fit: str, said: str) -> None:
     assert expected.notes == ()
 
 
-def test_a_batch_of_other_pictures_prompts_and_seeds(tiny: Unclip, cat, dog) -> None:
-    """Each comes out as it does alone, whatever it shares a batch with."""
+def test_a_batch_of_different_images_prompts_and_seeds(tiny: Unclip, cat, dog) -> None:
+    """Each result equals the one generated alone."""
     requests = [
         Request(mode="interpolate", sources=(cat, "a dog"), fraction=0.3, seed=1, **FEW),
         Request(mode="interpolate", sources=("a red cat", dog), fraction=0.6, seed=2, prompt="a cat", **FEW),
@@ -42,7 +42,7 @@ def test_a_batch_of_other_pictures_prompts_and_seeds(tiny: Unclip, cat, dog) -> 
         assert difference(tiny.generate(request)[0], together) <= 1
 
 
-def test_an_embedding_guides_an_edit_in_the_priors_place(tiny: Unclip, cat, dog, tmp_path: Path) -> None:
+def test_an_embedding_replaces_the_prior_in_inpainting(tiny: Unclip, cat, dog, tmp_path: Path) -> None:
     mask = Image.new("L", (16, 16), 255)
     files = [tiny.save_embedding(tmp_path / f"{i}.safetensors", picture) for i, picture in enumerate((cat, dog))]
     drawn = [tiny.inpaint(cat, mask, "a cat", seed=5, embedding=file)[0] for file in files]
@@ -51,7 +51,7 @@ def test_an_embedding_guides_an_edit_in_the_priors_place(tiny: Unclip, cat, dog,
     assert all(difference(a, b) <= 1 for a, b in zip(tiny.generate(requests), drawn, strict=True))
 
 
-def test_a_model_without_an_image_tower_says_what_to_add(tiny_model: Path, cat: Image.Image) -> None:
+def test_a_model_without_an_image_encoder_names_the_option_that_adds_one(tiny_model: Path, cat: Image.Image) -> None:
     pipe = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
     pipe.model.clip.visual = None
     for request in (

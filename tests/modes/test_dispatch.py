@@ -7,7 +7,7 @@ from unclip.pipeline import Unclip
 from unclip.requests.request import Request
 
 
-def test_the_best_candidates_come_out_in_order(tiny: Unclip) -> None:
+def test_the_best_candidates_are_returned_in_order(tiny: Unclip) -> None:
     all_of_them = tiny.generate("a red cat", n=5, seed=7, size=16)
     order = sorted(all_of_them, key=lambda result: -result.score)
     best = tiny.generate("a red cat", n=2, best_of=5, seed=7, size=16)
@@ -19,15 +19,15 @@ def test_the_best_candidates_come_out_in_order(tiny: Unclip) -> None:
     assert alone.ranked == () and difference(alone, best[1]) <= 1
 
 
-def test_candidates_are_drawn_once_however_small_the_batches(tiny: Unclip) -> None:
+def test_candidates_are_generated_once_for_any_batch_size(tiny: Unclip) -> None:
     seen: list[int] = []
 
-    class Eye(Watcher):
+    class Recorder(Watcher):
         def see(self, stage, images, seeds) -> None:
             seen.extend(seeds if stage == "decoder" else [])
 
     requests = [Request(prompt=prompt, n=3, best_of=4, seed=5, size=16, steps=1) for prompt in ("a cat", "a dog")]
-    results = tiny.generate(requests, batch_size=2, progress=Eye())
+    results = tiny.generate(requests, batch_size=2, progress=Recorder())
     assert sorted(seen) == sorted([5, 6, 7, 8] * 2)
     whole = tiny.generate(requests, batch_size=16)
     assert [result.seed for result in results] == [result.seed for result in whole]
@@ -35,7 +35,7 @@ def test_candidates_are_drawn_once_however_small_the_batches(tiny: Unclip) -> No
     assert [result.timings["decoder"] > 0 for result in results] == [True] * 6
 
 
-def test_one_candidate_is_no_ranking(tiny: Unclip, cat: Image.Image) -> None:
+def test_best_of_one_equals_no_ranking(tiny: Unclip, cat: Image.Image) -> None:
     for fields in ({"prompt": "a red cat"}, {"mode": "vary", "image": cat}):
         [ranked] = tiny.generate(Request(**fields, seed=7, size=16, best_of=1))
         [plain] = tiny.generate(Request(**fields, seed=7, size=16))

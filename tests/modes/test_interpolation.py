@@ -11,7 +11,7 @@ from unclip.requests.request import Request
 FEW = {"steps": 4, "size": 16}  # of inversions that need not be close
 
 
-def test_the_ends_of_an_interpolation_are_the_reconstructions(tiny: Unclip, cat, dog) -> None:
+def test_the_end_frames_of_an_interpolation_are_reconstructions(tiny: Unclip, cat, dog) -> None:
     results = tiny.interpolate(cat, dog, frames=3, seed=5, **FEW)
     assert [r.request.fraction for r in results] == [0.0, 0.5, 1.0]
     for picture, result in ((cat, results[0]), (dog, results[2])):
@@ -19,14 +19,14 @@ def test_the_ends_of_an_interpolation_are_the_reconstructions(tiny: Unclip, cat,
     assert min(difference(results[1], end) for end in (results[0], results[2])) > 10
 
 
-def test_a_frame_is_the_same_alone(tiny: Unclip, cat, dog) -> None:
+def test_a_frame_is_the_same_when_generated_alone(tiny: Unclip, cat, dog) -> None:
     results = tiny.interpolate(cat, "a blue dog", frames=4, seed=5, **FEW)
     for result in (results[1], results[3]):
         assert result.request.frames is None
         assert difference(tiny.generate(result.request)[0], result) <= 1
 
 
-def test_prompts_are_joined_by_one_noise_and_meet_what_they_draw(tiny: Unclip) -> None:
+def test_interpolated_prompts_share_one_noise(tiny: Unclip) -> None:
     results = tiny.interpolate("a red cat", "a blue dog", frames=3, seed=5, size=16, prior_best_of=1)
     assert (results[0].request.sampler, results[0].request.guidance) == ("dpmpp-2m", 2.0)
     text, nothing = tiny.model.encode_text(["a red cat"]), tiny.model.encode_text([""])
@@ -39,7 +39,7 @@ def test_prompts_are_joined_by_one_noise_and_meet_what_they_draw(tiny: Unclip) -
     assert difference(results[0], to_images(x[None])[0]) <= 1
 
 
-def test_one_noise_for_pictures_too(tiny: Unclip, cat, dog) -> None:
+def test_same_noise_makes_the_end_frames_variations(tiny: Unclip, cat, dog) -> None:
     first, last = tiny.interpolate(cat, dog, frames=2, seed=5, same_noise=True, size=16)
     for picture, result in ((cat, first), (dog, last)):
         assert difference(result, tiny.vary(picture, seed=5, size=16)[0]) == 0

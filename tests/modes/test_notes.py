@@ -8,7 +8,7 @@ from unclip.pipeline import Unclip
 FEW = {"steps": 4, "size": 16}  # of inversions that need not be close
 
 
-def test_notes_tell_what_was_cut_and_what_is_not_known(tiny: Unclip) -> None:
+def test_notes_name_cut_tokens_and_unknown_words(tiny: Unclip) -> None:
     long = "a red cat on a blue dog on a red cat"  # as long as can be
     notes = [r.notes for r in tiny.generate([long, f"{long} on a dog"], size=16)]
     assert notes == [(), (f"the prompt is longer than {TOKENS - 2} tokens; cut off: 'on a dog'",)]
@@ -24,7 +24,7 @@ def test_notes_tell_what_was_cut_and_what_is_not_known(tiny: Unclip) -> None:
     assert anything_goes.generate("A Red wizard, on a unicorn", size=16)[0].notes == ()
 
 
-def test_words_that_the_model_does_not_know_are_told_of_all_prompts(tiny: Unclip, cat: Image.Image) -> None:
+def test_notes_name_unknown_words_of_all_prompts(tiny: Unclip, cat: Image.Image) -> None:
     [result] = tiny.interpolate("a red wizard", "a blue dog", frames=None, seed=5, size=16)
     assert result.notes == ("tiny does not know 'wizard': see `unclip models show tiny --vocabulary`",)
     [result] = tiny.edit(cat, "a dog", from_prompt="a unicorn", seed=5, **FEW)

@@ -12,7 +12,7 @@ from unclip.errors import RequestError
 from unclip.pipeline import Unclip
 
 
-def test_a_picture_is_reconstructed_from_its_own_noise(tiny: Unclip, cat: Image.Image) -> None:
+def test_an_image_is_reconstructed_from_its_own_noise(tiny: Unclip, cat: Image.Image) -> None:
     [result] = tiny.reconstruct(cat, size=16, steps=40)
     assert difference(result, cat) <= 3
     assert result.score > 0.999
@@ -20,7 +20,7 @@ def test_a_picture_is_reconstructed_from_its_own_noise(tiny: Unclip, cat: Image.
     assert result.timings.keys() == {"inversion", "decoder"}
 
 
-def test_pictures_from_ever_more_components(tmp_path: Path, cat: Image.Image, tiny: Unclip) -> None:
+def test_reconstruction_from_more_components(tmp_path: Path, cat: Image.Image, tiny: Unclip) -> None:
     with pytest.raises(RequestError, match="tiny has no principal components yet: make them with `unclip models comp"):
         tiny.reconstruct(cat, components=[3])
     other = Unclip(replace(tiny.model, folder=tmp_path))

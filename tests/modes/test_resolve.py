@@ -38,9 +38,9 @@ def test_defaults_are_those_of_the_checkpoint(tiny: Unclip) -> None:
         (["a cat", Request(prompt="a dog", size=48)], {}, "tiny does not generate images of 48x48"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_drawn(tiny: Unclip, prompt, fields: dict, message: str) -> None:
+def test_invalid_arguments_raise_before_sampling(tiny: Unclip, prompt, fields: dict, message: str) -> None:
     def never(*_: object) -> None:
-        raise AssertionError("drawing began")
+        raise AssertionError("sampling began")
 
     with pytest.raises(RequestError) as caught:
         tiny.stream(prompt, progress=never, **fields)  # without asking for a result
@@ -55,7 +55,7 @@ def test_a_model_without_an_upsampler(tiny: Unclip) -> None:
         pipe.generate("a red cat", size=32)
 
 
-def test_what_is_wrong_is_said_before_anything_is_drawn(tiny: Unclip, cat, tmp_path: Path) -> None:
+def test_invalid_input_files_raise_before_sampling(tiny: Unclip, cat, tmp_path: Path) -> None:
     for fields, error, says in [
         ({"mode": "vary", "image": "none.png"}, DataError, "cannot read the image 'none.png'"),
         ({"mode": "interpolate", "sources": [cat, "none.jpg"]}, DataError, "none.jpg"),

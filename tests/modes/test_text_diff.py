@@ -16,7 +16,7 @@ from unclip.pipeline import Unclip
 FEW = {"steps": 4, "size": 16}  # of inversions that need not be close
 
 
-def test_no_turn_is_the_reconstruction_and_a_turn_goes_towards_the_prompt(tiny: Unclip, cat: Image.Image) -> None:
+def test_theta_zero_reconstructs_and_a_larger_theta_approaches_the_prompt(tiny: Unclip, cat: Image.Image) -> None:
     results = tiny.edit(cat, "a blue dog", from_prompt="a red cat", frames=3, theta=0.5, seed=5, **FEW)
     assert [r.request.theta for r in results] == [0.0, 0.25, 0.5]
     assert difference(results[0], tiny.reconstruct(cat, **FEW)[0]) <= 1
@@ -30,7 +30,7 @@ def test_no_turn_is_the_reconstruction_and_a_turn_goes_towards_the_prompt(tiny: 
     assert likeness[1] > likeness[0]
 
 
-def test_a_turn_towards_an_embedding_starts_at_the_pictures_own(tiny: Unclip, cat, dog, tmp_path: Path) -> None:
+def test_an_edit_towards_an_embedding_starts_at_the_images_own(tiny: Unclip, cat, dog, tmp_path: Path) -> None:
     file = tiny.save_embedding(tmp_path / "dog.safetensors", dog)
     results = tiny.edit(cat, embedding=file, frames=3, theta=0.5, seed=5, **FEW)
     assert difference(results[0], tiny.reconstruct(cat, **FEW)[0]) <= 1

@@ -11,7 +11,7 @@ from unclip.requests.request import Request
 FEW = {"steps": 4, "size": 16}  # of inversions that need not be close
 
 
-def test_no_strength_is_the_reconstruction_and_all_of_it_is_new(tiny: Unclip, cat: Image.Image) -> None:
+def test_strength_zero_reconstructs_and_strength_one_uses_new_noise(tiny: Unclip, cat: Image.Image) -> None:
     [again] = tiny.reconstruct(cat, **FEW)
     strengths = (0.0, 0.3, 0.9)
     results = [tiny.vary(cat, strength=strength, seed=1, **FEW)[0] for strength in strengths]
@@ -24,13 +24,13 @@ def test_no_strength_is_the_reconstruction_and_all_of_it_is_new(tiny: Unclip, ca
     assert difference(*new) > 20
 
 
-def test_a_variation_is_the_picture_of_its_embedding(tiny: Unclip, cat: Image.Image, tmp_path: Path) -> None:
+def test_a_variation_equals_the_image_of_its_embedding(tiny: Unclip, cat: Image.Image, tmp_path: Path) -> None:
     file = tiny.save_embedding(tmp_path / "cat.safetensors", cat)
     [result] = tiny.generate(Request(embedding=file, seed=5, size=16))
     assert difference(result, tiny.vary(cat, seed=5, size=16)[0]) == 0
 
 
-def test_a_prompt_is_read_beside_the_embedding(tiny: Unclip, cat: Image.Image) -> None:
+def test_a_prompt_conditions_the_decoder_along_with_the_embedding(tiny: Unclip, cat: Image.Image) -> None:
     plain, said = (tiny.vary(cat, prompt, seed=1, size=16)[0] for prompt in ("", "a red cat"))
     assert difference(plain, said) > 5
     assert said.score == pytest.approx(tiny.score(said.image, "a red cat")[0], abs=0.03)

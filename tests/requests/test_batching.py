@@ -4,7 +4,7 @@ from unclip.requests.batching import can_share_batch, micro_batches
 from unclip.requests.request import Request
 
 
-def test_micro_batches_hold_what_can_be_drawn_together() -> None:
+def test_micro_batches_are_full_and_split_where_sampling_differs() -> None:
     a, b = (
         [Request(prompt=f"{i}", negative_prompt="x" * i, seed=i, id=str(i), steps=s) for i in range(5)] for s in (3, 4)
     )

@@ -8,7 +8,7 @@ from unclip.errors import RequestError
 from unclip.requests.request import Request
 
 
-def test_zero_is_a_value():
+def test_zero_is_kept_as_a_value():
     request = Request(prompt="a cat", seed=0, guidance=0, prior_guidance=0)
     full = request.resolved(seed=5, guidance=3.0, prior_guidance=2.0, steps=20)
     assert (full.seed, full.guidance, full.prior_guidance, full.steps) == (0, 0.0, 0.0, 20)
@@ -88,7 +88,7 @@ def test_requests_of_embedding_modes_go_through_json(fields):
         (AGAIN | {"components": [5, 80]}, "components", [(5,), (80,)]),
     ],
 )
-def test_a_sequence_has_an_image_a_frame_and_one_seed(fields, name, expected):
+def test_a_sequence_has_one_image_per_frame_with_one_seed(fields, name, expected):
     request = Request(**fields, seed=3, n=2)
     images = list(request.images())
     assert [image.seed for image in images] == [seed for seed in (3, 4) for _ in expected]

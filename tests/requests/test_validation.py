@@ -30,7 +30,7 @@ AGAIN = {"mode": "reconstruct", "image": "photo.png"}
         (["a cat"], "object"),
     ],
 )
-def test_from_dict_names_the_mistake(fields, says):
+def test_from_dict_errors_name_the_mistake(fields, says):
     with pytest.raises(RequestError, match=says):
         Request.from_dict(fields)
 

@@ -46,7 +46,7 @@ from unclip.requests.values import parse_size
         ("id", 3, "must be text"),
     ],
 )
-def test_a_bad_value_is_one_line_with_field_and_fix(field, value, fix):
+def test_an_invalid_value_error_is_one_line_with_field_and_fix(field, value, fix):
     with pytest.raises(RequestError) as caught:
         Request(**{"prompt": "a cat", field: value})
     message = str(caught.value)

@@ -25,18 +25,18 @@ from unclip.requests.request import Request
 
 
 def kept(result: Result, image: Image.Image, given: Image.Image) -> bool:
-    """Whether what the mask keeps is as it was, and what it repaints is not."""
+    """Whether the known pixels are unchanged and the masked ones are not."""
     free = np.asarray(given) > 0
     same = (pixels(result) == pixels(image)).all(-1)
     return bool(same[~free].all() and same[free].mean() < 0.1)
 
 
-# ---- what is kept
+# ---- known pixels
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 @pytest.mark.parametrize("size", [(32, 32), (60, 40), (11, 17)])
-def test_kept_pixels_are_the_same_bytes_in_the_file(tiny: Unclip, sampler: str, size, tmp_path: Path) -> None:
+def test_known_pixels_are_identical_in_the_file(tiny: Unclip, sampler: str, size, tmp_path: Path) -> None:
     image, given = noise_image(*size), box_mask(size, (3, 2, 9, 8))
     [result] = tiny.inpaint(image, given, "a cat", seed=1, sampler=sampler, prior_sampler=sampler)
     assert result.image.size == size
@@ -45,7 +45,7 @@ def test_kept_pixels_are_the_same_bytes_in_the_file(tiny: Unclip, sampler: str, 
         assert np.array_equal(pixels(written), pixels(result))
 
 
-def test_twenty_edits_of_other_places_leave_the_rest_alone(tiny: Unclip) -> None:
+def test_twenty_edits_change_only_masked_pixels(tiny: Unclip) -> None:
     image = original = noise_image(100, 64)
     touched = np.zeros((64, 100), bool)
     for i in range(20):
@@ -58,7 +58,7 @@ def test_twenty_edits_of_other_places_leave_the_rest_alone(tiny: Unclip) -> None
     assert (pixels(image)[touched] != pixels(original)[touched]).any(-1).mean() > 0.9
 
 
-def test_a_mask_that_keeps_all_gives_the_image_back_and_says_so(tiny: Unclip) -> None:
+def test_a_mask_that_keeps_every_pixel_returns_the_image_with_a_note(tiny: Unclip) -> None:
     image = noise_image(50, 40)
     [result] = tiny.inpaint(image, Image.new("L", (50, 40), 0), "a cat", seed=1)
     assert np.array_equal(pixels(result), pixels(image))
@@ -75,14 +75,14 @@ def test_a_grey_mask_blends_once(tiny: Unclip) -> None:
     assert np.abs(pixels(half) - between).max() <= 1
 
 
-def test_a_mask_that_repaints_all_is_text_to_image(tiny: Unclip) -> None:
+def test_a_full_mask_equals_text_to_image(tiny: Unclip) -> None:
     [edited] = tiny.inpaint(noise_image(32, 32), Image.new("L", (32, 32), 255), "a cat", seed=5)
     [drawn] = tiny.generate("a cat", seed=5)
     assert np.abs(pixels(edited) - pixels(drawn)).max() <= 1
     assert edited.score == pytest.approx(drawn.score, abs=1e-2)
 
 
-def test_a_wide_region_is_repainted_in_several_windows(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wide_region_is_inpainted_in_several_windows(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference_run, "time", SimpleNamespace(perf_counter=count().__next__))  # a tick a look
     image, told = noise_image(200, 70), []
     given = box_mask(image.size, (10, 5, 190, 60))
@@ -99,7 +99,7 @@ def test_a_wide_region_is_repainted_in_several_windows(tiny: Unclip, monkeypatch
     assert result.timings["text"] == result.timings["prior"] == 1
 
 
-def test_holes_far_apart_are_painted_each_by_itself(tiny: Unclip) -> None:
+def test_distant_masked_regions_are_inpainted_separately(tiny: Unclip) -> None:
     image, told = noise_image(300, 70), []
     one, other = box_mask(image.size, (10, 5, 20, 20)), box_mask(image.size, (270, 40, 290, 60))
     both = ImageChops.lighter(one, other)
@@ -112,7 +112,9 @@ def test_holes_far_apart_are_painted_each_by_itself(tiny: Unclip) -> None:
     assert sum("prior" in name for name in told) == 1 + tiny.model.prior.stage.steps  # once for all holes, from 0
 
 
-def test_holes_are_guided_by_the_image_as_it_was(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_masked_regions_use_the_embedding_of_the_original_image(
+    tiny: Unclip, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image, looked, embed_images = noise_image(300, 70), [], Encoder.embed_images
     given = ImageChops.lighter(box_mask(image.size, (10, 5, 20, 20)), box_mask(image.size, (270, 40, 290, 60)))
     monkeypatch.setattr(Encoder, "embed_images", lambda *own: (looked.extend(own[1]), embed_images(*own))[1])
@@ -126,7 +128,7 @@ def test_holes_are_guided_by_the_image_as_it_was(tiny: Unclip, monkeypatch: pyte
 @pytest.mark.parametrize(
     "margins", [{"right": 32}, {"left": 5, "top": 40}, {"size": (90, 50), "anchor": "bottom-right"}]
 )
-def test_outpainting_keeps_the_image_and_paints_all_around_it(tiny: Unclip, margins) -> None:
+def test_outpainting_preserves_the_image_and_fills_the_margins(tiny: Unclip, margins) -> None:
     image = noise_image(32, 32)
     [result] = tiny.outpaint(image, "a cat", seed=2, **margins)
     left = margins.get("left", 58 if "size" in margins else 0)
@@ -149,7 +151,7 @@ def test_a_side_has_its_own_prompt(tiny: Unclip) -> None:
 
 
 @pytest.mark.parametrize("right", [1, 8, 15, 16, 40])
-def test_a_sides_prompt_is_heard_however_little_is_added(tiny: Unclip, right: int) -> None:
+def test_a_side_prompt_has_an_effect_for_any_margin(tiny: Unclip, right: int) -> None:
     image = noise_image(32, 32)
     [one], [other] = (tiny.outpaint(image, "a cat", seed=2, right=right, right_prompt=own) for own in (None, "a dog"))
     [alone] = tiny.outpaint(image, "", seed=2, right=right, right_prompt="a dog")
@@ -157,7 +159,7 @@ def test_a_sides_prompt_is_heard_however_little_is_added(tiny: Unclip, right: in
     assert np.array_equal(pixels(alone), pixels(other)) and alone.request.keep_style == 0
 
 
-def test_sides_with_prompts_of_their_own_are_not_painted_at_once(tiny: Unclip) -> None:
+def test_sides_with_their_own_prompts_use_separate_windows(tiny: Unclip) -> None:
     sides = {"left": 16, "right": 16, "left_prompt": "a cat", "right_prompt": "a dog"}
 
     def run(width: int, **changes: str) -> Result:
@@ -172,7 +174,7 @@ def test_sides_with_prompts_of_their_own_are_not_painted_at_once(tiny: Unclip) -
     assert ["right_prompt was not used" in note for note in small.notes] == [True]
 
 
-def test_both_ends_of_a_long_image_are_looked_at(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_image_is_scored_along_its_whole_length(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
     monkeypatch.setattr(Encoder, "score", lambda _, images, prompts: (looked.append(images), [0.1, 0.1, 0.6])[1])
     outpainter = Unclip(replace(tiny.model, shown_above=0.5))
@@ -185,7 +187,7 @@ def test_both_ends_of_a_long_image_are_looked_at(tiny: Unclip, monkeypatch: pyte
     assert ends == [True] * 3
 
 
-def test_a_decoder_that_adds_only_the_prompt_keeps_the_style_when_asked(tiny: Unclip) -> None:
+def test_keep_style_applies_to_a_decoder_that_adds_only_the_prompt(tiny: Unclip) -> None:
     outpainter = Unclip(replace(tiny.model, shown_above=0.99))
     plain, styled = (
         outpainter.outpaint(noise_image(32, 32), "", seed=2, right=16, keep_style=share)[0] for share in (None, 1.0)
@@ -193,7 +195,7 @@ def test_a_decoder_that_adds_only_the_prompt_keeps_the_style_when_asked(tiny: Un
     assert plain.request.keep_style is None and not np.array_equal(pixels(plain)[:, 32:], pixels(styled)[:, 32:])
 
 
-def test_what_needs_an_image_tower_is_told_by_what_is_painted(tiny_model: Path) -> None:
+def test_only_regions_without_a_prompt_need_an_image_encoder(tiny_model: Path) -> None:
     pipe = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
     pipe.model.clip.visual, image = None, noise_image(32, 32)
     short = {"steps": 1, "prior_steps": 1, "upsampler_steps": 1}
@@ -207,7 +209,7 @@ def test_what_needs_an_image_tower_is_told_by_what_is_painted(tiny_model: Path) 
             pipe.stream(Request(mode="outpaint", image=image, **fields))
 
 
-def test_what_the_image_shows_already_is_not_painted_again(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_that_the_image_already_shows_is_not_used(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     image, asked = noise_image(32, 32), []
 
     def run(prompt: str, shown_above: float = 0.6, **fields) -> Result:
@@ -240,7 +242,7 @@ def test_what_the_image_shows_already_is_not_painted_again(tiny: Unclip, monkeyp
     )
 
 
-def test_an_inpaintings_prompt_is_of_the_whole_picture(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inpainting_prompt_is_always_used(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     image, given = noise_image(32, 32), box_mask((32, 32), (4, 4, 28, 28))
     [painted] = tiny.inpaint(image, given, "a cat", seed=3)
     monkeypatch.setattr(Encoder, "score", lambda self, images, prompts: [1.0])
@@ -248,7 +250,7 @@ def test_an_inpaintings_prompt_is_of_the_whole_picture(tiny: Unclip, monkeypatch
     assert np.array_equal(pixels(outpainter.inpaint(image, given, "a cat", seed=3)[0]), pixels(painted))
 
 
-# ---- the look at the whole
+# ---- context views
 
 
 def ramp(columns: int, rows: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
@@ -260,10 +262,10 @@ def ramp(columns: int, rows: int, low: float = 0.0, high: float = 1.0) -> torch.
 @pytest.mark.parametrize(
     ("left", "right", "begin", "end"), [(0, 32, 16, 64), (32, 0, 0, 48), (16, 0, 0, 32), (0, 9, 16, 48)]
 )  # the windows of each, on the grid of the latent
-def test_windows_begin_at_the_sketch_and_are_put_where_they_belong(
+def test_windows_start_from_the_draft_and_are_placed_correctly(
     tiny: Unclip, monkeypatch: pytest.MonkeyPatch, left: int, right: int, begin: int, end: int
 ) -> None:
-    """All that is drawn goes on with the ramp of the original, and so must the sketch, the draft and the picture."""
+    """Everything generated continues the ramp of the original, and so must sketch, draft and image."""
     width = left + 32 + right
     whole = to_images(ramp(width, 32))[0]
     looked = []
@@ -290,9 +292,7 @@ def test_windows_begin_at_the_sketch_and_are_put_where_they_belong(
     assert known.mask.shape[-2:] == draft.shape[-2:] == (16 * tiling.height // 4, 16 * tiling.width // 4)
 
 
-def test_a_view_for_one_side_does_not_show_what_is_beyond_the_other(
-    tiny: Unclip, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_context_view_of_one_side_excludes_the_other_side(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, decode = [], UnclipModel.decode
 
     def spy(self, conditioning, run, known=None, start=None, tiling=None):
@@ -310,9 +310,7 @@ def test_a_view_for_one_side_does_not_show_what_is_beyond_the_other(
     assert len(conditioning.embed) == 2 and sorted(set(whole.rows)) == [0, 1]  # prompts, and windows of each
 
 
-def test_a_window_a_side_needs_no_view_where_its_prompt_is_not_of_the_original(
-    tiny: Unclip, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_window_per_side_needs_no_context_view(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     views = []
     sides = {"left": 16, "right": 16, "left_prompt": "a cat", "right_prompt": "a dog"}
 
@@ -329,7 +327,7 @@ def test_a_window_a_side_needs_no_view_where_its_prompt_is_not_of_the_original(
     assert views[:2] == [2, 0] and views[2] > 2
 
 
-def test_windows_drawn_as_one_are_hinted_at_what_is_known(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiled_windows_receive_the_known_pixels_as_a_hint(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, run = [], Stage.run
 
     def spy(self, inputs, generators, options=None, known=None, *more, **named):
@@ -357,10 +355,10 @@ def test_a_view_that_is_not_finite_is_refused(tiny: Unclip, monkeypatch: pytest.
         tiny.outpaint(noise_image(32, 32), "", seed=2, right=32)
 
 
-# ---- what guides
+# ---- embeddings
 
 
-def test_the_images_own_style_the_prompts_and_between(tiny: Unclip) -> None:
+def test_keep_style_mixes_the_embeddings_of_image_and_prompt(tiny: Unclip) -> None:
     image, given = noise_image(32, 32), box_mask((32, 32), (4, 4, 28, 28))
 
     def run(prompt: str, **fields) -> Result:
@@ -378,7 +376,7 @@ def test_the_images_own_style_the_prompts_and_between(tiny: Unclip) -> None:
     assert not np.array_equal(pixels(unsaid)[free], pixels(other)[free])
 
 
-def test_harmonizing_goes_the_way_more_often(tiny: Unclip) -> None:
+def test_resampling_repeats_steps(tiny: Unclip) -> None:
     image, given, steps = noise_image(32, 32), box_mask((32, 32), (4, 4, 28, 28)), []
     for resample in (1, 3):
         count = []
@@ -391,8 +389,8 @@ def test_harmonizing_goes_the_way_more_often(tiny: Unclip) -> None:
 # ---- batches
 
 
-def test_a_batch_of_other_images_masks_prompts_and_seeds(tiny: Unclip) -> None:
-    """Each comes out as it does alone; their sizes and numbers of windows differ."""
+def test_a_batch_of_different_images_masks_prompts_and_seeds(tiny: Unclip) -> None:
+    """Each result equals the one generated alone; sizes and numbers of windows differ."""
     sizes = [(32, 32), (90, 40), (32, 50), (20, 20)]
     requests = [
         Request(
@@ -416,7 +414,7 @@ def test_a_batch_of_other_images_masks_prompts_and_seeds(tiny: Unclip) -> None:
         assert kept(alone, request.image, request.mask)
 
 
-def test_a_batch_of_other_canvases(tiny: Unclip) -> None:
+def test_a_batch_of_different_canvases(tiny: Unclip) -> None:
     sides = [{"right": 32}, {"left": 70, "top": 20, "left_prompt": "a dog"}, {"bottom": 9}, {"size": (32, 90)}]
     requests = [
         Request(mode="outpaint", image=noise_image(32, 32), prompt="a cat", seed=i, **each)
@@ -427,7 +425,7 @@ def test_a_batch_of_other_canvases(tiny: Unclip) -> None:
         assert np.abs(pixels(alone) - pixels(result)).max() <= 1
 
 
-def test_what_is_wrong_with_a_picture_is_said_before_any_is_drawn(tiny: Unclip) -> None:
+def test_an_invalid_mask_raises_before_sampling(tiny: Unclip) -> None:
     good = Request(mode="inpaint", image=noise_image(32, 32), mask=box_mask((32, 32), (0, 0, 9, 9)), prompt="a cat")
     bad = Request(mode="inpaint", image=noise_image(32, 32), mask=box_mask((9, 9), (0, 0, 9, 9)), prompt="a cat")
     with pytest.raises(RequestError, match="the mask is 9x9"):

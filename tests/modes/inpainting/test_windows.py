@@ -1,4 +1,4 @@
-"""Which parts of a canvas are drawn at once."""
+"""How windows are placed on a canvas."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def outpainting(image: Image.Image, **fields) -> Canvas:
 
 
 def cover(canvas: Canvas, size: int) -> list[Box]:
-    """The windows, after a look at whether they do what windows must."""
+    """The windows, checked to cover the masked region within the canvas."""
     plan, free = place_windows(canvas, size, CELLS), canvas.known < KEEP
     for box in plan:
         for start, length in zip((box.left, box.top), canvas.size, strict=True):

@@ -21,6 +21,7 @@ from unclip.models.upsampler import Upsampler, enlarge
 from unclip.pipeline import Unclip
 from unclip.requests.request import Request
 
+# Its module differs between releases of diffusers, but the pipeline is in the same package.
 UnCLIPTextProjModel = import_module(UnCLIPPipeline.__module__).UnCLIPTextProjModel
 
 

@@ -42,15 +42,6 @@ def test_a_batch_of_different_images_prompts_and_seeds(tiny: Unclip, cat, dog) -
         assert difference(tiny.generate(request)[0], together) <= 1
 
 
-def test_an_embedding_replaces_the_prior_in_inpainting(tiny: Unclip, cat, dog, tmp_path: Path) -> None:
-    mask = Image.new("L", (16, 16), 255)
-    files = [tiny.save_embedding(tmp_path / f"{i}.safetensors", picture) for i, picture in enumerate((cat, dog))]
-    drawn = [tiny.inpaint(cat, mask, "a cat", seed=5, embedding=file)[0] for file in files]
-    assert difference(*drawn) > 5
-    requests = [d.request for d in drawn]
-    assert all(difference(a, b) <= 1 for a, b in zip(tiny.generate(requests), drawn, strict=True))
-
-
 def test_a_model_without_an_image_encoder_names_the_option_that_adds_one(tiny_model: Path, cat: Image.Image) -> None:
     pipe = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
     pipe.model.clip.visual = None

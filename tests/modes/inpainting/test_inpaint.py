@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageChops
 
-from tests.helpers import box_mask, noise_image, pixels
+from tests.helpers import box_mask, difference, noise_image, pixels
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import RequestError, UnclipError
 from unclip.images.processing import to_images
@@ -430,3 +430,12 @@ def test_an_invalid_mask_raises_before_sampling(tiny: Unclip) -> None:
     bad = Request(mode="inpaint", image=noise_image(32, 32), mask=box_mask((9, 9), (0, 0, 9, 9)), prompt="a cat")
     with pytest.raises(RequestError, match="the mask is 9x9"):
         tiny.stream([good, bad])  # not asked for a result yet
+
+
+def test_an_embedding_replaces_the_prior_in_inpainting(tiny: Unclip, cat, dog, tmp_path: Path) -> None:
+    mask = Image.new("L", (16, 16), 255)
+    files = [tiny.save_embedding(tmp_path / f"{i}.safetensors", picture) for i, picture in enumerate((cat, dog))]
+    drawn = [tiny.inpaint(cat, mask, "a cat", seed=5, embedding=file)[0] for file in files]
+    assert difference(*drawn) > 5
+    requests = [d.request for d in drawn]
+    assert all(difference(a, b) <= 1 for a, b in zip(tiny.generate(requests), drawn, strict=True))

@@ -13,7 +13,7 @@ from unclip.requests.request import Request
 
 @torch.inference_mode()
 def sample_tensors(pipe: Unclip, requests: Sequence[Request], embed: Tensor | None = None) -> Tensor:
-    """Images `b 3 H W` in [-1, 1] of resolved requests. embed: `b d`, used instead of the prior's."""
+    """Images `b 3 H W` in [-1, 1] of resolved requests. embed: image embeddings `b d`, not from the prior."""
     model, run = pipe.model, make_run(pipe.model, requests)
     text = model.encode_text([request.prompt for request in requests])
     negative = model.encode_text([request.negative_prompt for request in requests])

@@ -18,8 +18,10 @@ from unclip.modes import dispatch
 from unclip.modes.base import make_run
 from unclip.modes.resolve import check_requirements, output_size, resolve
 from unclip.requests.batching import BATCH
+from unclip.requests.fields import MAX_IMAGES
 from unclip.requests.request import Request
 from unclip.requests.sources import check_is_prompt, source_kind
+from unclip.requests.values import integer, show
 from unclip.system.device import pick_device, pick_dtype
 
 ImageSource = str | Path | Image.Image
@@ -52,7 +54,7 @@ class Unclip:
         A model from the hub is downloaded if it is not in the cache; a cached one needs no network.
 
         device         "auto", "cpu", "cuda" or "mps"
-        dtype          precision of the denoisers; "auto" is bfloat16 where the device computes it natively, else float32
+        dtype          precision of the denoisers; "auto" is bfloat16 if the device computes it natively, else float32
         memory         "high" keeps all networks on the device, "low" one at a time, "auto" decides by the free memory
         image_encoder  for a model without one: a name as above whose CLIP image encoder is used, or an open_clip name
                        ("ViT-L-14/openai")
@@ -93,15 +95,15 @@ class Unclip:
 
         Errors are raised by the call itself, not when the first Result is requested.
         """
+        if not isinstance(prompt, (str, Request, Iterable)):
+            raise RequestError(f"prompt must be text, a Request, or a list of these, not {show(prompt)}")
         given = [prompt] if isinstance(prompt, (str, Request)) else list(prompt)
         if fields and any(isinstance(one, Request) for one in given):
             raise RequestError(f"{', '.join(fields)} cannot be given beside a Request: set them in the Request")
         requests = [self.resolve(one if isinstance(one, Request) else Request(prompt=one, **fields)) for one in given]
         for request in requests:
             check_requirements(self.model, request)
-        batch_size = BATCH if batch_size is None else batch_size
-        if batch_size < 1:
-            raise RequestError(f"batch_size must be at least 1, not {batch_size}")
+        batch_size = BATCH if batch_size is None else integer("batch_size", batch_size, 1, MAX_IMAGES)
         return dispatch.generate(self.model, requests, progress, batch_size)
 
     def inpaint(
@@ -178,11 +180,14 @@ class Unclip:
 
     def embed_image(self, images: Image.Image | Sequence[Image.Image]) -> Tensor:
         """CLIP image embeddings `b d`. Raises RequestError for a model without an image encoder."""
-        return self.model.encoder.embed_images([images] if isinstance(images, Image.Image) else list(images))
+        images = image_list(images)
+        if not images:
+            raise RequestError("images is empty; give at least one")
+        return self.model.encoder.embed_images(images)
 
     def score(self, images: Image.Image | Sequence[Image.Image], prompts: str | Sequence[str]) -> list[float]:
         """CLIP's cosine similarity of each image and its prompt; one prompt may serve all images."""
-        images = [images] if isinstance(images, Image.Image) else list(images)
+        images = image_list(images)
         prompts = [prompts] * len(images) if isinstance(prompts, str) else list(prompts)
         return self.model.encoder.score(images, prompts)
 
@@ -200,3 +205,11 @@ class Unclip:
         else:
             embed = self.embed_image(open_square(source, "crop")[0])
         return self.model.encoder.write_embedding(path, embed[0], source if isinstance(source, str) else "an image")
+
+
+def image_list(images: Image.Image | Sequence[Image.Image]) -> list[Image.Image]:
+    """One or several PIL images as a list. Raises RequestError for anything else, such as the name of a file."""
+    found = [images] if isinstance(images, Image.Image) else list(images)
+    if not all(isinstance(image, Image.Image) for image in found):
+        raise RequestError("images must be PIL images; open files with PIL.Image.open")
+    return found

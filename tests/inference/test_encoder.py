@@ -40,3 +40,9 @@ def test_equal_prompts_share_an_encoding_and_order_is_kept(tiny: Unclip) -> None
     both = tiny.model.encode_text(["a dog", "a cat", "a dog"])
     assert torch.equal(both.embed[0], both.embed[2]) and not torch.equal(both.embed[0], both.embed[1])
     torch.testing.assert_close(both.embed[1:2], tiny.model.encode_text(["a cat"]).embed)
+
+
+@pytest.mark.parametrize("images", [[], "photo.png", ["photo.png"]])
+def test_images_to_embed_must_be_images(tiny: Unclip, images) -> None:
+    with pytest.raises(RequestError, match="images"):
+        tiny.embed_image(images)

@@ -30,7 +30,9 @@ def test_defaults_are_those_of_the_checkpoint(tiny: Unclip) -> None:
     [
         ("a cat", {"size": 64}, "tiny does not generate images of 64x64; choose from 16x16, 32x32"),
         ("a cat", {"size": (16, 32)}, "tiny does not generate images of 16x32"),
-        ("a cat", {"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ("a cat", {"batch_size": 0}, "batch_size must be a whole number from 1"),
+        ("a cat", {"batch_size": "x"}, "batch_size must be a whole number from 1"),
+        (None, {}, "prompt must be text, a Request, or a list of these, not None"),
         (["a cat", "  "], {}, "prompt is empty"),
         ("a cat", {"n": 0}, "n must be a whole number from 1"),
         ("a cat", {"steps": 0}, "steps must be a whole number from 1"),

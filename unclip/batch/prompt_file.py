@@ -117,8 +117,7 @@ def prompt_file(name: str, format: str | None = None) -> Iterator[PromptFile]:
 def _open(path: Path) -> BinaryIO:
     with path.open("rb") as stream:
         is_gzip = stream.read(2) == _GZIP
-    stream = gzip.open(path, "rb") if is_gzip else path.open("rb")
-    return cast(BinaryIO, stream)
+    return cast(BinaryIO, gzip.open(path, "rb") if is_gzip else path.open("rb"))
 
 
 def _column_notes(columns: dict[str, Any]) -> list[str]:

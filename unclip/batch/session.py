@@ -56,7 +56,11 @@ class Session:
         return (2 if self.strict else 1) if bad else 0
 
     def run(self, settings: Settings, folder: Folder, load: Callable[[], "Unclip"], batch_size: int) -> int:
-        """Generate the images that the folder does not have. Raises InputError before the first one, as if strict."""
+        """Generate the images that the folder does not have.
+
+        Raises InputError before the first image: for bad lines if strict, for a file without prompts, and for a contact
+        sheet that is too large.
+        """
         workload, bad = self._check(settings, folder, folder)
         self._refuse_if_strict(bad, folder)
         self._check_grid(workload, cell_size(workload, self.model))

@@ -24,7 +24,7 @@ def resampling_schedule(steps: int, passes: int) -> list[int]:
 
 
 def renoise(x: Tensor, t: int, t_noisier: int, schedule: Schedule, generators: Generators) -> Tensor:
-    """x (`b ...`) at timestep t, noised forward to a noisier timestep in one jump: DDPM (Ho et al. 2020), equation 2."""
+    """x (`b ...`) at timestep t, noised to a noisier timestep in one jump: DDPM (Ho et al. 2020), equation 2."""
     ab = schedule.alphas_cumprod()
     kept = float(ab[t_noisier] / ab[t])
     return kept**0.5 * x + (1 - kept) ** 0.5 * randn(x.shape[1:], generators, x.device)

@@ -36,7 +36,8 @@ def read_embedding(path: str | Path, probe: Tensor, model: str) -> Tensor:
     if theirs.shape != ours.shape or F.cosine_similarity(theirs.float(), ours, dim=0) < _SAME_CLIP:
         maker = " ".join(description.get("clip", "another model").split())[:80]
         raise DataError(
-            f"{str(path)!r} was made by the CLIP of {maker}, and {model} has another one: make it again with --model {model}"
+            f"{str(path)!r} was made by the CLIP of {maker}, and {model} has another one: make it again with "
+            f"--model {model}"
         )
     return found.float()
 

@@ -80,7 +80,10 @@ def sheet(images: Iterable[tuple[Path, str]], plan: Layout) -> bytes:
 
 
 def animation(paths: Sequence[Path], milliseconds: int = 120) -> bytes:
-    """The bytes of an endless GIF of image files, forwards and backwards. Raises UnclipError for a file that cannot be read."""
+    """The bytes of an endless GIF of image files, forwards and backwards.
+
+    Raises UnclipError for a file that cannot be read.
+    """
     frames = [_open(path) for path in paths]
     frames += frames[-2:0:-1]
     buffer = io.BytesIO()

@@ -13,8 +13,8 @@ from unclip.models.text import TextEncoding
 class Conditioning:
     """What the decoder is conditioned on.
 
-    embed: CLIP image embeddings `b d`. text: the encoded prompts. negative: the encoded negative prompts, which guidance
-    steers away from.
+    embed: CLIP image embeddings `b d`. text: the encoded prompts. negative: the encoded negative prompts, which
+    guidance steers away from.
     """
 
     embed: Tensor

@@ -143,7 +143,7 @@ class BipartiteMode:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A source of a request. row: of the request in its micro-batch. decoder_prompt: the text that the decoder reads."""
+    """A source of a request. row: of the request in its micro-batch. decoder_prompt: the text for the decoder."""
 
     row: int
     request: Request

@@ -1,4 +1,4 @@
-"""Text diffs: an image turned towards the difference of two texts. Ramesh et al. 2022 (arXiv:2204.06125), section 3.3."""
+"""Text diffs: an image changed by the difference of two texts. Ramesh et al. 2022 (arXiv:2204.06125), section 3.3."""
 
 from typing import Any
 

@@ -8,7 +8,7 @@ from unclip.requests.request import Request
 
 
 class Variation(BipartiteMode):
-    """Keeps the embedding. At strength 1 the noise is new; below, it is the image's own, partly renewed at each step."""
+    """Keeps the embedding. At strength 1 the noise is new; below, it is the image's own, renewed in part."""
 
     def defaults(self, model: UnclipModel, request: Request) -> dict[str, Any]:
         return {**super().defaults(model, request), "strength": 1.0}

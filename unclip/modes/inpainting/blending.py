@@ -19,8 +19,8 @@ def match_edges(generated: np.ndarray, image: np.ndarray, known: np.ndarray) -> 
     generated: `h w 3` float, 0 .. 255. image: `h w 3`, has the known pixels. known: `h w` uint8, 255 = keep, 0 =
     generated; soft values between have no edge, as they blend by themselves.
 
-    Along the edge, the generated side moves by the colour step. Inwards, the correction is the membrane that is fixed at
-    the edge, and it fades (Perez et al. 2003, "Poisson image editing", section 2; Farbman et al. 2009). A large step
+    Along the edge, the generated side moves by the colour step. Inwards, the correction is the membrane that is fixed
+    at the edge, and it fades (Perez et al. 2003, "Poisson image editing", section 2; Farbman et al. 2009). A large step
     separates two objects, and is not corrected.
     """
     old, new = (torch.from_numpy(np.asarray(a, np.float32)).permute(2, 0, 1) for a in (image, generated))  # 3 h w

@@ -174,7 +174,7 @@ class RegionJob:
         return sketches
 
     def denoise_windows_together(self, i: int, sketch: Canvas) -> Sequence[Tensor]:
-        """The windows `3 h w` of a canvas at the decoder's size, denoised as one large image that starts as a sketch."""
+        """The windows `3 h w` of a canvas at the decoder's size, denoised as one image that starts as a sketch."""
         placed = [(i, window) for window in self.windows[i]]
         pairs = list(dict.fromkeys((i, window.prompt) for window in self.windows[i]))
         rows = [pairs.index((i, window.prompt)) for window in self.windows[i]]

@@ -145,7 +145,7 @@ def plan_context_views(model: UnclipModel, edit: Edit, windows: Sequence[Window]
 
 
 def plan_tiling(windows: Sequence[Window], cells: int, rows: Sequence[int]) -> Tiling:
-    """The tiling of some windows in latent positions, `cells` along each side. rows: of the conditioning, per window."""
+    """The tiling of windows in latent positions, `cells` along each side. rows: of the conditioning, per window."""
     side = windows[0].box.side
     corners = [(round(w.box.top * cells / side), round(w.box.left * cells / side)) for w in windows]
     tops, lefts = zip(*corners, strict=True)

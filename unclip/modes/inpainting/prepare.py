@@ -122,7 +122,7 @@ def check_mask_source(request: Request, has_transparency: bool) -> None:
 def check_mask(
     request: Request, mask_size: tuple[int, int], image_size: tuple[int, int], has_transparency: bool
 ) -> None:
-    """Raise RequestError for a mask of another size than the image, or without the transparency that mask_mode needs."""
+    """Raise RequestError for a mask of another size than the image, or without the transparency it needs."""
     if image_size != mask_size:
         raise RequestError(
             f"the mask is {size_text(mask_size)} and the image {size_text(image_size)}: give a mask of that size"

@@ -2,6 +2,7 @@ import csv
 import gzip
 import io
 import json
+import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -153,7 +154,7 @@ def test_standard_input_can_be_read_twice(monkeypatch):
         (gzip.compress(b"a cat\n"), None, "a cat"),
         (b"prompt\na cat", "csv", "a cat"),
     ]:
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
         with prompt_file("-", format) as file:
             assert prompts_of(file.rows()) == prompts_of(file.rows()) == [found]
 
@@ -224,13 +225,13 @@ def test_unnamed_columns_of_a_spreadsheet_are_not_duplicates(tmp_path):
     ],
 )
 def test_the_first_line_determines_the_format_of_standard_input(monkeypatch, data, format):
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     with prompt_file("-") as file:
         assert file.format == format
 
 
 def test_closed_standard_input_is_an_error(monkeypatch):
-    monkeypatch.setattr("sys.stdin", None)
+    monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(InputError, match="^standard input is closed; give a prompt file$"), prompt_file("-"):
         pass
 

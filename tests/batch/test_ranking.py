@@ -15,7 +15,7 @@ from unclip.pipeline import Unclip
 CANDIDATES = [("a red cat", seed) for seed in range(1, 6)]
 
 
-def test_candidates_are_generated_once_for_all_images_of_their_line(tiny_model: Path, tmp_path, monkeypatch) -> None:
+def test_candidates_are_generated_once_for_all_images_of_their_line(tiny: Unclip, tmp_path, monkeypatch) -> None:
     options = "--size 16 --sampler ddim"
     (tmp_path / "p.txt").write_text(
         f"a red cat -- -n 3 --best-of 5 --seed 1 {options}\na dog -- --seed 9 {options}\n", encoding="utf-8"
@@ -28,8 +28,7 @@ def test_candidates_are_generated_once_for_all_images_of_their_line(tiny_model: 
         return real(model, batch, *arguments)
 
     monkeypatch.setattr(dispatch, "run_batch", run_batch)
-    pipe = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
-    assert run_file(pipe, tmp_path / "p.txt", tmp_path / "out", batch_size=1) == Totals(made=4)
+    assert run_file(tiny, tmp_path / "p.txt", tmp_path / "out", batch_size=1) == Totals(made=4)
     assert generated == {**dict.fromkeys(CANDIDATES, 1), ("a dog", 9): 1}
     made = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
     best = [entry for entry in made if "ranked" in entry]

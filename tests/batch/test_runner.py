@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.batch.fake_pipeline import FakePipeline
+from unclip.batch import output_folder, runner
 from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.jobs import Settings, Task, check_rows
 from unclip.batch.output_folder import open_folder, run_seed
@@ -113,7 +114,7 @@ def test_the_look_ahead_is_bounded(monkeypatch):
     assert len(taken) <= 64 * 50  # a full batch of 50 kinds needs no more
     rest = [first, *batches]
     assert sorted(job.key for batch in rest for job in batch) == list(range(1000))
-    monkeypatch.setattr("unclip.batch.runner.WINDOW", 1)
+    monkeypatch.setattr(runner, "WINDOW", 1)
     small = list(group_jobs(jobs(), 4))
     assert small[0][0].key == 0 and len(small[0]) == 1  # the job that shares with none does not wait forever
     assert sorted(job.key for batch in small for job in batch) == list(range(1000))
@@ -220,7 +221,7 @@ def test_a_full_disk_ends_the_run_which_can_be_resumed(file, tmp_path, monkeypat
 
     report.written = []
     with monkeypatch.context() as patch:
-        patch.setattr("unclip.batch.output_folder.write_atomic", write)
+        patch.setattr(output_folder, "write_atomic", write)
         with pytest.raises(UnclipError, match="No space.*run the same command again"):
             run_file(FakePipeline(), file, out)
     assert 0 < len(image_files(out)) < 10

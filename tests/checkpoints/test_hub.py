@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
@@ -159,5 +160,5 @@ def test_unneeded_files_may_be_missing_from_the_cache(tiny_model: Path, monkeypa
     def refuse(*_: object, **__: object) -> str:
         raise Partly("README.md is missing")
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     assert find_checkpoint("someone/tiny") == tiny_model

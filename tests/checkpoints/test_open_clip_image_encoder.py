@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import open_clip
 import pytest
@@ -35,7 +36,7 @@ def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VisionTransforme
         assert (repository, local_files_only) == ("tiny/random", True)
         return str(tmp_path / file)
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", cached)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", cached)
     return encoder
 
 

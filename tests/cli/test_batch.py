@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import typer
 from PIL import Image
 
 from tests.batch.fake_pipeline import FakePipeline
@@ -187,7 +188,7 @@ def test_json_events(call):
 
 def test_standard_input_and_shards(call, monkeypatch):
     for part in ("1/2", "2/2"):
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(b"prompt\na\nb\nc\n"))))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(b"prompt\na\nb\nc\n"))))
         assert call("-", "--input-format", "csv", "--shard", part, "-o", "o" + part[0], "--seed", "1")[0] == 0
     assert [entry["request"]["prompt"] for entry in manifest("o1") + manifest("o2")] == ["a", "c", "b"]
 
@@ -312,7 +313,7 @@ def test_too_large_a_grid_is_refused_before_the_first_image(call, pipeline):
 
 def test_the_result_is_opened_on_request(call, monkeypatch):
     shown = []
-    monkeypatch.setattr("typer.launch", lambda path: shown.append(path) or len(shown) - 1)
+    monkeypatch.setattr(typer, "launch", lambda path: shown.append(path) or len(shown) - 1)
     assert call("p.txt", "--open", "--quiet")[0] == 0
     code, _, err = call("p.txt", "--open", "--quiet", "--grid")
     assert shown == ["out", "out/grid.png"]
@@ -350,7 +351,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(call, monkeypatch, fi
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as disk:
-        disk.setattr("os.fsync", full)
+        disk.setattr(os, "fsync", full)
         code, out, err = call("p.txt", "--quiet")
     assert (code, out) == (1, "") and err.count("\n") == 1
     assert "cannot write into 'out' (No space left on device); make room, and run the same command again" in err

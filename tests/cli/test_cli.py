@@ -10,6 +10,7 @@ import pytest
 
 from unclip.cli.main import main
 from unclip.errors import UnclipError
+from unclip.images import metadata
 from unclip.images.result import Result
 from unclip.version import __version__
 
@@ -184,12 +185,12 @@ def test_exit_codes_of_other_errors(run, monkeypatch, error, code, line):
     def fail(_):
         raise error
 
-    monkeypatch.setattr("unclip.images.metadata.read", fail)
+    monkeypatch.setattr(metadata, "read", fail)
     assert run("show", "image.png") == (code, "", line)
 
 
 def test_a_bug_is_raised(run, monkeypatch):
-    monkeypatch.setattr("unclip.images.metadata.read", lambda _: 1 / 0)
+    monkeypatch.setattr(metadata, "read", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("show", "image.png")
 

@@ -5,6 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import typer
 from PIL import Image
 
 from unclip.cli.main import main
@@ -140,7 +141,7 @@ def test_json_lines(painter, capsys):
 
 def test_formats_and_a_grid(painter, capsys, tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr("typer.launch", lambda path: shown.append(path) or 0)
+    monkeypatch.setattr(typer, "launch", lambda path: shown.append(path) or 0)
     options = ["--seed", "1", "-n", "4", "--grid", "--open", "--format", "webp", "-o", "o", "--quiet"]
     for _ in range(2):
         assert main(["generate", "a cat", *options]) == 0

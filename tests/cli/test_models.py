@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from safetensors.numpy import save_file
 
 from unclip.cli.main import main
@@ -77,7 +78,7 @@ def test_vocabulary(checkpoint, capsys):
 
 
 def test_models_of_other_software_in_the_cache_are_not_listed(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for name, kind in (("other", "StableDiffusionPipeline"), ("karlo", "UnCLIPPipeline")):
         folder = tmp_path / f"models--someone--{name}" / "snapshots" / ("0" * 40)
         folder.mkdir(parents=True)

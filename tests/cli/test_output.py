@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import io
+import os
 import re
 import stat
 import sys
@@ -125,7 +126,7 @@ def test_a_full_disk_is_one_line_with_the_folder(result: Result, tmp_path, monke
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("unclip.system.files.os.fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     for place in (find_target(str(tmp_path / "out"), 2), find_target(str(tmp_path / "x.png"), 1)):
         where = re.escape(str(tmp_path))
         with pytest.raises(WriteError, match=f"cannot write into '{where}.*No space left on device.*make room"):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from unclip.cli.main import main
+from unclip.training import run
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_a_mistake_in_a_recipe_is_one_line(call, tmp_path: Path, text: str, says
 
 def test_the_arguments_reach_the_training(monkeypatch, tmp_path: Path):
     given = []
-    monkeypatch.setattr("unclip.training.run.train", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(run, "train", lambda *arguments: given.append(arguments))
     out = str(tmp_path / "runs")
     assert main(["train", "all", "--out", out, "--minutes", "1.5", "--resume", "--device", "cpu", "--quiet"]) == 0
     [(*names, options)] = given
@@ -80,6 +81,6 @@ def test_the_arguments_reach_the_training(monkeypatch, tmp_path: Path):
 
 
 def test_an_interrupt_ends_with_130(monkeypatch, tmp_path: Path, capsys):
-    monkeypatch.setattr("unclip.training.run.train", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(run, "train", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     assert main(["train", "clip", "--out", str(tmp_path / "runs")]) == 130
     assert capsys.readouterr().err == "unclip: interrupted\n"

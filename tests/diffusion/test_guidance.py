@@ -2,10 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from unclip.diffusion.denoiser import Denoise, Prediction, denoiser
+from unclip.diffusion.denoiser import Denoise, denoiser
 from unclip.diffusion.guidance import guided
 from unclip.diffusion.schedule import Schedule
-from unclip.diffusion.wrappers import clamp_x0
 
 X = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 T = torch.tensor([10, 700])
@@ -80,13 +79,3 @@ def test_scale_1_needs_no_unconditional_input() -> None:
     guided(Net(Schedule()).bind, COND, None, 1)(X, T)
     with pytest.raises(AssertionError, match="uncond"):
         guided(Net(Schedule()).bind, COND, None, 2)
-
-
-def test_clamped_limits_x0_and_passes_the_variance_on() -> None:
-    def denoise(x: Tensor, t: Tensor) -> Prediction:
-        return Prediction(x * 10, x)
-
-    prediction = clamp_x0(denoise, 1.5)(X, T)
-    assert torch.equal(prediction.x0, (X * 10).clamp(-1.5, 1.5))
-    assert prediction.variance is X
-    assert clamp_x0(denoise, None) is denoise

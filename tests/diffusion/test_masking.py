@@ -8,7 +8,6 @@ from unclip.diffusion.noise import make_generators, randn
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.diffusion.samplers import Sampling, sample
 from unclip.diffusion.schedule import Schedule
-from unclip.diffusion.wrappers import map_x0
 
 N = 6
 SHAPE = (3, 16, 16)
@@ -18,8 +17,8 @@ KNOWN[..., 4:] = 1
 LEARNED = Schedule(variance_type="learned_range")
 
 
-def restless(variance: bool):
-    """A denoiser that changes its mind at every step, with the largest variance if any."""
+def changing_denoiser(variance: bool):
+    """A denoiser whose x0 differs at every step, with the largest variance if any."""
 
     def denoise(x: Tensor, t: Tensor) -> Prediction:
         return Prediction(torch.sin(37 * x + t.view(-1, 1, 1, 1)), torch.ones_like(x) if variance else None)
@@ -30,9 +29,9 @@ def restless(variance: bool):
 @pytest.mark.parametrize("steps", [1, 2, 10])
 @pytest.mark.parametrize("schedule", [Schedule(), LEARNED], ids=["fixed", "learned"])
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
-def test_it_ends_bit_for_bit_on_the_known_image(sampler: str, schedule: Schedule, steps: int) -> None:
+def test_known_pixels_are_preserved_exactly(sampler: str, schedule: Schedule, steps: int) -> None:
     g = make_generators(range(N))
-    denoise = keep_known(restless(schedule is LEARNED), IMAGE, KNOWN)
+    denoise = keep_known(changing_denoiser(schedule is LEARNED), IMAGE, KNOWN)
     out = sample(denoise, randn(SHAPE, g), schedule, Sampling(sampler, steps), g)
     known = KNOWN.bool().expand_as(out)
     assert torch.equal(out[known], IMAGE[known])
@@ -41,12 +40,12 @@ def test_it_ends_bit_for_bit_on_the_known_image(sampler: str, schedule: Schedule
 
 @pytest.mark.parametrize("schedule", [Schedule(), LEARNED], ids=["fixed", "learned"])
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
-def test_on_the_way_the_known_region_has_the_noise_level_of_its_timestep(sampler: str, schedule: Schedule) -> None:
+def test_the_known_region_has_the_noise_level_of_each_timestep(sampler: str, schedule: Schedule) -> None:
     seen: dict[int, Tensor] = {}
 
     def watched(x: Tensor, t: Tensor) -> Prediction:
         seen[int(t[0])] = x
-        return restless(schedule is LEARNED)(x, t)
+        return changing_denoiser(schedule is LEARNED)(x, t)
 
     g = make_generators(range(N))
     sample(keep_known(watched, IMAGE, KNOWN), randn(SHAPE, g), schedule, Sampling(sampler, 12), g)
@@ -60,8 +59,8 @@ def test_on_the_way_the_known_region_has_the_noise_level_of_its_timestep(sampler
 
 def test_a_soft_mask_blends() -> None:
     x = torch.zeros(N, *SHAPE)
-    out = keep_known(restless(True), IMAGE, torch.tensor(0.25))(x, torch.zeros(N, dtype=torch.int64))
-    free = restless(True)(x, torch.zeros(N, dtype=torch.int64)).x0
+    out = keep_known(changing_denoiser(True), IMAGE, torch.tensor(0.25))(x, torch.zeros(N, dtype=torch.int64))
+    free = changing_denoiser(True)(x, torch.zeros(N, dtype=torch.int64)).x0
     torch.testing.assert_close(out.x0, 0.25 * IMAGE + 0.75 * free)
     assert torch.equal(out.variance, torch.full_like(x, 0.5))
 
@@ -69,7 +68,7 @@ def test_a_soft_mask_blends() -> None:
 # ---- resampling: what is free comes to agree with what is known
 
 
-def given_first(ideal_denoise, value: float, sampler: str, repeats: int, pairs: int = 600) -> Tensor:
+def sample_second_given_first(ideal_denoise, value: float, sampler: str, repeats: int, pairs: int = 600) -> Tensor:
     """Draws of the second of two numbers, the first of which is known to be `value`."""
     g, schedule = make_generators(range(4)), Schedule()
     known = torch.tensor([1.0, 0.0]).view(1, 2, 1)
@@ -78,21 +77,21 @@ def given_first(ideal_denoise, value: float, sampler: str, repeats: int, pairs: 
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
-def test_resampling_brings_a_gaussian_to_its_conditional(ideal, sampler: str) -> None:
+def test_resampling_approaches_the_conditional_of_a_gaussian(ideal, sampler: str) -> None:
     mean, covariance = torch.tensor([0.2, -0.1]), 0.25 * torch.tensor([[1.0, 0.8], [0.8, 1.0]])
     denoise = ideal.correlated(mean, covariance)
     expected, spread = -0.1 + 0.8 * (0.9 - 0.2), 0.5 * (1 - 0.8**2) ** 0.5  # 0.46 and 0.30
-    once, often = (given_first(denoise, 0.9, sampler, repeats) for repeats in (1, 16))
+    once, often = (sample_second_given_first(denoise, 0.9, sampler, repeats) for repeats in (1, 16))
     assert abs(once.mean() - expected) > 0.15  # held to one image alone, the free part hears of it too late
     assert abs(often.mean() - expected) < 0.06
     assert abs(often.std() - spread) < 0.05
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
-def test_resampling_chooses_the_part_of_a_mixture_that_the_known_belongs_to(ideal, sampler: str) -> None:
+def test_resampling_selects_the_mixture_component_of_the_known_value(ideal, sampler: str) -> None:
     denoise = ideal.clusters(torch.tensor([[0.5, 0.6], [-0.5, -0.6]]), 0.15)
     # given 0.5, the second is N(0.6, 0.15^2): the other part has a chance of 2e-10
-    once, often = (given_first(denoise, 0.5, sampler, repeats) for repeats in (1, 16))
+    once, often = (sample_second_given_first(denoise, 0.5, sampler, repeats) for repeats in (1, 16))
     assert (once > 0).float().mean() < 0.9
     assert (often > 0).float().mean() > 0.98
     right = often[often > 0]
@@ -101,23 +100,13 @@ def test_resampling_chooses_the_part_of_a_mixture_that_the_known_belongs_to(idea
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
-def test_resampling_shares_out_a_mixture_whose_parts_both_fit_the_known(ideal, sampler: str) -> None:
+def test_resampling_weighs_two_mixture_components_that_fit_the_known_value(ideal, sampler: str) -> None:
     """RePaint comes near the conditional only slowly here, and the slower, the further apart the parts lie."""
     spread, known = 0.3, 0.1
     denoise = ideal.clusters(torch.tensor([[0.3, 0.6], [-0.3, -0.6]]), spread)
     first = torch.sigmoid(torch.tensor((0.4**2 - 0.2**2) / (2 * spread**2)))  # 0.66, by Bayes' rule
     above = torch.special.ndtr(torch.tensor(0.6 / spread))  # of N(0.6, 0.3^2), what is above 0
     expected = first * above + (1 - first) * (1 - above)  # 0.65
-    once, often = ((given_first(denoise, known, sampler, n) > 0).float().mean() for n in (1, 64))
+    once, often = ((sample_second_given_first(denoise, known, sampler, n) > 0).float().mean() for n in (1, 64))
     assert (often - once) / (expected - once) > 0.75
     assert abs(often - expected) < 0.05
-
-
-# ---- levelling
-
-
-def test_levelled_corrects_x0_and_leaves_the_variance() -> None:
-    denoise = map_x0(restless(True), lambda x0: x0 + 1)
-    x, t = torch.zeros(N, *SHAPE), torch.zeros(N, dtype=torch.int64)
-    torch.testing.assert_close(denoise(x, t).x0, restless(True)(x, t).x0 + 1)
-    assert torch.equal(denoise(x, t).variance, torch.ones_like(x))

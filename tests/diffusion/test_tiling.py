@@ -1,10 +1,9 @@
-"""Windows of a larger image, denoised as one."""
+"""Windows of a larger image, denoised together."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from unclip.diffusion.chunking import chunked
 from unclip.diffusion.denoiser import Prediction
 from unclip.diffusion.masking import keep_known
 from unclip.diffusion.noise import make_generators, randn
@@ -18,7 +17,7 @@ TILING = Tiling(height=12, width=20, side=8, corners=CORNERS, rows=(0,) * 8)
 SHAPE = (3, 12, 20)
 
 
-def test_windows_are_cut_and_laid_back() -> None:
+def test_cut_windows_assemble_to_the_original() -> None:
     x = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0))
     windows = TILING.cut(x)
     assert windows.shape == (8, 3, 8, 8)
@@ -32,7 +31,7 @@ def test_windows_are_cut_and_laid_back() -> None:
     assert (one[..., 4:, 12:] == 1).all() and (one == 7).sum() == 12 * 20 - 64
 
 
-def test_between_windows_x0_goes_over_from_one_to_the_other() -> None:
+def test_overlapping_windows_are_blended() -> None:
     tiling = Tiling(8, 12, 8, ((0, 0), (0, 4)), (0, 0))
 
     def by_place(x: Tensor, t: Tensor) -> Prediction:  # 0 in the first, 1 in the second
@@ -45,31 +44,7 @@ def test_between_windows_x0_goes_over_from_one_to_the_other() -> None:
     torch.testing.assert_close(prediction.variance, torch.full((1, 3, 8, 12), 2.0))
 
 
-@pytest.mark.parametrize(("together", "sizes"), [(3, [3, 3, 2]), (8, [8]), (9, [8]), (1, [1] * 8)])
-@pytest.mark.parametrize("learned", [False, True])
-def test_a_batch_is_denoised_so_many_at_a_time(together: int, sizes: list[int], learned: bool) -> None:
-    made, calls = [], []
-
-    def denoise_some(some: slice):
-        made.append(some)
-
-        def denoise(x: Tensor, t: Tensor) -> Prediction:
-            calls.append(len(x))
-            return Prediction(x + t.view(-1, 1), 2 * x if learned else None)
-
-        return denoise
-
-    denoise = chunked(denoise_some, 8, together)
-    x, t = torch.randn(8, 5), torch.arange(8)
-    for _ in range(2):
-        prediction = denoise(x, t)
-        assert torch.equal(prediction.x0, x + t.view(-1, 1))
-        assert torch.equal(prediction.variance, 2 * x) if learned else prediction.variance is None
-    assert calls == 2 * sizes
-    assert [i for some in made[: len(sizes)] for i in range(8)[some]] == list(range(8))
-
-
-def test_windows_are_denoised_so_many_at_a_time() -> None:
+def test_windows_are_denoised_in_chunks() -> None:
     calls: list[tuple[int, list[int]]] = []
 
     def denoise_some(some: slice):
@@ -84,7 +59,7 @@ def test_windows_are_denoised_so_many_at_a_time() -> None:
     assert x0[0, 0, 0, 0] == 0 and x0[0, 0, -1, -1] == 6
 
 
-def test_where_no_window_is_x0_is_nothing() -> None:
+def test_x0_is_zero_outside_all_windows() -> None:
     one = Tiling(12, 20, 8, ((0, 0),), (0,))
     prediction = tiled(lambda some: lambda x, t: Prediction(x + 1), one, 1)(torch.zeros(1, *SHAPE), torch.tensor([40]))
     assert (prediction.x0[..., :8, :8] == 1).all() and prediction.x0.sum() == 3 * 64
@@ -92,7 +67,7 @@ def test_where_no_window_is_x0_is_nothing() -> None:
 
 @pytest.mark.parametrize("repeats", [1, 2])
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
-def test_an_ideal_denoiser_draws_by_windows_what_it_draws_at_once(sampler: str, repeats: int, ideal) -> None:
+def test_sampling_by_windows_equals_sampling_at_once(sampler: str, repeats: int, ideal) -> None:
     """Of a Gaussian whose numbers do not depend on each other the mean at each place is exact, also by windows."""
     schedule = Schedule()
     gaussian = ideal.gaussian(0.3, 0.5)

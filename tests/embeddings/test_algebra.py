@@ -1,11 +1,8 @@
 import math
 
-import pytest
 import torch
 
 from unclip.embeddings.algebra import mix, slerp, text_diff
-from unclip.embeddings.components import principal_components
-from unclip.errors import RequestError
 
 A = torch.tensor([[3.0, 0.0, 0.0]])
 B = torch.tensor([[0.0, 1.0, 0.0]])
@@ -87,30 +84,6 @@ def test_a_text_diff_turns_towards_the_difference_and_keeps_the_length() -> None
     torch.testing.assert_close(turned, 4 * (torch.tensor([0, 0, 1.0]) + away)[None] / 2**0.5)
     assert torch.equal(text_diff(image, B, A, 0.0), image)
     torch.testing.assert_close(text_diff(image, B, B, 0.5), image)  # no difference, nowhere to go
-
-
-# ---- principal components
-
-
-def test_the_components_are_those_of_the_covariance() -> None:
-    generator = torch.Generator().manual_seed(4)
-    data = torch.randn(400, 5, generator=generator) * torch.tensor([5.0, 3.0, 1.0, 0.5, 0.1]) + 2
-    found = principal_components(data.split(90))
-    torch.testing.assert_close(found.mean, data.mean(0))
-    torch.testing.assert_close(found.axes @ found.axes.T, torch.eye(5), rtol=0, atol=1e-5)
-    _, _, axes = torch.linalg.svd(data - data.mean(0), full_matrices=False)
-    torch.testing.assert_close((found.axes * axes).sum(1).abs(), torch.ones(5), rtol=0, atol=1e-3)
-
-
-def test_more_components_come_closer_and_all_of_them_are_the_embedding() -> None:
-    data = torch.randn(60, 6, generator=torch.Generator().manual_seed(5))
-    found = principal_components([data])
-    errors = [float((found.project(data, k) - data).norm()) for k in range(7)]
-    assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < 1e-4 < errors[-2]
-    torch.testing.assert_close(found.project(data, 0), data.mean(0).expand(60, 6))
-    with pytest.raises(RequestError, match="components 7 are more than the 6 of this model"):
-        found.project(data, 7)
 
 
 def test_a_mixture_of_one_alone_is_that_one() -> None:

@@ -72,10 +72,9 @@ def test_a_perfect_prior(tmp_path: Path) -> None:
     assert [row["nearest is the true one"]["rate"] for row in rows] == [1] * 4
 
 
-def test_the_priors_samples_do_not_depend_on_the_batch(tmp_path: Path, tiny_model: Path) -> None:
-    pipe = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
-    together_suite = new_suite(tmp_path, pipe, n=3)
+def test_the_priors_samples_do_not_depend_on_the_batch(tmp_path: Path, tiny: Unclip) -> None:
+    together_suite = new_suite(tmp_path, tiny, n=3)
     together = sample_embeddings(together_suite, together_suite.subset, prior_steps=2)
     assert together.shape == (3, 16)
-    one_by_one = new_suite(tmp_path, pipe, n=3, batch_size=1)
+    one_by_one = new_suite(tmp_path, tiny, n=3, batch_size=1)
     assert torch.allclose(sample_embeddings(one_by_one, one_by_one.subset, prior_steps=2), together, atol=1e-5)

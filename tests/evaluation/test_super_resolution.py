@@ -40,11 +40,10 @@ def test_a_bicubic_upsampler_scores_as_bicubic(tmp_path: Path) -> None:
     assert rows["the decoder's images: bicubic"]["PSNR after shrinking again, dB"]["mean"] > 30
 
 
-def test_upsampling_does_not_depend_on_the_batch(tiny_model: Path) -> None:
-    pipe = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
+def test_upsampling_does_not_depend_on_the_batch(tiny: Unclip) -> None:
     small = shrink(torch.randn(2, 3, 64, 64).clamp(-1, 1), 16)
     assert small.shape == (2, 3, 16, 16) and small.abs().max() <= 1
-    model = pipe.model
+    model = tiny.model
 
     def upsample(images, seeds):
         return model.upsample(images, Run(make_generators(seeds), model.device))

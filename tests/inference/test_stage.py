@@ -11,6 +11,7 @@ from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.diffusion.schedule import Schedule
 from unclip.diffusion.tiling import Tiling
 from unclip.errors import RequestError
+from unclip.inference import stage as stages
 from unclip.inference.callbacks import StageReport
 from unclip.inference.conditions import Known, Start
 from unclip.inference.stage import Stage, StageInputs, StageOptions
@@ -56,7 +57,7 @@ COND = {"colour": torch.linspace(-1, 1, 2 * 48).view(2, 48)}
 UNCOND = {"colour": torch.zeros(2, 48)}
 
 
-def test_defaults_and_what_replaces_them() -> None:
+def test_options_replace_defaults() -> None:
     s = stage()
     out = run(s, COND, UNCOND, make_generators([0, 1]))
     assert out.shape == (2, 3, 16, 16)
@@ -71,12 +72,12 @@ ROOM = {"one": 2 * 64 * 4 * 4 * 4, "both": 1 << 20, "none": 1}  # bytes: of a gu
 
 
 @pytest.mark.parametrize(("room", "sizes", "bare"), [("none", 2, 1), ("one", 2, 2), ("both", 4, 2)])
-def test_a_network_takes_as_many_at_a_time_as_there_is_room_for(
+def test_chunks_of_a_batch_fit_the_memory_limit(
     room: str, sizes: int, bare: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sizes of its calls, of two items: `sizes` with guidance, `bare` without."""
     cond, uncond, whole = COND, UNCOND, stage(last_network=Net())
-    monkeypatch.setattr("unclip.inference.stage.CHUNK_BYTES", {"cpu": ROOM[room]})
+    monkeypatch.setattr(stages, "CHUNK_BYTES", {"cpu": ROOM[room]})
     parted = stage(last_network=copy.deepcopy(whole.last_network), network=copy.deepcopy(whole.network))
     parted.network.width = 64
     for guidance, size in ((2.0, sizes), (1.0, bare)):
@@ -93,10 +94,8 @@ def test_a_network_takes_as_many_at_a_time_as_there_is_room_for(
 
 
 @pytest.mark.parametrize(("room", "size"), [("one", 2), ("both", 8)])
-def test_windows_are_as_many_at_a_time_as_there_is_room_for(
-    room: str, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("unclip.inference.stage.CHUNK_BYTES", {"cpu": ROOM[room]})
+def test_chunks_of_windows_fit_the_memory_limit(room: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "CHUNK_BYTES", {"cpu": ROOM[room]})
     s, tiling = stage(), Tiling(4, 12, 4, ((0, 0), (0, 2), (0, 4), (0, 6), (0, 8)), (0, 1, 0, 1, 1))
     s.network.width = 64
     assert run(s, COND, UNCOND, make_generators([0]), tiling=tiling, steps=1).shape == (1, 3, 16, 48)
@@ -106,9 +105,7 @@ def test_windows_are_as_many_at_a_time_as_there_is_room_for(
 
 def test_a_run_bounds_its_memory_before_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
     made, called = [], []
-    monkeypatch.setattr(
-        "unclip.inference.stage.make_growth_limiter", lambda: made.append(1) or (lambda: called.append(1))
-    )
+    monkeypatch.setattr(stages, "make_growth_limiter", lambda: made.append(1) or (lambda: called.append(1)))
     s = stage(last_network=Net())
     run(s, COND, UNCOND, make_generators([0, 1]))
     assert (len(made), len(called)) == (1, 4)
@@ -196,7 +193,7 @@ def test_embeddings_need_no_codec() -> None:
     torch.testing.assert_close(run(prior, {"text": text}, None, make_generators([0, 1])), text.clamp(-5, 5))
 
 
-def test_a_draft_leaves_the_noisiest_steps_out() -> None:
+def test_a_draft_skips_the_noisiest_steps() -> None:
     s, draft = stage(), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(5)) * 2 - 1
     run(s, COND, UNCOND, make_generators([0, 1]), steps=10, draft=draft)
     times = [int(t[0]) for _, t, _ in s.network.calls]
@@ -214,7 +211,7 @@ TILING = Tiling(height=4, width=12, side=4, corners=CORNERS, rows=(1, 0, 1, 1, 0
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
-def test_a_larger_picture_is_drawn_by_windows_each_with_its_own_conditioning(sampler: str) -> None:
+def test_each_window_of_a_larger_image_has_its_own_conditioning(sampler: str) -> None:
     class Hinted(Net):
         def forward(self, x: Tensor, t: Tensor, *, colour: Tensor, hint: Tensor) -> Tensor:
             hints.append(hint)
@@ -245,7 +242,7 @@ def test_progress_is_reported() -> None:
     assert calls == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_what_cannot_be_run_says_so() -> None:
+def test_invalid_inputs_are_refused() -> None:
     with pytest.raises(AssertionError, match="decoder: guidance 2.0 needs `uncond`"):
         run(stage(), COND, None, make_generators([0, 1]))
     with pytest.raises(AssertionError, match="colour"):
@@ -254,30 +251,3 @@ def test_what_cannot_be_run_says_so() -> None:
         run(stage(), COND, UNCOND, make_generators([0, 1]), sampler="euler")
     with pytest.raises(RequestError, match="steps=0"):
         run(stage(), COND, UNCOND, make_generators([0, 1]), steps=0)
-
-
-# ---- what is known, at another size
-
-
-def test_a_smaller_image_is_the_mean_of_what_is_known_and_its_mask_holds_no_free_pixel() -> None:
-    image = torch.full((1, 3, 16, 16), 0.5)
-    mask = torch.ones(1, 1, 16, 16)
-    mask[..., 6:] = 0
-    image[..., 6:] = -1  # what is to be painted over
-    small = Known(image, mask).resized(4, 4)
-    assert torch.equal(small.mask, torch.tensor([1.0, 0, 0, 0]).expand(1, 1, 4, 4))
-    torch.testing.assert_close(small.image[..., :2], torch.full((1, 3, 4, 2), 0.5))
-
-
-def test_a_larger_one_too_and_soft_values_stay() -> None:
-    mask = torch.tensor([1.0, 1.0, 0.25, 0.0]).expand(1, 1, 4, 4)
-    large = Known(torch.full((1, 3, 4, 4), 0.5), mask).resized(8, 8)
-    assert torch.equal(large.mask[0, 0, 0], torch.tensor([1.0, 1.0, 1.0, 1.0, 0.25, 0.25, 0.0, 0.0]))
-    torch.testing.assert_close(large.image[..., :4], torch.full((1, 3, 8, 4), 0.5))
-    same = Known(large.image, large.mask)
-    assert same.resized(8, 8) is same
-
-
-def test_the_hint_says_known_only_of_what_is_known_in_full() -> None:
-    mask = torch.tensor([1.0, 0.5, 0.0]).view(1, 1, 1, 3)
-    assert torch.equal(Known(torch.zeros(1, 3, 1, 3), mask).hint[1].flatten(), torch.tensor([1.0, 0.0, 0.0]))

@@ -1,5 +1,6 @@
 """Control of freed memory in glibc."""
 
+import builtins
 import ctypes
 import resource
 import sys
@@ -112,7 +113,7 @@ def test_without_proc_the_resident_size_is_unknown(monkeypatch: pytest.MonkeyPat
     def missing(path: str) -> None:
         raise FileNotFoundError(path)
 
-    monkeypatch.setattr("builtins.open", missing)
+    monkeypatch.setattr(builtins, "open", missing)
     assert allocator.resident_bytes() is None
     limit_growth = allocator.make_growth_limiter()
     limit_growth()

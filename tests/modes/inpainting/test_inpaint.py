@@ -11,103 +11,83 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageChops
 
+from tests.helpers import box_mask, difference, noise_image, pixels
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import RequestError, UnclipError
 from unclip.images.processing import to_images
 from unclip.images.result import Result
+from unclip.inference import run as inference_run
 from unclip.inference.encoder import Encoder
 from unclip.inference.model import UnclipModel
 from unclip.inference.stage import Stage, StageOptions
 from unclip.pipeline import Unclip
 from unclip.requests.request import Request
 
-RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module")
-def pipe(tiny_model: Path) -> Unclip:
-    """Draws 16 and 32 px."""
-    return Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
-
-
-def picture(width: int, height: int) -> Image.Image:
-    return Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-def mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
-    image = Image.new("L", size, 0)
-    image.paste(255, box)
-    return image
-
-
-def pixels(image: Image.Image | Result) -> np.ndarray:
-    return np.asarray(image.image if isinstance(image, Result) else image).astype(int)  # h w 3
-
 
 def kept(result: Result, image: Image.Image, given: Image.Image) -> bool:
-    """Whether what the mask keeps is as it was, and what it repaints is not."""
+    """Whether the known pixels are unchanged and the masked ones are not."""
     free = np.asarray(given) > 0
     same = (pixels(result) == pixels(image)).all(-1)
     return bool(same[~free].all() and same[free].mean() < 0.1)
 
 
-# ---- what is kept
+# ---- known pixels
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 @pytest.mark.parametrize("size", [(32, 32), (60, 40), (11, 17)])
-def test_kept_pixels_are_the_same_bytes_in_the_file(pipe: Unclip, sampler: str, size, tmp_path: Path) -> None:
-    image, given = picture(*size), mask(size, (3, 2, 9, 8))
-    [result] = pipe.inpaint(image, given, "a cat", seed=1, sampler=sampler, prior_sampler=sampler)
+def test_known_pixels_are_identical_in_the_file(tiny: Unclip, sampler: str, size, tmp_path: Path) -> None:
+    image, given = noise_image(*size), box_mask(size, (3, 2, 9, 8))
+    [result] = tiny.inpaint(image, given, "a cat", seed=1, sampler=sampler, prior_sampler=sampler)
     assert result.image.size == size
     with Image.open(result.save(tmp_path / "edited.png")) as written:
         assert kept(result, image, given)
         assert np.array_equal(pixels(written), pixels(result))
 
 
-def test_twenty_edits_of_other_places_leave_the_rest_alone(pipe: Unclip) -> None:
-    image = original = picture(100, 64)
+def test_twenty_edits_change_only_masked_pixels(tiny: Unclip) -> None:
+    image = original = noise_image(100, 64)
     touched = np.zeros((64, 100), bool)
     for i in range(20):
         left, top = 20 * (i % 5), 16 * (i // 5)
-        given = mask(image.size, (left, top, left + 9, top + 7))
+        given = box_mask(image.size, (left, top, left + 9, top + 7))
         touched |= np.asarray(given) > 0
-        [result] = pipe.inpaint(image, given, "a dog", seed=i, steps=2, prior_steps=1, upsampler_steps=1)
+        [result] = tiny.inpaint(image, given, "a dog", seed=i, steps=2, prior_steps=1, upsampler_steps=1)
         image = result.image
     assert np.array_equal(pixels(image)[~touched], pixels(original)[~touched])
     assert (pixels(image)[touched] != pixels(original)[touched]).any(-1).mean() > 0.9
 
 
-def test_a_mask_that_keeps_all_gives_the_image_back_and_says_so(pipe: Unclip) -> None:
-    image = picture(50, 40)
-    [result] = pipe.inpaint(image, Image.new("L", (50, 40), 0), "a cat", seed=1)
+def test_a_mask_that_keeps_every_pixel_returns_the_image_with_a_note(tiny: Unclip) -> None:
+    image = noise_image(50, 40)
+    [result] = tiny.inpaint(image, Image.new("L", (50, 40), 0), "a cat", seed=1)
     assert np.array_equal(pixels(result), pixels(image))
     assert any("keeps every pixel" in note for note in result.notes)
 
 
-def test_a_grey_mask_blends_once(pipe: Unclip) -> None:
-    image, given = picture(32, 32), Image.new("L", (32, 32), 255)  # no edge, at which colours are matched
+def test_a_grey_mask_blends_once(tiny: Unclip) -> None:
+    image, given = noise_image(32, 32), Image.new("L", (32, 32), 255)  # no edge, at which colours are matched
     [whole], [half] = (
-        pipe.inpaint(image, given.point(lambda value, grey=grey: min(value, grey)), "a cat", seed=1)
+        tiny.inpaint(image, given.point(lambda value, grey=grey: min(value, grey)), "a cat", seed=1)
         for grey in (255, 128)
     )
     between = pixels(image) + 128 / 255 * (pixels(whole) - pixels(image))
     assert np.abs(pixels(half) - between).max() <= 1
 
 
-def test_a_mask_that_repaints_all_is_text_to_image(pipe: Unclip) -> None:
-    [edited] = pipe.inpaint(picture(32, 32), Image.new("L", (32, 32), 255), "a cat", seed=5)
-    [drawn] = pipe.generate("a cat", seed=5)
+def test_a_full_mask_equals_text_to_image(tiny: Unclip) -> None:
+    [edited] = tiny.inpaint(noise_image(32, 32), Image.new("L", (32, 32), 255), "a cat", seed=5)
+    [drawn] = tiny.generate("a cat", seed=5)
     assert np.abs(pixels(edited) - pixels(drawn)).max() <= 1
     assert edited.score == pytest.approx(drawn.score, abs=1e-2)
 
 
-def test_a_wide_region_is_repainted_in_several_windows(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unclip.inference.run.time", SimpleNamespace(perf_counter=count().__next__))  # a tick a look
-    image, told = picture(200, 70), []
-    given = mask(image.size, (10, 5, 190, 60))
+def test_a_wide_region_is_inpainted_in_several_windows(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference_run, "time", SimpleNamespace(perf_counter=count().__next__))  # a tick a look
+    image, told = noise_image(200, 70), []
+    given = box_mask(image.size, (10, 5, 190, 60))
     request = Request(mode="inpaint", image=image, mask=given, prompt="a cat", seed=1)
-    [result] = pipe.generate(request, progress=lambda stage, done, total: told.append(stage))
+    [result] = tiny.generate(request, progress=lambda stage, done, total: told.append(stage))
     assert kept(result, image, given)
     names = {name.partition(",")[0] for name in told if name.startswith("window")}
     assert len(names) > 5
@@ -119,24 +99,26 @@ def test_a_wide_region_is_repainted_in_several_windows(pipe: Unclip, monkeypatch
     assert result.timings["text"] == result.timings["prior"] == 1
 
 
-def test_holes_far_apart_are_painted_each_by_itself(pipe: Unclip) -> None:
-    image, told = picture(300, 70), []
-    one, other = mask(image.size, (10, 5, 20, 20)), mask(image.size, (270, 40, 290, 60))
+def test_distant_masked_regions_are_inpainted_separately(tiny: Unclip) -> None:
+    image, told = noise_image(300, 70), []
+    one, other = box_mask(image.size, (10, 5, 20, 20)), box_mask(image.size, (270, 40, 290, 60))
     both = ImageChops.lighter(one, other)
     requests = [Request(mode="inpaint", image=image, mask=given, prompt="a cat", seed=1) for given in (both, one)]
-    [result, alone] = pipe.generate(requests, progress=lambda stage, done, total: told.append(stage))
+    [result, alone] = tiny.generate(requests, progress=lambda stage, done, total: told.append(stage))
     assert kept(result, image, both)
     assert np.array_equal(pixels(result)[:, :100], pixels(alone)[:, :100])
     assert (pixels(result)[40:60, 270:290] != pixels(image)[40:60, 270:290]).any(-1).mean() > 0.9
     assert {name.partition(",")[0] for name in told if "prior" not in name} == {"region 1 of 2", "region 2 of 2"}
-    assert sum("prior" in name for name in told) == 1 + pipe.model.prior.stage.steps  # once for all holes, from 0
+    assert sum("prior" in name for name in told) == 1 + tiny.model.prior.stage.steps  # once for all holes, from 0
 
 
-def test_holes_are_guided_by_the_image_as_it_was(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
-    image, looked, embed_images = picture(300, 70), [], Encoder.embed_images
-    given = ImageChops.lighter(mask(image.size, (10, 5, 20, 20)), mask(image.size, (270, 40, 290, 60)))
+def test_all_masked_regions_use_the_embedding_of_the_original_image(
+    tiny: Unclip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, looked, embed_images = noise_image(300, 70), [], Encoder.embed_images
+    given = ImageChops.lighter(box_mask(image.size, (10, 5, 20, 20)), box_mask(image.size, (270, 40, 290, 60)))
     monkeypatch.setattr(Encoder, "embed_images", lambda *own: (looked.extend(own[1]), embed_images(*own))[1])
-    [result] = pipe.inpaint(image, given, "", seed=1)
+    [result] = tiny.inpaint(image, given, "", seed=1)
     assert kept(result, image, given) and [np.array_equal(pixels(one), pixels(image)) for one in looked] == [True]
 
 
@@ -146,9 +128,9 @@ def test_holes_are_guided_by_the_image_as_it_was(pipe: Unclip, monkeypatch: pyte
 @pytest.mark.parametrize(
     "margins", [{"right": 32}, {"left": 5, "top": 40}, {"size": (90, 50), "anchor": "bottom-right"}]
 )
-def test_outpainting_keeps_the_image_and_paints_all_around_it(pipe: Unclip, margins) -> None:
-    image = picture(32, 32)
-    [result] = pipe.outpaint(image, "a cat", seed=2, **margins)
+def test_outpainting_preserves_the_image_and_fills_the_margins(tiny: Unclip, margins) -> None:
+    image = noise_image(32, 32)
+    [result] = tiny.outpaint(image, "a cat", seed=2, **margins)
     left = margins.get("left", 58 if "size" in margins else 0)
     top = margins.get("top", 18 if "size" in margins else 0)
     drawn = pixels(result)
@@ -158,46 +140,46 @@ def test_outpainting_keeps_the_image_and_paints_all_around_it(pipe: Unclip, marg
     assert (drawn[beyond] == 0).all(-1).mean() < 0.05  # nothing of the empty canvas is left
 
 
-def test_a_side_has_its_own_prompt(pipe: Unclip) -> None:
-    image = picture(32, 32)
+def test_a_side_has_its_own_prompt(tiny: Unclip) -> None:
+    image = noise_image(32, 32)
 
     def run(**prompts: str) -> np.ndarray:
-        return pixels(pipe.outpaint(image, "a cat", seed=2, left=32, right=32, **prompts)[0])
+        return pixels(tiny.outpaint(image, "a cat", seed=2, left=32, right=32, **prompts)[0])
 
     plain, other = run(), run(right_prompt="a blue dog")
     assert not np.array_equal(plain[:, 64:], other[:, 64:])
 
 
 @pytest.mark.parametrize("right", [1, 8, 15, 16, 40])
-def test_a_sides_prompt_is_heard_however_little_is_added(pipe: Unclip, right: int) -> None:
-    image = picture(32, 32)
-    [one], [other] = (pipe.outpaint(image, "a cat", seed=2, right=right, right_prompt=own) for own in (None, "a dog"))
-    [alone] = pipe.outpaint(image, "", seed=2, right=right, right_prompt="a dog")
+def test_a_side_prompt_has_an_effect_for_any_margin(tiny: Unclip, right: int) -> None:
+    image = noise_image(32, 32)
+    [one], [other] = (tiny.outpaint(image, "a cat", seed=2, right=right, right_prompt=own) for own in (None, "a dog"))
+    [alone] = tiny.outpaint(image, "", seed=2, right=right, right_prompt="a dog")
     assert not np.array_equal(pixels(one), pixels(other))
     assert np.array_equal(pixels(alone), pixels(other)) and alone.request.keep_style == 0
 
 
-def test_sides_with_prompts_of_their_own_are_not_painted_at_once(pipe: Unclip) -> None:
+def test_sides_with_their_own_prompts_use_separate_windows(tiny: Unclip) -> None:
     sides = {"left": 16, "right": 16, "left_prompt": "a cat", "right_prompt": "a dog"}
 
     def run(width: int, **changes: str) -> Result:
-        return pipe.outpaint(picture(width, 60), "a red cat", seed=2, **{**sides, **changes})[0]
+        return tiny.outpaint(noise_image(width, 60), "a red cat", seed=2, **{**sides, **changes})[0]
 
     assert run(28).notes == ()  # a square canvas, which one window would see
-    image = picture(28, 60)
+    image = noise_image(28, 60)
     both = ({**sides, "right_prompt": own} for own in ("a dog", "a red cat"))
-    one, other = (pipe.outpaint(image, "a red cat", seed=2, **fields)[0] for fields in both)
+    one, other = (tiny.outpaint(image, "a red cat", seed=2, **fields)[0] for fields in both)
     assert not np.array_equal(pixels(one)[:, 44:], pixels(other)[:, 44:])
-    small = pipe.outpaint(picture(10, 20), "a red cat", seed=2, left=5, right=5, right_prompt="a dog")[0]
+    small = tiny.outpaint(noise_image(10, 20), "a red cat", seed=2, left=5, right=5, right_prompt="a dog")[0]
     assert ["right_prompt was not used" in note for note in small.notes] == [True]
 
 
-def test_both_ends_of_a_long_image_are_looked_at(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_image_is_scored_along_its_whole_length(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = []
     monkeypatch.setattr(Encoder, "score", lambda _, images, prompts: (looked.append(images), [0.1, 0.1, 0.6])[1])
-    pipe = Unclip(replace(pipe.model, shown_above=0.5))
-    image = picture(70, 32)
-    [result] = pipe.outpaint(image, "a cat", seed=2, right=16)
+    outpainter = Unclip(replace(tiny.model, shown_above=0.5))
+    image = noise_image(70, 32)
+    [result] = outpainter.outpaint(image, "a cat", seed=2, right=16)
     assert ["nothing was added" in note for note in result.notes] == [True]
     ends = [
         np.array_equal(pixels(one), pixels(image)[:, x : x + 32]) for one, x in zip(looked[0], (0, 19, 38), strict=True)
@@ -205,15 +187,17 @@ def test_both_ends_of_a_long_image_are_looked_at(pipe: Unclip, monkeypatch: pyte
     assert ends == [True] * 3
 
 
-def test_a_decoder_that_adds_only_the_prompt_keeps_the_style_when_asked(pipe: Unclip) -> None:
-    pipe = Unclip(replace(pipe.model, shown_above=0.99))
-    plain, styled = (pipe.outpaint(picture(32, 32), "", seed=2, right=16, keep_style=share)[0] for share in (None, 1.0))
+def test_keep_style_applies_to_a_decoder_that_adds_only_the_prompt(tiny: Unclip) -> None:
+    outpainter = Unclip(replace(tiny.model, shown_above=0.99))
+    plain, styled = (
+        outpainter.outpaint(noise_image(32, 32), "", seed=2, right=16, keep_style=share)[0] for share in (None, 1.0)
+    )
     assert plain.request.keep_style is None and not np.array_equal(pixels(plain)[:, 32:], pixels(styled)[:, 32:])
 
 
-def test_what_needs_an_image_tower_is_told_by_what_is_painted(tiny_model: Path) -> None:
+def test_only_regions_without_a_prompt_need_an_image_encoder(tiny_model: Path) -> None:
     pipe = Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
-    pipe.model.clip.visual, image = None, picture(32, 32)
+    pipe.model.clip.visual, image = None, noise_image(32, 32)
     short = {"steps": 1, "prior_steps": 1, "upsampler_steps": 1}
     assert pipe.outpaint(image, "", right=16, right_prompt="a cat", **short)[0].score is None
     for fields in (
@@ -225,11 +209,11 @@ def test_what_needs_an_image_tower_is_told_by_what_is_painted(tiny_model: Path) 
             pipe.stream(Request(mode="outpaint", image=image, **fields))
 
 
-def test_what_the_image_shows_already_is_not_painted_again(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
-    image, asked = picture(32, 32), []
+def test_a_prompt_that_the_image_already_shows_is_not_used(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, asked = noise_image(32, 32), []
 
     def run(prompt: str, shown_above: float = 0.6, **fields) -> Result:
-        own = Unclip(replace(pipe.model, shown_above=shown_above))
+        own = Unclip(replace(tiny.model, shown_above=shown_above))
         return own.outpaint(image, prompt, seed=2, left=16, right=32, **fields)[0]
 
     def score(self, images, prompts) -> list[float]:
@@ -258,15 +242,15 @@ def test_what_the_image_shows_already_is_not_painted_again(pipe: Unclip, monkeyp
     )
 
 
-def test_an_inpaintings_prompt_is_of_the_whole_picture(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
-    image, given = picture(32, 32), mask((32, 32), (4, 4, 28, 28))
-    [painted] = pipe.inpaint(image, given, "a cat", seed=3)
+def test_an_inpainting_prompt_is_always_used(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, given = noise_image(32, 32), box_mask((32, 32), (4, 4, 28, 28))
+    [painted] = tiny.inpaint(image, given, "a cat", seed=3)
     monkeypatch.setattr(Encoder, "score", lambda self, images, prompts: [1.0])
-    pipe = Unclip(replace(pipe.model, shown_above=0.5))
-    assert np.array_equal(pixels(pipe.inpaint(image, given, "a cat", seed=3)[0]), pixels(painted))
+    outpainter = Unclip(replace(tiny.model, shown_above=0.5))
+    assert np.array_equal(pixels(outpainter.inpaint(image, given, "a cat", seed=3)[0]), pixels(painted))
 
 
-# ---- the look at the whole
+# ---- context views
 
 
 def ramp(columns: int, rows: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
@@ -278,10 +262,10 @@ def ramp(columns: int, rows: int, low: float = 0.0, high: float = 1.0) -> torch.
 @pytest.mark.parametrize(
     ("left", "right", "begin", "end"), [(0, 32, 16, 64), (32, 0, 0, 48), (16, 0, 0, 32), (0, 9, 16, 48)]
 )  # the windows of each, on the grid of the latent
-def test_windows_begin_at_the_sketch_and_are_put_where_they_belong(
-    pipe: Unclip, monkeypatch: pytest.MonkeyPatch, left: int, right: int, begin: int, end: int
+def test_windows_start_from_the_draft_and_are_placed_correctly(
+    tiny: Unclip, monkeypatch: pytest.MonkeyPatch, left: int, right: int, begin: int, end: int
 ) -> None:
-    """All that is drawn goes on with the ramp of the original, and so must the sketch, the draft and the picture."""
+    """Everything generated continues the ramp of the original, and so must sketch, draft and image."""
     width = left + 32 + right
     whole = to_images(ramp(width, 32))[0]
     looked = []
@@ -301,16 +285,14 @@ def test_windows_begin_at_the_sketch_and_are_put_where_they_belong(
 
     monkeypatch.setattr(UnclipModel, "decode", decode)
     monkeypatch.setattr(UnclipModel, "upsample", upsample)
-    [result] = pipe.outpaint(whole.crop((left, 0, left + 32, 32)), "a cat", seed=1, left=left, right=right)
+    [result] = tiny.outpaint(whole.crop((left, 0, left + 32, 32)), "a cat", seed=1, left=left, right=right)
     assert np.abs(pixels(result) - pixels(whole)).max() <= 8
     (view, none, _), (known, draft, tiling) = looked
     assert none is None and (view.mask[0, 0, 8] == 1).float().mean().item() == pytest.approx(32 / width, abs=0.15)
     assert known.mask.shape[-2:] == draft.shape[-2:] == (16 * tiling.height // 4, 16 * tiling.width // 4)
 
 
-def test_a_view_for_one_side_does_not_show_what_is_beyond_the_other(
-    pipe: Unclip, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_context_view_of_one_side_excludes_the_other_side(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, decode = [], UnclipModel.decode
 
     def spy(self, conditioning, run, known=None, start=None, tiling=None):
@@ -319,7 +301,7 @@ def test_a_view_for_one_side_does_not_show_what_is_beyond_the_other(
 
     monkeypatch.setattr(UnclipModel, "decode", spy)
     sides = {"left": 32, "right": 32, "left_prompt": "a cat", "right_prompt": "a dog"}
-    pipe.outpaint(picture(32, 32), "two birds", seed=2, **sides)
+    tiny.outpaint(noise_image(32, 32), "two birds", seed=2, **sides)
     *views, (conditioning, _, whole) = seen
     assert len(views) == 2 and all(tiling is None for _, _, tiling in views)
     masks = [known.mask[0, 0] for _, known, _ in views]  # 16 16: half of its width is the original
@@ -328,26 +310,24 @@ def test_a_view_for_one_side_does_not_show_what_is_beyond_the_other(
     assert len(conditioning.embed) == 2 and sorted(set(whole.rows)) == [0, 1]  # prompts, and windows of each
 
 
-def test_a_window_a_side_needs_no_view_where_its_prompt_is_not_of_the_original(
-    pipe: Unclip, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_window_per_side_needs_no_context_view(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     views = []
     sides = {"left": 16, "right": 16, "left_prompt": "a cat", "right_prompt": "a dog"}
 
-    def run(pipe: Unclip = pipe, **more) -> None:
-        request = Request(mode="outpaint", prompt="two birds", image=picture(32, 32), seed=2, **{**sides, **more})
+    def run(tiny: Unclip = tiny, **more) -> None:
+        request = Request(mode="outpaint", prompt="two birds", image=noise_image(32, 32), seed=2, **{**sides, **more})
         told = []
-        pipe.generate(request, progress=lambda stage, done, total: told.append(stage))
+        tiny.generate(request, progress=lambda stage, done, total: told.append(stage))
         views.append(len({name for name in told if name.startswith("context view")}))
 
-    trained = Unclip(replace(pipe.model, shown_above=0.9))
+    trained = Unclip(replace(tiny.model, shown_above=0.9))
     run()
     run(trained)
     run(trained, right=64)
     assert views[:2] == [2, 0] and views[2] > 2
 
 
-def test_windows_drawn_as_one_are_hinted_at_what_is_known(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiled_windows_receive_the_known_pixels_as_a_hint(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, run = [], Stage.run
 
     def spy(self, inputs, generators, options=None, known=None, *more, **named):
@@ -355,16 +335,16 @@ def test_windows_drawn_as_one_are_hinted_at_what_is_known(pipe: Unclip, monkeypa
         return run(self, inputs, generators, options or StageOptions(), known, *more, **named)
 
     monkeypatch.setattr(Stage, "run", spy)
-    pipe.outpaint(picture(32, 32), "a cat", seed=2, right=32)
+    tiny.outpaint(noise_image(32, 32), "a cat", seed=2, right=32)
     [(inputs, known)] = [pair for pair in seen if pair[0].tiling is not None]
-    hint, codec = inputs.canvas["hint"], pipe.model.decoder.codec
-    channels = pipe.model.decoder.shape[0]
+    hint, codec = inputs.canvas["hint"], tiny.model.decoder.codec
+    channels = tiny.model.decoder.shape[0]
     mask = codec.encode_mask((known.mask == 1).float())
     assert torch.equal(hint[:, channels:], mask[:, : hint.shape[1] - channels]) and 0.2 < mask.mean() < 0.8
     assert torch.equal(hint[:, :channels], codec.encode(known.image) * mask)
 
 
-def test_a_view_that_is_not_finite_is_refused(pipe: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_view_that_is_not_finite_is_refused(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Stage.run
 
     def broken(self, inputs, *told, **options):
@@ -372,17 +352,17 @@ def test_a_view_that_is_not_finite_is_refused(pipe: Unclip, monkeypatch: pytest.
 
     monkeypatch.setattr(Stage, "run", broken)
     with pytest.raises(UnclipError, match="not finite"):
-        pipe.outpaint(picture(32, 32), "", seed=2, right=32)
+        tiny.outpaint(noise_image(32, 32), "", seed=2, right=32)
 
 
-# ---- what guides
+# ---- embeddings
 
 
-def test_the_images_own_style_the_prompts_and_between(pipe: Unclip) -> None:
-    image, given = picture(32, 32), mask((32, 32), (4, 4, 28, 28))
+def test_keep_style_mixes_the_embeddings_of_image_and_prompt(tiny: Unclip) -> None:
+    image, given = noise_image(32, 32), box_mask((32, 32), (4, 4, 28, 28))
 
     def run(prompt: str, **fields) -> Result:
-        return pipe.inpaint(image, given, prompt, seed=3, **fields)[0]
+        return tiny.inpaint(image, given, prompt, seed=3, **fields)[0]
 
     results = [run("a cat", keep_style=share) for share in (0.0, 0.5, 1.0)]
     for a, b in ((0, 1), (1, 2), (0, 2)):
@@ -391,17 +371,17 @@ def test_the_images_own_style_the_prompts_and_between(pipe: Unclip) -> None:
     unsaid = run("")
     assert unsaid.request.keep_style == 1
     assert unsaid.score is None
-    other = pipe.inpaint(picture(32, 32), given, "", seed=3)[0]
+    other = tiny.inpaint(noise_image(32, 32), given, "", seed=3)[0]
     free = np.asarray(given) > 0
     assert not np.array_equal(pixels(unsaid)[free], pixels(other)[free])
 
 
-def test_harmonizing_goes_the_way_more_often(pipe: Unclip) -> None:
-    image, given, steps = picture(32, 32), mask((32, 32), (4, 4, 28, 28)), []
+def test_resampling_repeats_steps(tiny: Unclip) -> None:
+    image, given, steps = noise_image(32, 32), box_mask((32, 32), (4, 4, 28, 28)), []
     for resample in (1, 3):
         count = []
         request = Request(mode="inpaint", image=image, mask=given, prompt="a cat", seed=1, resample=resample)
-        pipe.generate(request, progress=lambda stage, done, total, c=count: c.append(total) if "dec" in stage else None)
+        tiny.generate(request, progress=lambda stage, done, total, c=count: c.append(total) if "dec" in stage else None)
         steps.append(count[-1])
     assert steps == [4, 10]  # 3 stretches of one step, thrice, and the last step
 
@@ -409,14 +389,14 @@ def test_harmonizing_goes_the_way_more_often(pipe: Unclip) -> None:
 # ---- batches
 
 
-def test_a_batch_of_other_images_masks_prompts_and_seeds(pipe: Unclip) -> None:
-    """Each comes out as it does alone; their sizes and numbers of windows differ."""
+def test_a_batch_of_different_images_masks_prompts_and_seeds(tiny: Unclip) -> None:
+    """Each result equals the one generated alone; sizes and numbers of windows differ."""
     sizes = [(32, 32), (90, 40), (32, 50), (20, 20)]
     requests = [
         Request(
             mode="inpaint",
-            image=picture(*size),
-            mask=mask(size, (2, 2, size[0] - 4, 15)),
+            image=noise_image(*size),
+            mask=box_mask(size, (2, 2, size[0] - 4, 15)),
             prompt=prompt,
             seed=10 + i,
             keep_style=style,
@@ -425,27 +405,37 @@ def test_a_batch_of_other_images_masks_prompts_and_seeds(pipe: Unclip) -> None:
             zip(sizes, ["a cat", "a red dog", "", "a cat"], [0.0, 0.3, None, 1.0], strict=True)
         )
     ]
-    together = pipe.generate(requests)
-    backwards = pipe.generate(requests[::-1])[::-1]
+    together = tiny.generate(requests)
+    backwards = tiny.generate(requests[::-1])[::-1]
     for request, one, other in zip(requests, together, backwards, strict=True):
-        [alone] = pipe.generate(request)
+        [alone] = tiny.generate(request)
         for result in (one, other):
             assert np.abs(pixels(alone) - pixels(result)).max() <= 1
         assert kept(alone, request.image, request.mask)
 
 
-def test_a_batch_of_other_canvases(pipe: Unclip) -> None:
+def test_a_batch_of_different_canvases(tiny: Unclip) -> None:
     sides = [{"right": 32}, {"left": 70, "top": 20, "left_prompt": "a dog"}, {"bottom": 9}, {"size": (32, 90)}]
     requests = [
-        Request(mode="outpaint", image=picture(32, 32), prompt="a cat", seed=i, **each) for i, each in enumerate(sides)
+        Request(mode="outpaint", image=noise_image(32, 32), prompt="a cat", seed=i, **each)
+        for i, each in enumerate(sides)
     ]
-    for request, result in zip(requests, pipe.generate(requests), strict=True):
-        [alone] = pipe.generate(request)
+    for request, result in zip(requests, tiny.generate(requests), strict=True):
+        [alone] = tiny.generate(request)
         assert np.abs(pixels(alone) - pixels(result)).max() <= 1
 
 
-def test_what_is_wrong_with_a_picture_is_said_before_any_is_drawn(pipe: Unclip) -> None:
-    good = Request(mode="inpaint", image=picture(32, 32), mask=mask((32, 32), (0, 0, 9, 9)), prompt="a cat")
-    bad = Request(mode="inpaint", image=picture(32, 32), mask=mask((9, 9), (0, 0, 9, 9)), prompt="a cat")
+def test_an_invalid_mask_raises_before_sampling(tiny: Unclip) -> None:
+    good = Request(mode="inpaint", image=noise_image(32, 32), mask=box_mask((32, 32), (0, 0, 9, 9)), prompt="a cat")
+    bad = Request(mode="inpaint", image=noise_image(32, 32), mask=box_mask((9, 9), (0, 0, 9, 9)), prompt="a cat")
     with pytest.raises(RequestError, match="the mask is 9x9"):
-        pipe.stream([good, bad])  # not asked for a result yet
+        tiny.stream([good, bad])  # not asked for a result yet
+
+
+def test_an_embedding_replaces_the_prior_in_inpainting(tiny: Unclip, cat, dog, tmp_path: Path) -> None:
+    mask = Image.new("L", (16, 16), 255)
+    files = [tiny.save_embedding(tmp_path / f"{i}.safetensors", picture) for i, picture in enumerate((cat, dog))]
+    drawn = [tiny.inpaint(cat, mask, "a cat", seed=5, embedding=file)[0] for file in files]
+    assert difference(*drawn) > 5
+    requests = [d.request for d in drawn]
+    assert all(difference(a, b) <= 1 for a, b in zip(tiny.generate(requests), drawn, strict=True))

@@ -1,9 +1,10 @@
-"""Which parts of a canvas are drawn at once."""
+"""How windows are placed on a canvas."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers import box_mask, noise_image
 from unclip.modes.inpainting.canvas import KEEP, Box, Canvas
 from unclip.modes.inpainting.prepare import open_canvas
 from unclip.modes.inpainting.regions import masked_regions
@@ -11,17 +12,6 @@ from unclip.modes.inpainting.windows import one_window_suffices, place_context_v
 from unclip.requests.request import Request
 
 CELLS = 16
-
-
-def picture(width: int, height: int) -> Image.Image:
-    return Image.new("RGB", (width, height))
-
-
-def mask(box: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
-    """White in `box` (left, top, right, bottom), black elsewhere."""
-    image = Image.new("L", size, 0)
-    image.paste(255, box)
-    return image
 
 
 def inpainting(image: Image.Image, given: Image.Image) -> Canvas:
@@ -33,7 +23,7 @@ def outpainting(image: Image.Image, **fields) -> Canvas:
 
 
 def cover(canvas: Canvas, size: int) -> list[Box]:
-    """The windows, after a look at whether they do what windows must."""
+    """The windows, checked to cover the masked region within the canvas."""
     plan, free = place_windows(canvas, size, CELLS), canvas.known < KEEP
     for box in plan:
         for start, length in zip((box.left, box.top), canvas.size, strict=True):
@@ -46,16 +36,16 @@ def cover(canvas: Canvas, size: int) -> list[Box]:
 
 def test_a_small_region_is_seen_with_its_surroundings_in_one_window() -> None:
     big = Image.new("RGB", (1000, 700))
-    [box] = cover(inpainting(big, mask((500, 300, 540, 330), big.size)), 256)
+    [box] = cover(inpainting(big, box_mask(big.size, (500, 300, 540, 330))), 256)
     assert box == Box(520 - 128, 315 - 128, 256)  # the model's size, around the region
-    [box] = cover(inpainting(big, mask((0, 300, 300, 500), big.size)), 256)
+    [box] = cover(inpainting(big, box_mask(big.size, (0, 300, 300, 500))), 256)
     assert box.side == 450  # half as much again as the region; shrunk to the model's size
     assert box.left == 0
 
 
 def test_a_region_larger_than_that_is_cut_into_overlapping_windows_from_its_edge_inwards() -> None:
     big = Image.new("RGB", (1000, 900))
-    canvas = inpainting(big, mask((100, 100, 900, 800), big.size))
+    canvas = inpainting(big, box_mask(big.size, (100, 100, 900, 800)))
     plan = cover(canvas, 256)
     assert {box.side for box in plan} == {256}
     known = canvas.known.copy()
@@ -86,13 +76,13 @@ def test_odd_canvases_are_covered_too(size: tuple[int, int]) -> None:
 
 
 def test_a_mask_that_keeps_everything_leaves_no_window() -> None:
-    assert place_windows(inpainting(picture(60, 40), Image.new("L", (60, 40), 0)), 32, CELLS) == []
+    assert place_windows(inpainting(noise_image(60, 40), Image.new("L", (60, 40), 0)), 32, CELLS) == []
 
 
 @pytest.mark.parametrize("cells", [16, 64, 5])
 @pytest.mark.parametrize("margins", [{"left": 77}, {"top": 300, "right": 90}, {"size": (101, 83), "anchor": "center"}])
 def test_windows_of_one_canvas_are_on_one_grid(margins: dict, cells: int) -> None:
-    canvas = outpainting(picture(90, 70), **margins)
+    canvas = outpainting(noise_image(90, 70), **margins)
     plan = place_windows(canvas, 256, cells)
     assert {box.side for box in plan} == {min(canvas.size)}
     unit = min(canvas.size) / cells
@@ -108,7 +98,7 @@ def spots(size: tuple[int, int], *boxes: tuple[int, int, int, int]) -> Canvas:
     given = Image.new("L", size, 0)
     for box in boxes:
         given.paste(255, box)
-    return inpainting(picture(*size), given)
+    return inpainting(noise_image(*size), given)
 
 
 def boxes_of(canvas: Canvas, size: int) -> list[list[Box]]:
@@ -146,7 +136,7 @@ def test_what_is_near_is_one_hole(boxes: tuple, count: int) -> None:
 
 def test_what_is_seen_at_once_is_one_hole_and_so_is_what_is_around_a_picture() -> None:
     assert len(masked_regions(spots((400, 400), (0, 0, 10, 10), (350, 350, 360, 360)), 256)) == 1
-    assert len(masked_regions(outpainting(picture(256, 256), left=900, right=900), 256)) == 1
+    assert len(masked_regions(outpainting(noise_image(256, 256), left=900, right=900), 256)) == 1
     assert masked_regions(spots((400, 400)), 256) == []
 
 
@@ -166,7 +156,7 @@ def seen_whole(canvas: Canvas) -> list[Box]:
     "margins", [{"right": 256}, {"right": 128}, {"left": 60, "right": 70, "bottom": 20}, {"bottom": 900}, {"top": 700}]
 )
 def test_views_are_wider_than_windows_and_cover_what_is_free(margins: dict[str, int]) -> None:
-    canvas = outpainting(picture(256, 256), **margins)
+    canvas = outpainting(noise_image(256, 256), **margins)
     assert not one_window_suffices(canvas, place_windows(canvas, 256, CELLS))
     plan, free = seen_whole(canvas), canvas.known < KEEP
     width, height = canvas.size
@@ -182,7 +172,7 @@ def test_views_are_wider_than_windows_and_cover_what_is_free(margins: dict[str, 
 
 def test_the_first_view_has_the_original_in_it() -> None:
     for margins in ({"right": 1500}, {"left": 1500}, {"bottom": 1500}, {"top": 1500}):
-        canvas = outpainting(picture(256, 256), **margins)
+        canvas = outpainting(noise_image(256, 256), **margins)
         first = seen_whole(canvas)[0]
         left, top, right, bottom = canvas.origin
         assert first.left <= left and right <= first.left + first.side
@@ -190,7 +180,7 @@ def test_the_first_view_has_the_original_in_it() -> None:
 
 
 def test_a_view_of_some_windows_has_nothing_beyond_them_and_the_original_in_it() -> None:
-    canvas = outpainting(picture(256, 256), left=128, right=128)
+    canvas = outpainting(noise_image(256, 256), left=128, right=128)
     [left, right] = sorted(place_windows(canvas, 256, CELLS), key=lambda box: box.left)
     assert place_context_views(canvas, [left], 256) == [Box(0, -64, 384)]
     assert place_context_views(canvas, [right], 256) == [Box(128, -64, 384)]
@@ -198,22 +188,22 @@ def test_a_view_of_some_windows_has_nothing_beyond_them_and_the_original_in_it()
 
 @pytest.mark.parametrize("fields", [{"size": (512, 512)}, {"size": (400, 400), "anchor": "top-left"}, {"right": 76}])
 def test_a_small_square_canvas_is_seen_at_once(fields: dict) -> None:
-    canvas = outpainting(picture(180, 256), **fields)
+    canvas = outpainting(noise_image(180, 256), **fields)
     assert place_windows(canvas, 256, CELLS) == [Box(0, 0, canvas.size[0])] and len(masked_regions(canvas, 256)) == 1
 
 
 def test_where_one_window_sees_all() -> None:
-    big = picture(1000, 700)
+    big = noise_image(1000, 700)
     for canvas in (
-        inpainting(big, mask((500, 300, 540, 330), big.size)),
-        outpainting(picture(100, 120), size=(256, 256)),
+        inpainting(big, box_mask(big.size, (500, 300, 540, 330))),
+        outpainting(noise_image(100, 120), size=(256, 256)),
     ):
         assert one_window_suffices(canvas, place_windows(canvas, 256, CELLS))
 
 
 def test_a_large_region_is_viewed_too() -> None:
-    big = picture(1000, 900)
-    canvas = inpainting(big, mask((100, 100, 900, 800), big.size))
+    big = noise_image(1000, 900)
+    canvas = inpainting(big, box_mask(big.size, (100, 100, 900, 800)))
     assert not one_window_suffices(canvas, place_windows(canvas, 256, CELLS))
     plan = seen_whole(canvas)
     assert len(plan) > 1 and {box.side for box in plan} == {512}

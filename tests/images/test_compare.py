@@ -1,0 +1,43 @@
+import dataclasses
+
+import pytest
+from PIL import Image
+
+from unclip.errors import DataError
+from unclip.images.compare import BFLOAT16_TOLERANCE, TOLERANCE, Comparison, compare
+from unclip.images.result import Result, record
+
+
+@pytest.mark.parametrize(
+    ("change", "agrees"), [(0, True), (TOLERANCE, True), (TOLERANCE + 1, False), (BFLOAT16_TOLERANCE, False)]
+)
+def test_png_files_are_compared_by_pixel(result: Result, tmp_path, change: int, agrees: bool) -> None:
+    path, (r, g, b) = result.save(tmp_path / "image.png"), result.image.getpixel((0, 0))
+    other = result.image.copy()
+    other.putpixel((3, 3), (r, g + change, b))
+    found = compare(str(path), record(result), other)
+    assert (found, found.agrees) == (Comparison(change == 0, change), agrees)
+
+
+def test_bfloat16_has_a_tolerance_of_its_own_unless_the_file_was_changed(result: Result, tmp_path) -> None:
+    half = dataclasses.replace(result, dtype="bfloat16")
+    path = str(half.save(tmp_path / "image.png"))
+    other = Image.new("RGB", half.image.size, (255, 105 + BFLOAT16_TOLERANCE, 180))
+    assert compare(path, record(half), other, "bfloat16").agrees
+    assert not compare(path, record(half), other, "float32").agrees
+    assert not compare(path, {**record(half), "pixels": "0"}, other, "bfloat16").agrees
+
+
+def test_lossy_files_are_compared_by_the_hash_in_their_record(result: Result, tmp_path) -> None:
+    path = str(result.save(tmp_path / "image.jpg"))
+    assert compare(path, record(result), result.image) == Comparison(True, 0)
+    assert compare(path, record(result), Image.new("RGB", (8, 8))) == Comparison(False, None)
+
+
+def test_damaged_and_resized_files_are_refused(result: Result, tmp_path) -> None:
+    path = result.save(tmp_path / "image.png")
+    with pytest.raises(DataError, match="is 8x8 pixels, its record says 4x4; the file was changed"):
+        compare(str(path), record(result), Image.new("RGB", (4, 4)))
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DataError, match="is damaged"):
+        compare(str(path), record(result), result.image)

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from unclip.errors import DataError
+from unclip.images.reading import check_header, check_size, open_image, opened, split_alpha
+from unclip.requests.fields import MAX_SIDE
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("two\nlines"), SyntaxError("broken"), OSError(5, "Input/output error"), KeyError()]
+)
+def test_every_error_becomes_one_line(error: Exception) -> None:
+    with (
+        pytest.raises(DataError, match="^cannot read the image") as caught,
+        opened(Image.new("L", (1, 1)), "the image"),
+    ):
+        raise error
+    assert "\n" not in str(caught.value)
+
+
+def test_a_data_error_passes_unchanged() -> None:
+    error = DataError("own message")
+    with pytest.raises(DataError) as caught, opened(Image.new("L", (1, 1)), "the image"):
+        raise error
+    assert caught.value is error
+
+
+def test_missing_and_unknown_files_are_named(tmp_path) -> None:
+    (tmp_path / "no.png").write_text("hello")
+    with pytest.raises(DataError, match="no.png' is not a readable image; give one of PNG"):
+        open_image(tmp_path / "no.png", "mask")
+    with pytest.raises(DataError, match="cannot read the mask .*none.png.*No such file"):
+        check_header(tmp_path / "none.png", "mask")
+
+
+def test_images_above_pillows_limit_are_refused(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("1", (40, 30)).save(tmp_path / "large.png")
+    for limit in (1000, 100):  # Pillow warns of the first and refuses the second
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(DataError, match=f"larger than Pillow's limit of {limit:,} pixels"):
+            open_image(tmp_path / "large.png", "image")
+
+
+def test_the_header_tells_the_upright_size_and_transparency(tmp_path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 4)).save(tmp_path / "rotated.png", exif=exif)
+    Image.new("RGBA", (6, 4)).save(tmp_path / "clear.png")
+    assert check_header(tmp_path / "rotated.png", "image") == ((4, 6), False)
+    assert check_header(tmp_path / "clear.png", "image") == ((6, 4), True)
+    assert open_image(tmp_path / "rotated.png", "image").size == (4, 6)
+
+
+def test_sides_have_a_limit() -> None:
+    check_size((MAX_SIDE, 1), "image")
+    with pytest.raises(DataError, match=f"the image is {MAX_SIDE + 1}x1"):
+        check_size((MAX_SIDE + 1, 1), "image")
+
+
+def test_alpha_is_split_off_unless_it_is_opaque() -> None:
+    pixels, alpha = split_alpha(Image.new("RGBA", (3, 2), (9, 8, 7, 6)))
+    assert (pixels == (9, 8, 7)).all() and (alpha == 6).all() and pixels.shape == (2, 3, 3)
+    assert split_alpha(Image.new("RGBA", (3, 2), (9, 8, 7, 255)))[1] is None
+    grey, alpha = split_alpha(Image.fromarray(np.full((2, 3), 65535, np.uint16)))
+    assert (grey == 255).all() and alpha is None

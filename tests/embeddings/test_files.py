@@ -5,8 +5,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from unclip.embeddings.components import principal_components
 from unclip.embeddings.files import read_components, read_embedding, write_components, write_embedding
+from unclip.embeddings.principal_components import principal_components
 from unclip.errors import CheckpointError, DataError
 from unclip.system.resources import COMPONENTS
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from unclip.evaluation.report import Report
 from unclip.evaluation.suite import Suite
 from unclip.images.result import Result
-from unclip.inference.run import Run
+from unclip.inference.run_context import Run
 from unclip.models.text import TextEncoding
 from unclip.requests.request import Request
 from unclip.stickers.prompts import sample_prompts

@@ -8,7 +8,7 @@ import torch
 from tests.evaluation.stand_ins import new_suite, perfect_model, suite_scenes
 from unclip.diffusion.noise import make_generators
 from unclip.evaluation.super_resolution import measure_upsampler, psnr, sharpness, shrink
-from unclip.inference.run import Run
+from unclip.inference.run_context import Run
 from unclip.models.upsampler import enlarge
 from unclip.pipeline import Unclip
 

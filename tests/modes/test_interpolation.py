@@ -3,7 +3,7 @@ import torch
 from tests.helpers import difference
 from unclip.images.processing import to_images
 from unclip.inference.conditions import Conditioning
-from unclip.inference.run import Run
+from unclip.inference.run_context import Run
 from unclip.modes.base import sampling_options
 from unclip.pipeline import Unclip
 from unclip.requests.request import Request

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from tests.helpers import difference
-from unclip.embeddings.components import principal_components
 from unclip.embeddings.files import write_components
+from unclip.embeddings.principal_components import principal_components
 from unclip.errors import RequestError
 from unclip.pipeline import Unclip
 

@@ -9,7 +9,7 @@ from unclip.embeddings.algebra import text_diff
 from unclip.errors import RequestError
 from unclip.images.processing import to_images, to_tensor
 from unclip.inference.conditions import Conditioning, Start
-from unclip.inference.run import Run
+from unclip.inference.run_context import Run
 from unclip.modes.base import sampling_options
 from unclip.pipeline import Unclip
 

@@ -12,7 +12,7 @@ from unclip.stickers.compose import SceneOptions, is_held_out
 from unclip.stickers.render import render
 from unclip.stickers.scene import BACKGROUNDS, Scene
 from unclip.stickers.stream import scene_at
-from unclip.training.data.open import open_dataset
+from unclip.training.data.datasets import open_dataset
 
 FOUR = ("cat", "dog", "car", "apple")
 

@@ -15,8 +15,8 @@ from unclip.training.augmentation import (
     random_known_masks,
     shifted_windows,
 )
+from unclip.training.data.datasets import open_dataset
 from unclip.training.data.loader import batches
-from unclip.training.data.open import open_dataset
 
 
 def seeded() -> torch.Generator:

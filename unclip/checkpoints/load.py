@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from unclip.checkpoints import hub
+from unclip.checkpoints.component_loader import ComponentLoader
 from unclip.checkpoints.index import INDEX, component_classes
 from unclip.checkpoints.layouts.karlo import is_karlo, load_karlo
 from unclip.checkpoints.layouts.native import load_native
-from unclip.checkpoints.loader import ComponentLoader
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.offload import OffloadStore
 from unclip.checkpoints.open_clip_image_encoder import (

@@ -133,7 +133,7 @@ def make_components(
         raise InputError(f"{name} was not trained on sticker scenes; give images by --images FOLDER")
 
     from unclip.pipeline import Unclip
-    from unclip.training import components as principal
+    from unclip.training import principal_components as principal
 
     pipe = Unclip.from_pretrained(folder, device=device, image_encoder=image_encoder)
     if images is None:

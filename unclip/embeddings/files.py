@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from unclip.embeddings.components import Components
+from unclip.embeddings.principal_components import Components
 from unclip.errors import CheckpointError, DataError
 from unclip.system.files import write_atomic
 from unclip.system.resources import COMPONENTS

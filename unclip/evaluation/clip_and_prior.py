@@ -10,7 +10,7 @@ from torch import Tensor
 from unclip.diffusion.noise import make_generators
 from unclip.evaluation.intervals import estimate_mean, estimate_rate
 from unclip.evaluation.suite import BEST_OF, Prompts, Suite
-from unclip.inference.run import Run
+from unclip.inference.run_context import Run
 from unclip.modes.base import sampling_options
 from unclip.requests.request import Request
 from unclip.stickers.captions import canonical_caption

@@ -12,7 +12,7 @@ from unclip.diffusion.noise import make_generators
 from unclip.evaluation.intervals import estimate_mean
 from unclip.evaluation.suite import Suite
 from unclip.images.processing import to_tensor
-from unclip.inference.run import Run
+from unclip.inference.run_context import Run
 from unclip.models.upsampler import enlarge
 
 

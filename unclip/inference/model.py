@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from unclip.diffusion.tiling import Tiling
-from unclip.embeddings.components import Components
 from unclip.embeddings.files import read_components
+from unclip.embeddings.principal_components import Components
 from unclip.errors import RequestError, UnclipError
 from unclip.inference.conditions import Conditioning, Known, Start
 from unclip.inference.encoder import Encoder
 from unclip.inference.priors import Prior
-from unclip.inference.run import Run
+from unclip.inference.run_context import Run
 from unclip.inference.stage import Stage, StageInputs, StageOptions
 from unclip.models.clip import Clip
 from unclip.models.text import TextEncoding

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unclip.inference.run import Run
+from unclip.inference.run_context import Run
 from unclip.inference.stage import Stage, StageInputs, StageOptions
 from unclip.models.text import TextEncoding
 

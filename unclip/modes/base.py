@@ -13,7 +13,7 @@ from unclip.images.processing import to_images
 from unclip.inference.callbacks import Progress
 from unclip.inference.conditions import Conditioning
 from unclip.inference.model import UnclipModel
-from unclip.inference.run import Run, SamplingOptions
+from unclip.inference.run_context import Run, SamplingOptions
 from unclip.models.text import TextEncoding
 from unclip.requests.request import Request
 

@@ -18,7 +18,7 @@ from unclip.images.processing import open_square, to_tensor
 from unclip.images.reading import check_header
 from unclip.inference.conditions import Conditioning, Start
 from unclip.inference.model import UnclipModel
-from unclip.inference.run import Run
+from unclip.inference.run_context import Run
 from unclip.models.text import TextEncoding
 from unclip.modes.base import Output, Requirement, read_or_sample_embeddings, resolved, score_and_convert
 from unclip.requests.request import Request

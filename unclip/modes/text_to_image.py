@@ -8,7 +8,7 @@ from typing import Any
 
 from unclip.inference.conditions import Conditioning
 from unclip.inference.model import UnclipModel
-from unclip.inference.run import Run
+from unclip.inference.run_context import Run
 from unclip.modes.base import Output, Requirement, read_or_sample_embeddings, score_and_convert
 from unclip.requests.request import Request
 

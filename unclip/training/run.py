@@ -26,8 +26,8 @@ from unclip.training.compatibility import (
     same_weights,
     weight_settings,
 )
+from unclip.training.data.datasets import open_dataset
 from unclip.training.data.decode import Sample
-from unclip.training.data.open import open_dataset
 from unclip.training.loop import Session, fit
 from unclip.training.recipe import Recipe, load_recipe
 from unclip.training.state import PORTABLE, has_state

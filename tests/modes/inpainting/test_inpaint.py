@@ -16,7 +16,7 @@ from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import RequestError, UnclipError
 from unclip.images.processing import to_images
 from unclip.images.result import Result
-from unclip.inference import run as inference_run
+from unclip.inference import run_context as inference_run
 from unclip.inference.encoder import Encoder
 from unclip.inference.model import UnclipModel
 from unclip.inference.stage import Stage, StageOptions

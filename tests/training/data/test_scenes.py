@@ -3,7 +3,7 @@
 import torch
 
 from tests.training.data.helpers import same
-from unclip.training.data.open import open_dataset
+from unclip.training.data.datasets import open_dataset
 from unclip.training.data.scenes import Scenes
 
 

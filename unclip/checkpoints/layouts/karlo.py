@@ -9,8 +9,8 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
+from unclip.checkpoints.component_loader import ComponentLoader
 from unclip.checkpoints.index import INDEX, component_classes
-from unclip.checkpoints.loader import ComponentLoader
 from unclip.checkpoints.open_clip_image_encoder import OpenClipImageEncoder
 from unclip.checkpoints.settings import FIX
 from unclip.checkpoints.transformers_clip import prepare_clip

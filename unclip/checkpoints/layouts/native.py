@@ -11,8 +11,8 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
+from unclip.checkpoints.component_loader import ComponentLoader
 from unclip.checkpoints.index import INDEX
-from unclip.checkpoints.loader import ComponentLoader
 from unclip.checkpoints.networks import build_empty_network, class_name, parameter_shapes
 from unclip.checkpoints.settings import (
     FIX,

@@ -11,7 +11,7 @@ from unclip.embeddings.algebra import slerp
 from unclip.images.processing import to_images
 from unclip.inference.conditions import Conditioning, Known, Start
 from unclip.inference.model import UnclipModel
-from unclip.inference.run import Run
+from unclip.inference.run_context import Run
 from unclip.modes.base import Output, Requirement, read_or_sample_embeddings
 from unclip.modes.inpainting.canvas import Canvas
 from unclip.modes.inpainting.plan import (

@@ -6,8 +6,8 @@ import pytest
 
 from tests.training.data.helpers import same
 from unclip.errors import DataError
+from unclip.training.data.datasets import open_dataset
 from unclip.training.data.folder import ImageFolder
-from unclip.training.data.open import open_dataset
 from unclip.training.data.webdataset import TarShards
 
 

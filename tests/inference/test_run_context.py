@@ -2,7 +2,7 @@ import torch
 
 from unclip.diffusion.noise import make_generators
 from unclip.inference.callbacks import Watcher
-from unclip.inference.run import Run
+from unclip.inference.run_context import Run
 
 CPU = torch.device("cpu")
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from unclip.embeddings.components import principal_components
+from unclip.embeddings.principal_components import principal_components
 from unclip.errors import RequestError
 
 

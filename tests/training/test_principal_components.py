@@ -10,7 +10,7 @@ from unclip.embeddings.files import read_components
 from unclip.errors import DataError
 from unclip.pipeline import Unclip
 from unclip.system.resources import COMPONENTS
-from unclip.training.components import images_in, make_components, scene_images
+from unclip.training.principal_components import images_in, make_components, scene_images
 
 
 @pytest.fixture

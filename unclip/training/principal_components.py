@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from unclip.embeddings.components import principal_components
 from unclip.embeddings.files import write_components
+from unclip.embeddings.principal_components import principal_components
 from unclip.errors import DataError
 from unclip.images.processing import open_square
 from unclip.requests.sources import IMAGE_SUFFIXES

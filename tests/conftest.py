@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 os.environ["UNCLIP_CONFIG"] = os.devnull  # the user's settings must not affect the tests
 os.environ["OMP_NUM_THREADS"] = "1"  # on tensors as small as most tests have, threads cost 20 times what they gain
+# Shells start background jobs with SIGINT ignored, and the tests of interrupts rely on Python's own handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,8 @@ class Task:
         numbered = ((prompt, rank, one) for prompt in prompts for rank, one in enumerate(self.request.images()))
         for image, (prompt, rank, one) in enumerate(numbered):
             if self.template.has_choices:
-                prompt = self.template.sample(one.seed or 0) if prompt is None else prompt
+                assert one.seed is not None  # `images` sets it
+                prompt = self.template.sample(one.seed) if prompt is None else prompt
                 one = one.replace(prompt=prompt)
             elif (plain := "".join(map(str, self.template.parts))) != one.prompt:  # an escaped brace
                 one = one.replace(prompt=plain)

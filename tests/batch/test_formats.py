@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unclip.batch.formats import MAX_LINE
+from unclip.batch.lines import MAX_LINE
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.row import BadLine, Row
 from unclip.errors import InputError

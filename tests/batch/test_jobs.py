@@ -75,7 +75,7 @@ def test_escaped_braces_are_text():
         ({"prompt": " "}, {}, "prompt", "empty"),
         ({"prompt": "a {cat"}, {}, "prompt", "never closed"),
         ({"prompt": "{|a}{|b}"}, {"all_combinations": True}, "prompt", "empty"),
-        ({"prompt": "{a|b|c}" * 20}, {"all_combinations": True}, "prompt", "3,486,784,401 combinations"),
+        ({"prompt": "{a|b|c}" * 20}, {"all_combinations": True}, "prompt", "more than 100,000 combinations"),
         ({"prompt": "a", "seed": "x"}, {}, "seed", "not 'x'"),
         ({"prompt": "a", "guidence": 3}, {}, "guidence", "did you mean 'guidance'"),
         ({"prompt": "a", "size": 32}, {"sizes": ((64, 64),)}, "size", "choose from 64x64"),

@@ -57,7 +57,7 @@ def test_a_mistake_names_the_place_and_the_fix(template, says):
 
 
 def test_a_count_of_combinations_needs_no_listing():
-    assert parse("{a|b|c}" * 40).count() == 3**40 > MAX_COMBINATIONS
+    assert parse("{a|b|c}" * 40).count() == MAX_COMBINATIONS + 1
     assert parse("{1-3$$a|b|c|d}").count() == 4 + 6 + 4
 
 

@@ -37,10 +37,10 @@ def test_the_name_of_a_file_is_no_prompt(tmp_path, monkeypatch, name) -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("b.gif", "an image"),
-        ("photos/a cat.JPEG ", "an image"),
-        ("a.heic", "an image"),
-        ("e.safetensors", "an embedding"),
+        ("b.gif", "image"),
+        ("photos/a cat.JPEG ", "image"),
+        ("a.heic", "unread"),
+        ("e.safetensors", "embedding"),
         ("a cat", None),
         ("a cat. gif", None),
         (".png", None),

@@ -19,18 +19,18 @@ def source_kind(source: Any) -> str:
     """
     if not isinstance(source, str):
         return "image"
-    suffix = _suffix(source)
-    if suffix == EMBEDDING_SUFFIX:
-        return "embedding"
-    return "image" if suffix in IMAGE_SUFFIXES else "prompt"
+    kind = named_kind(source)
+    return kind if kind in ("image", "embedding") else "prompt"
 
 
 def named_kind(text: str) -> str | None:
-    """The kind of file whose name a text ends like, with its article: "an image"; None for any other text."""
-    suffix = _suffix(text)
-    if suffix == EMBEDDING_SUFFIX:
-        return "an embedding"
-    return "an image" if suffix in IMAGE_SUFFIXES + UNREAD_SUFFIXES else None
+    """The kind of file whose name a text ends like: "image", "embedding", or "unread", an image of another format."""
+    suffix = os.path.splitext(text.strip())[1].lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    if suffix in UNREAD_SUFFIXES:
+        return "unread"
+    return "embedding" if suffix == EMBEDDING_SUFFIX else None
 
 
 def check_is_no_file(name: str, text: str, folder: Path = Path()) -> None:
@@ -42,7 +42,3 @@ def check_is_no_file(name: str, text: str, folder: Path = Path()) -> None:
         raise RequestError(
             f"{name} {text!r} is the name of a file; say in words what to show, such as 'an image of {text}'"
         )
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name.strip())[1].lower()

@@ -9,7 +9,7 @@ from typing import Any
 
 from unclip.errors import RequestError, nearest
 from unclip.requests.fields import FILE_FIELDS, LIMITS, MAX_SIDE, OneOf, Whole
-from unclip.requests.sources import named_kind
+from unclip.requests.sources import named_kind, source_kind
 
 SIZE = r"\s*(\d{1,9})(?:\s*[xX×]\s*(\d{1,9}))?\s*"
 """The texts that give a size."""
@@ -79,16 +79,17 @@ def text(name: str, value: Any) -> str:
 
 
 def prompt(name: str, value: Any) -> str:
-    """Text that describes an image, and is not the name of a file.
+    """Text that describes an image, and does not end like the name of a file.
 
-    Not whether there is such a file: the answer may go to a client that must not know the files of this machine.
+    Whether there is such a file is not asked: the message may go to a client that must not know this machine's files.
     """
     found = text(name, value)
     kind = named_kind(found)
+    if kind == "unread":
+        raise RequestError(f"{name} {show(found)} is a file of a format that is not read; give a PNG, JPEG or WebP")
     if kind is not None:
-        raise RequestError(
-            f"{name} {show(found)} ends like the name of {kind} file; say in words what to show, or add a full stop"
-        )
+        fix = "say in words what to show, or end it with a full stop"
+        raise RequestError(f"{name} {show(found)} ends like the name of an {kind} file; {fix}")
     return found
 
 
@@ -152,7 +153,7 @@ def source(name: str, value: Any) -> Any:
         found = str(value) if isinstance(value, Path) else value.strip() if name == "sources" else value
         if not found.strip():
             raise RequestError(f"{name} is empty where an image or a prompt is needed; name one")
-        return found
+        return prompt(name, found) if name == "sources" and source_kind(found) == "prompt" else found
     if name == "embedding" or not hasattr(value, "getexif"):  # PIL is not imported to compare
         wanted = "a file of `unclip embed`" if name == "embedding" else "an image, or a PIL image"
         raise RequestError(f"{name} must be the path of {wanted}, not {show(value)}")

@@ -39,6 +39,4 @@ def check_is_no_file(name: str, text: str, folder: Path = Path()) -> None:
     name: of the field. folder: that the name is relative to.
     """
     if text.strip() and os.path.isfile(folder / text):
-        raise RequestError(
-            f"{name} {text!r} is the name of a file; say in words what to show, such as 'an image of {text}'"
-        )
+        raise RequestError(f"{name} {text!r:.80} is the name of a file; say in words what to show")

@@ -378,8 +378,8 @@ def test_columns_of_other_tools_are_read(tmp_path, name, mark):
     with prompt_file(str(tmp_path / name)) as file:
         notes = file.header_notes()
     assert notes[0] == "columns carried into the manifest: Clip skip"
-    assert "'cfg_scale' is read as guidance" in notes and "'width' is read as a side of size" in notes
-    assert "column 'Clip skip' changes nothing; nothing here does the same" in notes and len(notes) == 7
+    assert "'cfg_scale' is read as guidance" in notes and "'width' and 'height' are read as size" in notes
+    assert "column 'Clip skip' changes nothing; nothing here does the same" in notes and len(notes) == 6
 
 
 def test_keys_of_other_tools_are_read_in_jsonl_and_parquet(tmp_path):

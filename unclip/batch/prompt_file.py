@@ -23,7 +23,7 @@ from unclip.batch.lines import Lines, RawRow
 from unclip.batch.row import BadLine, Row
 from unclip.batch.text_format import read_text
 from unclip.errors import InputError, RequestError, nearest
-from unclip.requests.other_tools import describe_name, rename_fields
+from unclip.requests.other_tools import describe_names, hint, rename_fields
 from unclip.requests.text_values import FIELDS
 from unclip.requests.validation import rename_old_fields
 from unclip.requests.values import show
@@ -74,10 +74,9 @@ class PromptFile:
             names |= {} if isinstance(fields, Exception) else dict.fromkeys(map(str, fields))
             columns |= dict.fromkeys(others)
         notes = [f"columns carried into the manifest: {shorten(columns)}"] if columns else []
-        found = (
-            describe_name(name) or _describe_typo(name, name in columns) for name in islice((*names, *columns), 200)
-        )
-        return notes + [note for note in found if note][:_MAX_NOTES]
+        some = list(islice((*names, *columns), 200))
+        typos = (_describe_typo(name) for name in some if name in columns)
+        return [*notes, *islice((*describe_names(some), *filter(None, typos)), _MAX_NOTES)]
 
     def _raw_rows(self) -> Iterator[RawRow]:
         if self.format == "parquet":
@@ -140,10 +139,10 @@ def shorten(names: Iterable[str]) -> str:
     return ", ".join(shown if len(shown) <= 20 else [*shown[:20], "..."])
 
 
-def _describe_typo(name: str, is_column: bool) -> str | None:
-    """A note about a column whose name is nearly a field's; None for any other. Unknown fields are errors anyway."""
-    near = nearest(name.lower(), FIELDS) if is_column and len(name) < 40 else None
-    return f"column {name!r} is not a field of a request; did you mean {near!r}?" if near else None
+def _describe_typo(column: str) -> str | None:
+    """A note about a column whose name is nearly a field's; None for any other, and for one of another tool."""
+    near = nearest(column.lower(), FIELDS) if len(column) < 40 and hint(column) is None else None
+    return f"column {column!r} is not a field of a request; did you mean {near!r}?" if near else None
 
 
 def _format_by_suffix(path: Path) -> str:

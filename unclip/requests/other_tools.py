@@ -4,7 +4,7 @@ Prompt files may have them where the meaning is the same. Everywhere else, an er
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from unclip.errors import RequestError
@@ -103,9 +103,15 @@ def hint(name: str) -> str | None:
     return f"did you mean {SAME[plain]!r}?" if plain in SAME else HINTS.get(plain)
 
 
-def describe_name(name: str) -> str | None:
-    """A note about a name in a prompt file that is another tool's; None for any other name."""
-    plain = plain_name(name)
-    if is_readable(plain):
-        return f"{show(name)} is read as {SAME.get(plain, 'a side of size')}"
-    return f"column {show(name)} changes nothing; {HINTS[plain]}" if plain in HINTS else None
+def describe_names(names: Iterable[str]) -> list[str]:
+    """A note for each name in a prompt file that is another tool's."""
+    notes = []
+    for name in names:
+        plain = plain_name(name)
+        if plain in SAME:
+            notes.append(f"{show(name)} is read as {SAME[plain]}")
+        elif plain == SIDES[0]:
+            notes.append("'width' and 'height' are read as size")
+        elif plain in HINTS:
+            notes.append(f"column {show(name)} changes nothing; {HINTS[plain]}")
+    return notes

@@ -138,6 +138,9 @@ def test_every_way_to_make_a_request_raises_a_request_error(fields: Any, says: s
         with pytest.raises(RequestError) as caught:
             make()
         assert says in str(caught.value) and "\n" not in str(caught.value)
+    for make in (Request.model_validate, Request.from_dict):
+        with pytest.raises(RequestError, match="^1 is not a field of a request; names of fields are text$"):
+            make({1: 2})
     with pytest.raises(RequestError, match="the request: Invalid JSON"):
         Request.model_validate_json("{")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, Self
 
@@ -148,6 +148,8 @@ class Request(BaseModel):
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
         """A request from a mapping, or from a Request. Raises RequestError, as Request(...) does."""
+        if isinstance(obj, Mapping):
+            validation.check_keys(obj)
         with one_line_errors():
             return super().model_validate(obj, **options)
 
@@ -184,6 +186,7 @@ class Request(BaseModel):
         """A request from JSON values, as `to_dict` gives them. Raises RequestError for an unknown field."""
         if not isinstance(fields, dict):
             raise RequestError(f"a request is an object with the key 'prompt', not {values.show(fields)}")
+        validation.check_keys(fields)
         # Records of earlier versions have a field `rank`, which is always null there.
         return cls(**{name: value for name, value in fields.items() if name != "rank" or value is not None})
 

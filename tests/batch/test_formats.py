@@ -422,6 +422,8 @@ def seconds(work) -> float:
         ("p.txt", "a cat -- " + r"\ " * 300_000),
         ("p.txt", "a cat -- --x " * 70_000),
         ("p.txt", "--- -" * 200_000),
+        ("p.txt", "a -b" + " " * 900_000 + "c"),
+        ("p.txt", "a cat -- --id '" + "x" * 900_000),
         ("p.jsonl", json.dumps({f"key{i}": 1 for i in range(60_000)})[:-1] + ', "key59999": 2}'),
         ("p.jsonl", '{"prompt": "a cat", "guidance": "' + "1" * 900_000 + '"}'),
         ("p.csv", "prompt\n" + '"' * 900_000),

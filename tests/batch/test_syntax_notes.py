@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from unclip.batch.file_names import NameTemplate
@@ -24,6 +26,7 @@ def notes_of(*prompts: str) -> list[str]:
         ("a cat::2 dog", "'::2'", "weights in a prompt are not read"),
         ("<lora:foo:1> a cat", "'<lora:foo:1>'", "no other networks are loaded"),
         ("a __color__ cat", "'__color__'", "files of wildcards are not read"),
+        ("a cat --ar 16:9 --v 5", "'--ar'", "options in a prompt are not read"),
         ("a cat # on a mat", "'#'", "only a # at the start of a line of text begins a comment"),
     ],
 )
@@ -37,6 +40,13 @@ def test_the_syntax_of_another_tool_is_noted(prompt, example, explanation):
 )
 def test_plain_text_is_not_noted(prompt):
     assert notes_of(prompt) == []
+
+
+@pytest.mark.parametrize("prompt", ["(a:" + "1" * 300_000, "[a:b:" + "1" * 300_000, "(a:1" + " " * 300_000, "[a:b:"])
+def test_notes_take_linear_time(prompt):
+    start = time.process_time()
+    assert notes_of(prompt) == []
+    assert time.process_time() - start < 2
 
 
 def test_a_kind_is_noted_once_with_its_first_line():

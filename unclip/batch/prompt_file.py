@@ -74,9 +74,8 @@ class PromptFile:
             names |= {} if isinstance(fields, Exception) else dict.fromkeys(map(str, fields))
             columns |= dict.fromkeys(others)
         notes = [f"columns carried into the manifest: {shorten(columns)}"] if columns else []
-        some = list(islice((*names, *columns), 200))
-        typos = (_describe_typo(name) for name in some if name in columns)
-        return [*notes, *islice((*describe_names(some), *filter(None, typos)), _MAX_NOTES)]
+        others = filter(None, map(_describe_column, islice(columns, 200)))
+        return [*notes, *islice((*describe_names(names), *others), _MAX_NOTES)]
 
     def _raw_rows(self) -> Iterator[RawRow]:
         if self.format == "parquet":
@@ -139,9 +138,11 @@ def shorten(names: Iterable[str]) -> str:
     return ", ".join(shown if len(shown) <= 20 else [*shown[:20], "..."])
 
 
-def _describe_typo(column: str) -> str | None:
-    """A note about a column whose name is nearly a field's; None for any other, and for one of another tool."""
-    near = nearest(column.lower(), FIELDS) if len(column) < 40 and hint(column) is None else None
+def _describe_column(column: str) -> str | None:
+    """A note about a column that another tool would read, or whose name is nearly a field's; None for any other."""
+    if fix := hint(column):
+        return f"column {show(column)} changes nothing; {fix}"
+    near = nearest(column.lower(), FIELDS) if len(column) < 40 else None
     return f"column {column!r} is not a field of a request; did you mean {near!r}?" if near else None
 
 

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from unclip.batch.jobs import Task
 from unclip.requests.values import show
 
-_SYNTAX = {  # explanation: pattern
+_NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
+_SYNTAX = {  # explanation: pattern, which matches or fails in linear time
     "weights in a prompt are not read": (
-        r"\([^()]*:\s*\d+(?:\.\d+)?\s*\)|\[[^\[\]:]*:[^\[\]:]*:\s*\d*\.?\d+\]|(?<=\S)::-?\d"
+        rf"\([^()]*:\s*{_NUMBER}\s*\)|\[[^\[\]:]*:[^\[\]:]*:\s*{_NUMBER}\]|(?<=\S)::-?\d"
     ),
     "no other networks are loaded": r"<(?:lora|lyco|hypernet|embedding):[^<>]*>",
     "files of wildcards are not read": r"(?<!\w)__[\w-]{1,60}__(?!\w)",
     "only a # at the start of a line of text begins a comment": r"(?<=\s)#(?=\s)",
+    "options in a prompt are not read": r"(?<!\S)--[A-Za-z][\w-]*(?!\S)",
 }
 _EXPLANATIONS = tuple(_SYNTAX)
 _ANY = re.compile("|".join(f"({pattern})" for pattern in _SYNTAX.values()), re.IGNORECASE)

@@ -17,7 +17,7 @@ _MARK = re.compile(r"(?:^|\s)--(?=\s|$)")
 _ESCAPED = re.compile(r"(?<!\S)\\(?=-)|^\\(?=#|//)")
 _BARE_OPTION = re.compile(
     r"(?<!\S)(?:--[A-Za-z][\w-]*(?:=\S*)?(?!\S)"  # --seed 7, --seed=7
-    r"|-[A-Za-z]\s*=?\s*\d[\d.]*(?!\S))"  # -n 4, -S1234
+    r"|-[A-Za-z]\s*+(?:=\s*+)?\d[\d.]*(?!\S))"  # -n 4, -S1234
 )
 _WORD = re.compile(r"""(?:[^\s"'\\]++|\\.|"(?:[^"\\]|\\.)*+"|'[^']*+')++""", re.DOTALL)  # as a shell reads it
 _PIECE = re.compile(r"""([^\s"'\\]+)|\\(.)|"((?:[^"\\]|\\.)*)"|'([^']*)'""", re.DOTALL)

@@ -243,10 +243,8 @@ def _count_choice(choice: Choice) -> int:
     degrees = range(choice.low, choice.high + 1)
     small = [degree for degree in degrees if degree <= n - degree]
     large = [n - degree for degree in degrees if degree > n - degree]
-    terms = _coefficients([(1, count) for count in counts], small) + _coefficients(
-        [(count, 1) for count in counts], large
-    )
-    return _saturate(terms)
+    terms = _coefficients([(1, count) for count in counts], small)
+    return _saturate(terms + _coefficients([(count, 1) for count in counts], large))
 
 
 def _coefficients(factors: list[tuple[int, int]], degrees: list[int]) -> int:
@@ -264,7 +262,7 @@ def _coefficients(factors: list[tuple[int, int]], degrees: list[int]) -> int:
 def _binomial(n: int, k: int) -> int:
     """The number of selections of k of n, saturated."""
     found = 1
-    for i in range(1, min(k, n - k) + 1):  # at least doubles in each step
+    for i in range(1, min(k, n - k) + 1):  # grows quickly, so that few steps reach the limit
         found = found * (n - i + 1) // i
         if found > MAX_COMBINATIONS:
             break

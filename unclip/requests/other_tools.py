@@ -104,14 +104,6 @@ def hint(name: str) -> str | None:
 
 
 def describe_names(names: Iterable[str]) -> list[str]:
-    """A note for each name in a prompt file that is another tool's."""
-    notes = []
-    for name in names:
-        plain = plain_name(name)
-        if plain in SAME:
-            notes.append(f"{show(name)} is read as {SAME[plain]}")
-        elif plain == SIDES[0]:
-            notes.append("'width' and 'height' are read as size")
-        elif plain in HINTS:
-            notes.append(f"column {show(name)} changes nothing; {HINTS[plain]}")
-    return notes
+    """A note for each plain name that is read as a field."""
+    sides = ["'width' and 'height' are read as size"] if SIDES[0] in (names := list(names)) else []
+    return [f"{show(name)} is read as {SAME[name]}" for name in names if name in SAME] + sides

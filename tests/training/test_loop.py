@@ -78,7 +78,7 @@ def _quick(no_tensorboard) -> None:
 
 def run(folder: Path, task: Toy | None = None, settings: Fit = QUICK, **options) -> nn.Module:
     task = Toy() if task is None else task
-    options = {"seed": 5, "budget": Budget(STEPS), "device": CPU, "quiet": True, **options}
+    options = {"title": "toy", "seed": 5, "budget": Budget(STEPS), "device": CPU, "quiet": True, **options}
     return fit(task, Noise(), settings, Session(folder=folder, **options))
 
 
@@ -385,14 +385,14 @@ def test_the_bar_shows_speed_and_time_left_or_nothing(tmp_path: Path, capsys):
 
 
 def test_the_speed_is_that_of_this_session():
-    with ProgressBar(Budget(1000), Progress(step=500, seconds=1e6), batch_size=10, quiet=True) as bar:
+    with ProgressBar("toy", Budget(1000), Progress(step=500, seconds=1e6), batch_size=10, quiet=True) as bar:
         assert bar.speed == 0 and bar.left == float("inf")
         bar.update(Progress(501, 1e6 + 90))  # compiles
         for step in (502, 503):
             bar.update(Progress(step, 1e6 + 90 + 2 * (step - 501)))
         assert bar.speed == pytest.approx(5)
         assert bar.left == pytest.approx(2 * (1000 - 503))
-    with ProgressBar(Budget(1, minutes=10), Progress(step=500, seconds=300), batch_size=10, quiet=True) as bar:
+    with ProgressBar("toy", Budget(1, minutes=10), Progress(step=500, seconds=300), batch_size=10, quiet=True) as bar:
         bar.update(Progress(501, 330))
         assert bar.left == pytest.approx(270)
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.data.helpers import encoded, flat, pixel
+from tests.training.data.helpers import encoded, flat, folder_dataset, pixel
 from unclip.errors import DataError
-from unclip.training.data.folder import ImageFolder
 
 
 def test_images_without_a_caption_and_captions_without_an_image_are_counted(folder: Path):
@@ -15,7 +14,7 @@ def test_images_without_a_caption_and_captions_without_an_image_are_counted(fold
     (folder / "2.txt").write_text(" \n")
     (folder / "notes.txt").write_text("x")
     with pytest.raises(DataError) as caught:
-        ImageFolder(folder, 4, 0)
+        folder_dataset(folder, 4, 0)
     message = str(caught.value)
     assert "2 without a caption (first: 0.png)" in message
     assert "1 without an image (first: notes.txt)" in message
@@ -37,7 +36,7 @@ def test_metadata_jsonl(tmp_path: Path):
     (root / "sub").mkdir()
     (root / "a.png").write_bytes(encoded(flat(10)))
     (root / "sub" / "b.webp").write_bytes(encoded(flat(200), "WEBP", lossless=True))
-    data = ImageFolder(root, 4, 0)
+    data = folder_dataset(root, 4, 0)
     samples = [data[i] for i in range(20)]
     assert {(pixel(image, 0, 0)[0], caption) for image, caption in samples} == {
         (10, "an a"),
@@ -52,7 +51,7 @@ def test_metadata_cannot_leave_the_folder(tmp_path: Path, name: str):
     root = metadata(tmp_path / "data", {"file_name": name.format(root=tmp_path), "text": "x"})
     (root / "a.png").write_bytes(encoded(flat(0)))
     with pytest.raises(DataError, match=r"metadata.jsonl, line 1: .*leaves the folder"):
-        ImageFolder(root, 4, 0)
+        folder_dataset(root, 4, 0)
 
 
 @pytest.mark.parametrize(
@@ -71,20 +70,20 @@ def test_bad_metadata_is_named(tmp_path: Path, row: object, words: str):
     root = metadata(tmp_path, row)
     (root / "a.png").write_bytes(encoded(flat(0)))
     with pytest.raises(DataError, match=words):
-        ImageFolder(root, 4, 0)
+        folder_dataset(root, 4, 0)
 
 
 def test_folders_that_cannot_be_read(tmp_path: Path):
     with pytest.raises(DataError, match="not a folder"):
-        ImageFolder(tmp_path / "none", 4, 0)
+        folder_dataset(tmp_path / "none", 4, 0)
     with pytest.raises(DataError, match="no images"):
-        ImageFolder(tmp_path, 4, 0)
+        folder_dataset(tmp_path, 4, 0)
     (tmp_path / "a.png").write_bytes(encoded(flat(0)))
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
     with pytest.raises(DataError, match="a.txt: not UTF-8"):
-        ImageFolder(tmp_path, 4, 0)
+        folder_dataset(tmp_path, 4, 0)
     (tmp_path / "a.txt").write_text("a")
-    data = ImageFolder(tmp_path, 4, 0)
+    data = folder_dataset(tmp_path, 4, 0)
     (tmp_path / "a.png").unlink()
     with pytest.raises(DataError, match="a.png: cannot be read"):
         data[0]

@@ -22,6 +22,7 @@ def test_the_prior_learns_whitened_embeddings(recipe: Recipe, clip: FrozenClip):
 
 def test_the_loss_is_finite_if_all_images_are_equal(recipe: Recipe, clip: FrozenClip):
     task = PriorTask(recipe.stage("prior"), clip, lambda size, count: (torch.zeros(count, 3, size, size), []))
+    task.fit_to_data()
     assert task.loss(task.network, torch.zeros(4, 3, 16, 16), CAPTIONS, seeded())[0].isfinite()
 
 

@@ -63,7 +63,7 @@ def list_folder(path: str | Path) -> Listing:
         raise DataError(f"{path}: not a folder; give a folder of images with captions")
     files, faults, notes = _list_files(root)
     images = [name for name in files if extension_of(name) in IMAGE_EXTENSIONS]
-    if not images:
+    if not images and not faults:
         raise DataError(f"{path}: no images (.{', .'.join(IMAGE_EXTENSIONS)}) in this folder")
     tables = [name for name in files if PurePosixPath(name).name.lower() in METADATA]
     rows = _read_tables(root, tables, set(images), faults)
@@ -177,17 +177,21 @@ def _list_files(root: Path) -> tuple[list[str], list[str], list[str]]:
                 notes.append(f"{root / prefix}: this link is not followed; it leads to a folder that is read already")
                 continue
             seen.add(identity)
-            entries = [entry for entry in os.scandir(root / prefix) if not entry.name.startswith(".")]
-            for entry in entries:
-                if entry.is_dir():
-                    (links if entry.is_symlink() else folders).append(f"{prefix}{entry.name}/")
-                elif entry.is_file():
-                    names.append(prefix + entry.name)
-                else:
-                    kind = "a broken link" if entry.is_symlink() else "not a regular file"
-                    faults.append(f"{root / prefix / entry.name}: {kind}; restore or remove it")
+            entries = list(os.scandir(root / prefix))
         except OSError as error:
             faults.append(f"{root / prefix}: cannot be read ({error.strerror}); allow it or remove the folder")
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = root / prefix / entry.name  # unlike an entry's, its methods return False for a link to itself
+            if path.is_dir():
+                (links if entry.is_symlink() else folders).append(f"{prefix}{entry.name}/")
+            elif path.is_file():
+                names.append(prefix + entry.name)
+            else:
+                kind = "a broken link" if entry.is_symlink() else "not a regular file"
+                faults.append(f"{path}: {kind}; restore or remove it")
         links.sort(reverse=True)
     return sorted(names), sorted(faults), notes
 

@@ -17,14 +17,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from unclip.errors import CheckpointError, RecipeError
+from unclip.errors import CheckpointError, DataError, RecipeError, TrainingError, WriteError
 from unclip.training.budget import Budget, Progress
+from unclip.training.data.loader import STOP_SIGNALS
 from unclip.training.loop import Session, fit, learning_rate
+from unclip.training.loss_plot import SIZE
 from unclip.training.monitor import ProgressBar
 from unclip.training.recipe import Fit
 
 CPU = torch.device("cpu")
 STEPS = 8
+STOPS = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
 QUICK = Fit(batch_size=2, lr=0.02, warmup=2, decay=0.5, workers=0)
 
 
@@ -76,10 +79,29 @@ def _quick(no_tensorboard) -> None:
     pass
 
 
-def run(folder: Path, task: Toy | None = None, settings: Fit = QUICK, **options) -> nn.Module:
+def run(
+    folder: Path, task: Toy | None = None, settings: Fit = QUICK, data: Dataset | None = None, **options
+) -> nn.Module:
     task = Toy() if task is None else task
+    data = Noise() if data is None else data
     options = {"title": "toy", "seed": 5, "budget": Budget(STEPS), "device": CPU, "quiet": True, **options}
-    return fit(task, Noise(), settings, Session(folder=folder, **options))
+    return fit(task, data, settings, Session(folder=folder, **options))
+
+
+class Broken(Noise):
+    """Of these items one cannot be read; all others, also those that replace it, can."""
+
+    def __init__(self, *bad: int):
+        self.bad = bad
+
+    def __getitem__(self, index: int) -> tuple[Tensor, str]:
+        if index in self.bad:
+            raise DataError(f"{index}.png is cut off")
+        return super().__getitem__(index)
+
+
+def fail(error: BaseException) -> None:
+    raise error
 
 
 def at(step: int, act: Callable[[], None]) -> Callable[[Toy], None]:
@@ -194,12 +216,12 @@ def test_weights_that_are_frozen_stay(tmp_path: Path):
 # ---- stopping and resuming
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("stop", STOPS)
 def test_a_stopped_and_resumed_run_equals_an_undisturbed_one(whole: Path, tmp_path: Path, stop: signal.Signals):
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(number) for number in STOPS]
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, Toy(before=at(3, lambda: signal.raise_signal(stop))))
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(number) for number in STOPS] == handlers
     assert step_of(tmp_path / "state.safetensors") == step_of(tmp_path / "portable.safetensors") == 3
     assert len(rows(tmp_path)) == 3
     trained = run(tmp_path, resume=True)
@@ -307,8 +329,151 @@ def test_a_damaged_state_is_one_line(whole: Path, tmp_path: Path):
         assert "\n" not in str(caught.value)
     for metadata in (None, {"other": ""}, {"progress": "{"}, {"progress": '{"steps": 3}'}):
         save_file(load_file(whole / "state.safetensors"), path, metadata=metadata)
-        with pytest.raises(CheckpointError, match="damaged or not a training state"):
+        with pytest.raises(CheckpointError, match="damaged or not a training state") as caught:
             run(tmp_path, resume=True)
+        fix = f"; copy an intact state.safetensors or portable.safetensors there, or delete {tmp_path} to start again"
+        assert str(caught.value).endswith(fix)
+
+
+def test_a_run_with_a_damaged_state_resumes_from_the_portable_one(whole: Path, tmp_path: Path, capsys):
+    (tmp_path / "state.safetensors").write_bytes((whole / "state.safetensors").read_bytes()[:-100])
+    shutil.copy(whole / "portable.safetensors", tmp_path)
+    run(tmp_path, task := Toy(), budget=Budget(STEPS + 2), resume=True, quiet=False)
+    assert task.calls == 2 and step_of(tmp_path / "state.safetensors") == STEPS + 2
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("unclip: note: ")]
+    assert len(notes) == 1 and "state.safetensors is damaged" in notes[0]
+    assert notes[0].endswith("the run resumes from step 8 of portable.safetensors, with new optimiser moments")
+
+
+# ---- errors in the middle of a run
+
+
+def test_an_image_that_cannot_be_read_ends_a_run_after_its_state_is_saved(whole: Path, tmp_path: Path):
+    with pytest.raises(DataError) as caught:
+        run(tmp_path, data=Broken(6))  # of the fourth batch of two
+    fix = "mend the file, or add --skip-bad to pass over such files; the state of step 3 is saved for --resume"
+    assert str(caught.value) == f"6.png is cut off; {fix}"
+    assert (
+        step_of(tmp_path / "state.safetensors")
+        == step_of(tmp_path / "portable.safetensors")
+        == len(rows(tmp_path))
+        == 3
+    )
+    run(tmp_path, resume=True)  # it has been mended
+    assert_same(whole, tmp_path)
+
+
+def test_nothing_is_saved_before_the_first_step(tmp_path: Path):
+    with pytest.raises(DataError, match="; no step has been saved$"):
+        run(tmp_path, data=Broken(0))
+    assert not (tmp_path / "state.safetensors").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_images_are_passed_over_and_counted(tmp_path: Path, capsys, workers: int):
+    settings = QUICK.model_copy(update={"workers": workers})
+    run(tmp_path, task := Toy(), settings, Broken(3, 6), skip_bad=True, quiet=False)
+    assert task.calls == STEPS
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("unclip: note: ")]
+    assert [note.removeprefix("unclip: note: ") for note in notes] == [
+        "passed over: 3.png is cut off",
+        "passed over: 6.png is cut off",
+        "files passed over during the run: 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory")]
+)
+def test_a_run_out_of_memory_saves_its_state(whole: Path, tmp_path: Path, error: Exception):
+    with pytest.raises(TrainingError) as caught:
+        run(tmp_path, Toy(before=at(4, lambda: fail(error))))
+    fix = "lower batch_size in the recipe; the state of step 3 is saved for --resume"
+    assert str(caught.value) == f"step 4 ran out of memory: {fix}"
+    run(tmp_path, resume=True)
+    assert_same(whole, tmp_path)
+
+
+def test_an_unexpected_error_saves_the_state_and_stays_what_it_is(tmp_path: Path):
+    with pytest.raises(ZeroDivisionError) as caught:
+        run(tmp_path, Toy(before=at(3, lambda: fail(ZeroDivisionError("a bug")))))
+    assert caught.value.__notes__ == ["the state of step 2 is saved for --resume"]
+    assert caught.value.__cause__ is None
+    assert step_of(tmp_path / "state.safetensors") == 2
+
+
+def test_half_a_step_is_never_saved(tmp_path: Path, monkeypatch):
+    steps, calls = torch.optim.AdamW.step, []
+
+    def step(self, *args):
+        result = steps(self, *args)
+        calls.append(0)
+        return result if len(calls) < 4 else fail(MemoryError())
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(TrainingError, match="no step has been saved"):
+        run(tmp_path / "a")
+    assert not (tmp_path / "a" / "state.safetensors").exists()
+    calls.clear()
+    with pytest.raises(TrainingError, match="the state of step 3 is saved for --resume"):
+        run(tmp_path / "b", settings=QUICK.model_copy(update={"save_minutes": 0}))
+    assert step_of(tmp_path / "b" / "state.safetensors") == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
+def test_a_full_disk_names_the_file_and_leaves_the_portable_state(whole: Path, tmp_path: Path):
+    import resource
+
+    sizes = {name: (whole / f"{name}.safetensors").stat().st_size for name in ("state", "portable")}
+    limit = (sizes["state"] + sizes["portable"]) // 2
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        with pytest.raises(WriteError) as caught:
+            run(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    file = str(tmp_path / "state.safetensors")
+    assert str(caught.value).startswith(f"cannot write {file!r} (File too large): make room, or mend that; ")
+    assert str(caught.value).endswith(f"the state of step {STEPS} is saved for --resume")
+    assert {path.name for path in tmp_path.iterdir()} == {"loss.csv", "portable.safetensors"}
+    run(tmp_path, task := Toy(), budget=Budget(STEPS + 1), resume=True)
+    assert task.calls == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_killed_worker_is_one_line_and_the_state_is_saved(tmp_path: Path):
+    class Deadly(Noise):
+        def __getitem__(self, index: int) -> tuple[Tensor, str]:
+            if index == 12:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__getitem__(index)
+
+    with pytest.raises(TrainingError, match=r"^a process that loads data was killed.*; the state of step \d is saved"):
+        run(tmp_path, settings=QUICK.model_copy(update={"workers": 1}), data=Deadly())
+    assert step_of(tmp_path / "state.safetensors") == len(rows(tmp_path)) > 0
+
+
+def test_files_of_a_killed_run_are_removed(whole: Path, tmp_path: Path):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "samples").mkdir(exist_ok=True)
+    for name in (".unclip-0123456789abcdef.tmp", "samples/.unclip-0123456789abcdef.tmp"):
+        (tmp_path / name).write_bytes(b"half a file")
+    run(tmp_path, resume=True)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_ignored_signals_stay_ignored(tmp_path: Path):
+    """As a shell has it for jobs in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run(tmp_path, task := Toy(before=at(3, lambda: signal.raise_signal(signal.SIGINT))))
+        assert task.calls == STEPS and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, Toy(before=at(3, lambda: signal.raise_signal(signal.SIGTERM))))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert step_of(tmp_path / "state.safetensors") == 3
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
@@ -375,13 +540,23 @@ def test_samples_show_the_average(tmp_path: Path):
 
 
 def test_the_bar_shows_speed_and_time_left_or_nothing(tmp_path: Path, capsys):
-    run(tmp_path, quiet=False)
+    run(tmp_path, quiet=False, title="decoder (3 of 4)")
     shown = capsys.readouterr().err
+    assert "decoder (3 of 4): " in shown
     assert f"{STEPS}/{STEPS} steps" in shown and "images/s, ETA" in shown and "loss" in shown
     run(tmp_path, quiet=False, budget=Budget(1, minutes=0.05 / 60))
     assert "images/s, ETA" in capsys.readouterr().err
     run(tmp_path)
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_curve_is_plotted(whole: Path, tmp_path: Path):
+    assert Image.open(whole / "loss.png").size == SIZE
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Toy(before=at(1, lambda: signal.raise_signal(signal.SIGTERM))))
+    first = (tmp_path / "loss.png").read_bytes()
+    run(tmp_path, resume=True)
+    assert (tmp_path / "loss.png").read_bytes() == (whole / "loss.png").read_bytes() != first
 
 
 def test_the_speed_is_that_of_this_session():

@@ -25,8 +25,12 @@ from unclip.system.files import read_json
 from unclip.training import run
 from unclip.training.recipe import STAGES
 from unclip.training.run import TrainingOptions
+from unclip.training.tasks.clip import ClipTask
+from unclip.training.tasks.decoder import DecoderTask
+from unclip.training.tasks.prior import PriorTask
+from unclip.training.tasks.upsampler import UpsamplerTask
 
-TASKS = {"clip": "ClipTask", "prior": "PriorTask", "decoder": "DecoderTask", "upsampler": "UpsamplerTask"}
+TASKS = {"clip": ClipTask, "prior": PriorTask, "decoder": DecoderTask, "upsampler": UpsamplerTask}
 
 
 def train(stage: str, recipe: Path, out: Path, **options) -> Path:
@@ -78,7 +82,7 @@ def test_a_stage_that_was_stopped_ends_as_if_it_had_not(stage, chain, tiny_recip
             shutil.copytree(chain / "model" / "clip", out / "model" / "clip")
     train(stage, tiny_recipe, whole, steps=4)
     with monkeypatch.context() as patch:
-        task, calls = getattr(run, TASKS[stage]), []
+        task, calls = TASKS[stage], []
         loss = task.loss
 
         def stopped(*args):
@@ -204,16 +208,16 @@ def test_sizes_that_do_not_meet_are_refused_before_hours_of_training(tiny_recipe
     assert not (tmp_path / "run").exists()
 
 
-def test_the_pictures_are_opened_once_a_size(tiny_recipe: Path, tmp_path: Path, monkeypatch):
-    opened, open_dataset = [], run.open_dataset
-    monkeypatch.setattr(run, "open_dataset", lambda *args: (opened.append(args[1]), open_dataset(*args))[1])
+def test_the_images_are_listed_once(tiny_recipe: Path, tmp_path: Path, monkeypatch):
+    opened, open_source = [], run.open_source
+    monkeypatch.setattr(run, "open_source", lambda *args: (opened.append(args[0]), open_source(*args))[1])
     train("all", tiny_recipe, tmp_path, steps=1)
-    assert sorted(opened) == [16, 32]  # of the CLIP, the prior and the decoder; of the upsampler
+    assert [table["kind"] for table in opened] == ["folder"]
 
 
 def test_a_stage_is_shown_what_its_own_table_says(tiny_recipe: Path, tmp_path: Path, monkeypatch):
-    opened, open_dataset = [], run.open_dataset
-    monkeypatch.setattr(run, "open_dataset", lambda *args: (opened.append(args[0]), open_dataset(*args))[1])
+    opened, open_source = [], run.open_source
+    monkeypatch.setattr(run, "open_source", lambda *args: (opened.append(args[0]), open_source(*args))[1])
     recipe = tmp_path / "own.toml"
     text = re.sub(
         r"\[data\]\n(.*\n)*?\n", '[data]\nkind = "scenes"\n\n', tiny_recipe.read_text(encoding="utf-8"), count=1

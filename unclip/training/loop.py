@@ -128,16 +128,18 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
                 bar.update(progress, loss=value, **figures)
                 now = time.monotonic()
                 if now - saved > 60 * settings.save_minutes:
-                    curve.save_plot()
+                    curve.flush()
                     state.save(folder)
                     saved, last_saved = now, progress.step
+                    curve.save_plot()
                 if now - sampled > 60 * settings.sample_minutes:
                     save_samples(task, state, folder)
                     sampled = now
-            curve.save_plot()
+            curve.flush()
             state.save(folder)
             last_saved = progress.step
             state.save_portable(folder)
+            curve.save_plot()
         except Exception as error:
             optimizer.zero_grad()  # frees memory
             last_saved = _save_after_error(state, curve, folder, last_saved)

@@ -91,8 +91,10 @@ def batches(
     while True:
         try:
             batch = next(source)
-        except RuntimeError as failure:
-            if "DataLoader worker (pid" not in str(failure):
+        except (RuntimeError, EOFError, OSError) as failure:
+            # A worker that is killed while it hands a batch over shows as a closed connection.
+            is_closed = workers > 0 and isinstance(failure, EOFError | ConnectionError | FileNotFoundError)
+            if not is_closed and "DataLoader worker (pid" not in str(failure):
                 raise
             batch = TrainingError(
                 "a process that loads data was killed, probably for want of memory: set fewer workers, or a smaller "

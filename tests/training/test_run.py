@@ -19,7 +19,7 @@ from unclip import Unclip
 from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.networks import load_network
 from unclip.diffusion.noise import make_generators
-from unclip.errors import CheckpointError, DataError, InputError, RecipeError
+from unclip.errors import CheckpointError, DataError, InputError, RecipeError, TrainingError
 from unclip.inference.stage import StageInputs
 from unclip.system.files import read_json
 from unclip.training import run
@@ -316,6 +316,66 @@ def test_a_trained_upsampler_adds_what_it_has_learned(chain: Path):
     enlarged = torch.rand(1, *upsampler.shape, generator=torch.Generator().manual_seed(0)) - 0.5
     drawn = upsampler.codec.encode(upsampler.run(StageInputs({"enlarged": enlarged}), make_generators([0])))
     assert 0 < (drawn - enlarged).abs().mean() < 0.05  # two steps from the enlarged picture
+
+
+def test_initial_weights_are_checked_before_the_first_stage(chain: Path, tiny_recipe: Path, tmp_path: Path):
+    recipe = tmp_path / "wide.toml"
+    text = tiny_recipe.read_text(encoding="utf-8")
+    recipe.write_text(text.replace("cross_attention_dim = 24", "cross_attention_dim = 40"), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="the decoder of .* does not have the recipe's sizes"):
+        train("all", recipe, tmp_path / "run", steps=1, init=chain / "model")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def cut_off(pictures: Path, tiny_recipe: Path, tmp_path: Path) -> Path:
+    """The tiny recipe for a copy of the images, two of which have good headers but are cut off."""
+    shutil.copytree(pictures, tmp_path / "images")
+    for n in (3, 7):
+        path = tmp_path / "images" / f"{n}.png"
+        path.write_bytes(path.read_bytes()[:44])
+    recipe = tmp_path / "cut.toml"
+    recipe.write_text(tiny_recipe.read_text(encoding="utf-8").replace(str(pictures), str(tmp_path / "images")))
+    return recipe
+
+
+def test_images_that_are_cut_off_are_passed_over_in_every_stage(cut_off: Path, tmp_path: Path, capsys):
+    model = train("all", cut_off, tmp_path / "run", steps=3, skip_bad=True, quiet=False)
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("unclip: note: ")]
+    assert notes.count("unclip: note: files passed over during the run: 2") == 4  # a stage
+    assert sum("passed over: cannot read" in note for note in notes) == 8
+    assert Unclip.from_pretrained(model, device="cpu").generate("colour number 3", seed=0, steps=1)
+
+
+def test_an_image_that_is_cut_off_ends_the_run_and_mending_it_resumes_it(cut_off, pictures, tiny_recipe, tmp_path):
+    with pytest.raises(DataError, match=r"[37].png .*--skip-bad.*(saved for --resume|no step has been saved)$"):
+        train("clip", cut_off, tmp_path / "run", steps=3)
+    shutil.copytree(pictures, tmp_path / "images", dirs_exist_ok=True)
+    train("clip", cut_off, tmp_path / "run", steps=3, resume=(tmp_path / "run" / "clip" / "state.safetensors").exists())
+    train("clip", tiny_recipe, tmp_path / "whole", steps=3)
+    assert_same(tmp_path / "whole", tmp_path / "run", "clip")
+
+
+def test_old_temporary_files_of_the_checkpoint_are_removed(tiny_recipe: Path, tmp_path: Path):
+    """Those of another run that is writing now are not."""
+    folder = tmp_path / "model" / "clip"
+    folder.mkdir(parents=True)
+    old, new = (folder / f".unclip-{digit * 16}.tmp" for digit in "01")
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    train("clip", tiny_recipe, tmp_path, steps=1)
+    assert new.exists() and not old.exists()
+
+
+def test_out_of_memory_outside_the_loop(tiny_recipe: Path, tmp_path: Path, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(UpsamplerTask, "sample_grid", fail)
+    with pytest.raises(TrainingError, match="^the upsampler ran out of memory: lower batch_size, or use a smaller"):
+        train("upsampler", tiny_recipe, tmp_path, steps=1)
+    assert step_of(tmp_path / "upsampler") == 1
 
 
 def test_a_stage_needs_what_comes_before_it(tiny_recipe: Path, tmp_path: Path):

@@ -1,6 +1,7 @@
 """Train the stages of a recipe, and export them into one checkpoint folder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset
 from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.networks import class_name, load_network, save_network
-from unclip.errors import CheckpointError, DataError, InputError
+from unclip.errors import CheckpointError, DataError, InputError, TrainingError, is_out_of_memory
 from unclip.stickers.captions import vocabulary
 from unclip.stickers.sprites import load_nouns
 from unclip.system.device import pick_device
@@ -88,29 +89,42 @@ def train(
         save_network(load_network(init / "clip"), model / "clip")
     with torch.random.fork_rng():  # the caller's random state stays as it is
         for number, name in enumerate(stages, start=1):
-            table = loaded.stage(name)
-            images = partial(make_dataset, sources[loaded.data_source(name)], seed=loaded.seed)
-            examples = partial(read_examples, images, device, skip_bad=options.skip_bad)
-            torch.manual_seed(loaded.seed)  # for the initial weights
-            clip = FrozenClip.load(model / "clip", device) if name in NEED_CLIP else None
-            task = new_task(name, table, clip, examples)
-            task.fit_to_data()
-            if init is not None and name not in resumed:
-                new_clip = name == "prior" and not same_weights(init / "clip", model / "clip")
-                load_initial_weights(task, init, CLIP_STATISTICS if new_clip else ())
-            session = Session(
-                title=f"{name} ({number} of {len(stages)})" if len(stages) > 1 else name,
-                folder=out / name,
-                seed=loaded.seed,
-                budget=Budget(table.fit.steps if options.steps is None else options.steps, options.minutes),
-                device=device,
-                resume=name in resumed,
-                skip_bad=options.skip_bad,
-                quiet=options.quiet,
-            )
-            fit(task, images(task.size), table.fit, session)
-            export(name, task, loaded, model)
+            with explained_memory_errors(name):
+                table = loaded.stage(name)
+                images = partial(make_dataset, sources[loaded.data_source(name)], seed=loaded.seed)
+                examples = partial(read_examples, images, device, skip_bad=options.skip_bad)
+                torch.manual_seed(loaded.seed)  # for the initial weights
+                clip = FrozenClip.load(model / "clip", device) if name in NEED_CLIP else None
+                task = new_task(name, table, clip, examples)
+                task.fit_to_data()
+                if init is not None and name not in resumed:
+                    new_clip = name == "prior" and not same_weights(init / "clip", model / "clip")
+                    load_initial_weights(task, init, CLIP_STATISTICS if new_clip else ())
+                session = Session(
+                    title=f"{name} ({number} of {len(stages)})" if len(stages) > 1 else name,
+                    folder=out / name,
+                    seed=loaded.seed,
+                    budget=Budget(table.fit.steps if options.steps is None else options.steps, options.minutes),
+                    device=device,
+                    resume=name in resumed,
+                    skip_bad=options.skip_bad,
+                    quiet=options.quiet,
+                )
+                fit(task, images(task.size), table.fit, session)
+                export(name, task, loaded, model)
     return model
+
+
+@contextmanager
+def explained_memory_errors(stage: str) -> Iterator[None]:
+    """Raise TrainingError in the place of an error that says that the memory is used up."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        fix = "lower batch_size, or use a smaller network, in the recipe"
+        raise TrainingError(f"the {stage} ran out of memory: {fix}") from error
 
 
 def check(

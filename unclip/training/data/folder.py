@@ -61,7 +61,7 @@ def list_folder(path: str | Path) -> Listing:
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"{path}: not a folder; give a folder of images with captions")
-    files, faults, notes = _list_files(root)
+    files, faults, notes = list_files(root)
     images = [name for name in files if extension_of(name) in IMAGE_EXTENSIONS]
     if not images and not faults:
         raise DataError(f"{path}: no images (.{', .'.join(IMAGE_EXTENSIONS)}) in this folder")
@@ -158,11 +158,11 @@ def _file_name(row: dict[str, Any], where: str) -> PurePosixPath:
     return PurePosixPath(name)
 
 
-def _list_files(root: Path) -> tuple[list[str], list[str], list[str]]:
-    """Relative posix paths of all files, sorted, then faults, then notes.
+def list_files(root: Path) -> tuple[list[str], list[str], list[str]]:
+    """The relative posix paths of all files in a folder and its subfolders, sorted; then faults, then notes.
 
-    Item numbers must not depend on the file system's order. Links are followed after all real folders, so that a
-    folder that is both linked and real keeps its real name.
+    Hidden files are left out. Each folder is read once; links are followed after all real folders, so that a folder
+    that is both linked and real keeps its real name. Parts that cannot be read are faults.
     """
     names, faults, notes = [], [], []
     above = {_identity(parent) for parent in root.resolve().parents}

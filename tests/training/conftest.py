@@ -1,4 +1,4 @@
-"""A folder of pictures, and a recipe for networks so small that a step takes milliseconds."""
+"""A folder of images, a recipe for networks so small that a step takes milliseconds."""
 
 import sys
 from pathlib import Path
@@ -95,7 +95,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_recipe(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe of all four stages for those pictures."""
+    """A recipe of all four stages for those images."""
     path = tmp_path_factory.mktemp("recipes") / "tiny.toml"
     path.write_text(TINY.format(pictures=pictures, fit=FIT))
     return path

@@ -85,7 +85,7 @@ def test_the_gradient_is_clipped(tmp_path: Path):
         patch.setattr(torch.optim.AdamW, "step", step)
         run(tmp_path, task, Fit(batch_size=1, lr=1e-3, clip_norm=0.25, workers=0), budget=Budget(2))
     assert seen == [pytest.approx(0.25, rel=1e-3)] * 2
-    assert float(rows(tmp_path)[0]["grad_norm"]) > 100  # what the curve shows is the norm before
+    assert float(rows(tmp_path)[0]["grad_norm"]) > 100  # the curve has the norm before clipping
 
 
 def test_weights_that_are_frozen_stay(tmp_path: Path):
@@ -100,7 +100,7 @@ def test_weights_that_are_frozen_stay(tmp_path: Path):
 
 
 @pytest.mark.parametrize("stop", STOPS)
-def test_a_stopped_and_resumed_run_equals_an_undisturbed_one(whole: Path, tmp_path: Path, stop: signal.Signals):
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(whole: Path, tmp_path: Path, stop: signal.Signals):
     handlers = [signal.getsignal(number) for number in STOPS]
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, Toy(before=at(3, lambda: signal.raise_signal(stop))))
@@ -154,7 +154,7 @@ def test_a_finished_run_has_nothing_to_do(whole: Path, tmp_path: Path):
     assert torch.equal(trained[0].weight, load_file(whole / "state.safetensors")["ema.0.weight"])
 
 
-def test_without_resume_a_run_starts_anew(whole: Path, tmp_path: Path):
+def test_without_resume_a_run_starts_again(whole: Path, tmp_path: Path):
     run(tmp_path, budget=Budget(3))
     run(tmp_path)
     assert_same(whole, tmp_path)

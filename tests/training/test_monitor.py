@@ -75,7 +75,9 @@ def test_a_single_bad_file_is_left_to_the_error(capsys):
     faults = FaultList(quiet=False, skip_bad=True)
     faults.add("a.png is bad")
     faults.report()
-    assert capsys.readouterr().err == "unclip: note: passed over: a.png is bad\nunclip: note: bad files passed over: 1\n"
+    assert (
+        capsys.readouterr().err == "unclip: note: passed over: a.png is bad\nunclip: note: bad files passed over: 1\n"
+    )
 
 
 def test_files_that_are_skipped_often_are_counted_once(capsys):

@@ -1,4 +1,4 @@
-"""Recipes: what is read, what is refused and how it is said, and the presets."""
+"""Recipes: their values, the errors for mistakes, and the presets."""
 
 from dataclasses import replace
 from pathlib import Path

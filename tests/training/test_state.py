@@ -68,7 +68,7 @@ def test_a_run_with_a_damaged_state_resumes_from_the_portable_one(whole: Path, t
     assert notes[0].endswith("the run resumes from step 8 of portable.safetensors, with new optimiser moments")
 
 
-def test_the_portable_state_is_halved_and_enough_to_go_on(whole: Path, tmp_path: Path):
+def test_a_run_resumes_from_the_portable_state_in_half_precision(whole: Path, tmp_path: Path):
     full, portable = (load_file(whole / f"{name}.safetensors") for name in ("state", "portable"))
     assert portable.keys() == {key for key in full if key.startswith(("weights.", "ema."))}
     for key, value in portable.items():
@@ -91,7 +91,7 @@ def test_values_beyond_half_precision_keep_their_size(tmp_path: Path):
     assert value.dtype == torch.bfloat16 and value[0, 0, 0, 0].item() == pytest.approx(1e6, rel=2**-8)
 
 
-def test_the_full_state_comes_before_the_portable_one(whole: Path, tmp_path: Path):
+def test_the_full_state_takes_precedence_over_the_portable_one(whole: Path, tmp_path: Path):
     run(tmp_path, budget=Budget(3))
     shutil.copy(whole / "portable.safetensors", tmp_path)
     task = Toy()

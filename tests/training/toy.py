@@ -30,7 +30,7 @@ class Noise(Dataset):
 
 
 class Toy:
-    """Means of pictures by a convolution, whose weights lie in channels_last, with dropout, which draws on its own."""
+    """Predicts the means of images, with convolutions in channels_last and dropout, which draws its own numbers."""
 
     size = 8
     predicts = "sample"
@@ -52,7 +52,7 @@ class Toy:
         return error.square().mean(), {"first": torch.tensor(float(captions[0]))}
 
     def sample_grid(self) -> Image.Image:
-        """The mean weight as a grey, to be read back."""
+        """The mean weight as a grey."""
         assert not self.network.training
         return Image.new("L", (2, 2), shade(self.network))
 

@@ -29,7 +29,7 @@ def test_a_long_strip_is_cropped():
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "PNG"])
 def test_exif_orientation_is_applied(format: str):
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown after a quarter turn clockwise: the left of the file is the top of the picture
+    exif[0x0112] = 6  # a quarter turn clockwise: the left of the file is the top of the image
     out = decode_image(encoded(halves(16, 16), format, exif=exif), "x", 8)
     for x in (1, 6):
         assert torch.tensor(pixel(out, x, 0)).sub(torch.tensor(RED)).abs().max() < 30

@@ -47,5 +47,5 @@ def test_one_of_several_captions_is_selected(tmp_path: Path):
     (tmp_path / "a.txt").write_text("one\n\n  two  \n")
     (tmp_path / ".hidden.txt").write_text("no")
     data = folder_dataset(tmp_path, 4, 0)
-    drawn = [data[i][1] for i in range(40)]
-    assert set(drawn) == {"one", "two"} and drawn == [data[i][1] for i in range(40)]
+    chosen = [data[i][1] for i in range(40)]
+    assert set(chosen) == {"one", "two"} and chosen == [data[i][1] for i in range(40)]

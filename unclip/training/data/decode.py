@@ -113,7 +113,7 @@ def row_captions(row: Mapping[str, Any], name: str) -> list[str]:
         try:
             text.encode()
         except UnicodeEncodeError:  # JSON can hold half of a surrogate pair, which no tokenizer takes
-            raise DataError(f"{name}: the caption is not valid Unicode; write it anew") from None
+            raise DataError(f"{name}: the caption is not valid Unicode; write it again") from None
     return [text.strip() for text in values if text.strip()]
 
 

@@ -50,7 +50,7 @@ class TarSample:
         return read_captions(self._read(offset, size), extension, self.name)
 
     def _read(self, offset: int, size: int) -> bytes:
-        # Each read opens the shard again: worker processes share no file handle, and the number of shards is not limited.
+        # Each read opens the shard again: workers share no file handle, and the number of shards is not limited.
         try:
             with self.shard.open("rb") as file:
                 file.seek(offset)

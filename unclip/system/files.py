@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ def write_atomic(path: str | Path, data: bytes, *, overwrite: bool = True, scrat
 
     scratch: folder of the temporary file, on the same file system; None uses the folder of `path`. A caller that may be
     killed can find and remove leftovers there. overwrite: False raises FileExistsError for an existing file, even if
-    another process creates it at the same moment. Raises OSError if the system refuses.
+    another process creates it at the same moment. Raises OSError, with the file's name, if the system refuses.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,10 +33,29 @@ def write_atomic(path: str | Path, data: bytes, *, overwrite: bool = True, scrat
             os.replace(temporary, path)
         else:
             _place_new(temporary, path)
+    except OSError as error:
+        raise named(error, path) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
     return path
+
+
+def named(error: OSError, path: Path) -> OSError:
+    """The same error with the name of a file: a full disk is reported without one."""
+    is_unnamed = error.filename is None and error.errno is not None
+    return OSError(error.errno, error.strerror, str(path)) if is_unnamed else error
+
+
+def remove_temporaries(folder: Path, minutes: float = 0) -> None:
+    """Remove the temporary files that a killed process left in a folder and its subfolders.
+
+    minutes: only those to which nothing was written for so long, where another process may be writing.
+    """
+    for path in folder.rglob(".unclip-*.tmp"):
+        with contextlib.suppress(OSError):  # another process has just removed it
+            if time.time() - path.stat().st_mtime >= 60 * minutes:
+                path.unlink()
 
 
 def write_new(path: str | Path, data: bytes) -> Path:

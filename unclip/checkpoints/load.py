@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from unclip.checkpoints import hub
 from unclip.checkpoints.component_loader import ComponentLoader
+from unclip.checkpoints.hub_files import snapshot_identity
 from unclip.checkpoints.index import INDEX, component_classes
 from unclip.checkpoints.layouts.karlo import is_karlo, load_karlo
 from unclip.checkpoints.layouts.native import load_native
@@ -60,7 +60,7 @@ def load_checkpoint(
     offload = OffloadStore() if mode == "low" else None
     loader = ComponentLoader(folder, device, dtype, offload, _count_loaded(progress, folder, components))
     # A hub model is named as it is found on the hub.
-    origin, revision = hub.snapshot_identity(folder) or (str(index.get("name", folder.name)), None)
+    origin, revision = snapshot_identity(folder) or (str(index.get("name", folder.name)), None)
     if image_encoder is not None and (not is_karlo(index) or "image_encoder" in components):
         raise CheckpointError(f"{origin} has its own image encoder: leave image_encoder out")
     if is_karlo(index):
@@ -95,7 +95,7 @@ def image_encoder_name(encoder: Path | OpenClipImageEncoder) -> str:
     """The name for records: of open_clip, the hub id with its commit, or else the folder's name."""
     if isinstance(encoder, OpenClipImageEncoder):
         return encoder.name
-    known = hub.snapshot_identity(encoder)
+    known = snapshot_identity(encoder)
     return "@".join(known) if known else encoder.resolve().name
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from unclip.checkpoints import hub
+from unclip.checkpoints.hub_files import find_damaged_files, snapshot_identity
 from unclip.checkpoints.index import INDEX, component_classes, prediction_target
 from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.networks import build_empty_network, parameter_shapes
@@ -34,8 +34,8 @@ def check_checkpoint(folder: Path) -> Iterator[Finding]:
         except InputError as error:
             finding, valid = Finding(component, str(error), False), False
         yield finding
-    if hub.snapshot_identity(folder) is not None:
-        damaged = hub.find_damaged_files(folder)
+    if snapshot_identity(folder) is not None:
+        damaged = find_damaged_files(folder)
         names = ", ".join(str(path.relative_to(folder)) for path in damaged)
         yield Finding("hashes", f"wrong: {names}" if damaged else "match the hub", not damaged)
         valid = valid and not damaged

@@ -12,11 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from unclip.checkpoints import hub
+from unclip.checkpoints.hub_files import snapshot_identity
 from unclip.checkpoints.index import INDEX, find_missing_files, find_weight_files, prediction_target
 from unclip.checkpoints.locate import find_checkpoint, list_bundled_models
 from unclip.cli import options
 from unclip.cli.help import CONTEXT, HelpCommand, HelpGroup
 from unclip.errors import CheckpointError, InputError
+from unclip.requests.values import show
 from unclip.system.files import check_writable, read_json
 
 CARD_LINES = 12
@@ -68,7 +70,7 @@ def show_model(
     for line in _card(folder):
         print(line)
     print(f"folder      {folder}")
-    if known := hub.snapshot_identity(folder):
+    if known := snapshot_identity(folder):
         print(f"revision    {known[1]}")
     print(f"licence     {_licence(folder) or 'unknown'}")
     print(f"sizes       {', '.join(sizes(folder, index)) or 'unknown'}")
@@ -149,11 +151,12 @@ def download_model(
     name: Annotated[str, typer.Argument(metavar="ID", help="owner/name, or owner/name@revision.")],
 ) -> None:
     """Download a model from the hub into its cache; files that are there are kept."""
-    if not hub.is_hub_id(name):
-        raise CheckpointError(f"{name!r} is not a hub id; give owner/name, such as kakaobrain/karlo-v1-alpha")
-    folder = hub.download(name)
+    hub_id = hub.parse_hub_id(name)
+    if hub_id is None:
+        raise CheckpointError(f"{show(name)} is not a hub id; give owner/name, such as kakaobrain/karlo-v1-alpha")
+    folder = hub.download(hub_id)
     if missing := find_missing_files(folder):
-        raise CheckpointError(f"{name} on the hub is not a checkpoint in safetensors: {missing[0]} is missing")
+        raise CheckpointError(f"{hub_id} on the hub is not a checkpoint in safetensors: {missing[0]} is missing")
     print(f"{folder}  revision {folder.name}")
 
 

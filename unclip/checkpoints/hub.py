@@ -17,9 +17,10 @@ from unclip.checkpoints.hub_files import (
     snapshot_identity,
 )
 from unclip.checkpoints.hub_responses import checked_responses
-from unclip.checkpoints.index import find_missing_files
+from unclip.checkpoints.index import INDEX, check_pipeline, find_missing_files
 from unclip.errors import CheckpointError
 from unclip.requests.values import show
+from unclip.system.files import read_json
 
 _ID = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(\w[\w./-]{0,99}))?", re.ASCII)
 _URL = re.compile(r"(?:https?:/{1,2})?(?:www\.)?([\w.-]+(?::\d+)?)/([^?#]*)(?:[?#].*)?", re.ASCII)
@@ -67,6 +68,11 @@ def download(name: str) -> Path:
 
     repository, revision = _split(name)
     with _download_errors(name), checked_responses():
+        # First the index alone: the files of another model may be hundreds of gigabytes.
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=[INDEX]))
+        if not (folder / INDEX).is_file():
+            raise CheckpointError(f"it has no {INDEX}, which every checkpoint of a pipeline has; give another model")
+        check_pipeline(read_json(check_links(folder) / INDEX), Path(INDEX))
         folder = Path(
             snapshot_download(repository, revision=revision, allow_patterns=PATTERNS, ignore_patterns=VARIANTS)
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unclip.checkpoints.hub import download_file
-from unclip.checkpoints.tensors import Shapes, open_safetensors
+from unclip.checkpoints.tensors import Shapes, check_precision, open_safetensors
 from unclip.errors import CheckpointError
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -36,6 +36,7 @@ class OpenClipImageEncoder:
     def shapes(self) -> Shapes:
         """The shapes of its tensors, by their names in `Clip`."""
         with open_safetensors(self.file) as file:
+            check_precision(self.file, file)
             names = [name for name in file.keys() if name.startswith("visual.")]  # noqa: SIM118
             return {name: tuple(file.get_slice(name).get_shape()) for name in names}
 

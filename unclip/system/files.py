@@ -112,13 +112,30 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a checkpoint. Raises CheckpointError if the file is missing or damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{path} is missing; download the checkpoint again") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: it is not JSON ({error}); download the checkpoint again") from None
+        reason = f"damaged: it is not JSON ({' '.join(str(error).split())[:100]}); download the checkpoint again"
+        raise CheckpointError(f"{path} is {foreign_content(path) or reason}") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is damaged: it is not a JSON object; download the checkpoint again")
     return value
+
+
+def foreign_content(path: Path) -> str | None:
+    """What a file is that stands in for the file itself, and the fix; None for any other file."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError:
+        return None
+    if start.startswith(b"version https://git-lfs"):
+        return "a git-lfs pointer, not the file itself: run `git lfs pull` in its folder, or download the file"
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "a web page, not the file itself: download the file from the link on that page"
+    return None
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unclip.batch.estimate import Workload, cell_size, estimate, format_bytes
-from unclip.batch.interrupt import StopOnInterrupt
+
 from unclip.batch.jobs import Job, Settings, Task, check_rows
 from unclip.batch.output_folder import ERRORS, MANIFEST, Folder, disk_full, read_folder
 from unclip.batch.previews import Previews
@@ -22,6 +22,7 @@ from unclip.checkpoints.identity import ModelIdentity
 from unclip.errors import InputError
 from unclip.images.contact_sheet import layout, sheet, size_of
 from unclip.requests.request import Request
+from unclip.system.interrupts import StopOnInterrupt
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip

@@ -6,11 +6,8 @@ its number. So weights, optimiser moments and the step number are the whole stat
 
 import io
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from torch.utils.data import Dataset
 from unclip.errors import RecipeError
 from unclip.system.device import has_native_bfloat16
 from unclip.system.files import write_atomic
+from unclip.system.interrupts import StopOnInterrupt
 from unclip.training.budget import Budget
 from unclip.training.compatibility import weight_settings
 from unclip.training.data.decode import Sample
@@ -89,12 +87,12 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
     saved = sampled = time.monotonic()
     started = saved - progress.seconds
     with (
-        stop_on_signal() as stopped,
+        StopOnInterrupt() as interrupt,
         LossCurve(folder, progress) as curve,
         ProgressBar(budget, progress, settings.batch_size, session.quiet) as bar,
         closing(batches(dataset, settings.batch_size, progress.step, settings.workers)) as data,
     ):
-        while budget.fraction_done(progress) < 1.0 and not stopped:
+        while budget.fraction_done(progress) < 1.0 and not interrupt.requested:
             images, captions = next(data)
             images = images.to(accelerator.device, memory_format=torch.channels_last)  # b 3 h w, uint8
             generator = torch.Generator().manual_seed(session.seed * 2**32 + progress.step)
@@ -133,7 +131,7 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
         curve.flush()
         state.save(folder)
         state.save_portable(folder)
-        if stopped:
+        if interrupt.requested:
             raise KeyboardInterrupt
     save_samples(task, state, folder)
     state.set_weights(state.ema)
@@ -150,23 +148,3 @@ def save_samples(task: Task, state: State, folder: Path) -> None:
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
         write_atomic(folder / "samples" / f"{state.progress.step:07d}.png", buffer.getvalue())
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[list[int]]:
-    """Append the first SIGINT or SIGTERM to a list instead of raising it, so that a step is never interrupted."""
-    caught: list[int] = []
-    previous = {}
-
-    def remember(number: int, _frame: Any) -> None:
-        caught.append(number)
-        signal.signal(number, previous[number])  # a second signal stops at once
-
-    if threading.current_thread() is threading.main_thread():  # Python allows no handlers in other threads
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, remember)
-    try:
-        yield caught
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from unclip.errors import DataError
+from unclip.system.interrupts import SIGNALS
 from unclip.training.data.decode import Sample
 
 
@@ -47,8 +48,9 @@ def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
     # A terminal signals the whole process group. A worker ignores the first signal, because the training loop still
     # needs its last batch before it saves the state and stops the workers; a second signal ends the worker at once.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _frame: signal.signal(number, signal.SIG_DFL))
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _frame: signal.signal(number, signal.SIG_DFL))
 
 
 def batches(

@@ -37,16 +37,13 @@ class ImageOptions:
 
     n: Annotated[
         int,
-        typer.Option(
-            "-n", metavar="N", help="Images to generate.", callback=options.field, rich_help_panel=options.IMAGE
-        ),
+        typer.Option("-n", metavar="N", help="Images to generate.", rich_help_panel=options.IMAGE),
     ] = 1
     seed: Annotated[
         int | None,
         typer.Option(
             metavar="SEED",
             help="Seed of the first image; image i has SEED + i.  [default: random, printed]",
-            callback=options.field,
             rich_help_panel=options.IMAGE,
         ),
     ] = None
@@ -56,7 +53,6 @@ class ImageOptions:
         typer.Option(
             metavar="K",
             help="Generate K candidates and keep the n with the best CLIP scores.",
-            callback=options.field,
             rich_help_panel=options.IMAGE,
         ),
     ] = None
@@ -72,7 +68,6 @@ class ImageOptions:
         typer.Option(
             metavar="K",
             help=f"Sample K embeddings and use the one closest to the text.{options.MODELS_DEFAULT}",
-            callback=options.field,
             rich_help_panel=options.PRIOR,
         ),
     ] = None
@@ -92,6 +87,7 @@ class ImageOptions:
             "--format",
             metavar="png|jpg|webp",
             help="Format of the files in a folder.  [default: png]",
+            callback=options.image_format,
             rich_help_panel=options.OUTPUT,
         ),
     ] = None

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+MAX_MESSAGE = 600  # characters; a message may quote what a file holds
+
 
 def main(args: "Sequence[str] | None" = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 failed, 2 input error, 130 interrupted.
@@ -48,7 +50,7 @@ def main(args: "Sequence[str] | None" = None) -> int:
 
 def report(error: "Any") -> int:
     """Print an expected error as one line and return its exit code. Raise any other error: it is a bug."""
-    from unclip.errors import InputError, UnclipError, is_out_of_memory
+    from unclip.errors import InputError, UnclipError, is_out_of_memory, one_line
 
     if type(error).__name__ == "Abort":  # some versions of typer turn an interrupt into this
         return EXIT_CODE
@@ -67,5 +69,5 @@ def report(error: "Any") -> int:
         message, code = str(error), 1
     else:
         raise error
-    print(f"unclip: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"unclip: error: {one_line(message, MAX_MESSAGE)}", file=sys.stderr)
     return code

@@ -19,10 +19,11 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from unclip.errors import DataError, UnclipError
 from unclip.requests.fields import edits_canvas
+from unclip.system.json_values import parse_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -120,8 +121,8 @@ def read(path: str | Path) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot read {str(path)!r} ({reason})") from error
     try:
-        found = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(text)
+    except ValueError as error:
         raise DataError(f"{str(path)!r} holds a damaged record: it is not JSON") from error
     if not isinstance(found, dict):
         raise DataError(f"{str(path)!r} holds a damaged record: it is not a JSON object")
@@ -213,7 +214,3 @@ def _exif_text(file: BinaryIO, name: str) -> str:
 
 def _no_record(name: str) -> DataError:
     return DataError(f"{name!r} holds no record; it was not made by unclip, or another program saved it since")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

@@ -117,7 +117,7 @@ def show(value: Any) -> str:
     """A value for an error message: one line of at most 80 printable characters."""
     try:
         shown = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    except ValueError:  # Python does not print integers of thousands of digits
+    except (ValueError, RecursionError):  # Python does not print integers of thousands of digits, nor deep nesting
         shown = f"this {type(value).__name__}"
     shown = " ".join(shown.split())
     return shown if len(shown) <= 80 else shown[:77] + "..."

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unclip.checkpoints.load import load_checkpoint
 from unclip.errors import RequestError
+from unclip.images.inputs import check_embeddable
 from unclip.images.processing import open_square
 from unclip.images.result import Result
 from unclip.inference.callbacks import Progress
@@ -20,7 +21,7 @@ from unclip.modes.resolve import check_requirements, output_size, resolve
 from unclip.requests.batching import BATCH
 from unclip.requests.fields import MAX_IMAGES
 from unclip.requests.request import Request
-from unclip.requests.sources import check_is_prompt, source_kind
+from unclip.requests.sources import source_kind
 from unclip.requests.values import integer, show
 from unclip.system.device import pick_device, pick_dtype
 
@@ -194,11 +195,8 @@ class Unclip:
     @torch.inference_mode()
     def save_embedding(self, path: str | Path, source: ImageSource, seed: int = 0) -> Path:
         """Write the embedding of an image, or one that the prior samples for a prompt. `Request.embedding` reads it."""
-        kind = source_kind(source)
-        if kind == "embedding":
-            raise RequestError(f"{source!r} is the name of an embedding file; give an image or a prompt")
-        if isinstance(source, str) and kind == "prompt":
-            check_is_prompt(source)
+        check_embeddable(source)
+        if isinstance(source, str) and source_kind(source) == "prompt":
             self.model.require_prior()
             run = make_run(self.model, [self.resolve(Request(prompt=source, seed=seed))])
             embed = self.model.sample_prior(self.model.encode_text([source]), self.model.encode_text([""]), run)

@@ -179,6 +179,7 @@ class Runner:
             "image": job.image,
             "seed": result.seed,
             "request": request.to_dict(),
+            **({"inputs": result.inputs} if result.inputs else {}),
             "model": result.model,
             "revision": self._model.revision,
             **({"image_encoder": result.image_encoder} if result.image_encoder is not None else {}),

@@ -21,6 +21,7 @@ from unclip.batch.runner import Output, Runner, RunOptions
 from unclip.checkpoints.identity import ModelIdentity
 from unclip.errors import InputError, UnclipError
 from unclip.images.contact_sheet import layout, sheet, size_of
+from unclip.images.inputs import check_inputs
 from unclip.requests.request import Request
 from unclip.system.interrupts import StopOnInterrupt
 
@@ -99,7 +100,7 @@ class Session:
             self.report.note(note)
         workload, bad = Workload(), 0
         last = time.monotonic()
-        for count, line in enumerate(check_rows(self.prompts.rows(), settings)):
+        for count, line in enumerate(_readable_lines(self.prompts, settings)):
             if time.monotonic() - last > 10:
                 self.report.say(f"checked {count:,} lines")
                 last = time.monotonic()
@@ -223,9 +224,20 @@ def _output_size(pipe: "Unclip", request: Request) -> tuple[int, int] | None:
         return None
 
 
+def _readable_lines(prompts: PromptFile, settings: Settings) -> Iterator[Task | BadLine]:
+    """The lines; a BadLine in place of each bad one, and of each whose input files cannot be read."""
+    for line in check_rows(prompts.rows(), settings):
+        if isinstance(line, Task):
+            try:
+                check_inputs(line.request)
+            except InputError as error:
+                line = BadLine.of(line.row.line, line.row.index, error)
+        yield line
+
+
 def _checked_lines(prompts: PromptFile, settings: Settings, pipe: "Unclip") -> Iterator[Task | BadLine]:
     """The good lines; a BadLine in place of each one that the model refuses."""
-    for line in check_rows(prompts.rows(), settings):
+    for line in _readable_lines(prompts, settings):
         if isinstance(line, BadLine):
             continue
         try:

@@ -7,6 +7,7 @@ import typer
 
 from unclip.cli import options
 from unclip.errors import InputError
+from unclip.images.inputs import check_embeddable
 from unclip.requests.request import Request
 from unclip.requests.sources import EMBEDDING_SUFFIX
 from unclip.system.files import check_writable
@@ -39,6 +40,7 @@ def embed(
     if path.is_dir():
         raise InputError(f"-o {out!r} is a folder; give a file in it")
     Request(prompt=source, seed=seed)
+    check_embeddable(source, decode=True)
     check_writable(path.parent)
 
     from unclip.pipeline import Unclip

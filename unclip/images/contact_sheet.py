@@ -95,7 +95,7 @@ def _open(path: Path) -> Image.Image:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
             return image.convert("RGB")
     except Exception as error:  # damaged files make Pillow raise many kinds of errors
-        raise UnclipError(f"{str(path)!r} is damaged and cannot be put on a sheet") from error
+        raise UnclipError(f"{str(path)!r} cannot be read") from error
 
 
 def _shorten(

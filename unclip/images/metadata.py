@@ -2,8 +2,9 @@
 
 The record is one JSON object with the keys version, model, revision, dtype, seed, request, score, notes and pixels; for
 an image chosen among candidates also ranked, the scores of all candidates; for a model with the image encoder of
-another one also image_encoder, its name. The record contains nothing that differs between two runs of one request in
-one precision, such as times. "pixels" is a hash of the generated image, before a lossy format changes it.
+another one also image_encoder, its name; for a request with input files also inputs, their hashes. The record contains
+nothing that differs between two runs of one request in one precision, such as times. "pixels" is a hash of the
+generated image, before a lossy format changes it.
 
 A PNG has the record in the text chunk "unclip"; JPEG and WebP have it in the EXIF tag ImageDescription. Beside it, for
 other programs: the lines that web interfaces read ("parameters" in PNG, UserComment in EXIF), and XMP in JPEG and WebP.

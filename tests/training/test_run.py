@@ -129,6 +129,7 @@ def test_a_process_that_was_killed_and_then_terminated_ends_as_if_it_had_not(tin
             capture_output=True,
             text=True,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as a shell starts background jobs
             timeout=600,
         )
 

@@ -11,6 +11,7 @@ from unclip.embeddings.files import write_components
 from unclip.embeddings.principal_components import principal_components
 from unclip.errors import DataError
 from unclip.images.processing import open_square
+from unclip.images.reading import check_header
 from unclip.requests.sources import IMAGE_SUFFIXES
 from unclip.stickers.captions import nouns_in
 from unclip.stickers.compose import SceneOptions
@@ -46,9 +47,11 @@ def scene_images(count: int, side: int, vocabulary: Collection[str]) -> Iterator
 def images_in(folder: Path, count: int) -> Iterator[Image.Image]:
     """At most `count` images of a folder and its subfolders, sorted by name and cropped to squares.
 
-    Raises DataError for a folder without images, or for an image that cannot be read.
+    Raises DataError for a folder without images, or for an image whose header cannot be read.
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not paths:
         raise DataError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}); give a folder that has some")
+    for path in paths[:count]:
+        check_header(str(path), "image")
     return (open_square(str(path), "crop")[0] for path in paths[:count])

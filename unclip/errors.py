@@ -48,6 +48,12 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     return f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
 
 
+def one_line(text: str, length: int = 200) -> str:
+    """A text of others for a message: one line of printable characters, the middle of a long one left out."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= length else f"{line[: length // 2]} ... {line[-length // 2 :]}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the machine ran out of memory. Compared by name, so that torch is not imported."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

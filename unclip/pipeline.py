@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unclip.checkpoints.load import load_checkpoint
 from unclip.errors import RequestError
+from unclip.images.inputs import check_embeddable
 from unclip.images.processing import open_square
 from unclip.images.result import Result
 from unclip.inference.callbacks import Progress
@@ -203,10 +204,8 @@ class Unclip:
     @torch.inference_mode()
     def save_embedding(self, path: str | Path, source: ImageSource, seed: int = 0) -> Path:
         """Write the embedding of an image, or one that the prior samples for a prompt. `Request.embedding` reads it."""
-        kind = source_kind(source)
-        if kind == "embedding":
-            raise RequestError(f"{source!r} is the name of an embedding file; give an image or a prompt")
-        if isinstance(source, str) and kind == "prompt":
+        check_embeddable(source)
+        if isinstance(source, str) and source_kind(source) == "prompt":
             check_is_no_file("prompt", source)
             self.model.require_prior()
             run = make_run(self.model, [self.resolve(Request(prompt=source, seed=seed))])

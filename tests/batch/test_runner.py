@@ -12,9 +12,10 @@ from tests.batch.fake_pipeline import FakePipeline
 from unclip.batch import output_folder, runner
 from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.jobs import Settings, Task, check_rows
-from unclip.batch.output_folder import open_folder, run_seed
+from unclip.batch.output_folder import open_folder
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.report import Totals
+from unclip.batch.run_record import run_seed
 from unclip.batch.runner import Output, Runner, RunOptions, group_jobs
 from unclip.checkpoints.identity import ModelIdentity, compute_revision
 from unclip.errors import InputError, UnclipError
@@ -214,7 +215,7 @@ def test_a_full_disk_ends_the_run_which_can_be_resumed(file, tmp_path, monkeypat
     out, report = tmp_path / "out", RecordingReport()
 
     def write(path, data, **options):
-        if str(path).endswith(".png") and len(report.written) == 5:
+        if str(path).endswith(".png") and len(report.written) == 4:
             raise OSError(28, "No space left on device")
         report.written.append(path)
         return write_atomic(path, data, **options)

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.training.toy import QUICK, STEPS, Toy, assert_same, at, rows, run, shade, step_of
+from unclip.system.interrupts import SIGNALS
 from unclip.training.budget import Budget, Progress
-from unclip.training.data.loader import STOP_SIGNALS
 from unclip.training.loop import learning_rate
 from unclip.training.recipe import Fit
 
 pytestmark = pytest.mark.usefixtures("no_tensorboard")
-STOPS = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+STOPS = list(SIGNALS)
 
 
 # ---- rates and averages

@@ -133,6 +133,7 @@ def test_a_killed_and_then_terminated_process_resumes_exactly(tiny_recipe, tmp_p
             capture_output=True,
             text=True,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as a shell starts background jobs
             timeout=600,
         )
 

@@ -30,6 +30,7 @@ class Job:
     image     its position among the images of its line, from 0
     key       identifies the image in its folder, in this run and in later runs of the same file
     rank      with best_of: its rank among the candidates, from 0
+    content   identifies the image without its place in the file, as `content_key` does
     """
 
     request: Request
@@ -37,6 +38,7 @@ class Job:
     image: int
     key: int
     rank: int = 0
+    content: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,7 @@ class Task:
     """A valid line: its request, with a seed, and the template of its prompt.
 
     given: file fields with their paths as written in the file; the request has them relative to the working folder.
+    run_seed: the seed of the whole file, if the line has no seed of its own and gets one from its place.
     """
 
     row: Row
@@ -73,6 +76,7 @@ class Task:
     template: wildcards.Template
     all_combinations: bool
     given: Mapping[str, Any]
+    run_seed: int | None = None
 
     @property
     def count(self) -> int:
@@ -92,7 +96,8 @@ class Task:
             elif plain != one.prompt:  # an escaped brace
                 one = one.model_copy(update={"prompt": plain})
             rank = rank if one.best_of is not None else 0
-            yield Job(one, self.row, image, job_key(self.row.index, image, one, self.given, rank), rank)
+            key = job_key(self.row.index, image, one, self.given, rank)
+            yield Job(one, self.row, image, key, rank, content_key(self, image, one, rank))
 
 
 def check_row(row: Row, settings: Settings) -> Task | BadLine:
@@ -122,13 +127,34 @@ def job_key(index: int, image: int, request: Request, given: Mapping[str, Any], 
     given: file fields as written in the file, so that the key does not depend on the working folder. The key uses the
     old names of fields and their old ranks: manifests of earlier versions must still match.
     """
+    return _hash([index, image, _identifying_fields(request, given, rank)])
+
+
+def content_key(task: Task, image: int, request: Request, rank: int = 0) -> int:
+    """64 bits that identify an image of a line wherever the line is in its file.
+
+    A seed that the line gets from its place does not count, and neither do the choices that depend on it.
+    """
+    fields = _identifying_fields(request, task.given, rank)
+    if task.run_seed is not None:
+        fields["seed"] = None
+        if not task.all_combinations:
+            fields["prompt"] = task.request.prompt
+    return _hash([task.run_seed, image, fields])
+
+
+def _identifying_fields(request: Request, given: Mapping[str, Any], rank: int) -> dict[str, Any]:
     fields = {name: value for name, value in request.to_dict().items() if value is not None} | dict(given)
     for old, new in OLD_NAMES.items():
         if new in fields:
             fields[old] = fields.pop(new)
     if request.best_of is not None:
         fields["rank"] = rank
-    text = json.dumps([index, image, fields], sort_keys=True, default=str)
+    return fields
+
+
+def _hash(values: list[Any]) -> int:
+    text = json.dumps(values, sort_keys=True, default=str)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
@@ -151,7 +177,8 @@ def name_values(job: Job, request: Request, model: str) -> dict[str, Any]:
 
 def _make_task(row: Row, settings: Settings) -> Task:
     fields = {**defaults_for(row.fields, settings.defaults), **row.fields}
-    if fields.get("seed") is None:
+    has_seed = fields.get("seed") is not None
+    if not has_seed:
         fields["seed"] = line_seed(settings.seed, row.index)
     given = {name: fields[name] for name in FILE_FIELDS if isinstance(row.fields.get(name), str)}
     for name, path in given.items():
@@ -174,7 +201,7 @@ def _make_task(row: Row, settings: Settings) -> Task:
         known = ", ".join(map(size_text, sizes))
         raise RequestError(f"size {size_text(request.size)} is not one that the model generates; choose from {known}")
     template = wildcards.parse(request.prompt) if settings.wildcards else wildcards.Template((request.prompt,))
-    task = Task(row, request, template, settings.all_combinations, given)
+    task = Task(row, request, template, settings.all_combinations, given, None if has_seed else settings.seed)
     _check_images(task)
     first = next(task.jobs())
     prompt("prompt", first.request.prompt)

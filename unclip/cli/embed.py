@@ -7,6 +7,7 @@ import typer
 
 from unclip.cli import options
 from unclip.errors import InputError
+from unclip.images.inputs import check_embeddable
 from unclip.requests.request import Request
 from unclip.requests.sources import EMBEDDING_SUFFIX, check_is_no_file, source_kind
 from unclip.system.files import check_writable
@@ -42,6 +43,7 @@ def embed(
     Request(prompt=source if is_prompt else "an image", seed=seed)
     if is_prompt:
         check_is_no_file("prompt", source)
+    check_embeddable(source, decode=True)
     check_writable(path.parent)
 
     from unclip.pipeline import Unclip

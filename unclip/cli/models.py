@@ -143,12 +143,13 @@ def make_components(
     from unclip.pipeline import Unclip
     from unclip.training import principal_components as principal
 
+    given = None if images is None else principal.images_in(images, count)  # before the model is loaded
     pipe = Unclip.from_pretrained(folder, device=device, image_encoder=image_encoder)
-    if images is None:
+    if given is None:
         assert pipe.model.vocabulary is not None  # its file is there, see above
         found = principal.scene_images(count, pipe.model.clip.config.image_size, pipe.model.vocabulary)
     else:
-        found = principal.images_in(images, count)
+        found = given
     print(principal.make_components(pipe.embed_image, found, folder))
 
 

@@ -49,11 +49,8 @@ def layout(count: int, cell: tuple[int, int], labels: bool) -> Layout:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """(width, height) of an image file, from its header."""
-    from PIL import Image
-
-    with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
-        return image.size
+    """(width, height) of an image file that can be put on a sheet. Raises UnclipError for one that cannot be read."""
+    return _open(path).size
 
 
 def sheet(images: Iterable[tuple[Path, str]], plan: Layout) -> bytes:
@@ -98,7 +95,7 @@ def _open(path: Path) -> Image.Image:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
             return image.convert("RGB")
     except Exception as error:  # damaged files make Pillow raise many kinds of errors
-        raise UnclipError(f"{str(path)!r} cannot be read for the sheet; run the same command again") from error
+        raise UnclipError(f"{str(path)!r} cannot be read") from error
 
 
 def _shorten(

@@ -2,8 +2,9 @@
 
 The record is one JSON object with the keys version, model, revision, dtype, seed, request, score, notes and pixels; for
 an image chosen among candidates also ranked, the scores of all candidates; for a model with the image encoder of
-another one also image_encoder, its name. The record contains nothing that differs between two runs of one request in
-one precision, such as times. "pixels" is a hash of the generated image, before a lossy format changes it.
+another one also image_encoder, its name; for a request with input files also inputs, their hashes. The record contains
+nothing that differs between two runs of one request in one precision, such as times. "pixels" is a hash of the
+generated image, before a lossy format changes it.
 
 A PNG has the record in the text chunk "unclip"; JPEG and WebP have it in the EXIF tag ImageDescription. Beside it, for
 other programs: the lines that web interfaces read ("parameters" in PNG, UserComment in EXIF), and XMP in JPEG and WebP.
@@ -19,10 +20,11 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from unclip.errors import DataError, UnclipError
 from unclip.requests.fields import edits_canvas
+from unclip.system.json_values import parse_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -120,8 +122,8 @@ def read(path: str | Path) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot read {str(path)!r} ({reason})") from error
     try:
-        found = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(text)
+    except ValueError as error:
         raise DataError(f"{str(path)!r} holds a damaged record: it is not JSON") from error
     if not isinstance(found, dict):
         raise DataError(f"{str(path)!r} holds a damaged record: it is not a JSON object")
@@ -213,7 +215,3 @@ def _exif_text(file: BinaryIO, name: str) -> str:
 
 def _no_record(name: str) -> DataError:
     return DataError(f"{name!r} holds no record; it was not made by unclip, or another program saved it since")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

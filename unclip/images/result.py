@@ -25,6 +25,7 @@ def record(result: Result) -> dict[str, Any]:
         "dtype": result.dtype,
         "seed": result.seed,
         "request": result.request.to_dict(),
+        **({"inputs": result.inputs} if result.inputs else {}),
         "score": result.score,
         **({"ranked": list(result.ranked)} if result.ranked else {}),
         "notes": list(result.notes),
@@ -48,6 +49,7 @@ class Result:
     dtype          precision of the denoisers, such as "bfloat16"; None if unknown
     ranked         for an image chosen among candidates: the scores of all, best first
     image_encoder  name of the checkpoint that the image encoder is from, if it is another one
+    inputs         hash of each input by field, as `images.inputs.input_hashes` gives them
     """
 
     image: Image.Image
@@ -61,6 +63,7 @@ class Result:
     dtype: str | None = None
     ranked: tuple[float, ...] = ()
     image_encoder: str | None = None
+    inputs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_bytes(self, format: str = "png") -> bytes:
         """The bytes of a "png", "jpg" or "webp" file, with the record (see `images.metadata`)."""

@@ -190,6 +190,16 @@ class Request(BaseModel):
         # Records of earlier versions have a field `rank`, which is always null there.
         return cls(**{name: value for name, value in fields.items() if name != "rank" or value is not None})
 
+    @classmethod
+    def check_value(cls, name: str, value: Any) -> None:
+        """Raise RequestError for a value that this field cannot have, whatever the other fields are."""
+        with one_line_errors():
+            try:
+                BaseModel.__init__(cls.__new__(cls), **{name: value})
+            except ValidationError as error:
+                if error.errors(include_url=False)[0]["loc"]:  # otherwise only the fields do not fit each other
+                    raise
+
     def replace(self, /, **changes: Any) -> Request:
         """The same request with some fields changed, validated again."""
         return type(self)(**self.__dict__ | validation.rename_old_fields(changes))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unclip.errors import CheckpointError, InputError
+from unclip.system.json_values import parse_json
 
 
 def write_atomic(path: str | Path, data: bytes, *, overwrite: bool = True, scratch: Path | None = None) -> Path:
@@ -111,12 +112,12 @@ def check_writable(folder: str | Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a checkpoint. Raises CheckpointError if the file is missing or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{path} is missing; download the checkpoint again") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         reason = f"damaged: it is not JSON ({' '.join(str(error).split())[:100]}); download the checkpoint again"
         raise CheckpointError(f"{path} is {foreign_content(path) or reason}") from None
     if not isinstance(value, dict):

@@ -7,11 +7,8 @@ its number. So weights, optimiser moments and the step number are the whole stat
 import contextlib
 import io
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +21,11 @@ from torch.utils.data import Dataset
 from unclip.errors import DataError, RecipeError, TrainingError, UnclipError, WriteError, is_out_of_memory
 from unclip.system.device import has_native_bfloat16
 from unclip.system.files import remove_temporaries, write_atomic
+from unclip.system.interrupts import StopOnInterrupt
 from unclip.training.budget import Budget
 from unclip.training.compatibility import weight_settings
 from unclip.training.data.decode import Sample
-from unclip.training.data.loader import STOP_SIGNALS, batches
+from unclip.training.data.loader import batches
 from unclip.training.monitor import LossCurve, ProgressBar, SkippedFiles, print_note
 from unclip.training.recipe import Fit
 from unclip.training.state import FILE, State
@@ -98,13 +96,13 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
     saved = sampled = time.monotonic()
     started = saved - progress.seconds
     with (
-        stop_on_signal() as stopped,
+        StopOnInterrupt() as interrupt,
         LossCurve(folder, session.title, progress) as curve,
         ProgressBar(session.title, budget, progress, settings.batch_size, session.quiet) as bar,
         closing(batches(dataset, settings.batch_size, progress.step, settings.workers, on_skip)) as data,
     ):
         try:
-            while budget.fraction_done(progress) < 1.0 and not stopped:
+            while budget.fraction_done(progress) < 1.0 and not interrupt.requested:
                 images, captions = next(data)
                 images = images.to(accelerator.device, memory_format=torch.channels_last)  # b 3 h w, uint8
                 generator = torch.Generator().manual_seed(session.seed * 2**32 + progress.step)
@@ -147,7 +145,7 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
             if explained is error:
                 raise
             raise explained from error
-        if stopped:
+        if interrupt.requested:
             raise KeyboardInterrupt
     skipped.report()
     save_samples(task, state, folder)
@@ -216,28 +214,3 @@ def save_samples(task: Task, state: State, folder: Path) -> None:
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
         write_atomic(folder / "samples" / f"{state.progress.step:07d}.png", buffer.getvalue())
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[list[int]]:
-    """Append the first SIGINT, SIGTERM or SIGHUP to a list instead of acting on it: a step is never interrupted.
-
-    Signals that are ignored, as under nohup and in background jobs of a shell, stay so.
-    """
-    caught: list[int] = []
-    previous = {}
-
-    def remember(number: int, _frame: Any) -> None:
-        caught.append(number)
-        signal.signal(number, previous[number])  # a second signal stops at once
-
-    if threading.current_thread() is threading.main_thread():  # Python allows no handlers in other threads
-        for name in STOP_SIGNALS:
-            number = getattr(signal, name, None)  # Windows has no SIGHUP
-            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-                previous[number] = signal.signal(number, remember)
-    try:
-        yield caught
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -8,15 +8,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from unclip.errors import DataError, TrainingError
+from unclip.system.interrupts import SIGNALS
 from unclip.training.data.datasets import read_sample
 from unclip.training.data.decode import Sample
 
 _Read = tuple[Sample, list[str]]
 _Batch = tuple[torch.Tensor, list[str], list[str]]  # images b 3 h w, captions, skipped files
-
-
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-"""Signals that end a run after its current step."""
 
 
 class _ErrorsAsValues(Dataset):
@@ -59,9 +56,8 @@ def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
     # A terminal signals the whole process group. A worker ignores the first signal, because the training loop still
     # needs its last batch before it saves the state and stops the workers; a second signal ends the worker at once.
-    for name in STOP_SIGNALS:
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, _frame: signal.signal(number, signal.SIG_DFL))
 
 

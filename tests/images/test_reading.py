@@ -1,9 +1,8 @@
-import numpy as np
 import pytest
 from PIL import Image
 
 from unclip.errors import DataError
-from unclip.images.reading import check_header, check_size, open_image, opened, split_alpha
+from unclip.images.reading import check_header, check_size, open_image, opened
 from unclip.requests.fields import MAX_SIDE
 
 
@@ -56,11 +55,3 @@ def test_sides_have_a_limit() -> None:
     check_size((MAX_SIDE, 1), "image")
     with pytest.raises(DataError, match=f"the image is {MAX_SIDE + 1}x1"):
         check_size((MAX_SIDE + 1, 1), "image")
-
-
-def test_alpha_is_split_off_unless_it_is_opaque() -> None:
-    pixels, alpha = split_alpha(Image.new("RGBA", (3, 2), (9, 8, 7, 6)))
-    assert (pixels == (9, 8, 7)).all() and (alpha == 6).all() and pixels.shape == (2, 3, 3)
-    assert split_alpha(Image.new("RGBA", (3, 2), (9, 8, 7, 255)))[1] is None
-    grey, alpha = split_alpha(Image.fromarray(np.full((2, 3), 65535, np.uint16)))
-    assert (grey == 255).all() and alpha is None

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from unclip.errors import DataError
-from unclip.images.reading import opened
+from unclip.images.pixels import to_srgb_on_white
+from unclip.images.reading import opened, upright
 
 Sample = tuple[torch.Tensor, str]  # uint8 3 h w, caption
 
@@ -22,25 +23,14 @@ IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
 def decode_image(data: bytes, name: str, size: int) -> torch.Tensor:
     """Decode a PNG, JPEG or WebP file to an upright, square RGB uint8 tensor `3 size size`.
 
-    The shorter side is resized to `size` pixels (bicubic, antialiased), the longer one is cropped to its centre, and
-    transparency is composited on white. name: the file, for messages. Raises DataError for a damaged image, for other
-    formats and for an image above Pillow's pixel limit.
+    The shorter side is resized to `size` pixels (bicubic, antialiased), the longer one is cropped to its centre,
+    colours are converted to sRGB, and transparency is composited on white. name: the file, for messages. Raises
+    DataError for a damaged image, for other formats and for an image above Pillow's pixel limit.
     """
     with opened(io.BytesIO(data), name, IMAGE_FORMATS) as image:
         image.draft(None, (3 * size, 3 * size))  # a large JPEG decodes at 1/2, 1/4 or 1/8 of its size
-        square = _centre_square(_on_white(ImageOps.exif_transpose(image)), size)
+        square = _centre_square(to_srgb_on_white(upright(image), name)[0], size)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()  # 3 h w
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB, with transparency composited on white."""
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's convert clips at 255 instead of scaling
-        grey = np.asarray(image).astype(np.float64) / 257
-        image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def _centre_square(image: Image.Image, size: int) -> Image.Image:

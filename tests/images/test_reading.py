@@ -51,7 +51,38 @@ def test_the_header_tells_the_upright_size_and_transparency(tmp_path) -> None:
     assert open_image(tmp_path / "rotated.png", "image").size == (4, 6)
 
 
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_header_tells_the_size_that_the_image_has(format: str, orientation: int, tmp_path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (6, 4)).save(tmp_path / "image", format, exif=exif)
+    size, _ = check_header(tmp_path / "image", "image")
+    assert size == open_image(tmp_path / "image", "image").size == ((4, 6) if orientation >= 5 else (6, 4))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0", b"Exif\0\0no header", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\0\x09"]
+)
+def test_malformed_exif_is_ignored(format: str, exif: bytes, tmp_path) -> None:
+    Image.new("RGB", (6, 4), "red").save(tmp_path / "image", format, exif=exif)
+    assert check_header(tmp_path / "image", "image")[0] == (6, 4)
+    image = open_image(tmp_path / "image", "image")
+    assert image.size == (6, 4) and image.convert("RGB").getpixel((2, 2))[0] > 250
+
+
+def test_malformed_metadata_prints_no_warning(tmp_path, recwarn: pytest.WarningsRecorder) -> None:
+    Image.new("RGB", (6, 4)).save(tmp_path / "image.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09")
+    open_image(tmp_path / "image.jpg", "image")
+    assert not recwarn.list
+
+
 def test_sides_have_a_limit() -> None:
     check_size((MAX_SIDE, 1), "image")
     with pytest.raises(DataError, match=f"the image is {MAX_SIDE + 1}x1"):
         check_size((MAX_SIDE + 1, 1), "image")
+    long = Image.new("1", (MAX_SIDE + 1, 1))
+    with pytest.raises(DataError, match=f"the image is {MAX_SIDE + 1}x1"):
+        check_header(long, "image")
+    assert check_header(long, "image", max_side=None)[0] == long.size

@@ -67,7 +67,7 @@ def to_rgb(image: Image.Image, embedded: bytes | None) -> tuple[Image.Image, Col
         if len(embedded) > MAX_READ:
             return _ignore_profile(image, f"has {len(embedded):,} bytes")
         parsed = _parse(embedded)
-        space = parsed.profile.xcolor_space.strip()
+        space = embedded[16:20].decode("latin-1").strip()  # ICC.1, 7.2.6
         if (space, image.mode) not in _SPACES:
             return _ignore_profile(image, f"is for {space} colours, but the image is {image.mode}")
         if space == "RGB":

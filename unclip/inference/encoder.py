@@ -47,7 +47,8 @@ class Encoder:
     def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
         """CLIP image embeddings `b d` of images of any size, each made square as the encoder was trained.
 
-        Colours are converted to sRGB, and transparent parts are white. Raises RequestError for a model without an image encoder.
+        Colours are converted to sRGB, and transparent parts are white. Raises RequestError for a model without an image
+        encoder.
         """
         self.require_image_encoder()
         side, crop = self.clip.config.image_size, self.clip.config.center_crop

@@ -97,8 +97,10 @@ class Canvas:
 
     def image(self) -> Image.Image:
         """The canvas as it is now, with its colour profile: RGB, or RGBA if transparency remains."""
-        opaque = self.alpha is None or (self.alpha == 255).all()
-        image = Image.fromarray(self.pixels if opaque else np.dstack([self.pixels, self.alpha]))
+        if self.alpha is None or (self.alpha == 255).all():
+            image = Image.fromarray(self.pixels)
+        else:
+            image = Image.fromarray(np.dstack([self.pixels, self.alpha]))
         if self.profile is not None:
             image.info["icc_profile"] = self.profile.data
         return image

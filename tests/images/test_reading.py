@@ -1,5 +1,7 @@
+import struct
+
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from unclip.errors import DataError
 from unclip.images.reading import check_header, check_size, open_image, opened
@@ -33,6 +35,15 @@ def test_missing_and_unknown_files_are_named(tmp_path) -> None:
         check_header(tmp_path / "none.png", "mask")
 
 
+def test_a_tiff_that_pillow_does_not_read_is_named_as_one(tmp_path) -> None:
+    path = tmp_path / "float.tiff"  # RGB in floats of 32 bits
+    tags = [(256, 6), (257, 4), (258, 32), (259, 1), (262, 2), (273, 134), (277, 3), (278, 4), (279, 288), (339, 3)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4 + 288))
+    with pytest.raises(DataError, match="float.tiff' is a TIFF of a kind that is not read: save it with 8 bits"):
+        check_header(path, "image")
+
+
 def test_images_above_pillows_limit_are_refused(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("1", (40, 30)).save(tmp_path / "large.png")
     for limit in (1000, 100):  # Pillow warns of the first and refuses the second
@@ -59,6 +70,15 @@ def test_the_header_tells_the_size_that_the_image_has(format: str, orientation: 
     Image.new("RGB", (6, 4)).save(tmp_path / "image", format, exif=exif)
     size, _ = check_header(tmp_path / "image", "image")
     assert size == open_image(tmp_path / "image", "image").size == ((4, 6) if orientation >= 5 else (6, 4))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_rotated_as_pillow_rotates_them(orientation: int, tmp_path) -> None:
+    exif, image = Image.Exif(), Image.linear_gradient("L").resize((6, 4)).rotate(30)
+    exif[0x0112] = orientation
+    image.save(tmp_path / "image.png", exif=exif)
+    with Image.open(tmp_path / "image.png") as saved:
+        assert open_image(tmp_path / "image.png", "image").tobytes() == ImageOps.exif_transpose(saved).tobytes()
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])

@@ -66,9 +66,12 @@ def to_eight_bits(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_scale(np.asarray(image), name))
     grey = image.mode in ("1", "L", "LA", "La")
+    mode = image.mode
     if image.has_transparency_data:
-        return image.convert("LA" if grey else "RGBA")
-    return image if image.mode == "CMYK" else image.convert("L" if grey else "RGB")
+        mode = "LA" if grey else "RGBA"
+    elif mode != "CMYK":
+        mode = "L" if grey else "RGB"
+    return image if image.mode == mode else image.convert(mode)  # `convert` copies, and an image may be large
 
 
 def _scale(values: np.ndarray, name: str) -> np.ndarray:

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from unclip.errors import DataError
 from unclip.images import png
@@ -13,6 +13,16 @@ from unclip.requests.fields import MAX_SIDE
 from unclip.requests.values import size_text
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TRANSPOSE = {  # by EXIF orientation. Pillow's `exif_transpose` fails if it cannot write the rest of the EXIF again
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @contextlib.contextmanager
@@ -33,7 +43,7 @@ def opened(source: Any, name: str, formats: tuple[str, ...] = FORMATS) -> Iterat
             else:
                 with contextlib.ExitStack() as stack:
                     file = source if hasattr(source, "read") else stack.enter_context(open(source, "rb"))
-                    yield stack.enter_context(Image.open(_without_metadata(file), formats=formats))
+                    yield stack.enter_context(_open(file, name, formats))
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -48,22 +58,32 @@ def opened(source: Any, name: str, formats: tuple[str, ...] = FORMATS) -> Iterat
         raise DataError(f"cannot read {name} ({reason})") from None
 
 
-def _without_metadata(file: BinaryIO) -> BinaryIO:
-    """The file itself, or what `png.open_pixels` leaves of a PNG."""
+def _open(file: BinaryIO, name: str, formats: tuple[str, ...]) -> Image.Image:
+    """The image in a binary file, of a PNG without its other metadata. name: for messages."""
     start = file.read(len(png.SIGNATURE))
-    if start == png.SIGNATURE:
-        return png.open_pixels(file)
     file.seek(0)
-    return file
+    try:
+        return Image.open(png.open_pixels(file) if start == png.SIGNATURE else file, formats=formats)
+    except UnidentifiedImageError:
+        if start[:4] in _TIFF and "TIFF" in formats:  # Pillow reads no floats of three channels, for instance
+            raise DataError(f"{name} is a TIFF of a kind that is not read: save it with 8 bits per channel") from None
+        raise
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """An image, decoded and rotated as its EXIF says. EXIF that is malformed is ignored."""
-    image.load()  # an error of the pixels is not one of the EXIF
+    """An image, decoded and rotated as its EXIF says; the image itself if it is upright."""
+    image.load()
+    how = _TRANSPOSE.get(_orientation(image))
+    return image if how is None else image.transpose(how)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation in the EXIF of an image, 1 (upright) .. 8; 1 if it is malformed."""
     try:
-        return ImageOps.exif_transpose(image)
+        found = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # Pillow's parser raises many kinds
-        return image
+        return 1
+    return found if isinstance(found, int) else 1
 
 
 def open_image(source: Any, field: str) -> Image.Image:
@@ -89,14 +109,10 @@ def check_header(source: Any, field: str, max_side: int | None = MAX_SIDE) -> tu
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) of an opened image after `upright`."""
     # Pillow swaps the sides of a TIFF itself, and would decode a PNG to look for EXIF behind its pixels.
-    from_header = image.format == "PNG" and not {"exif", "Raw profile type exif", "XML:com.adobe.xmp"} & {*image.info}
-    if image.format == "TIFF" or from_header:
+    in_front = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"} & image.info.keys()
+    if image.format == "TIFF" or image.format == "PNG" and not in_front or _orientation(image) not in (5, 6, 7, 8):
         return image.size
-    try:
-        rotated = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    except Exception:  # as in `upright`
-        rotated = False
-    return (image.height, image.width) if rotated else image.size
+    return image.height, image.width
 
 
 def check_size(size: tuple[int, int], field: str, max_side: int = MAX_SIDE) -> None:

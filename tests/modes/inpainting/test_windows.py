@@ -131,6 +131,13 @@ def test_outpainting_a_thin_image_needs_few_windows(margins: dict[str, int]) -> 
     assert len(views) <= 2 and canvas.covered(views)[canvas.masked].all()
 
 
+def test_separate_sides_of_a_small_or_thin_canvas_have_windows_of_their_own() -> None:
+    for size in ((16, 16), (300, 1)):
+        canvas = outpainting(noise_image(*size), left=40, right=40)
+        plan = place_windows(canvas, 256, CELLS, separate_sides=True)
+        assert {canvas.side_of(box) for box in plan} == {"left", "right"} and len(plan) <= 3
+
+
 # ---- regions
 
 

@@ -29,6 +29,8 @@ def place_windows(
     if window is not None and (not canvas.has_margins or covers_canvas and not separate_sides):
         return [window]
     side = smallest_window(canvas, size)
+    if separate_sides:  # a small canvas is divided: half of a side is enough for the margin there
+        side = min(side, max(min(canvas.size), -(-max(canvas.size) // 2)))
     masked = canvas.masked & region.mask(canvas.masked.shape)
     return list(_order_outwards(masked, side, *(window_starts(length, side, cells) for length in masked.shape)))
 

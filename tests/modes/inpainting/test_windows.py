@@ -135,7 +135,7 @@ def test_separate_sides_of_a_small_or_thin_canvas_have_windows_of_their_own() ->
     for size in ((16, 16), (300, 1)):
         canvas = outpainting(noise_image(*size), left=40, right=40)
         plan = place_windows(canvas, 256, CELLS, separate_sides=True)
-        assert {canvas.side_of(box) for box in plan} == {"left", "right"} and len(plan) <= 3
+        assert {"left", "right"} <= {canvas.side_of(box) for box in plan} and len(plan) <= 3
 
 
 # ---- regions

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _MAX_CHUNKS = 100_000  # the largest image that Pillow opens has some 65,000, of 8 KiB each
+_MAX_KEPT = 8  # chunks of metadata, of which a sound file has at most one of each kind
 _MAX_METADATA = 1 << 20  # bytes of one chunk, compressed or not; Pillow refuses a file with more
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 _ORIENTATION_TEXTS = (b"XML:com.adobe.xmp", b"Raw profile type exif")
@@ -64,6 +65,8 @@ def open_pixels(file: BinaryIO) -> BinaryIO:
                 pixels[-1] = range(before.start, last)
             else:
                 pixels.append(range(first, last))
+        elif len(metadata) == _MAX_KEPT:
+            continue
         elif chunk.kind == b"iCCP":
             metadata.append(_encode(b"iCCP", _profile(file, chunk)))
         elif chunk.kind in (b"eXIf", b"iTXt", b"zTXt", b"tEXt") and (data := _orientation(file, chunk)):

@@ -189,6 +189,26 @@ def test_nothing_is_known_past_the_canvas() -> None:
     assert np.array_equal(visible, PIXELS[:, :54])
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_thin_canvas_is_mirrored_over_its_window(transposed: bool) -> None:
+    strip, mask = PIXELS[:7], np.zeros((7, 60), np.uint8)
+    mask[2, 20:30] = 255
+    box = Box(0, -26, 60)
+    if transposed:
+        strip, mask, box = strip.swapaxes(0, 1), mask.T, Box(-26, 0, 60)
+    canvas = inpainting(Image.fromarray(strip.copy()), Image.fromarray(mask.copy()))
+    image, known = canvas.crop_known(box, 60)
+    pixels = ((image.permute(1, 2, 0).numpy() + 1) * 127.5).round()
+    kept = known[0].numpy()
+    if transposed:
+        pixels, kept = pixels.swapaxes(0, 1), kept.T
+    for top in range(26 - 14, 54, 14):  # every other copy is upright
+        rows = slice(max(0, top), top + 7)
+        assert np.array_equal(pixels[rows], PIXELS[:7])
+        assert np.array_equal(pixels[top + 7 : top + 14], PIXELS[6::-1][: 60 - top - 7])
+        assert kept[top + 2].sum() == 50 and kept[top + 1].all()
+
+
 def test_a_window_past_the_canvas_is_clipped_when_pasted() -> None:
     dark, generated = PIXELS // 8, Image.fromarray(np.full((60, 60, 3), 240, np.uint8))
     generated.paste((251, 252, 253), (6, 10, 60, 50))

@@ -118,15 +118,20 @@ class Canvas:
     def crop_known(self, box: Box, size: int) -> tuple[Tensor, Tensor]:
         """The known pixels of a box, resized to `size`: an image `3 s s` in [-1, 1] and a mask `1 s s`, 1 = known.
 
-        Partly known pixels count as masked: they are blended when the window is pasted. Everything past the
-        canvas counts as masked, too.
+        Partly known pixels count as masked: they are blended when the window is pasted. So does everything past the
+        canvas. But where a thin canvas fills less than half of the box, it is mirrored over all of it: a model that
+        knows a few rows only would not continue their colours.
         """
-        place = box.place(*self.known[box.slices].shape)
-        pixels, mask = torch.zeros(3, box.side, box.side), torch.zeros(1, box.side, box.side)
-        pixels[:, *place] = torch.from_numpy(self.in_srgb(box.slices).copy()).permute(2, 0, 1).float() / 127.5 - 1
-        mask[:, *place] = torch.from_numpy(self.known[box.slices] == KEEP).float()
-        known = Known(pixels[None], mask[None]).resized(size, size)
-        return known.image[0], known.mask[0]
+        pixels = self.in_srgb(box.slices).astype(np.float32) / 127.5 - 1  # h w 3
+        known = self.known[box.slices] == KEEP
+        for axis, part in enumerate(box.place(*known.shape)):
+            padding = [(0, 0)] * 3
+            padding[axis] = (part.start, box.side - part.stop)
+            mode = "symmetric" if 2 * self.known.shape[axis] < box.side else "constant"
+            pixels, known = np.pad(pixels, padding, mode=mode), np.pad(known, padding[:2], mode=mode)
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # 1 3 s s
+        found = Known(image, torch.from_numpy(known).float()[None, None]).resized(size, size)
+        return found.image[0], found.mask[0]
 
     def crop(self, box: Box, size: int) -> Tensor:
         """All pixels of a box as `3 s s` in [-1, 1], resized to `size`; past the canvas, its edge is repeated."""

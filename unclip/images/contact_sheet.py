@@ -89,12 +89,14 @@ def animation(paths: Sequence[Path], milliseconds: int = 120) -> bytes:
 
 
 def _open(path: Path) -> Image.Image:
-    from PIL import Image
+    """An image file in sRGB, which a sheet of images with different colour profiles has, on white."""
+    from unclip.images.pixels import to_srgb_on_white
+    from unclip.images.reading import opened, upright
 
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
-            return image.convert("RGB")
-    except Exception as error:  # damaged files make Pillow raise many kinds of errors
+        with opened(path, repr(str(path)), ("PNG", "JPEG", "WEBP")) as image:
+            return to_srgb_on_white(upright(image))[0]
+    except UnclipError as error:
         raise UnclipError(f"{str(path)!r} cannot be read") from error
 
 

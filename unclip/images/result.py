@@ -37,7 +37,8 @@ def record(result: Result) -> dict[str, Any]:
 class Result:
     """A finished image, and how it was made.
 
-    image          PIL image: RGB, or RGBA for an edit that keeps transparency
+    image          PIL image: RGB, or RGBA for an edit that keeps transparency. In sRGB, or in the colour profile of the
+                   edited image, which is then `image.info["icc_profile"]`
     request        of this image: n = 1, its own seed, every default filled in
     seed           of this image
     model          name of the model

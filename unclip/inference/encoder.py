@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unclip.embeddings.files import PROBE, read_embedding, write_embedding
 from unclip.errors import RequestError
+from unclip.images.pixels import to_srgb_on_white
 from unclip.images.processing import to_square, to_tensor
 from unclip.models.clip import Clip
 from unclip.models.text import TextEncoding
@@ -46,11 +47,12 @@ class Encoder:
     def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
         """CLIP image embeddings `b d` of images of any size, each made square as the encoder was trained.
 
-        Raises RequestError for a model without an image encoder.
+        Colours are converted to sRGB, and transparent parts are white. Raises RequestError for a model without an image
+        encoder.
         """
         self.require_image_encoder()
         side, crop = self.clip.config.image_size, self.clip.config.center_crop
-        squares = [to_square(image.convert("RGB"), side, crop) for image in images]
+        squares = [to_square(to_srgb_on_white(image)[0], side, crop) for image in images]
         return self.clip.encode_image(torch.stack([to_tensor(image) for image in squares]).to(self.device))
 
     @torch.inference_mode()

@@ -80,7 +80,7 @@ class BipartiteMode:
         for source in self.sources(request):
             kind = self.kind(source)
             if kind == "image":
-                check_header(source, "image")
+                check_header(source, "image", max_side=None)
             elif kind == "embedding":
                 model.encoder.read_embedding(source)
             else:

@@ -5,10 +5,12 @@ import random
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from tests.images.profiles import rgb_profile
 from tests.training.data.helpers import BLUE, RED, WHITE, encoded, flat, halves, pixel
 from unclip.errors import DataError
+from unclip.images.colour import ColourProfile
 from unclip.training.data.decode import HEADER, check_header, decode_image
 
 
@@ -34,6 +36,20 @@ def test_exif_orientation_is_applied(format: str):
     for x in (1, 6):
         assert torch.tensor(pixel(out, x, 0)).sub(torch.tensor(RED)).abs().max() < 30
         assert torch.tensor(pixel(out, x, 7)).sub(torch.tensor(BLUE)).abs().max() < 30
+
+
+def test_metadata_that_pillow_refuses_does_not_stop_the_reading():
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", "x" * (3 << 20), zip=True)
+    for image in (encoded(halves(16, 16), pnginfo=text), encoded(halves(16, 16), exif=b"Exif\0\0no header")):
+        assert pixel(decode_image(image, "x", 16), 1, 8) == RED
+
+
+def test_colours_are_converted_to_srgb():
+    tagged = flat(0, (8, 8))
+    tagged.paste((200, 60, 50), (0, 0, 8, 8))
+    expected = ColourProfile(rgb_profile()).to_srgb(tagged).getpixel((0, 0))
+    assert pixel(decode_image(encoded(tagged, icc_profile=rgb_profile()), "x", 8), 1, 1) == expected != (200, 60, 50)
 
 
 def transparent_images() -> dict[str, bytes]:

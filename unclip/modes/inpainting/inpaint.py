@@ -98,9 +98,10 @@ def open_canvases(requests: Sequence[Request]) -> Iterator[Canvas]:
 
 def finish(model: UnclipModel, edit: Edit) -> Output:
     """The edited image with its score and notes."""
-    image, prompt = edit.canvas.image(), edit.request.prompt
-    scored = prompt.strip() and model.encoder.encodes_images
-    return Output(image, model.encoder.score([image], [prompt])[0] if scored else None, tuple(edit.notes()))
+    prompt, score = edit.request.prompt, None
+    if prompt.strip() and model.encoder.encodes_images:
+        score = model.encoder.score([edit.canvas.visible()], [prompt])[0]
+    return Output(edit.canvas.image(), score, tuple(edit.notes()))
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from unclip.errors import DataError
-from unclip.images.reading import opened, split_alpha
+from unclip.images.pixels import to_srgb_on_white
+from unclip.images.reading import opened, upright
 from unclip.requests.sources import IMAGE_SUFFIXES
 
 Sample = tuple[torch.Tensor, str]  # uint8 3 h w, caption
@@ -26,13 +27,14 @@ HEADER = 1 << 14  # bytes; most headers end before
 def decode_image(data: bytes, name: str, size: int) -> torch.Tensor:
     """Decode an image file to an upright, square RGB uint8 tensor `3 size size`.
 
-    The shorter side is resized to `size` pixels (bicubic, antialiased), the longer one is cropped to its centre, and
-    transparency is composited on white. Of an animation, the first image is used. name: the file, for messages. Raises
+    The shorter side is resized to `size` pixels (bicubic, antialiased), the longer one is cropped to its centre,
+    colours are converted to sRGB, and transparency is composited on white. Of an animation, the first image is used.
+    name: the file, for messages. Raises
     DataError for a damaged image, for other formats and for an image above Pillow's pixel limit.
     """
     with opened(io.BytesIO(data), name) as image:
         image.draft(None, (3 * size, 3 * size))  # a large JPEG decodes at 1/2, 1/4 or 1/8 of its size
-        square = _centre_square(_on_white(ImageOps.exif_transpose(image)), size)
+        square = _centre_square(to_srgb_on_white(upright(image), name)[0], size)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()  # 3 h w
 
 
@@ -49,16 +51,6 @@ def check_header(read: Callable[[int], bytes], name: str) -> None:
         except DataError:
             if limit == -1:
                 raise
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB, with transparency composited on white."""
-    colours, alpha = split_alpha(image)
-    rgb = Image.fromarray(colours)
-    if alpha is None:
-        return rgb
-    rgb.putalpha(Image.fromarray(alpha))
-    return Image.alpha_composite(Image.new("RGBA", rgb.size, "white"), rgb).convert("RGB")
 
 
 def _centre_square(image: Image.Image, size: int) -> Image.Image:

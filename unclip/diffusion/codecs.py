@@ -10,8 +10,13 @@ from unclip.errors import CheckpointError, RequestError
 
 
 class Codec(Protocol):
-    """Maps images to latents and back. A mask is carried into the space of its image."""
+    """Maps images to latents and back. A mask is carried into the space of its image.
 
+    factor: pixels along a side of one latent position.
+    """
+
+    @property
+    def factor(self) -> int: ...
     def encode(self, image: Tensor) -> Tensor: ...  # b 3 H W -> b c h w
     def decode(self, latent: Tensor) -> Tensor: ...  # b c h w -> b 3 H W
     def encode_mask(self, mask: Tensor) -> Tensor: ...  # b 1 H W -> b c h w, or broadcastable to it
@@ -22,6 +27,10 @@ class Codec(Protocol):
 @dataclass(frozen=True)
 class Identity:
     """No change: pixels, or embeddings `b d`."""
+
+    @property
+    def factor(self) -> int:
+        return 1
 
     def encode(self, image: Tensor) -> Tensor:
         return image

@@ -53,6 +53,16 @@ class Encoder:
         squares = [to_square(image.convert("RGB"), side, crop) for image in images]
         return self.clip.encode_image(torch.stack([to_tensor(image) for image in squares]).to(self.device))
 
+    @cached_property
+    @torch.inference_mode()
+    def blank_embed(self) -> Tensor:
+        """CLIP's embedding `d` of a blank image: all zeros after normalization, which is CLIP's mean colour.
+
+        Raises RequestError for a model without an image encoder.
+        """
+        self.require_image_encoder()
+        return self.clip.encode_blank()
+
     @torch.inference_mode()
     def similarity(self, images: Tensor, embed: Tensor) -> Tensor:
         """CLIP's cosine similarities `b` between images `b 3 h w` in [-1, 1] and embeddings `b d`, row by row."""

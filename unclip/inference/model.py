@@ -20,6 +20,7 @@ from unclip.inference.stage import Stage, StageInputs, StageOptions
 from unclip.models.clip import Clip
 from unclip.models.text import TextEncoding
 from unclip.models.upsampler import enlarge
+from unclip.requests.values import size_text
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,24 @@ class UnclipModel:
     @property
     def dtype(self) -> str:
         """The precision of the denoisers: "float32", "bfloat16" or "float16"."""
-        return str(self.decoder.network.projection.null_embed.dtype).removeprefix("torch.")
+        return str(self.decoder.dtype).removeprefix("torch.")
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
         """(width, height) in pixels of the decoder's and each upsampler's images, smallest first."""
-        return [output_size(stage) for stage in (self.decoder, *self.upsamplers)]
+        return [stage.size for stage in (self.decoder, *self.upsamplers)]
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raise RequestError for a (width, height) in pixels that the model does not generate."""
+        if self.decoder.any_size:
+            self.decoder.codec.latent_shape(size[1], size[0])
+        elif size not in self.sizes:
+            known = ", ".join(size_text(known) for known in self.sizes)
+            raise RequestError(f"{self.name} does not generate images of {size_text(size)}; choose from {known}")
+
+    def decoder_size(self, size: tuple[int, int] | None) -> tuple[int, int]:
+        """(width, height) of the decoder's images for images of `size`; None is the largest size."""
+        return self.sizes[0] if size is None or not self.decoder.any_size else size
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -103,20 +116,20 @@ class UnclipModel:
         the conditioning. Raises UnclipError for an image with values that are not finite.
         """
         stage, options = self.decoder, run.options
-        network, embed = stage.network, conditioning.embed
+        network = stage.network
+        size = None if known is not None or tiling is not None else self.decoder_size(options.size)
         hint, canvas = (), {}
         if known is not None:
             hint = (stage.codec.encode(known.hint[0]), stage.codec.encode_mask(known.hint[1]))
             if tiling is not None:  # the hint covers the canvas; each window gets its part
                 canvas, hint = {"hint": network.hint(*hint)} if network.has_inpainting_inputs else {}, ()
-        null_embed = network.projection.null_embed.expand_as(embed)
         inputs = StageInputs(
-            network.condition(embed, conditioning.text, *hint),
-            network.condition(null_embed, conditioning.negative, *hint),
+            network.condition(conditioning.embed, conditioning.text, *hint),
+            network.condition(self._negative_embed(conditioning), conditioning.negative, *hint),
             tiling,
             canvas,
         )
-        how = StageOptions(options.steps, options.sampler, options.guidance, options.resample)
+        how = StageOptions(options.steps, options.sampler, options.guidance, options.resample, size)
         with run.stage("decoder") as report:
             x = stage.run(inputs, run.generators, how, known, Start() if start is None else start, report)
         return require_finite(x)
@@ -145,6 +158,20 @@ class UnclipModel:
             cond = self.decoder.network.condition(conditioning.embed, conditioning.text)
             return self.decoder.invert(images, cond, run.options.steps, report.progress)
 
+    @property
+    def null_embed(self) -> Tensor:
+        """The image embedding `d` of no image: the decoder's learned one, or that of a blank image."""
+        network = self.decoder.network
+        return self.encoder.blank_embed if network.guided_by_embedding else network.projection.null_embed
+
+    def _negative_embed(self, conditioning: Conditioning) -> Tensor | None:
+        """Image embeddings `b d` that guidance steers away from; None for a decoder that has a learned one."""
+        if not self.decoder.network.guided_by_embedding:
+            return None
+        if conditioning.negative_embed is not None:
+            return conditioning.negative_embed
+        return self.encoder.blank_embed.expand_as(conditioning.embed)
+
     def require_prior(self) -> Prior:
         """The prior. Raises RequestError for a model without one."""
         if self.prior is None:
@@ -170,9 +197,3 @@ def require_finite(images: Tensor) -> Tensor:
     if not images.isfinite().all():
         raise UnclipError("the image has values that are not finite: use a lower guidance, or --dtype float32")
     return images
-
-
-def output_size(stage: Stage) -> tuple[int, int]:
-    """(width, height) in pixels of the images that a stage samples."""
-    _, _, height, width = stage.codec.decode(torch.empty(1, *stage.shape, device="meta")).shape
-    return width, height

@@ -19,9 +19,18 @@ class TextEncoding(NamedTuple):
     mask: Tensor
     tokens: Tensor
 
+    @property
+    def is_empty(self) -> Tensor:
+        """`b` bool: whether a prompt has no tokens of its own, only the start and the end of text."""
+        return self.mask.sum(dim=1) <= 2
+
     def rows(self, indices: Sequence[int]) -> "TextEncoding":
         """The encodings of some rows, in the order of `indices`."""
         return TextEncoding(*(part[list(indices)] for part in self))
+
+    def append(self, other: "TextEncoding") -> "TextEncoding":
+        """These rows, then those of another encoding."""
+        return TextEncoding(*(torch.cat(parts) for parts in zip(self, other, strict=True)))
 
     def repeat(self, k: int) -> "TextEncoding":
         """Each row k times, the copies next to each other: `b ...` -> `(b k) ...`."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -75,14 +75,16 @@ class ComponentLoader:
         self.on_loaded()
         return clip
 
-    def load_schedule(self, stage: str) -> Schedule:
-        """The noise schedule of a stage, from its scheduler_config.json as diffusers writes it.
+    def load_schedule(
+        self, component: str, from_config: Callable[[dict[str, Any]], Schedule] = Schedule.from_config
+    ) -> Schedule:
+        """The noise schedule in a component's scheduler_config.json, as diffusers writes it.
 
         Raises CheckpointError for a schedule that is not supported.
         """
-        path = self.folder / f"{stage}_scheduler" / "scheduler_config.json"
+        path = self.folder / component / "scheduler_config.json"
         try:
-            return Schedule.from_config(read_json(path))
+            return from_config(read_json(path))
         except CheckpointError as error:
             raise error if str(path) in str(error) else CheckpointError(f"{path}: {error}") from None
 

@@ -174,5 +174,5 @@ def require_finite(images: Tensor) -> Tensor:
 
 def output_size(stage: Stage) -> tuple[int, int]:
     """(width, height) in pixels of the images that a stage samples."""
-    _, _, height, width = stage.codec.decode(torch.empty(1, *stage.shape, device="meta")).shape
-    return width, height
+    _, height, width = stage.shape
+    return width * stage.codec.factor, height * stage.codec.factor

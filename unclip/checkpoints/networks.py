@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vq_model import VQModel
 from diffusers.models.transformers.prior_transformer import PriorTransformer
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -31,7 +33,9 @@ NATIVE_CLASSES = {  # class and config class by the name in config.json
     "TextProjection": (TextProjection, TextProjectionConfig),
     "TextEncoder": (TransformerTextEncoder, TextEncoderConfig),
 }
-DIFFUSERS_CLASSES = {cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel)}
+DIFFUSERS_CLASSES = {
+    cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel, VQModel, AutoencoderKL)
+}
 ALIASES = {"UnCLIPTextProjModel": "TextProjection"}  # names of the published checkpoints
 
 ReadTensors = Callable[[Collection[str]], dict[str, torch.Tensor]]

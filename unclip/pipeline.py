@@ -47,6 +47,7 @@ class Unclip:
         dtype: str = "auto",
         memory: str = "auto",
         image_encoder: str | Path | None = None,
+        prior: str | Path | None = None,
         progress: Progress | None = None,
     ) -> "Unclip":
         """Load a model by name, from a checkpoint folder, or from the hub ("owner/name", "owner/name@commit").
@@ -58,12 +59,14 @@ class Unclip:
         memory         "high" keeps all networks on the device, "low" one at a time, "auto" decides by the free memory
         image_encoder  for a model without one: a name as above whose CLIP image encoder is used, or an open_clip name
                        ("ViT-L-14/openai")
+        prior          for a model whose prior is in a repository of its own (Kandinsky): another folder or hub id
         progress       called as (stage, done, total) after each network is loaded
 
         Raises CheckpointError for an unknown name or a damaged file.
         """
         where = pick_device(device)
-        return cls(load_checkpoint(name, where, pick_dtype(dtype, where), memory, image_encoder, progress))
+        kind = pick_dtype(dtype, where)
+        return cls(load_checkpoint(name, where, kind, memory, image_encoder, prior, progress))
 
     # ---- generate images
 

@@ -1,6 +1,6 @@
 """Load a whole checkpoint by name, folder or hub id."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -10,6 +10,12 @@ import torch
 from unclip.checkpoints import hub
 from unclip.checkpoints.component_loader import ComponentLoader
 from unclip.checkpoints.index import INDEX, component_classes
+from unclip.checkpoints.layouts.kandinsky import (
+    PRIOR_REPOSITORY,
+    is_kandinsky,
+    is_kandinsky_prior,
+    load_kandinsky,
+)
 from unclip.checkpoints.layouts.karlo import is_karlo, load_karlo
 from unclip.checkpoints.layouts.native import load_native
 from unclip.checkpoints.locate import find_checkpoint
@@ -19,6 +25,7 @@ from unclip.checkpoints.open_clip_image_encoder import (
     find_open_clip_image_encoder,
     is_open_clip_name,
 )
+from unclip.checkpoints.prior_repository import find_prior
 from unclip.checkpoints.tensors import tensor_shapes
 from unclip.errors import CheckpointError
 from unclip.inference.callbacks import Progress
@@ -38,6 +45,7 @@ def load_checkpoint(
     dtype: torch.dtype,
     memory: str = "high",
     image_encoder: str | Path | None = None,
+    prior: str | Path | None = None,
     progress: Progress | None = None,
 ) -> UnclipModel:
     """Load a checkpoint onto `device`, its denoisers in `dtype` and CLIP in float32.
@@ -45,28 +53,39 @@ def load_checkpoint(
     name: a folder, the name of a bundled model, or a hub id, which is downloaded if it is not in the cache.
     memory: "high" keeps all networks in memory; "low" keeps one and reads each when it is used; "auto" chooses by the
     free memory. image_encoder: for a checkpoint without a CLIP image encoder, another checkpoint that has one, or a
-    model of open_clip with its weights, such as "ViT-L-14/openai". progress: called as (stage, done, total) after each
-    network is loaded.
+    model of open_clip with its weights, such as "ViT-L-14/openai". prior: for a checkpoint whose prior is in a
+    repository of its own, another one than that. progress: called as (stage, done, total) after each network is loaded.
     Raises CheckpointError if the checkpoint is missing, damaged or not in a supported layout.
     """
     folder = find_checkpoint(name, download=True)
     index = read_json(folder / INDEX)
-    components = component_classes(index)
+    if is_kandinsky_prior(index):
+        raise CheckpointError(
+            f"{name} is a prior without a decoder: give the repository of a decoder; it finds its prior"
+        )
+    separate = is_kandinsky(index)
+    if prior is not None and not separate:
+        raise CheckpointError(f"{name} has no prior in another repository: leave prior out")
+    folders = [folder, find_prior(folder, PRIOR_REPOSITORY, prior)] if separate else [folder]
+    parts = component_folders(folders)
     mode = check_memory(memory)
     if mode == "auto":
-        mode = "high" if weight_bytes(folder, components, dtype) * HEADROOM < free_memory(device) else "low"
+        mode = "high" if weight_bytes(parts, dtype) * HEADROOM < free_memory(device) else "low"
     if mode == "low" and device.type == "cpu":
         return_large_blocks()
     offload = OffloadStore() if mode == "low" else None
-    loader = ComponentLoader(folder, device, dtype, offload, _count_loaded(progress, folder, components))
+    on_loaded = _count_loaded(progress, parts)
+    loader, *others = (ComponentLoader(each, device, dtype, offload, on_loaded) for each in folders)
     # A hub model is named as it is found on the hub.
     origin, revision = hub.snapshot_identity(folder) or (str(index.get("name", folder.name)), None)
-    if image_encoder is not None and (not is_karlo(index) or "image_encoder" in components):
+    if image_encoder is not None and (not is_karlo(index) or "image_encoder" in index):
         raise CheckpointError(f"{origin} has its own image encoder: leave image_encoder out")
     if is_karlo(index):
         encoder = None if image_encoder is None else find_image_encoder(image_encoder)
         model = load_karlo(index, loader, origin, revision, encoder)
         model = replace(model, image_encoder=None if encoder is None else image_encoder_name(encoder))
+    elif separate:
+        model = load_kandinsky(index, loader, others[0], origin, revision)
     else:
         model = load_native(index, loader, origin, revision)
     return model if mode == "high" else without_memory_reuse(model)
@@ -99,20 +118,28 @@ def image_encoder_name(encoder: Path | OpenClipImageEncoder) -> str:
     return "@".join(known) if known else encoder.resolve().name
 
 
-def weight_bytes(folder: Path, components: Collection[str], dtype: torch.dtype) -> int:
-    """Bytes of a checkpoint's weights in memory: CLIP in float32, all else in `dtype`."""
+def component_folders(folders: Sequence[Path]) -> list[Path]:
+    """The folders of all networks of a checkpoint, which may consist of several repositories."""
+    return [
+        folder / component
+        for folder in folders
+        for component in component_classes(read_json(folder / INDEX))
+        if (folder / component / "config.json").is_file()
+    ]
+
+
+def weight_bytes(parts: Sequence[Path], dtype: torch.dtype) -> int:
+    """Bytes of the weights of networks, given their folders: CLIP in float32, all else in `dtype`."""
     total = 0
-    for component in components:
-        if (folder / component / "config.json").is_file():
-            values = sum(torch.Size(shape).numel() for shape in tensor_shapes(folder / component).values())
-            total += values * (4 if component in ("clip", "text_encoder", "image_encoder") else dtype.itemsize)
+    for part in parts:
+        values = sum(torch.Size(shape).numel() for shape in tensor_shapes(part).values())
+        total += values * (4 if part.name in ("clip", "text_encoder", "image_encoder") else dtype.itemsize)
     return total
 
 
-def _count_loaded(progress: Progress | None, folder: Path, components: Collection[str]) -> Callable[[], None]:
+def _count_loaded(progress: Progress | None, parts: Sequence[Path]) -> Callable[[], None]:
     """A function to call after each loaded network; reports its number to `progress`. Reports 0 at once."""
-    total = sum((folder / component / "config.json").is_file() for component in components)
-    total -= {"text_encoder", "image_encoder"} <= set(components)  # both belong to one network
+    total = len(parts) - ({"text_encoder", "image_encoder"} <= {part.name for part in parts})  # these are one network
     done = count(1)
     if progress is not None:
         progress("loading", 0, total)

@@ -108,9 +108,16 @@ def read_clip_config(folder: Path, images: Path | OpenClipImageEncoder | None) -
             "vision_layers": image.num_hidden_layers,
             "vision_heads": image.num_attention_heads,
             "vision_mlp_ratio": image.intermediate_size / image.hidden_size,
-            **read_pixel_config(images / "feature_extractor" / "preprocessor_config.json", image.image_size),
+            **read_pixel_config(find_pixel_config(images), image.image_size),
         }
     return ClipConfig(**fields)
+
+
+def find_pixel_config(folder: Path) -> Path:
+    """The file on how images are prepared. Karlo and Kandinsky name its folder differently."""
+    names = ("feature_extractor", "image_processor")
+    paths = [folder / name / "preprocessor_config.json" for name in names]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def read_pixel_config(path: Path, size: int) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class UnclipModel:
         """
         stage, options = self.decoder, run.options
         network = stage.network
-        size = None if known is not None or tiling is not None else self.decoder_size(options.size)
+        size = self.decoder_size(options.size) if known is None else (known.image.shape[3], known.image.shape[2])
         hint, canvas = (), {}
         if known is not None:
             hint = (stage.codec.encode(known.hint[0]), stage.codec.encode_mask(known.hint[1]))

@@ -99,6 +99,13 @@ class Clip(nn.Module):
             images = ((images + 1) / 2 - mean) / std
         return self._normalize(self.visual(images.to(self.visual.conv1.weight.dtype)))
 
+    def encode_blank(self) -> Tensor:
+        """The embedding `d` of an image that is 0 everywhere after normalization."""
+        assert self.visual is not None, "this CLIP has no image encoder"
+        size, weight = self.config.image_size, self.visual.conv1.weight
+        blank = torch.zeros(1, 3, size, size, device=self.logit_scale.device, dtype=weight.dtype)
+        return self._normalize(self.visual(blank))[0]
+
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images `b 3 h w` and tokens `b n` -> image and text embeddings `b d`, and the logit scale, for training."""
         return self.encode_image(images), self.encode_tokens(tokens).embed, self.logit_scale

@@ -6,7 +6,6 @@ attends to.
 """
 
 import torch
-import torch.nn.functional as F
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
@@ -64,8 +63,7 @@ class KandinskyDecoder(nn.Module):
         return conditioning
 
     def hint(self, image: Tensor, known: Tensor) -> Tensor:
-        """The inpainting inputs `b 5 h w` from a clean latent `b 4 h w` and its mask: masked latent, then mask."""
-        known = shrink_known(known[:, :1])
+        """The inpainting inputs `b 5 h w` from a clean latent `b 4 h w` and its mask `b 1 h w`: masked latent, then mask."""
         return torch.cat([image * known, known], dim=1)
 
     def forward(
@@ -87,16 +85,3 @@ class KandinskyDecoder(nn.Module):
             x = torch.cat([x, hint], dim=1)  # b 9 h w
         added = {"image_embeds": image_embed} | ({} if text_embed is None else {"text_embeds": text_embed})
         return self.unet(x, t, encoder_hidden_states=text_states, added_cond_kwargs=added).sample
-
-
-def shrink_known(known: Tensor) -> Tensor:
-    """A mask `b 1 h w` (1 = known) as Kandinsky was trained with: a position next to an unknown one is unknown.
-
-    Neighbours are those above, below, left, right, above left and below right. The published training code leaves out
-    the two other diagonals.
-    """
-    unknown = F.pad(1 - known, (1, 1, 1, 1))
-    height, width = known.shape[-2:]
-    shifts = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2)]  # (row, column) in the padded mask
-    near = [unknown[..., y : y + height, x : x + width] for y, x in shifts]
-    return 1 - torch.stack(near).amax(0)

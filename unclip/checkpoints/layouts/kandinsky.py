@@ -51,7 +51,6 @@ DECODER = {"steps": 100, "guidance": 4.0}
 SAMPLERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim"}
 
 
-
 def is_kandinsky(index: Mapping[str, Any]) -> bool:
     """Whether a model_index.json is of a decoder of this layout."""
     return {"unet", "movq"} <= index.keys()
@@ -117,7 +116,8 @@ def load_decoder(loader: ComponentLoader, clip: Clip) -> Stage:
     if config.in_channels not in (LATENT_CHANNELS, 2 * LATENT_CHANNELS + 1):
         raise CheckpointError(f"{loader.folder / 'unet'}: in_channels is {config.in_channels}, not 4 or 9; {FIX}")
     network = KandinskyDecoder(unet)
-    codec = Latents(autoencoder, autoencoder.factor * 2 ** (len(config.block_out_channels) - 1))
+    multiple = autoencoder.factor * 2 ** (len(config.block_out_channels) - 1)  # 8 x 8 pixels
+    codec = Latents(autoencoder, multiple, shrinks_known=network.has_inpainting_inputs)
     side = config.sample_size if isinstance(config.sample_size, int) else 64
     return Stage(
         "decoder",

@@ -55,13 +55,13 @@ class Encoder:
 
     @cached_property
     @torch.inference_mode()
-    def blank_embed(self) -> Tensor:
+    def zero_embed(self) -> Tensor:
         """CLIP's embedding `d` of a blank image: all zeros after normalization, which is CLIP's mean colour.
 
         Raises RequestError for a model without an image encoder.
         """
         self.require_image_encoder()
-        return self.clip.encode_blank()
+        return self.clip.zero_embed()
 
     @torch.inference_mode()
     def similarity(self, images: Tensor, embed: Tensor) -> Tensor:

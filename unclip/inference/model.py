@@ -162,7 +162,7 @@ class UnclipModel:
     def null_embed(self) -> Tensor:
         """The image embedding `d` of no image: the decoder's learned one, or that of a blank image."""
         network = self.decoder.network
-        return self.encoder.blank_embed if network.guided_by_embedding else network.projection.null_embed
+        return self.encoder.zero_embed if network.guided_by_embedding else network.projection.null_embed
 
     def _negative_embed(self, conditioning: Conditioning) -> Tensor | None:
         """Image embeddings `b d` that guidance steers away from; None for a decoder that has a learned one."""
@@ -170,7 +170,7 @@ class UnclipModel:
             return None
         if conditioning.negative_embed is not None:
             return conditioning.negative_embed
-        return self.encoder.blank_embed.expand_as(conditioning.embed)
+        return self.encoder.zero_embed.expand_as(conditioning.embed)
 
     def require_prior(self) -> Prior:
         """The prior. Raises RequestError for a model without one."""

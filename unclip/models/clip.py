@@ -99,7 +99,7 @@ class Clip(nn.Module):
             images = ((images + 1) / 2 - mean) / std
         return self._normalize(self.visual(images.to(self.visual.conv1.weight.dtype)))
 
-    def encode_blank(self) -> Tensor:
+    def zero_embed(self) -> Tensor:
         """The embedding `d` of an image that is 0 everywhere after normalization."""
         assert self.visual is not None, "this CLIP has no image encoder"
         size, weight = self.config.image_size, self.visual.conv1.weight

@@ -108,7 +108,7 @@ def make_conditioning(
     )
     negative_embed = None
     if rows:
-        negative_embed = model.encoder.blank_embed.repeat(count, 1)  # b d
+        negative_embed = model.encoder.zero_embed.repeat(count, 1)  # b d
         negative_embed[rows] = embeds[count:]
     return Conditioning(embeds[:count], text, negative, negative_embed)
 

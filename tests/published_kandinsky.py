@@ -76,9 +76,7 @@ def kandinsky_prior(size: dict, scratch: Path) -> KandinskyV22PriorPipeline:
         image_encoder=randomize(CLIPVisionModelWithProjection(vision), 7),
         text_encoder=randomize(CLIPTextModelWithProjection(text), 3),
         tokenizer=tokenizer(scratch, size["tokens"]),
-        scheduler=UnCLIPScheduler(
-            variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=10.0
-        ),
+        scheduler=UnCLIPScheduler(variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=10.0),
         image_processor=CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
     )
     pipe.set_progress_bar_config(disable=True)

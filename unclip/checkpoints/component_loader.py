@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from unclip.checkpoints.lora import Lora, with_loras
 from unclip.checkpoints.networks import (
     ReadTensors,
     build_empty_network,
@@ -32,6 +33,7 @@ class ComponentLoader:
     """Loads components of the checkpoint in `folder` onto `device`, in precision `dtype`.
 
     offload: keeps one network in memory at a time; None keeps all. on_loaded: called after each network.
+    loras: added to the weights of the networks that they fit.
     """
 
     folder: Path
@@ -39,6 +41,7 @@ class ComponentLoader:
     dtype: torch.dtype
     offload: OffloadStore | None = None
     on_loaded: Callable[[], None] = lambda: None
+    loras: tuple[Lora, ...] = ()
 
     def load_network(self, component: str, kind: type[Network], small: bool = False) -> Network:
         """The network of a component, with convolutions in channels_last.
@@ -51,8 +54,10 @@ class ComponentLoader:
         if not isinstance(network, kind):
             found = class_name(network)
             raise CheckpointError(f"{folder} holds a {found}, not a {kind.__name__}; download the checkpoint again")
-        check_shapes(folder, parameter_shapes(network), tensor_shapes(folder))
-        read = partial(read_tensors, folder, self.device, self.dtype, channels_last=True)
+        shapes = parameter_shapes(network)
+        check_shapes(folder, shapes, tensor_shapes(folder))
+        read: ReadTensors = partial(read_tensors, folder, self.device, self.dtype, channels_last=True)
+        read = with_loras(read, [lora for lora in self.loras if lora.fits(shapes)])
         if self.offload is None or small:
             pack_convolutions(load_weights(network, read, self.device))
         else:

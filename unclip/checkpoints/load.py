@@ -1,7 +1,7 @@
 """Load a whole checkpoint by name, folder or hub id."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from unclip.checkpoints.layouts.kandinsky import (
 from unclip.checkpoints.layouts.karlo import is_karlo, load_karlo
 from unclip.checkpoints.layouts.native import load_native
 from unclip.checkpoints.locate import find_checkpoint
+from unclip.checkpoints.lora import Lora, read_lora
+from unclip.checkpoints.networks import build_empty_network, parameter_shapes
 from unclip.checkpoints.offload import OffloadStore
 from unclip.checkpoints.open_clip_image_encoder import (
     OpenClipImageEncoder,
@@ -31,6 +33,7 @@ from unclip.errors import CheckpointError
 from unclip.inference.callbacks import Progress
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
+from unclip.requests.values import show
 from unclip.system.allocator import return_large_blocks
 from unclip.system.choices import check_memory
 from unclip.system.device import free_memory
@@ -39,22 +42,34 @@ from unclip.system.files import read_json
 HEADROOM = 1.5  # free memory relative to the weights for "high": leaves room for activations and other programs
 
 
+@dataclass(frozen=True)
+class Additions:
+    """Files that are loaded together with a checkpoint.
+
+    image_encoder  for a checkpoint without a CLIP image encoder: another checkpoint that has one, or a model of
+                   open_clip with its weights, such as "ViT-L-14/openai"
+    prior          for a checkpoint whose prior is in a repository of its own: another prior than that
+    loras          LoRA files, each with a scale: "FILE" or "FILE:SCALE"
+    """
+
+    image_encoder: str | Path | None = None
+    prior: str | Path | None = None
+    loras: tuple[str | Path, ...] = ()
+
+
 def load_checkpoint(
     name: str | Path,
     device: torch.device,
     dtype: torch.dtype,
     memory: str = "high",
-    image_encoder: str | Path | None = None,
-    prior: str | Path | None = None,
+    additions: Additions = Additions(),  # noqa: B008
     progress: Progress | None = None,
 ) -> UnclipModel:
     """Load a checkpoint onto `device`, its denoisers in `dtype` and CLIP in float32.
 
     name: a folder, the name of a bundled model, or a hub id, which is downloaded if it is not in the cache.
     memory: "high" keeps all networks in memory; "low" keeps one and reads each when it is used; "auto" chooses by the
-    free memory. image_encoder: for a checkpoint without a CLIP image encoder, another checkpoint that has one, or a
-    model of open_clip with its weights, such as "ViT-L-14/openai". prior: for a checkpoint whose prior is in a
-    repository of its own, another one than that. progress: called as (stage, done, total) after each network is loaded.
+    free memory. progress: called as (stage, done, total) after each network is loaded.
     Raises CheckpointError if the checkpoint is missing, damaged or not in a supported layout.
     """
     folder = find_checkpoint(name, download=True)
@@ -63,11 +78,12 @@ def load_checkpoint(
         raise CheckpointError(
             f"{name} is a prior without a decoder: give the repository of a decoder; it finds its prior"
         )
-    separate = is_kandinsky(index)
+    separate, prior, image_encoder = is_kandinsky(index), additions.prior, additions.image_encoder
     if prior is not None and not separate:
         raise CheckpointError(f"{name} has no prior in another repository: leave prior out")
     folders = [folder, find_prior(folder, PRIOR_REPOSITORY, prior)] if separate else [folder]
     parts = component_folders(folders)
+    loras = read_loras(additions.loras, parts)
     mode = check_memory(memory)
     if mode == "auto":
         mode = "high" if weight_bytes(parts, dtype) * HEADROOM < free_memory(device) else "low"
@@ -75,7 +91,7 @@ def load_checkpoint(
         return_large_blocks()
     offload = OffloadStore() if mode == "low" else None
     on_loaded = _count_loaded(progress, parts)
-    loader, *others = (ComponentLoader(each, device, dtype, offload, on_loaded) for each in folders)
+    loader, *others = (ComponentLoader(each, device, dtype, offload, on_loaded, loras) for each in folders)
     # A hub model is named as it is found on the hub.
     origin, revision = hub.snapshot_identity(folder) or (str(index.get("name", folder.name)), None)
     if image_encoder is not None and (not is_karlo(index) or "image_encoder" in index):
@@ -88,6 +104,7 @@ def load_checkpoint(
         model = load_kandinsky(index, loader, others[0], origin, revision)
     else:
         model = load_native(index, loader, origin, revision)
+    model = replace(model, loras=tuple(lora.name for lora in loras))
     return model if mode == "high" else without_memory_reuse(model)
 
 
@@ -116,6 +133,23 @@ def image_encoder_name(encoder: Path | OpenClipImageEncoder) -> str:
         return encoder.name
     known = hub.snapshot_identity(encoder)
     return "@".join(known) if known else encoder.resolve().name
+
+
+def read_loras(files: Sequence[str | Path], parts: Sequence[Path]) -> tuple[Lora, ...]:
+    """The LoRA files for a checkpoint, given the folders of its networks.
+
+    Raises CheckpointError for a damaged file, or one that fits none of the networks.
+    """
+    loras = tuple(map(read_lora, files))
+    named = [part for part in parts if "_class_name" in read_json(part / "config.json")] if loras else []
+    shapes = [parameter_shapes(build_empty_network(part)) for part in named]
+    for lora in loras:
+        if not any(map(lora.fits, shapes)):
+            raise CheckpointError(
+                f"LoRA {lora.path} changes {show(next(iter(lora.changes)))} and others, which fit no network of this "
+                "model: it is of another family or size"
+            )
+    return loras
 
 
 def component_folders(folders: Sequence[Path]) -> list[Path]:

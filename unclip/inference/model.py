@@ -39,6 +39,7 @@ class UnclipModel:
     revision       commit of a model from the hub
     folder         of the checkpoint
     image_encoder  name of the checkpoint that the image encoder is from, if it is another one
+    loras          names of the LoRA files that were added, with their scales
     """
 
     name: str
@@ -52,6 +53,7 @@ class UnclipModel:
     revision: str | None = None
     folder: Path | None = None
     image_encoder: str | None = None
+    loras: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> str:

@@ -63,7 +63,7 @@ class KandinskyDecoder(nn.Module):
         return conditioning
 
     def hint(self, image: Tensor, known: Tensor) -> Tensor:
-        """The inpainting inputs `b 5 h w` from a clean latent `b 4 h w` and its mask `b 1 h w`: masked latent, then mask."""
+        """Masked latent, then mask: the inputs `b 5 h w` from a clean latent `b 4 h w` and its mask `b 1 h w`."""
         return torch.cat([image * known, known], dim=1)
 
     def forward(

@@ -118,7 +118,7 @@ def load_decoder(loader: ComponentLoader, clip: Clip) -> Stage:
     network = KandinskyDecoder(unet)
     multiple = autoencoder.factor * 2 ** (len(config.block_out_channels) - 1)  # 8 x 8 pixels
     codec = Latents(autoencoder, multiple, shrinks_known=network.has_inpainting_inputs)
-    side = config.sample_size if isinstance(config.sample_size, int) else 64
+    side = latent_side(loader, unet)
     return Stage(
         "decoder",
         network,
@@ -130,3 +130,12 @@ def load_decoder(loader: ComponentLoader, clip: Clip) -> Stage:
         freezes_known_noise=network.has_inpainting_inputs,
         **DECODER,
     )
+
+
+def latent_side(loader: ComponentLoader, unet: UNet2DConditionModel) -> int:
+    """Latent positions along a side of the images that a U-Net samples by default. Raises CheckpointError if invalid."""
+    side = diffusers_config(unet).sample_size
+    if not isinstance(side, int) or side < 1:
+        path = loader.folder / "unet" / "config.json"
+        raise CheckpointError(f"{path}: sample_size is {show(side)}, and should be a number of latent positions; {FIX}")
+    return side

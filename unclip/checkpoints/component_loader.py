@@ -75,6 +75,15 @@ class ComponentLoader:
         self.on_loaded()
         return clip
 
+    def load_prepared(self, network: Network, read: ReadTensors) -> Network:
+        """Load the weights of an empty network, in the precision that `read` has; returns it."""
+        if self.offload is None:
+            load_weights(network, read, self.device)
+        else:
+            self.offload.add(network, read, self.device)
+        self.on_loaded()
+        return network
+
     def load_schedule(self, stage: str) -> Schedule:
         """The noise schedule of a stage, from its scheduler_config.json as diffusers writes it.
 

@@ -13,7 +13,7 @@ from unclip.embeddings.files import read_components
 from unclip.embeddings.principal_components import Components
 from unclip.errors import RequestError, UnclipError
 from unclip.inference.conditions import Conditioning, Known, Start
-from unclip.inference.encoder import Encoder
+from unclip.inference.encoder import DecoderText, Encoder
 from unclip.inference.priors import Prior
 from unclip.inference.run_context import Run
 from unclip.inference.stage import Stage, StageInputs, StageOptions
@@ -38,6 +38,7 @@ class UnclipModel:
     revision       commit of a model from the hub
     folder         of the checkpoint
     image_encoder  name of the checkpoint that the image encoder is from, if it is another one
+    decoder_text   the decoder's own text encoder; None for a decoder conditioned on CLIP's
     """
 
     name: str
@@ -51,6 +52,7 @@ class UnclipModel:
     revision: str | None = None
     folder: Path | None = None
     image_encoder: str | None = None
+    decoder_text: DecoderText | None = None
 
     @property
     def dtype(self) -> str:
@@ -64,8 +66,8 @@ class UnclipModel:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """CLIP: prompts and images to embeddings."""
-        return Encoder(self.name, self.clip, self.device)
+        """Prompts and images to embeddings."""
+        return Encoder(self.name, self.clip, self.device, self.decoder_text)
 
     def encode_text(self, prompts: Sequence[str]) -> TextEncoding:
         """Prompts -> embeddings `b d`, states `b n d`, mask `b n`."""

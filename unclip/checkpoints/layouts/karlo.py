@@ -13,7 +13,7 @@ from unclip.checkpoints.component_loader import ComponentLoader
 from unclip.checkpoints.index import INDEX, component_classes
 from unclip.checkpoints.open_clip_image_encoder import OpenClipImageEncoder
 from unclip.checkpoints.settings import FIX
-from unclip.checkpoints.transformers_clip import prepare_clip
+from unclip.checkpoints.transformers_clip import find_clip, prepare_clip
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError
 from unclip.inference.model import UnclipModel
@@ -63,7 +63,7 @@ def load_karlo(
     components = check_components(index, loader.folder / INDEX)
     if "image_encoder" in components:
         image_encoder = loader.folder
-    clip = loader.load_clip(*prepare_clip(loader.folder, loader.device, image_encoder))
+    clip = loader.load_clip(*prepare_clip(find_clip(loader.folder, image_encoder), loader.device))
     prior = load_prior(loader, clip) if "prior" in components else None
     decoder = load_decoder(loader, clip)
     return UnclipModel(

@@ -80,6 +80,15 @@ class ComponentLoader:
         self.on_loaded()
         return clip
 
+    def load_prepared(self, network: Network, read: ReadTensors) -> Network:
+        """Load the weights of an empty network, in the precision that `read` has; returns it."""
+        if self.offload is None:
+            load_weights(network, read, self.device)
+        else:
+            self.offload.add(network, read, self.device)
+        self.on_loaded()
+        return network
+
     def load_schedule(
         self, component: str, from_config: Callable[[dict[str, Any]], Schedule] = Schedule.from_config
     ) -> Schedule:

@@ -1,9 +1,10 @@
 """Load a whole checkpoint by name, folder or hub id."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ from unclip.checkpoints.layouts.kandinsky import (
 )
 from unclip.checkpoints.layouts.karlo import is_karlo, load_karlo
 from unclip.checkpoints.layouts.native import load_native
+from unclip.checkpoints.layouts.stable_unclip import is_stable_unclip, load_stable_unclip
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.lora import Lora, read_lora
 from unclip.checkpoints.networks import build_empty_network, parameter_shapes
@@ -78,10 +80,8 @@ def load_checkpoint(
         raise CheckpointError(
             f"{name} is a prior without a decoder: give the repository of a decoder; it finds its prior"
         )
-    separate, prior, image_encoder = is_kandinsky(index), additions.prior, additions.image_encoder
-    if prior is not None and not separate:
-        raise CheckpointError(f"{name} has no prior in another repository: leave prior out")
-    folders = [folder, find_prior(folder, PRIOR_REPOSITORY, prior)] if separate else [folder]
+    folders = [folder, *find_prior_folders(folder, index, additions.prior)]
+    image_encoder = additions.image_encoder
     parts = component_folders(folders)
     loras = read_loras(additions.loras, parts)
     mode = check_memory(memory)
@@ -100,12 +100,28 @@ def load_checkpoint(
         encoder = None if image_encoder is None else find_image_encoder(image_encoder)
         model = load_karlo(index, loader, origin, revision, encoder)
         model = replace(model, image_encoder=None if encoder is None else image_encoder_name(encoder))
-    elif separate:
+    elif is_kandinsky(index):
         model = load_kandinsky(index, loader, others[0], origin, revision)
+    elif is_stable_unclip(index):
+        model = load_stable_unclip(index, loader, others[0] if others else None, origin, revision)
     else:
         model = load_native(index, loader, origin, revision)
     model = replace(model, loras=tuple(lora.name for lora in loras))
     return model if mode == "high" else without_memory_reuse(model)
+
+
+def find_prior_folders(folder: Path, index: Mapping[str, Any], prior: str | Path | None) -> list[Path]:
+    """The folder of the prior, for a checkpoint whose prior is in a repository of its own; else none.
+
+    Raises CheckpointError for a prior that the checkpoint does not take, or that is missing.
+    """
+    if is_kandinsky(index):
+        return [find_prior(folder, PRIOR_REPOSITORY, prior)]
+    if prior is None:
+        return []
+    if is_stable_unclip(index) and "prior" not in index:
+        return [find_prior(folder, "", prior)]
+    raise CheckpointError(f"{folder.name} has a prior of its own, and takes no other: leave prior out")
 
 
 def without_memory_reuse(model: UnclipModel) -> UnclipModel:

@@ -14,8 +14,8 @@ from unclip.system.allocator import release_free_memory
 SMALL = 1 << 16
 """Tensors of up to this many values (norms, biases) stay in memory: they cost little, and show a network's device."""
 
-METHODS = ("forward", "encode", "decode")
-"""The methods that compute with a network's weights; autoencoders are called by the last two."""
+METHODS = ("forward", "encode", "decode", "encode_tokens")
+"""The methods that compute with a network's weights; autoencoders and text encoders have their own."""
 
 
 class OffloadStore:

@@ -11,7 +11,7 @@ from unclip.checkpoints.index import INDEX, component_classes, prediction_target
 from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.networks import build_empty_network, parameter_shapes
 from unclip.checkpoints.tensors import check_shapes, require_weight_files, tensor_shapes
-from unclip.checkpoints.transformers_clip import check_tokenizer
+from unclip.checkpoints.transformers_clip import read_pad_token
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError, InputError
 from unclip.system.files import read_json
@@ -55,7 +55,7 @@ def describe_component(folder: Path) -> str:
         target = prediction_target(folder.parent, folder.name.removesuffix("_scheduler"))
         return f"{target if target == 'difference' else schedule.prediction_type}, {schedule.variance_type}"
     if (folder / "tokenizer_config.json").is_file():
-        check_tokenizer(folder)
+        read_pad_token(folder)
         return "the tokenizer of CLIP"
     if (folder / "preprocessor_config.json").is_file():
         read_json(folder / "preprocessor_config.json")

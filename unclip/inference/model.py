@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unclip.diffusion.noise import Generators, randn
 from unclip.diffusion.tiling import Tiling
 from unclip.embeddings.files import read_components
 from unclip.embeddings.principal_components import Components
 from unclip.errors import RequestError, UnclipError
 from unclip.inference.conditions import Conditioning, Known, Start
-from unclip.inference.encoder import Encoder
+from unclip.inference.encoder import DecoderText, Encoder
 from unclip.inference.priors import Prior
 from unclip.inference.run_context import Run
 from unclip.inference.stage import Stage, StageInputs, StageOptions
@@ -40,6 +41,7 @@ class UnclipModel:
     folder         of the checkpoint
     image_encoder  name of the checkpoint that the image encoder is from, if it is another one
     loras          names of the LoRA files that were added, with their scales
+    decoder_text   the decoder's own text encoder; None for a decoder conditioned on CLIP's
     """
 
     name: str
@@ -54,6 +56,7 @@ class UnclipModel:
     folder: Path | None = None
     image_encoder: str | None = None
     loras: tuple[str, ...] = ()
+    decoder_text: DecoderText | None = None
 
     @property
     def dtype(self) -> str:
@@ -79,8 +82,8 @@ class UnclipModel:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """CLIP: prompts and images to embeddings."""
-        return Encoder(self.name, self.clip, self.device)
+        """Prompts and images to embeddings."""
+        return Encoder(self.name, self.clip, self.device, self.decoder_text)
 
     def encode_text(self, prompts: Sequence[str]) -> TextEncoding:
         """Prompts -> embeddings `b d`, states `b n d`, mask `b n`."""
@@ -125,8 +128,11 @@ class UnclipModel:
             hint = (stage.codec.encode(known.hint[0]), stage.codec.encode_mask(known.hint[1]))
             if tiling is not None:  # the hint covers the canvas; each window gets its part
                 canvas, hint = {"hint": network.hint(*hint)} if network.has_inpainting_inputs else {}, ()
+        embed = conditioning.embed
+        if (augment := getattr(network, "augment", None)) is not None:
+            embed = augment(embed, randn(embed.shape[1:], generators_of_rows(run, len(embed)), embed.device))
         inputs = StageInputs(
-            network.condition(conditioning.embed, conditioning.text, *hint),
+            network.condition(embed, conditioning.text, *hint),
             network.condition(self._negative_embed(conditioning), conditioning.negative, *hint),
             tiling,
             canvas,
@@ -164,7 +170,7 @@ class UnclipModel:
     def null_embed(self) -> Tensor:
         """The image embedding `d` of no image: the decoder's learned one, or that of a blank image."""
         network = self.decoder.network
-        return self.encoder.zero_embed if network.guided_by_embedding else network.projection.null_embed
+        return self.encoder.zero_embed if network.guided_by_embedding else network.null_embed
 
     def _negative_embed(self, conditioning: Conditioning) -> Tensor | None:
         """Image embeddings `b d` that guidance steers away from; None for a decoder that has a learned one."""
@@ -192,6 +198,11 @@ class UnclipModel:
                 "from a folder of images with --images FOLDER"
             )
         return found
+
+
+def generators_of_rows(run: Run, rows: int) -> Generators:
+    """The generator of each row of a conditioning: one an image, or that of the one canvas whose windows they are."""
+    return run.generators if len(run.generators) == rows else [*run.generators] * rows
 
 
 def require_finite(images: Tensor) -> Tensor:

@@ -40,6 +40,11 @@ class Decoder(nn.Module):
     """Guidance steers away from the learned null embedding and the negative prompt's text."""
 
     @property
+    def null_embed(self) -> Tensor:
+        """The learned image embedding `d` of no image."""
+        return self.projection.null_embed
+
+    @property
     def has_inpainting_inputs(self) -> bool:
         """Whether the U-Net was trained with GLIDE's inpainting inputs."""
         return diffusers_config(self.unet).in_channels > self.channels

@@ -57,7 +57,8 @@ class KandinskyDecoder(nn.Module):
         assert image_embed is not None, "this decoder is guided by image embeddings"
         conditioning = {"image_embed": image_embed}
         if self.reads_text:
-            conditioning |= {"text_embed": text.embed, "text_states": text.states}
+            own = text.for_decoder
+            conditioning |= {"text_embed": own.embed, "text_states": own.states}
         if self.has_inpainting_inputs and image is not None and known is not None:
             conditioning["hint"] = self.hint(image, known)
         return conditioning

@@ -4,6 +4,8 @@ Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Mode
 noised as in Saharia et al. 2022 (arXiv:2205.11487), appendix A.1 ("noise conditioning augmentation").
 """
 
+from dataclasses import asdict, dataclass
+
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -16,13 +18,24 @@ from unclip.models.text import TextEncoding
 LATENT_CHANNELS = 4
 
 
+@dataclass(frozen=True)
+class ImageNormalizerConfig:
+    """embedding_dim: values of a CLIP image embedding."""
+
+    embedding_dim: int = 768
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
 class ImageNormalizer(nn.Module):
     """The mean and the standard deviation of CLIP image embeddings. Parameters have the published names, `1 d`."""
 
-    def __init__(self, embedding_dim: int = 768):
+    def __init__(self, config: ImageNormalizerConfig):
         super().__init__()
-        self.mean = nn.Parameter(torch.zeros(1, embedding_dim))
-        self.std = nn.Parameter(torch.ones(1, embedding_dim))
+        self.config = config
+        self.mean = nn.Parameter(torch.zeros(1, config.embedding_dim))
+        self.std = nn.Parameter(torch.ones(1, config.embedding_dim))
 
 
 class StableUnclipDecoder(nn.Module):

@@ -17,7 +17,7 @@ def notes(model: UnclipModel, request: Request) -> Iterator[str]:
     tokenizer = model.encoder.tokenizer
     for field, prompt in (*prompts, ("negative_prompt", request.negative_prompt)):
         if cut := tokenizer.overflow(prompt):
-            yield f"the {field} is longer than {tokenizer.context_length - 2} tokens; cut off: {cut!r}"
+            yield f"the {field} is longer than {tokenizer.capacity} tokens; cut off: {cut!r}"
     if model.vocabulary is None:
         return
     unknown = unknown_words(" ".join(prompt for _, prompt in prompts), model.vocabulary)

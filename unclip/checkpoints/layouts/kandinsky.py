@@ -15,7 +15,7 @@ from unclip.checkpoints.component_loader import ComponentLoader
 from unclip.checkpoints.index import INDEX, component_classes
 from unclip.checkpoints.layouts.karlo import build_stage, check_config
 from unclip.checkpoints.settings import FIX
-from unclip.checkpoints.transformers_clip import prepare_clip
+from unclip.checkpoints.transformers_clip import find_clip, prepare_clip
 from unclip.diffusion.codecs import Latents
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError
@@ -71,7 +71,7 @@ def load_kandinsky(
     check_classes(index, DECODER_CLASSES, loader)
     check_classes(read_json(prior_loader.folder / INDEX), PRIOR_CLASSES, prior_loader)
     folder = prior_loader.folder
-    clip = prior_loader.load_clip(*prepare_clip(folder, loader.device, folder))
+    clip = prior_loader.load_clip(*prepare_clip(find_clip(folder, folder), loader.device, loader.dtype))
     return UnclipModel(
         name,
         clip,
@@ -133,7 +133,7 @@ def load_decoder(loader: ComponentLoader, clip: Clip) -> Stage:
 
 
 def latent_side(loader: ComponentLoader, unet: UNet2DConditionModel) -> int:
-    """Latent positions along a side of the images that a U-Net samples by default. Raises CheckpointError if invalid."""
+    """Latent positions along a side of the images that a U-Net samples by default. Raises CheckpointError."""
     side = diffusers_config(unet).sample_size
     if not isinstance(side, int) or side < 1:
         path = loader.folder / "unet" / "config.json"

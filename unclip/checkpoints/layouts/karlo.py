@@ -13,7 +13,7 @@ from unclip.checkpoints.component_loader import ComponentLoader
 from unclip.checkpoints.index import INDEX, component_classes
 from unclip.checkpoints.open_clip_image_encoder import OpenClipImageEncoder
 from unclip.checkpoints.settings import FIX
-from unclip.checkpoints.transformers_clip import prepare_clip
+from unclip.checkpoints.transformers_clip import find_clip, prepare_clip
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError
 from unclip.inference.model import UnclipModel
@@ -46,7 +46,8 @@ UPSAMPLER = {"steps": 7}
 
 def is_karlo(index: Mapping[str, Any]) -> bool:
     """Whether a model_index.json is of this layout."""
-    return "stages" not in index and bool({"text_encoder", "super_res_first", "super_res_last"} & index.keys())
+    own = {"text_encoder", "super_res_first", "super_res_last"}
+    return "stages" not in index and "unet" not in index and bool(own & index.keys())
 
 
 def load_karlo(
@@ -63,7 +64,7 @@ def load_karlo(
     components = check_components(index, loader.folder / INDEX)
     if "image_encoder" in components:
         image_encoder = loader.folder
-    clip = loader.load_clip(*prepare_clip(loader.folder, loader.device, image_encoder))
+    clip = loader.load_clip(*prepare_clip(find_clip(loader.folder, image_encoder), loader.device))
     prior = load_prior(loader, clip) if "prior" in components else None
     decoder = load_decoder(loader, clip)
     return UnclipModel(

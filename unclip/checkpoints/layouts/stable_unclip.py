@@ -139,4 +139,4 @@ def load_decoder_text(loader: ComponentLoader) -> DecoderText:
     encoder, read = prepare_text_encoder(folder, loader.device, loader.dtype)
     tokenizer = loader.folder / "tokenizer"
     length = read_json(folder / "config.json").get("max_position_embeddings", 77)
-    return DecoderText(loader.load_text_encoder(encoder, read), Tokenizer(length, True, read_pad_token(tokenizer)))
+    return DecoderText(loader.load_prepared(encoder, read), Tokenizer(length, True, read_pad_token(tokenizer)))

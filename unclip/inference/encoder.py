@@ -39,13 +39,16 @@ class Encoder:
     decoder_text: DecoderText | None = None
 
     @cached_property
-    def tokenizer(self) -> PromptTokenizer:
-        """The tokenizer of CLIP, or the decoder's for a CLIP without a text encoder."""
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of CLIP's text encoder."""
         config = self.clip.config
-        if not self.encodes_text:
-            assert self.decoder_text is not None, "this model has no text encoder"
-            return self.decoder_text.tokenizer
         return Tokenizer(config.context_length, config.transformers_tokens, config.pad_token)
+
+    @property
+    def tokenizers(self) -> list[PromptTokenizer]:
+        """The tokenizers of all text encoders."""
+        own = [] if self.decoder_text is None else [self.decoder_text.tokenizer]
+        return [self.tokenizer, *own] if self.encodes_text else own
 
     @property
     def encodes_text(self) -> bool:

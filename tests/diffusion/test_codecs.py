@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from unclip.diffusion.codecs import Identity, Latents, PixelUnshuffle, codec_from_config
+from unclip.diffusion.codecs import Identity, Latents, PixelUnshuffle, codec_from_config, shrink_known
 from unclip.errors import CheckpointError, RequestError
 
 IMAGE = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
@@ -89,3 +89,11 @@ def test_a_position_is_as_known_as_its_least_known_pixel() -> None:
     mask[..., 7, 11] = 0.75
     known = Latents(Mean(), multiple=4).encode_mask(mask)
     assert known.tolist() == [[[[0, 0.25, 1], [1, 1, 0.75]]]]
+
+
+def test_a_shrunk_mask_is_unknown_beside_unknown_positions_but_for_two_diagonals() -> None:
+    known = torch.ones(1, 1, 5, 5)
+    known[..., 2, 2] = 0
+    expected = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 0, 1, 1], [1, 0, 0, 0, 1], [1, 1, 0, 0, 1], [1, 1, 1, 1, 1]])
+    assert torch.equal(shrink_known(known)[0, 0], expected.float())
+    assert torch.equal(shrink_known(torch.ones(2, 1, 4, 6)), torch.ones(2, 1, 4, 6))

@@ -21,6 +21,7 @@ from unclip.errors import CheckpointError
 from unclip.models.clip import Clip, ClipConfig
 from unclip.models.config import diffusers_config
 from unclip.models.projection import TextProjection, TextProjectionConfig
+from unclip.models.stable_unclip_decoder import ImageNormalizer, ImageNormalizerConfig
 from unclip.models.text_encoder import TextEncoderConfig, TransformerTextEncoder
 from unclip.requests.values import show
 from unclip.system.files import read_json, write_atomic, write_json
@@ -32,11 +33,15 @@ NATIVE_CLASSES = {  # class and config class by the name in config.json
     "Clip": (Clip, ClipConfig),
     "TextProjection": (TextProjection, TextProjectionConfig),
     "TextEncoder": (TransformerTextEncoder, TextEncoderConfig),
+    "ImageNormalizer": (ImageNormalizer, ImageNormalizerConfig),
 }
 DIFFUSERS_CLASSES = {
     cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel, VQModel, AutoencoderKL)
 }
-ALIASES = {"UnCLIPTextProjModel": "TextProjection"}  # names of the published checkpoints
+ALIASES = {  # names of the published checkpoints
+    "UnCLIPTextProjModel": "TextProjection",
+    "StableUnCLIPImageNormalizer": "ImageNormalizer",
+}
 
 ReadTensors = Callable[[Collection[str]], dict[str, torch.Tensor]]
 """Reads the tensors of the given names onto their device and in their precision. It may return fewer."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -79,10 +80,12 @@ class Latents:
 
     autoencoder: a module with `encode` and `decode` in float32, `factor` and `channels`, such as `models.Autoencoder`.
     multiple: of an image's sides in pixels; the denoiser may need larger ones than the autoencoder.
+    shrinks_known: masks are shrunk as Kandinsky's inpainting networks were trained with (see `shrink_known`).
     """
 
     autoencoder: Any
     multiple: int
+    shrinks_known: bool = False
 
     @property
     def factor(self) -> int:
@@ -96,7 +99,8 @@ class Latents:
 
     def encode_mask(self, mask: Tensor) -> Tensor:
         # A position is as known as the least known pixel in it: no pixel to generate is held to the image.
-        return -F.max_pool2d(-mask, self.factor)  # b 1 H W -> b 1 h w
+        mask = -F.max_pool2d(-mask, self.factor)  # b 1 H W -> b 1 h w
+        return shrink_known(mask) if self.shrinks_known else mask
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         check_multiple(height, width, self.multiple)
@@ -104,7 +108,20 @@ class Latents:
 
     def to_config(self) -> dict[str, Any]:
         # The autoencoder is a component of its own, so a name alone does not make this codec again.
-        return {"type": "latents", "multiple": self.multiple}
+        return {"type": "latents", "multiple": self.multiple, "shrinks_known": self.shrinks_known}
+
+
+def shrink_known(known: Tensor) -> Tensor:
+    """A mask `b 1 h w` (1 = known) in which a position next to an unknown one is unknown.
+
+    Neighbours are those above, below, left, right, above left and below right. Kandinsky's training leaves out the two
+    other diagonals.
+    """
+    unknown = F.pad(1 - known, (1, 1, 1, 1))
+    height, width = known.shape[-2:]
+    shifts = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2)]  # (row, column) in the padded mask
+    near = [unknown[..., y : y + height, x : x + width] for y, x in shifts]
+    return 1 - torch.stack(near).amax(0)
 
 
 def check_multiple(height: int, width: int, multiple: int) -> None:

@@ -22,6 +22,7 @@ def record(result: Result) -> dict[str, Any]:
         "model": result.model,
         "revision": result.revision,
         **({"image_encoder": result.image_encoder} if result.image_encoder is not None else {}),
+        **({"loras": list(result.loras)} if result.loras else {}),
         "dtype": result.dtype,
         "seed": result.seed,
         "request": result.request.to_dict(),
@@ -48,6 +49,7 @@ class Result:
     dtype          precision of the denoisers, such as "bfloat16"; None if unknown
     ranked         for an image chosen among candidates: the scores of all, best first
     image_encoder  name of the checkpoint that the image encoder is from, if it is another one
+    loras          names of the LoRA files that were added to the model, with their scales
     """
 
     image: Image.Image
@@ -61,6 +63,7 @@ class Result:
     dtype: str | None = None
     ranked: tuple[float, ...] = ()
     image_encoder: str | None = None
+    loras: tuple[str, ...] = ()
 
     def to_bytes(self, format: str = "png") -> bytes:
         """The bytes of a "png", "jpg" or "webp" file, with the record (see `images.metadata`)."""

@@ -26,9 +26,22 @@ class TextEncoding(NamedTuple):
         """The encoding that conditions the decoder."""
         return self if self.decoder is None else self.decoder
 
+    @property
+    def is_empty(self) -> Tensor:
+        """`b` bool: whether a prompt has no tokens of its own, only the start and the end of text."""
+        return self.mask.sum(dim=1) <= 2
+
     def rows(self, indices: Sequence[int]) -> "TextEncoding":
         """The encodings of some rows, in the order of `indices`."""
         return self._map(lambda part: part[list(indices)])
+
+    def append(self, other: "TextEncoding") -> "TextEncoding":
+        """These rows, then those of another encoding."""
+        own, more = self[:4], other[:4]
+        decoder = None
+        if self.decoder is not None and other.decoder is not None:
+            decoder = self.decoder.append(other.decoder)
+        return TextEncoding(*(torch.cat(parts) for parts in zip(own, more, strict=True)), decoder)
 
     def repeat(self, k: int) -> "TextEncoding":
         """Each row k times, the copies next to each other: `b ...` -> `(b k) ...`."""

@@ -46,7 +46,8 @@ UPSAMPLER = {"steps": 7}
 
 def is_karlo(index: Mapping[str, Any]) -> bool:
     """Whether a model_index.json is of this layout."""
-    return "stages" not in index and bool({"text_encoder", "super_res_first", "super_res_last"} & index.keys())
+    own = {"text_encoder", "super_res_first", "super_res_last"}
+    return "stages" not in index and "unet" not in index and bool(own & index.keys())
 
 
 def load_karlo(
@@ -90,7 +91,7 @@ def load_prior(loader: ComponentLoader, clip: Clip) -> DiffusionPrior:
     transformer = loader.load_network("prior", PriorTransformer)
     sizes = {"embedding_dim": dim, "num_embeddings": clip.config.context_length, "additional_embeddings": 4}
     check_config(loader, "prior", transformer, sizes)
-    stage = build_stage("prior", Prior(transformer), loader.load_schedule("prior"), (dim,), **PRIOR)
+    stage = build_stage("prior", Prior(transformer), loader.load_schedule("prior_scheduler"), (dim,), **PRIOR)
     return DiffusionPrior(stage, best_of=1)
 
 
@@ -101,7 +102,7 @@ def load_decoder(loader: ComponentLoader, clip: Clip) -> Stage:
     dim = clip.config.embed_dim
     if projection.config.clip_embeddings_dim != dim or clip.config.text_width != dim:
         raise CheckpointError(f"{loader.folder}: text_encoder and text_proj have different widths; {FIX}")
-    schedule = loader.load_schedule("decoder")
+    schedule = loader.load_schedule("decoder_scheduler")
     sizes = {"cross_attention_dim": projection.config.cross_attention_dim, "in_channels": 3}
     check_config(loader, "decoder", unet, {**sizes, "out_channels": output_channels(schedule)})
     return build_stage("decoder", Decoder(projection, unet), schedule, image_shape(loader, "decoder", unet), **DECODER)
@@ -109,7 +110,7 @@ def load_decoder(loader: ComponentLoader, clip: Clip) -> Stage:
 
 def load_upsampler(loader: ComponentLoader) -> Stage:
     """The upsampler's stage, whose last step has a network of its own."""
-    schedule = loader.load_schedule("super_res")
+    schedule = loader.load_schedule("super_res_scheduler")
     names = ("super_res_first", "super_res_last")
     unets = [loader.load_network(name, UNet2DModel) for name in names]
     sizes = {

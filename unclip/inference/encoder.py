@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +18,14 @@ from unclip.models.clip import Clip
 from unclip.models.text import PromptTokenizer, TextEncoder, TextEncoding
 from unclip.models.tokenizer import Tokenizer
 
+OwnEncoder = TypeVar("OwnEncoder", bound=TextEncoder)
+
 
 @dataclass(frozen=True)
-class DecoderText:
+class DecoderText(Generic[OwnEncoder]):
     """The text encoder of a decoder that is not conditioned on CLIP's, with its tokenizer."""
 
-    encoder: TextEncoder
+    encoder: OwnEncoder
     tokenizer: PromptTokenizer
 
 

@@ -2,16 +2,14 @@
 
 import json
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import KandinskyPipeline
 from safetensors.torch import load_file, save_file
 from transformers import XLMRobertaTokenizer as TheirTokenizer
 
-from tests.published import randomize
+from tests.published_kandinsky_2_1 import multilingual_clip, xlm_roberta_tokenizer
 from unclip.checkpoints import offload
 from unclip.checkpoints.component_loader import ComponentLoader
 from unclip.checkpoints.transformers_xlm_roberta import prepare_xlm_roberta
@@ -19,42 +17,16 @@ from unclip.errors import CheckpointError
 from unclip.models.xlm_roberta import XlmRobertaTextEncoder, XlmRobertaTokenizer
 
 CPU = torch.device("cpu")
-# Its module moves between releases; find it beside the pipeline.
-theirs_module = import_module(f"{KandinskyPipeline.__module__.rsplit('.', 1)[0]}.text_encoder")
-
 SIZES = {
-    "one": {
-        "hidden_size": 16,
-        "num_attention_heads": 2,
-        "num_hidden_layers": 3,
-        "intermediate_size": 40,
-        "numDims": 12,
-    },
-    "other": {
-        "hidden_size": 24,
-        "num_attention_heads": 3,
-        "num_hidden_layers": 1,
-        "intermediate_size": 30,
-        "numDims": 24,
-    },
+    "one": {"width": 16, "heads": 2, "layers": 3, "dim": 12},
+    "other": {"width": 24, "heads": 3, "layers": 1, "dim": 24},
 }
 PROMPTS = ["red cat, 4k photo", "", "Красный  кот", "a<pad>b", "cat </s> dog", "red cat dog " * 9, "\tUnknown Ünï ☃\n"]
-WORDS = ["▁red", "▁cat", "▁dog", "▁a", "▁b", ",", "▁4", "k", "▁photo", "▁", "▁Крас", "ный", "▁кот", "c", "a", "b", "r"]
 
 
 def model(name: str, tmp_path: Path):
     """MultilingualCLIP with random weights, saved."""
-    size = SIZES[name]
-    config = theirs_module.MCLIPConfig(
-        **size,
-        transformerDimensions=size["hidden_size"],
-        vocab_size=50,
-        max_position_embeddings=40,
-        type_vocab_size=1,
-        layer_norm_eps=1e-5,
-        pad_token_id=1,
-    )
-    made = randomize(theirs_module.MultilingualCLIP(config), 1)
+    made = multilingual_clip(**SIZES[name])
     made.save_pretrained(tmp_path / "text_encoder")
     return made
 
@@ -129,9 +101,7 @@ def test_tensors_and_settings_are_checked(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> tuple[XlmRobertaTokenizer, TheirTokenizer]:
-    special = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
-    vocabulary = [*special, *((word, -float(i)) for i, word in enumerate(WORDS)), ("<mask>", 0.0)]
-    theirs = TheirTokenizer(vocab=vocabulary)
+    theirs = xlm_roberta_tokenizer()
     folder = tmp_path_factory.mktemp("tokenizer")
     theirs.save_pretrained(folder)
     return XlmRobertaTokenizer(folder / "tokenizer.json", 16), theirs

@@ -12,9 +12,10 @@ from unclip.checkpoints import hub
 from unclip.checkpoints.component_loader import ComponentLoader
 from unclip.checkpoints.index import INDEX, component_classes
 from unclip.checkpoints.layouts.kandinsky import (
-    PRIOR_REPOSITORY,
+    PRIORS,
     is_kandinsky,
     is_kandinsky_prior,
+    kandinsky_version,
     load_kandinsky,
 )
 from unclip.checkpoints.layouts.karlo import is_karlo, load_karlo
@@ -116,7 +117,7 @@ def find_prior_folders(folder: Path, index: Mapping[str, Any], prior: str | Path
     Raises CheckpointError for a prior that the checkpoint does not take, or that is missing.
     """
     if is_kandinsky(index):
-        return [find_prior(folder, PRIOR_REPOSITORY, prior)]
+        return [find_prior(folder, PRIORS[kandinsky_version(index)], prior)]
     if prior is None:
         return []
     if is_stable_unclip(index) and "prior" not in index:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +18,14 @@ from unclip.models.clip import Clip
 from unclip.models.text import PromptTokenizer, TextEncoder, TextEncoding
 from unclip.models.tokenizer import Tokenizer
 
+OwnEncoder = TypeVar("OwnEncoder", bound=TextEncoder)
+
 
 @dataclass(frozen=True)
-class DecoderText:
+class DecoderText(Generic[OwnEncoder]):
     """The text encoder of a decoder that is not conditioned on CLIP's, with its tokenizer."""
 
-    encoder: TextEncoder
+    encoder: OwnEncoder
     tokenizer: PromptTokenizer
 
 
@@ -39,13 +42,16 @@ class Encoder:
     decoder_text: DecoderText | None = None
 
     @cached_property
-    def tokenizer(self) -> PromptTokenizer:
-        """The tokenizer of CLIP, or the decoder's for a CLIP without a text encoder."""
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of CLIP's text encoder."""
         config = self.clip.config
-        if not self.encodes_text:
-            assert self.decoder_text is not None, "this model has no text encoder"
-            return self.decoder_text.tokenizer
         return Tokenizer(config.context_length, config.transformers_tokens, config.pad_token)
+
+    @property
+    def tokenizers(self) -> list[PromptTokenizer]:
+        """The tokenizers of all text encoders."""
+        own = [] if self.decoder_text is None else [self.decoder_text.tokenizer]
+        return [self.tokenizer, *own] if self.encodes_text else own
 
     @property
     def encodes_text(self) -> bool:

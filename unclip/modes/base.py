@@ -18,7 +18,7 @@ from unclip.models.text import TextEncoding
 from unclip.requests.request import Request
 
 T = TypeVar("T")
-Requirement = Literal["prior", "image encoder"]
+Requirement = Literal["prior", "image encoder", "text encoder"]
 
 
 @dataclass(frozen=True)

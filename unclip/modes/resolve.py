@@ -58,9 +58,11 @@ def output_size(model: UnclipModel, request: Request) -> tuple[int, int]:
 
 
 def check_requirements(model: UnclipModel, request: Request) -> None:
-    """Raise RequestError if the model lacks a prior or an image encoder that the resolved request needs."""
+    """Raise RequestError if the model lacks a prior or an encoder of CLIP that the resolved request needs."""
     needed = mode_of(request).requirements(model, request)
     if "prior" in needed:
         model.require_prior()
+    if "text encoder" in needed:
+        model.encoder.require_text_encoder()
     if "image encoder" in needed or request.best_of is not None:
         model.encoder.require_image_encoder("give a prompt, and keep_style 0, or " if request.keep_style else "")

@@ -1,4 +1,6 @@
-"""The layout of Kandinsky 2.2: a decoder repository, and the repository of its prior with both CLIP encoders.
+"""The layout of Kandinsky: a decoder repository, and the repository of its prior with both CLIP encoders.
+
+The decoder of version 2.1 is conditioned on text too, and has a text encoder of its own.
 
 Razzhigaev et al. 2023, "Kandinsky: an Improved Text-to-Image Synthesis with Image Prior and Latent Diffusion"
 (arXiv:2310.03502).
@@ -16,9 +18,11 @@ from unclip.checkpoints.index import INDEX, component_classes
 from unclip.checkpoints.layouts.karlo import build_stage, check_config
 from unclip.checkpoints.settings import FIX
 from unclip.checkpoints.transformers_clip import find_clip, prepare_clip
+from unclip.checkpoints.transformers_xlm_roberta import prepare_xlm_roberta
 from unclip.diffusion.codecs import Latents
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError
+from unclip.inference.encoder import DecoderText
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
 from unclip.inference.stage import Stage
@@ -27,6 +31,7 @@ from unclip.models.clip import Clip
 from unclip.models.config import diffusers_config
 from unclip.models.kandinsky_decoder import LATENT_CHANNELS, KandinskyDecoder
 from unclip.models.prior import Prior
+from unclip.models.xlm_roberta import XlmRobertaConfig, XlmRobertaTextEncoder, XlmRobertaTokenizer
 from unclip.requests.values import show
 from unclip.system.files import read_json
 
@@ -35,6 +40,10 @@ DECODER_CLASSES = {
     "movq": ("VQModel",),
     "scheduler": ("DDPMScheduler", "DDIMScheduler"),
 }
+TEXT_CLASSES = {  # of a decoder of version 2.1
+    "text_encoder": ("MultilingualCLIP",),
+    "tokenizer": ("XLMRobertaTokenizerFast", "XLMRobertaTokenizer"),
+}
 PRIOR_CLASSES = {
     "prior": ("PriorTransformer",),
     "image_encoder": ("CLIPVisionModelWithProjection",),
@@ -42,8 +51,10 @@ PRIOR_CLASSES = {
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
     "scheduler": ("UnCLIPScheduler",),
 }
-PRIOR_REPOSITORY = "kandinsky-community/kandinsky-2-2-prior"
-"""The prior of the published decoders, for a model card that names none."""
+PRIORS = {"2.1": "kandinsky-community/kandinsky-2-1-prior", "2.2": "kandinsky-community/kandinsky-2-2-prior"}
+"""The prior of the published decoders by version, for a model card that names none."""
+CONTEXT_LENGTH = 77
+"""Tokens of a prompt that the decoder's text encoder reads."""
 
 # Published defaults: the pipelines of diffusers.
 PRIOR = {"steps": 25, "guidance": 4.0}
@@ -54,6 +65,11 @@ SAMPLERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim"}
 def is_kandinsky(index: Mapping[str, Any]) -> bool:
     """Whether a model_index.json is of a decoder of this layout."""
     return {"unet", "movq"} <= index.keys()
+
+
+def kandinsky_version(index: Mapping[str, Any]) -> str:
+    """The version of a decoder of this layout, "2.1" or "2.2"."""
+    return "2.1" if "text_encoder" in index else "2.2"
 
 
 def is_kandinsky_prior(index: Mapping[str, Any]) -> bool:
@@ -68,19 +84,22 @@ def load_kandinsky(
 
     index: of the decoder's repository. loader, prior_loader: of the two repositories.
     """
-    check_classes(index, DECODER_CLASSES, loader)
+    reads_text = kandinsky_version(index) == "2.1"
+    check_classes(index, DECODER_CLASSES | (TEXT_CLASSES if reads_text else {}), loader)
     check_classes(read_json(prior_loader.folder / INDEX), PRIOR_CLASSES, prior_loader)
     folder = prior_loader.folder
     clip = prior_loader.load_clip(*prepare_clip(find_clip(folder, folder), loader.device, loader.dtype))
+    text = load_decoder_text(loader) if reads_text else None
     return UnclipModel(
         name,
         clip,
         load_prior(prior_loader, clip),
-        load_decoder(loader, clip),
+        load_decoder(loader, clip, None if text is None else text.encoder.config),
         (),
         loader.device,
         revision=revision,
         folder=loader.folder,
+        decoder_text=text,
     )
 
 
@@ -104,15 +123,29 @@ def load_prior(loader: ComponentLoader, clip: Clip) -> DiffusionPrior:
     return DiffusionPrior(build_stage("prior", Prior(transformer), schedule, (dim,), **PRIOR), best_of=1)
 
 
-def load_decoder(loader: ComponentLoader, clip: Clip) -> Stage:
-    """The decoder's stage, in the space of its autoencoder."""
+def load_decoder_text(loader: ComponentLoader) -> DecoderText[XlmRobertaTextEncoder]:
+    """The text encoder of a decoder of version 2.1, with its tokenizer."""
+    tokenizer = XlmRobertaTokenizer(loader.folder / "tokenizer" / "tokenizer.json", CONTEXT_LENGTH)
+    prepared = prepare_xlm_roberta(loader.folder / "text_encoder", loader.device, loader.dtype)
+    return DecoderText(loader.load_prepared(*prepared), tokenizer)
+
+
+def load_decoder(loader: ComponentLoader, clip: Clip, text: XlmRobertaConfig | None) -> Stage:
+    """The decoder's stage, in the space of its autoencoder. text: of its text encoder, for version 2.1."""
     autoencoder = Autoencoder(loader.load_network("movq", VQModel))
     if autoencoder.channels != LATENT_CHANNELS:
         raise CheckpointError(f"{loader.folder / 'movq'}: it has {autoencoder.channels} latent channels, not 4; {FIX}")
     unet = loader.load_network("unet", UNet2DConditionModel)
     config = diffusers_config(unet)
-    check_config(loader, "unet", unet, {"out_channels": 2 * LATENT_CHANNELS, "encoder_hid_dim_type": "image_proj"})
-    check_config(loader, "unet", unet, {"encoder_hid_dim": clip.config.embed_dim})
+    dim = clip.config.embed_dim
+    if text is None:
+        sizes = {"encoder_hid_dim_type": "image_proj", "encoder_hid_dim": dim}
+    else:
+        sizes = {"encoder_hid_dim_type": "text_image_proj", "encoder_hid_dim": text.width, "cross_attention_dim": dim}
+        if text.embed_dim != dim:
+            path = loader.folder / "text_encoder" / "config.json"
+            raise CheckpointError(f"{path}: numDims is {text.embed_dim}, and should be {dim}; {FIX}")
+    check_config(loader, "unet", unet, {"out_channels": 2 * LATENT_CHANNELS, **sizes})
     if config.in_channels not in (LATENT_CHANNELS, 2 * LATENT_CHANNELS + 1):
         raise CheckpointError(f"{loader.folder / 'unet'}: in_channels is {config.in_channels}, not 4 or 9; {FIX}")
     network = KandinskyDecoder(unet)
@@ -127,7 +160,8 @@ def load_decoder(loader: ComponentLoader, clip: Clip) -> Stage:
         codec,
         sampler=SAMPLERS[component_classes(read_json(loader.folder / INDEX))["scheduler"]],
         any_size=True,
-        freezes_known_noise=network.has_inpainting_inputs,
+        # Version 2.1 replaces the known part of x0 at each step, with new noise, as this project does.
+        freezes_known_noise=network.has_inpainting_inputs and text is None,
         **DECODER,
     )
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unclip.checkpoints.load import load_checkpoint
+from unclip.checkpoints.load import Additions, load_checkpoint
 from unclip.errors import RequestError
 from unclip.images.inputs import check_embeddable
 from unclip.images.processing import open_square
@@ -48,6 +48,8 @@ class Unclip:
         dtype: str = "auto",
         memory: str = "auto",
         image_encoder: str | Path | None = None,
+        prior: str | Path | None = None,
+        lora: str | Path | Sequence[str | Path] = (),
         progress: Progress | None = None,
     ) -> "Unclip":
         """Load a model by name, from a checkpoint folder, or from the hub ("owner/name", "owner/name@commit").
@@ -59,12 +61,15 @@ class Unclip:
         memory         "high" keeps all networks on the device, "low" one at a time, "auto" decides by the free memory
         image_encoder  for a model without one: a name as above whose CLIP image encoder is used, or an open_clip name
                        ("ViT-L-14/openai")
+        prior          for a model whose prior is in a repository of its own (Kandinsky): another folder or hub id
+        lora           LoRA files, each as "FILE" or "FILE:SCALE"; their changes add up
         progress       called as (stage, done, total) after each network is loaded
 
         Raises CheckpointError for an unknown name or a damaged file.
         """
         where = pick_device(device)
-        return cls(load_checkpoint(name, where, pick_dtype(dtype, where), memory, image_encoder, progress))
+        additions = Additions(image_encoder, prior, (lora,) if isinstance(lora, str | Path) else tuple(lora))
+        return cls(load_checkpoint(name, where, pick_dtype(dtype, where), memory, additions, progress))
 
     # ---- generate images
 

@@ -16,7 +16,11 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 _PREFERRED_VARIANTS = ("fp16", "bf16", "fp32")  # others follow by name: "non_ema" is worse
 _MAX_NAME = 100  # characters, of a component or a model
 
-PIPELINES = ("Unclip", "UnCLIPPipeline", "UnCLIPImageVariationPipeline")
+PIPELINES = (
+    *("Unclip", "UnCLIPPipeline", "UnCLIPImageVariationPipeline"),
+    *("KandinskyV22Pipeline", "KandinskyV22InpaintPipeline", "KandinskyPipeline", "KandinskyInpaintPipeline"),
+    *("StableUnCLIPPipeline", "StableUnCLIPImg2ImgPipeline"),
+)
 """The pipelines whose checkpoints load, by their `_class_name` in model_index.json."""
 
 
@@ -26,7 +30,7 @@ def check_pipeline(index: dict, path: Path) -> None:
     if found is not None and found not in PIPELINES:
         raise CheckpointError(
             f"{path} is of a {show(found)}, which is not an unCLIP model that can be used; "
-            f"give a checkpoint of {' or '.join(PIPELINES)}"
+            "give a checkpoint of unclip, Karlo, Kandinsky 2.1 or 2.2, or Stable unCLIP"
         )
 
 

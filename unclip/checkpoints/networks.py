@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vq_model import VQModel
 from diffusers.models.transformers.prior_transformer import PriorTransformer
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -27,6 +29,7 @@ from unclip.errors import CheckpointError
 from unclip.models.clip import Clip, ClipConfig
 from unclip.models.config import diffusers_config
 from unclip.models.projection import TextProjection, TextProjectionConfig
+from unclip.models.stable_unclip_decoder import ImageNormalizer, ImageNormalizerConfig
 from unclip.models.text_encoder import TextEncoderConfig, TransformerTextEncoder
 from unclip.requests.values import show
 from unclip.system.files import read_json, write_atomic, write_json
@@ -43,9 +46,15 @@ NATIVE_CLASSES = {  # class and config class by the name in config.json
     "Clip": (Clip, ClipConfig),
     "TextProjection": (TextProjection, TextProjectionConfig),
     "TextEncoder": (TransformerTextEncoder, TextEncoderConfig),
+    "ImageNormalizer": (ImageNormalizer, ImageNormalizerConfig),
 }
-DIFFUSERS_CLASSES = {cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel)}
-ALIASES = {"UnCLIPTextProjModel": "TextProjection"}  # names of the published checkpoints
+DIFFUSERS_CLASSES = {
+    cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel, VQModel, AutoencoderKL)
+}
+ALIASES = {  # names of the published checkpoints
+    "UnCLIPTextProjModel": "TextProjection",
+    "StableUnCLIPImageNormalizer": "ImageNormalizer",
+}
 
 ReadTensors = Callable[[Collection[str]], dict[str, torch.Tensor]]
 """Reads the tensors of the given names onto their device and in their precision. It may return fewer."""

@@ -146,6 +146,24 @@ class ClipVisionSettings(ClipEncoderSettings):
     patch_size: PositiveInt = 32
 
 
+class XlmRobertaSettings(Settings):
+    """config.json of Kandinsky 2.1's MultilingualCLIP, with the defaults of its class."""
+
+    hidden_size: PositiveInt = 768
+    intermediate_size: PositiveInt = 3072
+    num_attention_heads: PositiveInt = 12
+    num_hidden_layers: PositiveInt = 12
+    vocab_size: PositiveInt = 30522
+    max_position_embeddings: PositiveInt = 512
+    type_vocab_size: PositiveInt = 2
+    transformerDimensions: PositiveInt = 1024
+    numDims: PositiveInt = 768
+    pad_token_id: StrictInt = Field(default=1, ge=0)
+    layer_norm_eps: float = Field(default=1e-12, gt=0)
+    hidden_act: Annotated[str, _only("hidden_act", "gelu")] = "gelu"
+    position_embedding_type: Annotated[str, _only("position_embedding_type", "absolute")] = "absolute"
+
+
 Model = TypeVar("Model", bound=Settings)
 
 

@@ -1,5 +1,6 @@
 """Read the safetensors files of a component: their names, shapes and tensors. No other format is read."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ REMAP_BYTES = 256 << 20
 """Bytes of a file that are converted before it is mapped again, which releases the pages already converted."""
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
+_ATTENTION = re.compile(r"(.*\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)")
+_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 Shapes = dict[str, tuple[int, ...]]
@@ -28,7 +31,8 @@ def tensor_shapes(folder: Path) -> Shapes:
     for path in require_weight_files(folder):
         with open_safetensors(path) as file:
             check_precision(path, file)
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            names = file.keys()
+            found = {current_name(name): tuple(file.get_slice(name).get_shape()) for name in names}
         if duplicates := sorted(found.keys() & shapes.keys()):
             raise CheckpointError(
                 f"{path} repeats {show(duplicates[0])} of another file in its folder: keep one of the two"
@@ -55,12 +59,12 @@ def read_tensors(
     tensors: dict[str, torch.Tensor] = {}
     for path in require_weight_files(folder):
         with open_safetensors(path) as file:
-            wanted = [key for key in file.keys() if names is None or key in names]  # noqa: SIM118
+            wanted = [key for key in file.keys() if names is None or current_name(key) in names]  # noqa: SIM118
             # Views keep this mapping alive, and with it all pages that were read through it. Tensors to convert are
             # therefore read through further mappings, below.
             convert = [name for name in wanted if _needs_conversion(file.get_slice(name), dtype, channels_last)]
             views = set(wanted) - set(convert)
-            tensors |= {name: file.get_tensor(name) for name in wanted if name in views}
+            tensors |= {current_name(name): file.get_tensor(name) for name in wanted if name in views}
         while convert:
             done = 0
             with open_safetensors(path, device) as file:
@@ -68,7 +72,7 @@ def read_tensors(
                     name = convert.pop()
                     tensor = file.get_tensor(name)
                     done += tensor.nbytes
-                    tensors[name] = _convert(tensor, dtype, channels_last)
+                    tensors[current_name(name)] = _convert(tensor, dtype, channels_last)
                     del tensor
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
@@ -96,6 +100,16 @@ def check_precision(path: Path, file: Any) -> None:
                 f"{path} holds {show(name)} as {kind}, and only {', '.join(sorted(FLOATS))} can be read; "
                 "get the checkpoint in float16, not quantized"
             )
+
+
+def current_name(name: str) -> str:
+    """The name that diffusers gives a tensor today. Before 0.15 it named those of an autoencoder's attention otherwise.
+
+    Stable Diffusion's published autoencoders have the old names.
+    """
+    if (match := _ATTENTION.fullmatch(name)) is None:
+        return name
+    return f"{match[1]}.{_ATTENTION_NAMES[match[2]]}.{match[3]}"
 
 
 def require_weight_files(folder: Path) -> list[Path]:

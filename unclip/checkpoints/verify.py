@@ -11,10 +11,13 @@ from unclip.checkpoints.index import INDEX, check_pipeline, component_classes, p
 from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.networks import build_empty_network, parameter_shapes
 from unclip.checkpoints.tensors import check_shapes, require_weight_files, tensor_shapes
-from unclip.checkpoints.transformers_clip import check_tokenizer
+from unclip.checkpoints.transformers_clip import read_pad_token
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError, InputError
+from unclip.models.xlm_roberta import XlmRobertaTokenizer
 from unclip.system.files import read_json
+
+TEXT_AND_IMAGE_ENCODERS = ("clip", "xlm-roberta", "M-CLIP")  # of transformers; checked with the components together
 
 
 class Finding(NamedTuple):
@@ -56,7 +59,10 @@ def describe_component(folder: Path) -> str:
         target = prediction_target(folder.parent, folder.name.removesuffix("_scheduler"))
         return f"{target if target == 'difference' else schedule.prediction_type}, {schedule.variance_type}"
     if (folder / "tokenizer_config.json").is_file():
-        check_tokenizer(folder)
+        if str(read_json(folder / "tokenizer_config.json").get("tokenizer_class")).startswith("XLMRoberta"):
+            XlmRobertaTokenizer(folder / "tokenizer.json")
+            return "the tokenizer of XLM-R"
+        read_pad_token(folder)
         return "the tokenizer of CLIP"
     if (folder / "preprocessor_config.json").is_file():
         read_json(folder / "preprocessor_config.json")
@@ -65,7 +71,7 @@ def describe_component(folder: Path) -> str:
     shapes = tensor_shapes(folder)
     if "_class_name" in config:
         check_shapes(folder, parameter_shapes(build_empty_network(folder)), shapes)
-    elif not str(config.get("model_type")).startswith("clip"):  # CLIP is checked with the components together
+    elif not str(config.get("model_type")).startswith(TEXT_AND_IMAGE_ENCODERS):
         raise CheckpointError(f"{folder / 'config.json'} names no class; download the checkpoint again")
     parameters = sum(torch.Size(shape).numel() for shape in shapes.values())
     files = len(require_weight_files(folder))

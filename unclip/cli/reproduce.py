@@ -99,7 +99,7 @@ def reproduce(
     from unclip.pipeline import Unclip
 
     with closing(Progress(on_terminal(quiet))) as progress:
-        pipe = Unclip.from_pretrained(name, device, dtype or recorded_dtype, memory, image_encoder, progress)
+        pipe = Unclip.from_pretrained(name, device, dtype or recorded_dtype, memory, image_encoder, progress=progress)
         [result] = pipe.generate(request, progress=progress)
     found = compare(image, record, result.image, result.dtype)
     path = None if target is None else target.save(result)

@@ -22,6 +22,7 @@ def record(result: Result) -> dict[str, Any]:
         "model": result.model,
         "revision": result.revision,
         **({"image_encoder": result.image_encoder} if result.image_encoder is not None else {}),
+        **({"loras": list(result.loras)} if result.loras else {}),
         "dtype": result.dtype,
         "seed": result.seed,
         "request": result.request.to_dict(),
@@ -51,6 +52,7 @@ class Result:
     ranked         for an image chosen among candidates: the scores of all, best first
     image_encoder  name of the checkpoint that the image encoder is from, if it is another one
     inputs         hash of each input by field, as `images.inputs.input_hashes` gives them
+    loras          names of the LoRA files that were added to the model, with their scales
     """
 
     image: Image.Image
@@ -65,6 +67,7 @@ class Result:
     ranked: tuple[float, ...] = ()
     image_encoder: str | None = None
     inputs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    loras: tuple[str, ...] = ()
 
     def to_bytes(self, format: str = "png") -> bytes:
         """The bytes of a "png", "jpg" or "webp" file, with the record (see `images.metadata`)."""

@@ -18,10 +18,12 @@ def notes(model: UnclipModel, request: Request) -> Iterator[str]:
     sources = [("source", source) for source in request.sources or () if source_kind(source) == "prompt"]
     others = [(name, getattr(request, name) or "") for name in (*SIDE_PROMPTS, "from_prompt")]
     prompts = [("prompt", request.prompt), *others, *sources]
-    tokenizer = model.encoder.tokenizer
     for field, prompt in (*prompts, ("negative_prompt", request.negative_prompt)):
-        if cut := tokenizer.overflow(prompt):
-            yield f"the {field} is longer than {tokenizer.context_length - 2} tokens; cut off: {show(cut)}"
+        # The decoder may have a text encoder of its own; the note is about the one that reads less of the prompt.
+        cuts = [(tokenizer.overflow(prompt), tokenizer) for tokenizer in model.encoder.tokenizers]
+        cut, tokenizer = max(cuts, key=lambda each: len(each[0]))
+        if cut:
+            yield f"the {field} is longer than {tokenizer.capacity} tokens; cut off: {show(cut)}"
     if model.vocabulary is None:
         return
     unknown = unknown_words(" ".join(prompt for _, prompt in prompts), model.vocabulary)

@@ -152,9 +152,19 @@ class DecoderTask:
 
 def copy_text_encoder(clip: Clip) -> TransformerTextEncoder:
     """A text encoder for the decoder, initialised with CLIP's weights. Its token embedding stays frozen."""
+    assert clip.text is not None, "this CLIP has no text encoder"
     config = clip.config
-    sizes = {"layers": config.text_layers, "heads": config.text_heads, "context_length": config.context_length}
-    encoder = TransformerTextEncoder(TextEncoderConfig(width=config.text_width, vocab_size=config.vocab_size, **sizes))
+    encoder = TransformerTextEncoder(
+        TextEncoderConfig(
+            width=config.text_width,
+            layers=config.text_layers,
+            heads=config.text_heads,
+            context_length=config.context_length,
+            vocab_size=config.vocab_size,
+            mlp_ratio=config.text_mlp_ratio,
+            quick_gelu=config.quick_gelu,
+        )
+    )
     weights = {name: value for name, value in clip.text.state_dict().items() if name != "text_projection"}
     encoder.transformer.load_state_dict(weights)
     # Any distinct vectors suffice, and a dense gradient for 49,408 tokens, few of which occur, slows every step down.

@@ -211,7 +211,6 @@ class Unclip:
         """Write the embedding of an image, or one that the prior samples for a prompt. `Request.embedding` reads it."""
         check_embeddable(source)
         if isinstance(source, str) and source_kind(source) == "prompt":
-            check_is_no_file("prompt", source)
             self.model.require_prior()
             run = make_run(self.model, [self.resolve(Request(prompt=source, seed=seed))])
             embed = self.model.sample_prior(self.model.encode_text([source]), self.model.encode_text([""]), run)

@@ -41,7 +41,7 @@ def prior_in_card(folder: Path) -> str | None:
     except Exception:  # whatever a damaged card makes the YAML reader raise; its prior is found otherwise
         return None
     name = found[0] if isinstance(found, list) and found else found
-    return name if isinstance(name, str) and hub.is_hub_id(name) else None
+    return name if isinstance(name, str) and hub.parse_hub_id(name) is not None else None
 
 
 def check_prior(folder: Path, name: str) -> Path:

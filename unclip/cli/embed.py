@@ -9,7 +9,7 @@ from unclip.cli import options
 from unclip.errors import InputError
 from unclip.images.inputs import check_embeddable
 from unclip.requests.request import Request
-from unclip.requests.sources import EMBEDDING_SUFFIX, check_is_no_file, source_kind
+from unclip.requests.sources import EMBEDDING_SUFFIX, source_kind
 from unclip.system.files import check_writable
 
 
@@ -41,8 +41,6 @@ def embed(
         raise InputError(f"-o {out!r} is a folder; give a file in it")
     is_prompt = source_kind(source) == "prompt"
     Request(prompt=source if is_prompt else "an image", seed=seed)
-    if is_prompt:
-        check_is_no_file("prompt", source)
     check_embeddable(source, decode=True)
     check_writable(path.parent)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unclip.checkpoints.hub import is_hub_id
+from unclip.checkpoints.hub import parse_hub_id
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.cli.settings import source_in_errors
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
@@ -40,7 +40,7 @@ def check_at_least_one(option: str, value: int | None) -> None:
 
 def check_model(name: str) -> None:
     """Raise CheckpointError unless there is such a model here, or the name is one of the hub."""
-    if not is_hub_id(name):
+    if parse_hub_id(name) is None:
         find_checkpoint(name)
 
 

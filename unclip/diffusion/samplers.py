@@ -164,9 +164,8 @@ def denoise_loop(
 
 def _unclip(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
     """Karlo's sampler: the posterior of DDPM over spaced timesteps, with a fixed or a learned variance."""
-    scheduler: Any = UnCLIPScheduler(
-        schedule.num_train_timesteps, schedule.variance_type, clip_sample=False, prediction_type="sample"
-    )
+    kind: Any = schedule.variance_type
+    scheduler: Any = UnCLIPScheduler(schedule.num_train_timesteps, kind, clip_sample=False, prediction_type="sample")
     # It constructs cosine schedules only, and steps by these.
     scheduler.alphas_cumprod = schedule.alphas_cumprod()
     scheduler.betas = schedule.betas()

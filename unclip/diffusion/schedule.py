@@ -165,7 +165,7 @@ def as_float(x: Tensor) -> torch.dtype:
 
 
 @cache
-def _scheduler(count: int, beta_schedule: str, beta_start: float, beta_end: float) -> Any:
+def _scheduler(count: int, beta_schedule: Any, beta_start: float, beta_end: float) -> Any:
     # Outside inference mode: training cannot use tensors that sampling cached in inference mode.
     with torch.inference_mode(False):
         return DDPMScheduler(count, beta_start, beta_end, beta_schedule)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unclip.errors import DataError, RequestError, one_line
 from unclip.requests.fields import FILE_FIELDS
-from unclip.requests.sources import check_is_prompt, source_kind
+from unclip.requests.sources import check_is_no_file, source_kind
 
 if TYPE_CHECKING:
     from unclip.requests.request import Request
@@ -40,7 +40,7 @@ def check_inputs(request: Request, *, decode: bool = False) -> None:
             check_image(source, "image" if field == SOURCES else field, decode=decode)
     for source in request.sources or ():
         if source_kind(source) == "prompt":
-            check_is_prompt(source)
+            check_is_no_file(SOURCES, source)
 
 
 def check_embeddable(source: Any, *, decode: bool = False) -> None:
@@ -49,7 +49,7 @@ def check_embeddable(source: Any, *, decode: bool = False) -> None:
     if kind == "embedding":
         raise RequestError(f"{source!r} is the name of an embedding file; give an image or a prompt")
     if kind == "prompt":
-        check_is_prompt(source)
+        check_is_no_file("prompt", source)
     else:
         check_image(source, "image", decode=decode)
 

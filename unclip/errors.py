@@ -28,6 +28,10 @@ class RecipeError(InputError):
     """A training recipe is missing, or has an unknown key or an invalid value."""
 
 
+class TrainingError(UnclipError):
+    """A training run ended early: the memory was used up, or a process that loads data was killed."""
+
+
 class WriteError(UnclipError):
     """A result cannot be written: the disk is full, or there is no permission."""
 

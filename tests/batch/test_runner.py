@@ -239,6 +239,15 @@ def test_a_second_run_on_a_folder_is_refused(file, tmp_path):
     run_file(FakePipeline(), file, out)  # and is free again
 
 
+def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("data")
+    (tmp_path / "out" / ".unclip").mkdir(parents=True)
+    (tmp_path / "out" / ".unclip" / "lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(InputError, match="cannot lock .*; remove .*lock"), open_folder(tmp_path / "out"):
+        pass
+    assert (tmp_path / "mine").read_text() == "data"
+
+
 def test_another_model_needs_another_folder(tmp_path):
     assert run_seed(tmp_path, None, MODEL) == run_seed(tmp_path, None, MODEL)
     assert run_seed(tmp_path, 3, MODEL) == (3, [])

@@ -14,11 +14,11 @@ from unclip.batch import wildcards
 from unclip.batch.file_names import NameTemplate, title
 from unclip.batch.row import BadLine, Row
 from unclip.errors import RequestError
-from unclip.requests.fields import FILE_FIELDS, OLD_NAMES, excluded_fields
+from unclip.requests.fields import FILE_FIELDS, MAX_IMAGES, OLD_NAMES, excluded_fields
 from unclip.requests.request import Request
-from unclip.requests.sources import source_kind
+from unclip.requests.sources import check_is_no_file, source_kind
 from unclip.requests.validation import rename_old_fields
-from unclip.requests.values import size_text
+from unclip.requests.values import prompt, show, size_text
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,16 @@ class Task:
 
     def jobs(self) -> Iterator[Job]:
         """One job per image: n for each combination, with seeds seed + i, or n that choose by their own seed."""
-        prompts = self.template.combinations() if self.all_combinations else [None]
-        numbered = ((prompt, rank, one) for prompt in prompts for rank, one in enumerate(self.request.images()))
-        for image, (prompt, rank, one) in enumerate(numbered):
+        texts = self.template.combinations() if self.all_combinations else [None]
+        plain = "".join(map(str, self.template.parts)) if not self.template.has_choices else None
+        numbered = ((text, rank, one) for text in texts for rank, one in enumerate(self.request.images()))
+        for image, (text, rank, one) in enumerate(numbered):
             if self.template.has_choices:
                 assert one.seed is not None  # `images` sets it
-                prompt = self.template.sample(one.seed) if prompt is None else prompt
-                one = one.replace(prompt=prompt)
-            elif (plain := "".join(map(str, self.template.parts))) != one.prompt:  # an escaped brace
-                one = one.replace(prompt=plain)
+                text = self.template.sample(one.seed) if text is None else text
+                one = one.model_copy(update={"prompt": text})  # a bad one is an image that fails, not the run
+            elif plain != one.prompt:  # an escaped brace
+                one = one.model_copy(update={"prompt": plain})
             rank = rank if one.best_of is not None else 0
             yield Job(one, self.row, image, job_key(self.row.index, image, one, self.given, rank), rank)
 
@@ -166,22 +167,38 @@ def _make_task(row: Row, settings: Settings) -> Task:
             for one in each
         ]
     request = Request.from_dict(fields)
+    for name, text in request.texts():
+        check_is_no_file(name, text, settings.folder)
     sizes = settings.sizes
     if sizes and request.size is not None and not request.edits_canvas and request.size not in sizes:
         known = ", ".join(map(size_text, sizes))
         raise RequestError(f"size {size_text(request.size)} is not one that the model generates; choose from {known}")
     template = wildcards.parse(request.prompt) if settings.wildcards else wildcards.Template((request.prompt,))
     task = Task(row, request, template, settings.all_combinations, given)
-    if task.all_combinations and template.count() > wildcards.MAX_COMBINATIONS:
-        raise RequestError(
-            f"prompt has {template.count():,} combinations; a line may have {wildcards.MAX_COMBINATIONS:,}"
-        )
-    # With choices, every image is checked, as a choice may make the prompt empty; otherwise the first suffices.
-    for job in task.jobs():
-        settings.name.name(name_values(job, request, "model"), "")
-        if not template.has_choices:
-            break
+    _check_images(task)
+    first = next(task.jobs())
+    prompt("prompt", first.request.prompt)
+    settings.name.name(name_values(first, request, "model"), "")
     return task
+
+
+def _check_images(task: Task) -> None:
+    """Raise RequestError for a line with too many images, or with choices that leave no prompt where one is needed.
+
+    Without a look at each image: a short line may ask for very many.
+    """
+    combinations = task.template.count() if task.all_combinations else 1
+    limit = wildcards.MAX_COMBINATIONS
+    if combinations > limit:
+        raise RequestError(f"prompt has more than {limit:,} combinations; a line may have {limit:,}")
+    if task.count > MAX_IMAGES:
+        each = f"prompt has {combinations:,} combinations of" if combinations > 1 else "n asks with its frames for"
+        raise RequestError(f"{each} {task.request.count:,} images; a line may have {MAX_IMAGES:,} in all")
+    if task.template.has_choices and task.template.can_be_blank:
+        try:
+            task.request.replace(prompt="")
+        except RequestError:
+            raise RequestError("prompt is empty for some of its choices; give each of them a text") from None
 
 
 def defaults_for(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,5 +212,5 @@ def defaults_for(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
 def _resolve_path(folder: Path, name: str, path: str) -> str:
     """A path of the file, relative to the working folder. Raises RequestError if there is no such file."""
     if not os.path.isfile(folder / path):
-        raise RequestError(f"{name} {path!r} is not a file; paths are relative to the prompt file")
+        raise RequestError(f"{name} {show(path)} is not a file; paths are relative to the prompt file")
     return str(folder / path)

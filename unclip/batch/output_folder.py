@@ -215,6 +215,8 @@ def open_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Folder
         raise InputError(
             f"{str(path)!r} is in use by {_describe_owner(owner)}; wait for it, or give another folder"
         ) from None
+    except OSError as error:  # filelock follows no link, because locking would empty the file behind it
+        raise InputError(f"cannot lock {str(path)!r} ({error.strerror}); remove {private / 'lock'}") from None
     try:
         process = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         folder = Folder(path, overwrite)

@@ -18,6 +18,7 @@ from unclip.batch.prompt_file import PromptFile
 from unclip.batch.report import Report, Totals
 from unclip.batch.row import BadLine
 from unclip.batch.runner import Output, Runner, RunOptions
+from unclip.batch.syntax_notes import SyntaxNotes
 from unclip.checkpoints.identity import ModelIdentity
 from unclip.errors import InputError
 from unclip.images.contact_sheet import layout, sheet, size_of
@@ -88,6 +89,7 @@ class Session:
         images that are done.
         """
         workload, bad = Workload(), 0
+        notes = SyntaxNotes()
         last = time.monotonic()
         for count, line in enumerate(check_rows(self.prompts.rows(), settings)):
             if time.monotonic() - last > 10:
@@ -98,8 +100,11 @@ class Session:
                 bad += 1
                 continue
             workload.add(line.request, line.count)
+            notes.add(line)
             if existing.done:
                 workload.done += sum(existing.is_done(job.key) for job in line.jobs())
+        for note in notes:
+            self.report.note(note)
         if bad > _MAX_SHOWN:
             self.report.more_bad_lines(bad - _MAX_SHOWN, folder.path / ERRORS if folder else None)
         if not workload.images and not bad:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from unclip.checkpoints import hub
 from unclip.checkpoints.component_loader import ComponentLoader
-from unclip.checkpoints.index import INDEX, component_classes
+from unclip.checkpoints.hub_files import snapshot_identity
+from unclip.checkpoints.index import INDEX, check_pipeline, component_classes, model_name
 from unclip.checkpoints.layouts.karlo import is_karlo, load_karlo
 from unclip.checkpoints.layouts.native import load_native
 from unclip.checkpoints.locate import find_checkpoint
@@ -51,6 +51,7 @@ def load_checkpoint(
     """
     folder = find_checkpoint(name, download=True)
     index = read_json(folder / INDEX)
+    check_pipeline(index, folder / INDEX)
     components = component_classes(index)
     mode = check_memory(memory)
     if mode == "auto":
@@ -60,8 +61,12 @@ def load_checkpoint(
     offload = OffloadStore() if mode == "low" else None
     loader = ComponentLoader(folder, device, dtype, offload, _count_loaded(progress, folder, components))
     # A hub model is named as it is found on the hub.
-    origin, revision = hub.snapshot_identity(folder) or (str(index.get("name", folder.name)), None)
-    if image_encoder is not None and (not is_karlo(index) or "image_encoder" in components):
+    origin, revision = snapshot_identity(folder) or (model_name(index, folder), None)
+    if image_encoder is not None and not is_karlo(index):
+        raise CheckpointError(
+            f"{origin} takes no other image encoder, because its CLIP was trained as a whole: leave image_encoder out"
+        )
+    if image_encoder is not None and "image_encoder" in components:
         raise CheckpointError(f"{origin} has its own image encoder: leave image_encoder out")
     if is_karlo(index):
         encoder = None if image_encoder is None else find_image_encoder(image_encoder)
@@ -95,7 +100,7 @@ def image_encoder_name(encoder: Path | OpenClipImageEncoder) -> str:
     """The name for records: of open_clip, the hub id with its commit, or else the folder's name."""
     if isinstance(encoder, OpenClipImageEncoder):
         return encoder.name
-    known = hub.snapshot_identity(encoder)
+    known = snapshot_identity(encoder)
     return "@".join(known) if known else encoder.resolve().name
 
 

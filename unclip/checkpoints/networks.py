@@ -1,9 +1,12 @@
 """Networks from and to component folders: `config.json`, whose `_class_name` selects the class, and `*.safetensors`."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from threading import get_ident
+from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
@@ -13,7 +16,12 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save as serialize
 from torch import nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
+from unclip.checkpoints.index import FIX
 from unclip.checkpoints.tensors import Shapes, check_shapes, read_tensors, tensor_shapes
 from unclip.errors import CheckpointError
 from unclip.models.clip import Clip, ClipConfig
@@ -25,6 +33,11 @@ from unclip.system.files import read_json, write_atomic, write_json
 
 SHARD_INDEX = "model.safetensors.index.json"
 SHARD_SIZE = "15MB"  # of a weight file at most, unless a single tensor is larger
+
+EXTRA_VALUES, EXTRA_TENSORS = 1 << 22, 64
+"""What a network may have beyond its weight files: masks and tables that are computed."""
+
+Network = TypeVar("Network", bound=nn.Module)
 
 NATIVE_CLASSES = {  # class and config class by the name in config.json
     "Clip": (Clip, ClipConfig),
@@ -109,11 +122,41 @@ def build_empty_network(folder: Path) -> nn.Module:
     """
     config = read_json(folder / "config.json")
     settings = {key: value for key, value in config.items() if not key.startswith("_")}
+    shapes = tensor_shapes(folder)
     try:
-        with init_empty_weights(include_buffers=False):
-            return new_network(config.get("_class_name"), settings).eval().requires_grad_(False)
+        make = partial(new_network, config.get("_class_name"), settings)
+        return make_empty(make, shapes).eval().requires_grad_(False)
     except CheckpointError as error:
-        raise CheckpointError(f"{folder / 'config.json'}: {error}; download the checkpoint again") from None
+        raise CheckpointError(f"{folder / 'config.json'}: {error}; {FIX}") from None
+
+
+def make_empty(make: Callable[[], Network], shapes: Shapes) -> Network:
+    """The network that `make` makes, with its parameters on the meta device and its buffers in memory.
+
+    shapes: of the tensors in its weight files. A network that is much larger is refused before its buffers take any
+    memory: a config can ask for terabytes. Raises CheckpointError.
+    """
+    thread, most = get_ident(), 2 * sum(map(math.prod, shapes.values())) + EXTRA_VALUES
+    left = {"values": most, "tensors": 4 * len(shapes) + EXTRA_TENSORS}
+
+    def count(_module: nn.Module, _name: str, tensor: torch.Tensor | None) -> None:
+        if tensor is not None and get_ident() == thread:  # hooks see the networks of all threads
+            left["values"] -= tensor.numel()
+            left["tensors"] -= 1
+            if min(left.values()) < 0:
+                raise CheckpointError("the config asks for a larger network than the weight files hold")
+
+    hooks = (register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count))
+    try:
+        with suppress(Exception), torch.device("meta"):  # errors of other kinds are raised again below
+            make()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if min(left.values()) < 0:
+        raise CheckpointError("the config asks for a larger network than the weight files hold")
+    with init_empty_weights(include_buffers=False):
+        return make()
 
 
 def parameter_shapes(network: nn.Module) -> Shapes:

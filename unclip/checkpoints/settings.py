@@ -14,13 +14,12 @@ from pydantic import (
     ValidationError,
 )
 
+from unclip.checkpoints.index import FIX
 from unclip.diffusion.codecs import Codec, codec_from_config
 from unclip.diffusion.sampler_names import check_sampler
 from unclip.errors import CheckpointError
 from unclip.requests.fields import MAX_GUIDANCE, MAX_STEPS
 from unclip.requests.values import integer, number, parse_size, show
-
-FIX = "download the checkpoint again"
 
 
 class Settings(BaseModel):

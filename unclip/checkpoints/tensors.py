@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from unclip.checkpoints.index import INDEX, PICKLE_SUFFIXES, find_weight_files
+from unclip.checkpoints.index import FIX, INDEX, PICKLE_SUFFIXES, find_weight_files
 from unclip.errors import CheckpointError
+from unclip.requests.values import show
+from unclip.system.files import foreign_content
 
 REMAP_BYTES = 256 << 20
 """Bytes of a file that are converted before it is mapped again, which releases the pages already converted."""
@@ -25,9 +27,12 @@ def tensor_shapes(folder: Path) -> Shapes:
     shapes: Shapes = {}
     for path in require_weight_files(folder):
         with open_safetensors(path) as file:
+            check_precision(path, file)
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
         if duplicates := sorted(found.keys() & shapes.keys()):
-            raise CheckpointError(f"{path} repeats {duplicates[0]} of another file in its folder: keep one of the two")
+            raise CheckpointError(
+                f"{path} repeats {show(duplicates[0])} of another file in its folder: keep one of the two"
+            )
         shapes |= found
     return shapes
 
@@ -75,8 +80,21 @@ def check_shapes(folder: Path, expected: Mapping[str, tuple[int, ...]], found: M
     for what, keys in (("lacks", missing), ("has unexpected", extra), ("has misshapen", bad)):
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise CheckpointError(f"{folder} {what} tensors: {', '.join(map(_cut, keys[:3]))}{more}; {FIX}")
+
+
+def check_precision(path: Path, file: Any) -> None:
+    """Raise CheckpointError for a tensor that is not of floating point: quantized weights need their own code to run.
+
+    file: an open safetensors file.
+    """
+    for name in file.keys():  # noqa: SIM118 (not a dict)
+        kind = file.get_slice(name).get_dtype()
+        # Old versions of transformers saved positions, which are not weights.
+        if kind not in FLOATS and not name.endswith(".position_ids"):
             raise CheckpointError(
-                f"{folder} {what} tensors: {', '.join(keys[:3])}{more}; download the checkpoint again"
+                f"{path} holds {show(name)} as {kind}, and only {', '.join(sorted(FLOATS))} can be read; "
+                "get the checkpoint in float16, not quantized"
             )
 
 
@@ -95,7 +113,7 @@ def require_weight_files(folder: Path) -> list[Path]:
             f"{folder} has its weights in {pickled[0]}, and reading a pickle can run any code: "
             f"convert it with `unclip models convert {checkpoint}`"
         )
-    raise CheckpointError(f"no .safetensors file in {folder}; download the checkpoint again")
+    raise CheckpointError(f"no .safetensors file in {folder}; {FIX}")
 
 
 @contextmanager
@@ -105,7 +123,13 @@ def open_safetensors(path: Path, device: torch.device | str = "cpu") -> Iterator
         with safe_open(path, framework="pt", device=str(device)) as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({error}); download the checkpoint again") from None
+        reason = foreign_content(path) or f"missing or damaged ({' '.join(str(error).split())[:100]}); {FIX}"
+        raise CheckpointError(f"{path} is {reason}") from None
+
+
+def _cut(name: str) -> str:
+    """The name of a tensor for a message: at most 80 characters on one line."""
+    return name if len(name) <= 80 and name.isprintable() else show(name)
 
 
 def _needs_conversion(entry: Any, dtype: torch.dtype, channels_last: bool) -> bool:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from torch import Tensor
 
-from unclip.checkpoints.networks import ReadTensors, one_line, parameter_shapes
+from unclip.checkpoints.networks import ReadTensors, make_empty, one_line, parameter_shapes
 from unclip.checkpoints.open_clip_image_encoder import OpenClipImageEncoder
 from unclip.checkpoints.settings import FIX, ClipTextSettings, ClipVisionSettings, validate
 from unclip.checkpoints.tensors import Shapes, check_shapes, read_tensors, tensor_shapes
@@ -42,32 +41,39 @@ def prepare_clip(
     Raises CheckpointError for configs, a tokenizer or tensors that do not belong to a CLIP.
     """
     config = read_clip_config(folder, images)
+    folders = {"text_encoder": folder, **({"image_encoder": images} if isinstance(images, Path) else {})}
+    # Old versions of transformers saved position ids, which are not weights.
+    found = {
+        component: {key: s for key, s in tensor_shapes(home / component).items() if not key.endswith(".position_ids")}
+        for component, home in folders.items()
+    }
+    of_images = images.shapes() if isinstance(images, OpenClipImageEncoder) else {}
     try:
-        with init_empty_weights(include_buffers=False):
-            clip = Clip(config)
+        clip = make_empty(
+            partial(Clip, config), {**found["text_encoder"], **found.get("image_encoder", {}), **of_images}
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / 'text_encoder'}: {error}; {FIX}") from None
     except Exception as error:  # open_clip raises many kinds
         raise CheckpointError(f"{folder}: the configs of CLIP do not fit together: {one_line(error)}") from None
     sources = tensor_sources(clip)
     shapes = parameter_shapes(clip)
-    folders = {"text_encoder": folder, **({"image_encoder": images} if isinstance(images, Path) else {})}
     for component, home in folders.items():
         expected: Shapes = {}
         for name, (source_component, parts) in sources.items():
             if source_component == component:
                 expected |= dict.fromkeys(parts, transformers_shape(name, shapes[name], len(parts)))
-        # Old versions of transformers saved position ids, which are not weights.
-        found = {key: s for key, s in tensor_shapes(home / component).items() if not key.endswith(".position_ids")}
-        check_shapes(home / component, expected, found)
+        check_shapes(home / component, expected, found[component])
     check_tokenizer(folder / "tokenizer")
     if not isinstance(images, OpenClipImageEncoder):
         return clip, partial(read_encoders, folders, device, sources)
     image_names = {name for name, (component, _) in sources.items() if component == "image_encoder"}
-    check_shapes(images.file, {name: shapes[name] for name in image_names}, images.shapes())
+    check_shapes(images.file, {name: shapes[name] for name in image_names}, of_images)
     text_sources = {name: source for name, source in sources.items() if name not in image_names}
 
     def read(names: Collection[str] | None = None) -> dict[str, Tensor]:
-        of_images = images.read(device, image_names if names is None else image_names & set(names))
-        return {**read_encoders(folders, device, text_sources, names), **of_images}
+        tensors = images.read(device, image_names if names is None else image_names & set(names))
+        return {**read_encoders(folders, device, text_sources, names), **tensors}
 
     return clip, read
 
@@ -121,13 +127,18 @@ def read_pixel_config(path: Path, size: int) -> dict[str, Any]:
     config = read_json(path)
     mean, std = config.get("image_mean"), config.get("image_std")
     for key, values in (("image_mean", mean), ("image_std", std)):
-        if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
-            raise CheckpointError(f"{path}: {key} is {show(values)}, and should be three numbers; {FIX}")
+        lowest = 0.0 if key == "image_mean" else 1e-3  # a deviation of 0 divides by 0
+        if not isinstance(values, list) or len(values) != 3 or not all(_is_number(v, lowest) for v in values):
+            raise CheckpointError(f"{path}: {key} is {show(values)}, and should be three numbers up to 1; {FIX}")
     shortest = config.get("size", size)
     shortest = shortest.get("shortest_edge") if isinstance(shortest, dict) else shortest
     if shortest != size or config.get("do_center_crop") is False:
         raise CheckpointError(f"{path}: only a resize to {size} pixels and a crop of the centre are supported")
     return {"pixel_mean": tuple(mean or ()), "pixel_std": tuple(std or ()), "center_crop": True}
+
+
+def _is_number(value: Any, lowest: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and lowest <= value <= 1
 
 
 def check_tokenizer(folder: Path) -> None:

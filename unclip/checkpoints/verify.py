@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from unclip.checkpoints import hub
-from unclip.checkpoints.index import INDEX, component_classes, prediction_target
+from unclip.checkpoints.hub_files import find_damaged_files, snapshot_identity
+from unclip.checkpoints.index import INDEX, check_pipeline, component_classes, prediction_target
 from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.networks import build_empty_network, parameter_shapes
 from unclip.checkpoints.tensors import check_shapes, require_weight_files, tensor_shapes
@@ -27,15 +27,16 @@ class Finding(NamedTuple):
 
 def check_checkpoint(folder: Path) -> Iterator[Finding]:
     """A finding for each component, for the hashes of a hub model, and for the components together."""
-    valid = True
-    for component in component_classes(read_json(folder / INDEX)):
+    valid, index = True, read_json(folder / INDEX)
+    check_pipeline(index, folder / INDEX)
+    for component in component_classes(index):
         try:
             finding = Finding(component, describe_component(folder / component), True)
         except InputError as error:
             finding, valid = Finding(component, str(error), False), False
         yield finding
-    if hub.snapshot_identity(folder) is not None:
-        damaged = hub.find_damaged_files(folder)
+    if snapshot_identity(folder) is not None:
+        damaged = find_damaged_files(folder)
         names = ", ".join(str(path.relative_to(folder)) for path in damaged)
         yield Finding("hashes", f"wrong: {names}" if damaged else "match the hub", not damaged)
         valid = valid and not damaged

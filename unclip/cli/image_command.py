@@ -22,6 +22,7 @@ from unclip.images.contact_sheet import Layout, animation, layout, sheet
 from unclip.images.result import Result
 from unclip.requests.fields import foreign_fields
 from unclip.requests.request import Request
+from unclip.requests.sources import check_is_no_file
 from unclip.requests.values import size_text
 from unclip.system.files import write_new
 
@@ -170,6 +171,9 @@ def make_images(
     if shared.seed is None:  # one for all prompts, so that the whole command can be repeated with it
         common["seed"] = secrets.randbelow(2**32)
     requests = [Request(**common, **job) for job in jobs]
+    for request in requests:
+        for name, text in request.texts():
+            check_is_no_file(name, text)
     options.check_labels(shared.labels, shared.grid)
     target = find_target(shared.out, sum(request.count for request in requests), shared.image_format)
     for option, wanted in (("--grid", shared.grid), ("--gif", sequence.gif), ("--strip", sequence.strip)):

@@ -48,7 +48,7 @@ def report(error: Any) -> int:
         typer.echo(error.format_message(), err=True)
         return 2
     elif hasattr(error, "format_message"):  # a usage error of click
-        message, code = error.format_message(), 2
+        message, code = error.format_message() + usage_hint(error), 2
     elif isinstance(error, UnclipError):
         message, code = str(error), 2 if isinstance(error, InputError) else 1
     elif isinstance(error, OSError):
@@ -57,3 +57,18 @@ def report(error: Any) -> int:
         raise error
     print(f"unclip: error: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+def usage_hint(error: Any) -> str:
+    """The end of the message of a usage error that often has the same cause; else ""."""
+    from unclip.requests.other_tools import SAME, hint, plain_name
+
+    name = str(getattr(error, "option_name", "")).lstrip("-")
+    if fix := hint(name):
+        ours = SAME.get(plain_name(name))
+        return f"; {fix}" if ours is None else f"; did you mean -{'' if ours == 'n' else '-'}{ours.replace('_', '-')}?"
+    arguments = getattr(getattr(error.ctx, "command", None), "params", ()) if hasattr(error, "ctx") else ()
+    takes_prompt = any("PROMPT" in (getattr(argument, "metavar", None) or "") for argument in arguments)
+    if takes_prompt and "unexpected extra argument" in str(error.format_message()):
+        return "; give one image, and quote a prompt of several words"
+    return ""

@@ -11,6 +11,7 @@ from unclip.cli.settings import setting_source
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import InputError
 from unclip.images.metadata import FORMATS
+from unclip.requests.fields import MAX_GUIDANCE
 from unclip.requests.request import Request
 from unclip.system.choices import DEVICES, DTYPES, MEMORY, check_device, check_dtype, check_memory
 
@@ -156,7 +157,7 @@ Guidance = Annotated[
     float | None,
     typer.Option(
         metavar="SCALE",
-        help=f"Decoder guidance, 0 to 1000.{MODELS_DEFAULT}",
+        help=f"Decoder guidance, 0 to {MAX_GUIDANCE}.{MODELS_DEFAULT}",
         callback=field,
         rich_help_panel=SAMPLING,
     ),
@@ -188,7 +189,7 @@ PriorGuidance = Annotated[
     float | None,
     typer.Option(
         metavar="SCALE",
-        help=f"Prior guidance, 0 to 1000.{MODELS_DEFAULT}",
+        help=f"Prior guidance, 0 to {MAX_GUIDANCE}.{MODELS_DEFAULT}",
         callback=field,
         rich_help_panel=PRIOR,
     ),

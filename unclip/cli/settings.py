@@ -20,6 +20,7 @@ from unclip.cli.help import HelpCommand
 from unclip.errors import InputError, did_you_mean, nearest
 from unclip.images.metadata import FORMATS
 from unclip.requests import fields
+from unclip.requests.other_tools import hint
 
 FILE = "unclip.toml"
 PREFIX = "UNCLIP_"
@@ -172,7 +173,8 @@ def _setting(command: str | None, key: str, value: Any, source: str, commands: d
     name = OLD_NAMES.get(name, name)
     params = {name: param for own, known in commands.items() if command in (None, own) for name, param in known.items()}
     if name not in params:
-        raise InputError(f"{source}: {key!r} is not a setting; {did_you_mean(key.replace('_', '-'), params)}")
+        fix = hint(key) or did_you_mean(key.replace("_", "-"), params)
+        raise InputError(f"{source}: {key!r:.80} is not a setting; {fix}")
     param = params[name]
     if param.is_flag:
         if not isinstance(value, bool):

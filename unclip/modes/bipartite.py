@@ -22,7 +22,7 @@ from unclip.inference.run_context import Run
 from unclip.models.text import TextEncoding
 from unclip.modes.base import Output, Requirement, read_or_sample_embeddings, resolved, score_and_convert
 from unclip.requests.request import Request
-from unclip.requests.sources import check_is_prompt
+from unclip.requests.sources import check_is_no_file
 
 INVERSION_STEPS = 25
 """Default denoising steps of requests that invert an image."""
@@ -84,7 +84,7 @@ class BipartiteMode:
             elif kind == "embedding":
                 model.encoder.read_embedding(source)
             else:
-                check_is_prompt(source)
+                check_is_no_file("source", source)
 
     @torch.inference_mode()
     def generate(self, model: UnclipModel, requests: Sequence[Request], run: Run) -> list[Output]:

@@ -25,6 +25,7 @@ from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
 from unclip.models.projection import TextProjection
 from unclip.models.upsampler import Upsampler
+from unclip.requests.fields import MAX_SIDE
 from unclip.requests.values import show
 
 CLASSES = {
@@ -147,7 +148,11 @@ def image_shape(loader: ComponentLoader, component: str, unet: nn.Module) -> tup
     """c, h, w of the images that a U-Net samples. Raises CheckpointError if its config has no valid size."""
     size = diffusers_config(unet).sample_size
     sides = (size, size) if isinstance(size, int) else size
-    if not isinstance(sides, tuple | list) or len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
+    if (
+        not isinstance(sides, tuple | list)
+        or len(sides) != 2
+        or not all(type(s) is int and 0 < s <= MAX_SIDE for s in sides)
+    ):
         path = loader.folder / component / "config.json"
         raise CheckpointError(f"{path}: sample_size is {show(size)}, and should be a number of pixels; {FIX}")
     return 3, sides[0], sides[1]

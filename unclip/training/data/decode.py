@@ -30,8 +30,8 @@ def decode_image(data: bytes, name: str, size: int) -> torch.Tensor:
     The shorter side is resized to `size` pixels (bicubic, antialiased), the longer one is cropped to its centre.
     Colours are converted to sRGB, and transparency is composited on white. Of an animation, the first image is used.
 
-    name: the file, for messages. Raises DataError for a damaged image, for other formats and for an image above Pillow's
-    pixel limit.
+    name: the file, for messages. Raises DataError for a damaged image, for other formats and for an image above
+    Pillow's pixel limit.
     """
     with opened(io.BytesIO(data), name) as image:
         image.draft(None, (3 * size, 3 * size))  # a large JPEG decodes at 1/2, 1/4 or 1/8 of its size

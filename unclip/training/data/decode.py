@@ -27,10 +27,11 @@ HEADER = 1 << 14  # bytes; most headers end before
 def decode_image(data: bytes, name: str, size: int) -> torch.Tensor:
     """Decode an image file to an upright, square RGB uint8 tensor `3 size size`.
 
-    The shorter side is resized to `size` pixels (bicubic, antialiased), the longer one is cropped to its centre,
-    colours are converted to sRGB, and transparency is composited on white. Of an animation, the first image is used.
-    name: the file, for messages. Raises
-    DataError for a damaged image, for other formats and for an image above Pillow's pixel limit.
+    The shorter side is resized to `size` pixels (bicubic, antialiased), the longer one is cropped to its centre.
+    Colours are converted to sRGB, and transparency is composited on white. Of an animation, the first image is used.
+
+    name: the file, for messages. Raises DataError for a damaged image, for other formats and for an image above
+    Pillow's pixel limit.
     """
     with opened(io.BytesIO(data), name) as image:
         image.draft(None, (3 * size, 3 * size))  # a large JPEG decodes at 1/2, 1/4 or 1/8 of its size

@@ -61,7 +61,7 @@ def test_a_bad_input(call, arguments, says):
 
 
 def test_the_lines_of_a_batch(call):
-    Path("p.csv").write_text("mode,image,embedding\nvary,text.png,\ngenerate,,e.safetensors\n")
+    Path("p.csv").write_text("mode,image,embedding,prompt\nvary,text.png,,\ngenerate,,e.safetensors,\n")
     code, err = call("batch", "p.csv")
     assert code == 1 and "p.csv:2: the image 'text.png' is not a readable image" in err
     assert "p.csv:3: cannot read 'e.safetensors' as safetensors" in err and "2 bad lines" in err

@@ -2,11 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import typer
 from PIL import Image
+from safetensors.numpy import save_file
 
 from unclip.cli.main import main
 from unclip.cli.progress import Progress
@@ -138,6 +141,9 @@ def test_every_option_reaches_the_request(painter):
     options += ["--guidance", "0", "--prior-guidance", "1.5", "--sampler", "ddim", "--prior-sampler", "unipc"]
     options += ["--size", "64x32", "--prior-best-of", "2", "--best-of", "4", "--seed", "9"]
     options += ["--embedding", "e.safetensors", "--image-encoder", "there"]
+    save_file({"image_embed": np.ones(4), "probe": np.ones(4)}, "e.safetensors")
+    Path("here").mkdir()
+    Path("here/model_index.json").write_text("{}")
     assert main(["generate", "a cat", "--model", "here", "--device", "cpu", "--dtype", "float32", *options]) == 0
     [request] = painter.requests
     expected = {

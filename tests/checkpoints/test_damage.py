@@ -291,6 +291,24 @@ def test_checkpoints_of_other_pipelines_are_named(model: Path, name: object, cap
     assert "is not an unCLIP model" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("decoder", {"freq_shift": {}}, "freq_shift is {}, and should be like 0"),
+        ("decoder", {"flip_sin_to_cos": "no"}, "flip_sin_to_cos is 'no', and should be like True"),
+        ("decoder", {"norm_eps": float("nan")}, "norm_eps is nan, and should be like 1e-05"),
+        ("prior", {"num_layers": True}, "num_layers is True, and should be like"),
+        ("decoder_scheduler", {"beta_schedule": "x" * 100_000}, "beta_schedule='xxx"),
+    ],
+)
+def test_config_values_of_another_type(model: Path, file: str, change: dict, message: str) -> None:
+    path = next((model / file).glob("*config.json"))
+    edit_json(path, lambda config: config.update(change))
+    for read in (load, lambda folder: str([found.text for found in check_checkpoint(folder) if not found.valid])):
+        found = read(model) if read is not load else failure(load, model)
+        assert f"{path}: " in found and message in found and len(found) < 700
+
+
 @pytest.mark.parametrize("stages", [{"prior": 5}, {"decoder": {"size": "x"}}, {"decoder": {"size": [10**9, 1]}}, [], 5])
 def test_stages_of_a_wrong_type(tiny_model: Path, tmp_path: Path, stages: object) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))

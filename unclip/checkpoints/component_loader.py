@@ -15,6 +15,7 @@ from unclip.checkpoints.networks import (
     build_empty_network,
     class_name,
     load_weights,
+    one_line,
     parameter_shapes,
 )
 from unclip.checkpoints.offload import OffloadStore
@@ -96,11 +97,16 @@ class ComponentLoader:
 
         Raises CheckpointError for a schedule that is not supported.
         """
-        path = self.folder / component / "scheduler_config.json"
-        try:
-            return from_config(read_json(path))
-        except CheckpointError as error:
-            raise error if str(path) in str(error) else CheckpointError(f"{path}: {error}") from None
+        return read_schedule(self.folder / component / "scheduler_config.json", from_config)
+
+
+def read_schedule(path: Path, from_config: Callable[[dict[str, Any]], Schedule] = Schedule.from_config) -> Schedule:
+    """The noise schedule in a scheduler_config.json. Raises CheckpointError for one that is not supported."""
+    config = read_json(path)
+    try:
+        return from_config(config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {one_line(error)}") from None
 
 
 def read_submodule(read: ReadTensors, prefix: str, names: Collection[str]) -> dict[str, torch.Tensor]:

@@ -9,9 +9,9 @@ from urllib.parse import unquote, urlsplit
 
 from unclip.checkpoints.hub_files import (
     check_links,
-    find_blob,
     find_damaged_files,
     has_hash,
+    is_in_cache,
     is_intact,
     remove_damaged_file,
     snapshot_identity,
@@ -72,7 +72,8 @@ def download(name: str) -> Path:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=[INDEX]))
         if not (folder / INDEX).is_file():
             raise CheckpointError(f"it has no {INDEX}, which every checkpoint of a pipeline has; give another model")
-        check_pipeline(read_json(check_links(folder) / INDEX), Path(INDEX))
+        if is_in_cache(folder, folder / INDEX):  # a link that leads elsewhere is removed below
+            check_pipeline(read_json(folder / INDEX), Path(INDEX))
         folder = Path(
             snapshot_download(repository, revision=revision, allow_patterns=PATTERNS, ignore_patterns=VARIANTS)
         )
@@ -117,7 +118,7 @@ def list_cached_models() -> list[tuple[str, Path]]:
     found = {}
     for path in sorted(folders):
         known = snapshot_identity(path.parent)
-        if known is not None and (not path.is_symlink() or find_blob(path.parent, path) is not None):
+        if known is not None and is_in_cache(path.parent, path):
             found[known] = path.parent
     return [(known[0], folder) for known, folder in found.items()]
 

@@ -23,12 +23,17 @@ def check_links(folder: Path) -> Path:
     """The folder; raises CheckpointError if it is in the hub's cache and a link in it leads out of the cache."""
     if snapshot_identity(folder) is not None:
         for path in sorted(folder.rglob("*")):
-            if path.is_symlink() and find_blob(folder, path) is None:
+            if not is_in_cache(folder, path):
                 raise CheckpointError(
                     f"{path} leads out of the hub's cache, which no download does; "
                     f"remove {folder.absolute().parent.parent} and download the model again"
                 )
     return folder
+
+
+def is_in_cache(folder: Path, path: Path) -> bool:
+    """Whether a file of a snapshot's folder is in the cache: a file of its own there, or a link to one."""
+    return not path.is_symlink() or find_blob(folder, path) is not None
 
 
 def find_damaged_files(folder: Path) -> list[Path]:

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import torch
 
+from unclip.checkpoints.component_loader import read_schedule
 from unclip.checkpoints.hub_files import find_damaged_files, snapshot_identity
 from unclip.checkpoints.index import INDEX, check_pipeline, component_classes, prediction_target
 from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.networks import build_empty_network, parameter_shapes
 from unclip.checkpoints.tensors import check_shapes, require_weight_files, tensor_shapes
 from unclip.checkpoints.transformers_clip import read_pad_token
-from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError, InputError
 from unclip.models.xlm_roberta import XlmRobertaTokenizer
 from unclip.system.files import read_json
@@ -55,7 +55,7 @@ def check_checkpoint(folder: Path) -> Iterator[Finding]:
 def describe_component(folder: Path) -> str:
     """A short description of a component. Raises CheckpointError if it is damaged."""
     if (folder / "scheduler_config.json").is_file():
-        schedule = Schedule.from_config(read_json(folder / "scheduler_config.json"))
+        schedule = read_schedule(folder / "scheduler_config.json")
         target = prediction_target(folder.parent, folder.name.removesuffix("_scheduler"))
         return f"{target if target == 'difference' else schedule.prediction_type}, {schedule.variance_type}"
     if (folder / "tokenizer_config.json").is_file():

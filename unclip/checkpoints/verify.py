@@ -8,6 +8,7 @@ import torch
 
 from unclip.checkpoints import hub
 from unclip.checkpoints.index import INDEX, component_classes, prediction_target
+from unclip.checkpoints.layouts.kandinsky import is_kandinsky_prior
 from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.networks import build_empty_network, parameter_shapes
 from unclip.checkpoints.tensors import check_shapes, require_weight_files, tensor_shapes
@@ -30,8 +31,8 @@ class Finding(NamedTuple):
 
 def check_checkpoint(folder: Path) -> Iterator[Finding]:
     """A finding for each component, for the hashes of a hub model, and for the components together."""
-    valid = True
-    for component in component_classes(read_json(folder / INDEX)):
+    valid, index = True, read_json(folder / INDEX)
+    for component in component_classes(index):
         try:
             finding = Finding(component, describe_component(folder / component), True)
         except InputError as error:
@@ -42,6 +43,8 @@ def check_checkpoint(folder: Path) -> Iterator[Finding]:
         names = ", ".join(str(path.relative_to(folder)) for path in damaged)
         yield Finding("hashes", f"wrong: {names}" if damaged else "match the hub", not damaged)
         valid = valid and not damaged
+    if is_kandinsky_prior(index):  # its decoder's repository is loaded with it
+        return
     if valid:
         try:
             load_checkpoint(folder, torch.device("cpu"), torch.float32, memory="low")  # reads little
@@ -54,9 +57,12 @@ def check_checkpoint(folder: Path) -> Iterator[Finding]:
 def describe_component(folder: Path) -> str:
     """A short description of a component. Raises CheckpointError if it is damaged."""
     if (folder / "scheduler_config.json").is_file():
-        schedule = Schedule.from_config(read_json(folder / "scheduler_config.json"))
-        target = prediction_target(folder.parent, folder.name.removesuffix("_scheduler"))
-        return f"{target if target == 'difference' else schedule.prediction_type}, {schedule.variance_type}"
+        config = read_json(folder / "scheduler_config.json")
+        is_unclip = config.get("_class_name") == "UnCLIPScheduler"
+        schedule = Schedule.from_config(config) if is_unclip else Schedule.from_ddpm_config(config)
+        stage, suffix, _ = folder.name.rpartition("_scheduler")
+        is_difference = suffix and prediction_target(folder.parent, stage) == "difference"
+        return f"{'difference' if is_difference else schedule.prediction_type}, {schedule.variance_type}"
     if (folder / "tokenizer_config.json").is_file():
         if str(read_json(folder / "tokenizer_config.json").get("tokenizer_class")).startswith("XLMRoberta"):
             XlmRobertaTokenizer(folder / "tokenizer.json")

@@ -37,11 +37,11 @@ class TextEncoding(NamedTuple):
 
     def append(self, other: "TextEncoding") -> "TextEncoding":
         """These rows, then those of another encoding."""
-        own, more = self[:4], other[:4]
+        embed, states, mask, tokens = (torch.cat(parts) for parts in zip(self[:4], other[:4], strict=True))
         decoder = None
         if self.decoder is not None and other.decoder is not None:
             decoder = self.decoder.append(other.decoder)
-        return TextEncoding(*(torch.cat(parts) for parts in zip(own, more, strict=True)), decoder)
+        return TextEncoding(embed, states, mask, tokens, decoder)
 
     def repeat(self, k: int) -> "TextEncoding":
         """Each row k times, the copies next to each other: `b ...` -> `(b k) ...`."""

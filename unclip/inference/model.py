@@ -129,8 +129,8 @@ class UnclipModel:
             if tiling is not None:  # the hint covers the canvas; each window gets its part
                 canvas, hint = {"hint": network.hint(*hint)} if network.has_inpainting_inputs else {}, ()
         embed = conditioning.embed
-        if (augment := getattr(network, "augment", None)) is not None:
-            embed = augment(embed, randn(embed.shape[1:], generators_of_rows(run, len(embed)), embed.device))
+        if hasattr(network, "augment"):
+            embed = network.augment(embed, randn(embed.shape[1:], generators_of_rows(run, len(embed)), embed.device))
         inputs = StageInputs(
             network.condition(embed, conditioning.text, *hint),
             network.condition(self._negative_embed(conditioning), conditioning.negative, *hint),
@@ -163,7 +163,10 @@ class UnclipModel:
     def invert(self, images: Tensor, conditioning: Conditioning, run: Run) -> Tensor:
         """The initial noise `b c h w` of images `b 3 h w` in [-1, 1] at the decoder's size, by DDIM inversion."""
         with run.stage("inversion") as report:
-            cond = self.decoder.network.condition(conditioning.embed, conditioning.text)
+            network, embed = self.decoder.network, conditioning.embed
+            if hasattr(network, "augment"):  # without noise: what sampling will draw is not known
+                embed = network.augment(embed, torch.zeros_like(embed))
+            cond = network.condition(embed, conditioning.text)
             return self.decoder.invert(images, cond, run.options.steps, report.progress)
 
     @property

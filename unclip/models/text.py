@@ -37,7 +37,7 @@ class TextEncoding(NamedTuple):
 
     def append(self, other: "TextEncoding") -> "TextEncoding":
         """These rows, then those of another encoding."""
-        embed, states, mask, tokens = map(torch.cat, zip(self[:4], other[:4], strict=True))
+        embed, states, mask, tokens = (torch.cat(parts) for parts in zip(self[:4], other[:4], strict=True))
         decoder = None
         if self.decoder is not None and other.decoder is not None:
             decoder = self.decoder.append(other.decoder)

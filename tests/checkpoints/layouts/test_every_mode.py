@@ -8,6 +8,7 @@ import pytest
 
 from tests.helpers import box_mask, difference, noise_image, pixels
 from tests.published_kandinsky import SIZES_2_2, kandinsky_decoder, kandinsky_prior
+from tests.published_kandinsky_2_1 import SIZES_2_1, kandinsky_2_1_decoder, kandinsky_2_1_prior
 from tests.published_stable_unclip import SIZES as STABLE_SIZES
 from tests.published_stable_unclip import image_variation, text_to_image
 from unclip import Unclip
@@ -19,10 +20,11 @@ IMAGE = noise_image(56, 40)
 MASK = box_mask((56, 40), (10, 10, 30, 30))
 FAST = {"seed": 3, "steps": 3}
 GUIDED = FAST | {"prior_steps": 2}
-KANDINSKY = ("kandinsky 2.2", "kandinsky 2.2 inpaint")
+KANDINSKY = ("kandinsky 2.2", "kandinsky 2.2 inpaint", "kandinsky 2.1", "kandinsky 2.1 inpaint")
 STABLE = ("stable unclip", "stable unclip variations")
 FAMILIES = ("karlo", "karlo variations", *KANDINSKY, *STABLE)
 NEEDS_PRIOR = ("karlo variations", "stable unclip variations")
+NEEDS_TEXT_ENCODER = ("stable unclip variations",)  # of CLIP; the decoder's own shares no space with images
 NEEDS_IMAGE_ENCODER = ("karlo", "stable unclip")
 
 FROM_TEXT: dict[str, Callable[[Unclip], list]] = {
@@ -58,8 +60,12 @@ def pipes(karlo, variations, tmp_path_factory) -> Callable[[str], Unclip]:
             make = image_variation if family.endswith("variations") else text_to_image
             make(STABLE_SIZES["one"], folder).save_pretrained(folder / "model")
             return folder / "model"
-        kandinsky_prior(size, folder).save_pretrained(folder / "kandinsky-2-2-prior")
-        kandinsky_decoder(size, inpaint=family.endswith("inpaint")).save_pretrained(folder / "decoder")
+        make, make_prior, name = kandinsky_decoder, kandinsky_prior, "kandinsky-2-2-prior"
+        if family.startswith("kandinsky 2.1"):
+            make, make_prior, name = kandinsky_2_1_decoder, kandinsky_2_1_prior, "kandinsky-2-1-prior"
+            size = SIZES_2_1["one"]
+        make_prior(size, folder).save_pretrained(folder / name)
+        make(size, inpaint=family.endswith("inpaint")).save_pretrained(folder / "decoder")
         return folder / "decoder"
 
     def pipe(family: str) -> Unclip:
@@ -75,8 +81,9 @@ def pipes(karlo, variations, tmp_path_factory) -> Callable[[str], Unclip]:
 def test_a_family_runs_a_mode_or_refuses_it_in_one_line(pipes, family: str, mode: str) -> None:
     pipe, run = pipes(family), (FROM_TEXT | FROM_IMAGES | FROM_BOTH)[mode]
     needs_prior, needs_encoder = mode in FROM_TEXT | FROM_BOTH, mode in FROM_IMAGES | FROM_BOTH
-    if needs_prior and family in NEEDS_PRIOR or needs_encoder and family in NEEDS_IMAGE_ENCODER:
-        with pytest.raises(RequestError, match="has no (prior|image encoder)") as caught:
+    lacks_text = mode == "edit" and family in NEEDS_TEXT_ENCODER
+    if needs_prior and family in NEEDS_PRIOR or needs_encoder and family in NEEDS_IMAGE_ENCODER or lacks_text:
+        with pytest.raises(RequestError, match="has no (prior|image encoder|text encoder)") as caught:
             run(pipe)
         assert "\n" not in str(caught.value)
         return

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from diffusers import KandinskyPipeline, KandinskyPriorPipeline
 
-from tests.published_kandinsky_2_1 import SIZES_2_1, kandinsky_2_1_decoder, kandinsky_2_1_prior
+from tests.published_kandinsky_2_1 import SIZES_2_1, kandinsky_2_1_decoder, kandinsky_2_1_prior, multilingual_clip
 from tests.sampling import sample_tensors
 from unclip import Unclip
+from unclip.checkpoints.verify import check_checkpoint
 from unclip.diffusion.noise import make_generators
 from unclip.errors import CheckpointError
 from unclip.requests.request import Request
@@ -122,6 +123,26 @@ def test_other_checkpoints_are_refused(both, file: str, change: dict, message: s
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(CheckpointError, match=message):
         Unclip.from_pretrained(folder, "cpu", "float32")
+
+
+def test_a_text_encoder_of_another_embedding_size_is_refused(both, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(both[0].model.folder.parent, tmp_path / "copy")) / "decoder"
+    config = json.loads((folder / "text_encoder" / "config.json").read_text())
+    multilingual_clip(config["hidden_size"], 10).save_pretrained(folder / "text_encoder")
+    with pytest.raises(CheckpointError, match="text_encoder/config.json: numDims is 10, and should be"):
+        Unclip.from_pretrained(folder, "cpu", "float32")
+
+
+def test_every_component_is_checked(both) -> None:
+    decoder = both[0].model.folder
+    found = list(check_checkpoint(decoder))
+    assert all(valid for _, _, valid in found), found
+    texts = {component: text for component, text, _ in found}
+    assert texts["tokenizer"] == "the tokenizer of XLM-R"
+    assert texts["scheduler"].startswith("epsilon")
+    assert texts["together"] == "the components fit"
+    prior = list(check_checkpoint(decoder.parent / "kandinsky-2-1-prior"))
+    assert all(valid for _, _, valid in prior), prior
 
 
 def test_a_tokenizer_without_its_file_is_refused(both, tmp_path: Path) -> None:

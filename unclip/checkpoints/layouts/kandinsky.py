@@ -74,7 +74,7 @@ def kandinsky_version(index: Mapping[str, Any]) -> str:
 
 def is_kandinsky_prior(index: Mapping[str, Any]) -> bool:
     """Whether a model_index.json is of a prior of this layout, which is no model of its own."""
-    return "prior" in index and "decoder" not in index and "unet" not in index and "stages" not in index
+    return "prior" in index and not {"decoder", "unet", "super_res_first", "stages"} & index.keys()
 
 
 def load_kandinsky(

@@ -18,8 +18,8 @@ from gzip import GzipFile
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from unclip.batch.row import READABLE, parse_value
 from unclip.errors import InputError, RequestError
+from unclip.requests.text_values import READABLE, parse_value
 
 MAX_LINE = 1 << 20  # bytes
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from unclip.batch.formats import Lines, RawRow, read_csv, read_jsonl, read_parquet, read_text, read_tsv
-from unclip.batch.row import FIELDS, BadLine, Row
+from unclip.batch.row import BadLine, Row
 from unclip.errors import InputError, RequestError, nearest
+from unclip.requests.text_values import FIELDS
 from unclip.requests.validation import rename_old_fields
 
 FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")

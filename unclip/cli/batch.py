@@ -11,7 +11,6 @@ from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.jobs import Settings
 from unclip.batch.output_folder import find_grid, open_folder, run_seed
 from unclip.batch.prompt_file import FORMATS, prompt_file
-from unclip.batch.row import FIELDS, parse_value
 from unclip.batch.runner import Output
 from unclip.batch.session import Grid, Session
 from unclip.checkpoints.identity import identify_model
@@ -21,6 +20,7 @@ from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import InputError
 from unclip.requests.fields import OLD_NAMES, foreign_fields
 from unclip.requests.request import Request
+from unclip.requests.text_values import FIELDS, parse_value
 from unclip.requests.validation import check_mode_name
 
 if TYPE_CHECKING:

@@ -11,16 +11,20 @@ from PIL import Image
 from unclip.errors import is_out_of_memory
 from unclip.images.result import Result
 from unclip.inference.callbacks import Progress, Watcher
+from unclip.inference.model import UnclipModel
 from unclip.requests.batching import BATCH
 from unclip.requests.request import Request
 from unclip.server.jobs import Event, Failed, Finished, Job, Preview, Step, Task
+from unclip.server.previews import EditPreview, fraction_done
 
 Report = Callable[[Job, Event], None]
 """Called with each event of a job, in the worker's thread."""
 
 
 class Pipeline(Protocol):
-    """The methods of `pipeline.Unclip` that generate."""
+    """The parts of `pipeline.Unclip` that generate."""
+
+    model: UnclipModel
 
     def generate_batch(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Result]: ...
     def generate_best(
@@ -72,7 +76,7 @@ class Generator:
 
     def _generate(self, part: Sequence[Task], report: Report) -> list[list[Result]]:
         pipe = self._models[part[0].job.model]
-        reporter = make_reporter(part, report)
+        reporter = make_reporter(pipe, part, report)
         if part[0].is_ranked:
             return [pipe.generate_best(part[0].request, reporter, self.limit(part[0]))]
         return [[result] for result in pipe.generate_batch([task.request for task in part], reporter)]
@@ -115,9 +119,11 @@ class PreviewReporter(Watcher):
     The images of a step come with their seeds, so the tasks that want previews must have seeds of their own.
     """
 
-    def __init__(self, tasks: Sequence[Task], report: Report) -> None:
+    def __init__(self, pipe: Pipeline, tasks: Sequence[Task], report: Report) -> None:
         self._steps = Reporter(tasks, report)
         self._report = report
+        self._pipe = pipe
+        self._edits: dict[Task, EditPreview] = {}
         self._tasks = {task.request.seed: task for task in tasks if task.job.interest.previews}
         self._sent = dict.fromkeys(self._tasks, 0)
         self._images: dict[int, Image.Image] = {}
@@ -129,7 +135,7 @@ class PreviewReporter(Watcher):
         self._steps(stage, done, total)
         if done and stage.endswith("decoder"):
             for seed, task in self._tasks.items():
-                self._send(seed, task, stage, done / total)
+                self._send(seed, task, stage, fraction_done(stage, done, total))
         self._images = {}
 
     def _send(self, seed: int | None, task: Task, stage: str, fraction: float) -> None:
@@ -137,13 +143,21 @@ class PreviewReporter(Watcher):
         if seed is None or seed not in self._images or sent == wanted or fraction * (wanted + 1) < sent + 1:
             return
         self._sent[seed] += 1
-        self._report(task.job, Preview(task.index, sent, stage, self._images[seed]))
+        self._report(task.job, Preview(task.index, sent, stage, self._place(task, stage, self._images[seed])))
+
+    def _place(self, task: Task, stage: str, image: Image.Image) -> Image.Image:
+        if not task.request.edits_canvas:
+            return image
+        if task not in self._edits:
+            self._edits[task] = EditPreview(self._pipe.model, task.request)
+        return self._edits[task].place(stage, image)
 
 
-def make_reporter(tasks: Sequence[Task], report: Report) -> Progress:
+def make_reporter(pipe: Pipeline, tasks: Sequence[Task], report: Report) -> Progress:
     """The callback of a micro-batch. Images of steps are made only if somebody wants them."""
-    wanted = any(task.job.interest.previews for task in tasks) and not tasks[0].is_ranked
-    return (PreviewReporter if wanted else Reporter)(tasks, report)
+    if any(task.job.interest.previews for task in tasks) and not tasks[0].is_ranked:
+        return PreviewReporter(pipe, tasks, report)
+    return Reporter(tasks, report)
 
 
 def free_memory() -> None:

@@ -96,6 +96,11 @@ class Queue:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self.close)
 
+    def abort(self) -> None:
+        """Let the worker stop at its next step. For any thread."""
+        for job in list(self._open):
+            job.cancelled = True
+
     async def stop(self) -> None:
         """Close the queue and wait for the running micro-batch, whose jobs are cancelled."""
         self.close()

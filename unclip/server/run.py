@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import uvicorn
 
-from unclip.errors import InputError
+from unclip.errors import InputError, UnclipError
 from unclip.pipeline import Unclip
 from unclip.server.app import create_app
 from unclip.server.settings import ServerSettings
@@ -65,6 +65,7 @@ def serve(models: Mapping[str, Unclip], settings: ServerSettings, sockets: list[
     def stop(number: int, frame: object) -> None:
         if server.should_exit:
             server.force_exit = True
+            queue.abort()
         server.should_exit = True
         queue.close_soon()
 
@@ -75,6 +76,8 @@ def serve(models: Mapping[str, Unclip], settings: ServerSettings, sockets: list[
     try:
         worker.run()
         http.join()
+        if not server.started:
+            raise UnclipError("the server could not start; the log says why")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

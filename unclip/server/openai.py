@@ -31,6 +31,10 @@ UNUSED = ("quality", "style", "moderation", "input_fidelity", "complexity")
 """Fields of OpenAI's that are accepted and have no effect, which a note says."""
 
 
+FILES = ("image", "images", "mask")
+"""Fields that `uploads` reads."""
+
+
 @dataclass(frozen=True)
 class Output:
     """How a call wants its images. format: png, jpeg or webp. quality: of a lossy format, or None."""
@@ -79,14 +83,14 @@ class Protocol:
 
     def generation(self, body: Body) -> Call:
         """A call for images from a prompt."""
-        fields = validate(schemas.Generation, body)
+        fields = validate(schemas.Generation, schemas.GENERATE, body)
         if not fields.get("prompt"):
             raise ApiError("Missing required parameter: 'prompt'.", param="prompt", code="missing_required_parameter")
         return self._call(fields, schemas.GENERATE[0], {}, [])
 
     def edit(self, body: Body, images: Sequence[Upload], masks: Sequence[Upload]) -> Call:
         """A call to edit an image: masked pixels, margins, or without either the whole image, by a text diff."""
-        fields = validate(schemas.Edit, body)
+        fields = validate(schemas.Edit, schemas.EDIT, body)
         image = self._one_image(images)
         mask = masks[0].decode(self.settings.max_pixels) if masks else None
         frame = parse_frame(fields.pop("frame", None), self.settings.max_pixels)
@@ -111,7 +115,7 @@ class Protocol:
 
     def variation(self, body: Body, images: Sequence[Upload]) -> Call:
         """A call for variations of an image, its reconstruction, or an interpolation between several sources."""
-        fields = validate(schemas.Variation, body)
+        fields = validate(schemas.Variation, schemas.VARY, body)
         texts = fields.pop("sources", None) or ()
         frame = parse_frame(fields.pop("frame", None), self.settings.max_pixels)
         mode = fields.get("mode") or ("interpolate" if texts or len(images) > 1 else pick_mode(fields, schemas.VARY))
@@ -185,7 +189,7 @@ class Protocol:
         return Interest(bool(fields.get("progress")), fields.get("partial_images", 0))
 
 
-def validate(schema: type[BaseModel], body: Body) -> dict[str, Any]:
+def validate(schema: type[BaseModel], modes: Sequence[str], body: Body) -> dict[str, Any]:
     """The fields of a call that are given, checked and converted. Raises ApiError for the first that is wrong."""
     names = schema.model_fields
     try:
@@ -209,11 +213,15 @@ def validate(schema: type[BaseModel], body: Body) -> dict[str, Any]:
         found = schema(**fields)
     except ValidationError as error:
         raise invalid_value(error) from None
-    for name, limit in (("prompt", schemas.MAX_PROMPT),):
-        if len(getattr(found, name)) > limit:
-            raise ApiError(f"Invalid '{name}': string too long. At most {limit} characters are read.", param=name)
-    files = ("image", "images", "mask", "masks")  # read by `uploads`
-    return {name: getattr(found, name) for name in fields if name not in files}
+    given = {name: getattr(found, name) for name in fields if name not in FILES}
+    if "mode" in given and given["mode"] not in modes:
+        raise ApiError(f"{given['mode']!r} is not one of {list(modes)} - 'mode'", param="mode", code="invalid_value")
+    for name, value in given.items():
+        if isinstance(value, str) and len(value) > schemas.MAX_TEXT:
+            raise ApiError(
+                f"Invalid '{name}': string too long. At most {schemas.MAX_TEXT} characters are read.", param=name
+            )
+    return given
 
 
 def invalid_value(error: ValidationError) -> ApiError:

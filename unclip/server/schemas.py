@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from unclip.requests.fields import FIELDS_OF, FILE_FIELDS, MAX_SIDE
 from unclip.requests.request import Request
 
-MAX_PROMPT = 32_000  # characters, as OpenAI's
+MAX_TEXT = 32_000  # characters of a prompt, as OpenAI's
 MAX_PREVIEWS = 10  # OpenAI's limit is 3
 
 

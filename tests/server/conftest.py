@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -48,11 +49,31 @@ def served(pipe: Any, **settings: Any) -> Iterator[str]:
         thread = threading.Thread(target=server.run, args=([socket],), daemon=True)
         thread.start()
         try:
+            while not server.started:
+                assert thread.is_alive(), "the server did not start"
+                time.sleep(0.01)
             yield url_of(socket).rstrip("/")
         finally:
             server.should_exit = True
             thread.join(20)
             assert not thread.is_alive(), "the server did not stop"
+
+
+@pytest.fixture
+def held(tiny: Unclip) -> Any:
+    """The pipeline of the tiny model, whose micro-batches go on until `held.gate` is set or all clients have gone."""
+    from unclip.pipeline import Unclip
+
+    class Held(Unclip):
+        gate = threading.Event()
+
+        def generate_batch(self, requests, progress=None):
+            while not self.gate.wait(0.01):
+                assert progress is not None
+                progress("decoder", 0, 1)
+            return super().generate_batch(requests, progress)
+
+    return Held(tiny.model)
 
 
 @pytest.fixture(scope="session")

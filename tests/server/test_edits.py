@@ -145,9 +145,7 @@ def test_a_result_can_be_edited_without_sending_it(client):
 
 def test_a_frame_edits_a_part_and_keeps_the_rest_of_it(client, tiny):
     frame_mask = box_mask((32, 32), (0, 0, 12, 32))
-    response = post(
-        client, {"image": file(IMAGE), "mask": file(frame_mask)}, prompt="a cat", frame="8,4,32,32", seed=3
-    )
+    response = post(client, {"image": file(IMAGE), "mask": file(frame_mask)}, prompt="a cat", frame="8,4,32,32", seed=3)
     part = IMAGE.crop((8, 4, 40, 36))
     assert same(images_of(response)[0], tiny.inpaint(part, frame_mask, "a cat", seed=3)[0].image)
 

@@ -35,8 +35,9 @@ def test_the_best_candidates_are_those_of_the_pipeline(client, tiny):
 def test_a_form_means_the_same_as_json(client):
     fields = {"prompt": "12", "seed": 5, "n": 2, "steps": 2, "guidance": 1.5, "size": "16x16"}
     form = {name: str(value) for name, value in fields.items()}
-    assert client.post(GENERATIONS, data=form).json()["data"][1]["b64_json"] == (
-        client.post(GENERATIONS, json=fields).json()["data"][1]["b64_json"]
+    assert (
+        client.post(GENERATIONS, data=form).json()["data"][1]["b64_json"]
+        == (client.post(GENERATIONS, json=fields).json()["data"][1]["b64_json"])
     )
 
 
@@ -165,9 +166,10 @@ def test_a_damaged_body_is_a_wrong_request(client, body, words):
 
 
 def test_another_content_type_is_refused(client):
-    assert "text/xml" in error_of(client.post(GENERATIONS, content=b"<a/>", headers={"content-type": "text/xml"}), 415)[
-        "message"
-    ]
+    assert (
+        "text/xml"
+        in error_of(client.post(GENERATIONS, content=b"<a/>", headers={"content-type": "text/xml"}), 415)["message"]
+    )
 
 
 def test_an_unknown_model_and_an_unknown_path(client):

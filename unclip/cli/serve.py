@@ -85,8 +85,7 @@ def serve(
     Example:
       unclip serve --port 8000
     """
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        raise InputError(f"serve needs {missing[0]}: install it with pip install 'unclip[serve]'")
+    check_installed()
     from unclip.server.run import bind, log_to_stderr, url_of
     from unclip.server.run import serve as run
     from unclip.server.security import allowed_hosts
@@ -110,6 +109,7 @@ def serve(
     with closing(bind(host, port)) as socket:
         loaded = load(models or ["stickers"], quiet, image_encoder, device=device, dtype=dtype, memory=memory)
         log_to_stderr(logging.WARNING if quiet else logging.INFO)
+        socket.listen()  # whoever reads the next line may call
         url = url_of(socket)
         print(f"unclip serves {', '.join(loaded)} at {url}", flush=True)
         if host not in LOOPBACK and not keys:
@@ -117,6 +117,12 @@ def serve(
         if open_when_done:
             typer.launch(url)
         run(loaded, settings, [socket])
+
+
+def check_installed() -> None:
+    """Raise InputError if a package of the extra `serve` is missing."""
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise InputError(f"serve needs {missing[0]}: install it with pip install 'unclip[serve]'")
 
 
 def load(names: list[str], quiet: bool, image_encoder: str | None, **how: str):

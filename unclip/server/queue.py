@@ -83,29 +83,22 @@ class Queue:
             job.cancelled = True
             self._forget(job)
 
-    def close(self) -> None:
-        """Refuse new calls, and those that wait. The running micro-batch is finished."""
+    def close(self, cancel: bool = False) -> None:
+        """Refuse new calls, and those that wait. The running micro-batch is finished, unless `cancel`."""
         self._closed = True
         self._arrived.set()
-        for job in dict.fromkeys(task.job for task in self._waiting):
+        for job in list(self._open) if cancel else dict.fromkeys(task.job for task in self._waiting):
             job.events.put_nowait(Failed(shutting_down()))
             self.cancel(job)
 
-    def close_soon(self) -> None:
-        """`close`, from another thread."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self.close)
-
-    def abort(self) -> None:
-        """Let the worker stop at its next step. For any thread."""
-        for job in list(self._open):
-            job.cancelled = True
+    def close_soon(self, cancel: bool = False) -> None:
+        """`close`, from another thread. cancel: also what runs."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.close, cancel)
 
     async def stop(self) -> None:
         """Close the queue and wait for the running micro-batch, whose jobs are cancelled."""
-        self.close()
-        for job in list(self._open):
-            self.cancel(job)
+        self.close(cancel=True)
         if self._loop_task is not None:
             await self._loop_task
 
@@ -137,8 +130,6 @@ class Queue:
         for task in batch:
             self._metrics.wait.observe(start - self._since[task])
         self._drop(batch)
-        rest = [task for task in self._waiting if task.job is batch[0].job]
-        self._waiting = [task for task in self._waiting if task.job is not batch[0].job] + rest
         loop, out_of_memory = asyncio.get_running_loop(), self._generator.out_of_memory
 
         def report(job: Job, event: Event) -> None:
@@ -151,6 +142,7 @@ class Queue:
             for task in batch:
                 self._deliver(task.job, Failed(error))
         await asyncio.sleep(0)  # the last events
+        self._waiting.sort(key=lambda task: task.job is batch[0].job)  # stable: what is left of this job comes last
         seconds, count = time.monotonic() - start, sum(task.count for task in batch)
         self._seconds += (seconds / count - self._seconds) * 0.2
         self._metrics.batch_seconds.observe(seconds)

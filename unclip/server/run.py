@@ -39,7 +39,9 @@ def url_of(server: socket.socket) -> str:
 
 
 def serve(models: Mapping[str, Unclip], settings: ServerSettings, sockets: list[socket.socket]) -> None:
-    """Serve until SIGINT or SIGTERM; then finish what is being generated. A second signal ends it at once.
+    """Serve until SIGINT or SIGTERM; then finish what is being generated, which a second signal stops.
+
+    A third signal does not even wait for clients that are slow to read.
 
     The models run in the calling thread, which on a CPU should be the main one (see `Worker`).
     """
@@ -63,12 +65,13 @@ def serve(models: Mapping[str, Unclip], settings: ServerSettings, sockets: list[
             worker.stop()
 
     def stop(number: int, frame: object) -> None:
-        if server.should_exit:
-            server.force_exit = True
-            queue.abort()
+        nonlocal signals
+        signals += 1
         server.should_exit = True
-        queue.close_soon()
+        server.force_exit = signals > 2
+        queue.close_soon(cancel=signals > 1)
 
+    signals = 0
     queue = app.state.server.queue
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     http = threading.Thread(target=run_http, name="unclip-http")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from unclip.requests.fields import FIELDS_OF, FILE_FIELDS, MAX_SIDE
 from unclip.requests.request import Request
@@ -71,6 +71,12 @@ Frame = Annotated[
     ),
 ]
 
+Texts = Annotated[
+    tuple[str, ...] | None,
+    BeforeValidator(lambda value: value.split("|") if isinstance(value, str) else value),
+    Field(None, description="interpolate: texts that follow the images, as an array or with | between them"),
+]
+
 GENERATE, EDIT, VARY = ("generate",), ("inpaint", "outpaint", "edit"), ("vary", "reconstruct", "interpolate")
 """The modes of each call; the first is the default, as far as the images do not say otherwise."""
 
@@ -79,7 +85,12 @@ Edit = create_model(
     "Edit", __base__=OpenAIFields, **extensions(*EDIT), image=ImageFile, images=ImageFile, mask=ImageFile, frame=Frame
 )
 Variation = create_model(
-    "Variation", __base__=OpenAIFields, **extensions(*VARY), image=ImageFile, images=ImageFile, frame=Frame
+    "Variation",
+    __base__=OpenAIFields,
+    **{**extensions(*VARY), "sources": Texts},
+    image=ImageFile,
+    images=ImageFile,
+    frame=Frame,
 )
 
 

@@ -19,7 +19,7 @@ class ServerSettings:
     max_pixels     of one input image, and of one canvas
     body_timeout   until a call has arrived completely
     batch_size     images that are generated together
-    batch_wait     most that a first call waits for others to share its micro-batch with
+    batch_wait     without another call, after which a micro-batch that is not full begins; at most five times as long
     queue_size     images that wait or run; further calls are refused with status 429
     max_input      of decoded input images of all calls that wait or run
     keep_time      that a result or an upload can be fetched, since it was last used
@@ -34,7 +34,7 @@ class ServerSettings:
     max_pixels: int = 1 << 24
     body_timeout: float = 60.0
     batch_size: int = BATCH
-    batch_wait: float = 0.02
+    batch_wait: float = 0.01
     queue_size: int = 256
     max_input: int = 1 << 30
     keep_time: float = 3600.0

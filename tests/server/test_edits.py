@@ -140,6 +140,17 @@ def test_a_result_can_be_edited_without_sending_it(client):
     assert (np.asarray(found)[:, 16:] == np.asarray(decoded(first["b64_json"]))[:, 16:]).all()
 
 
+def test_transparency_that_is_kept_is_named(client):
+    half = IMAGE.convert("RGBA")
+    half.putpixel((0, 0), (1, 2, 3, 0))
+    mask = box_mask(IMAGE.size, (20, 20, 30, 30))
+    response = post(client, {"image": file(half), "mask": file(mask)}, prompt="a cat", background="opaque")
+    assert images_of(response)[0].getpixel((0, 0)) == (1, 2, 3, 0)
+    assert any("background" in note for note in response.json()["notes"])
+    response = post(client, {"image": file(IMAGE), "mask": file(mask)}, prompt="a cat", background="opaque")
+    assert not response.json()["notes"]
+
+
 # ---- frames
 
 
@@ -230,6 +241,13 @@ def test_previews_of_an_outpainting_cover_the_canvas(client, margins):
         ({"image": IMAGE, "mask": MASK}, {"prompt": "a", "mode": "edit"}, "mask", "mask is a field of inpaint"),
         ({"image": IMAGE, "mask": MASK}, {"prompt": "a", "mask_mode": "alpha"}, "mask", "no transparency"),
         ({"image": IMAGE}, {"prompt": "a", "mode": "inpaint"}, "mask", "mask is missing"),
+        ({"image": IMAGE}, {"prompt": "a", "mode": "edit", "mask_mode": "black"}, "mask_mode", "a field of inpaint"),
+        (
+            {"image": IMAGE},
+            {"prompt": "a", "mode": "outpaint", "left": 9, "mask_mode": "white"},
+            "mask_mode",
+            "inpaint",
+        ),
         ({"image": IMAGE}, {}, "mask", "mask is missing"),
         ({"image": IMAGE}, {"prompt": "a", "mode": "vary"}, "mode", "'vary' is not one of"),
         ({"image": IMAGE}, {"prompt": "a", "left": 8192}, None, "8192"),
@@ -244,7 +262,10 @@ def test_a_wrong_edit_is_refused(client, files, fields, param, words):
     assert error["param"] == param
 
 
-def test_several_images_are_refused(client):
+def test_several_images_or_masks_are_refused(client):
+    files = [("image", file(IMAGE)), ("mask", file(MASK)), ("mask", file(MASK))]
+    assert error_of(client.post(EDITS, files=files, data={"prompt": "a"}))["param"] == "mask"
+    assert "17" in error_of(client.post(EDITS, json={"prompt": "a", "image": ["x"] * 100}))["message"]
     error = error_of(client.post(EDITS, files=[("image[]", file(IMAGE))] * 2, data={"prompt": "a"}))
     assert error["param"] == "image" and "one image at a time" in error["message"]
 

@@ -57,6 +57,8 @@ def test_several_images_and_texts_are_interpolated(client, tiny):
         ([IMAGE], {"mask": "2"}, "mask", "Unknown parameter: 'mask'"),
         ([IMAGE, OTHER], {"frames": "11"}, "frames", "at most 10"),
         ([IMAGE], {"components": "5"}, None, "principal components"),
+        ([IMAGE, OTHER], {"frame": "0,0,8,8"}, "frame", "one image"),
+        ([IMAGE], {"sources": "|".join("abcdefghijklmnopqrst"), "weights": "1"}, "sources", "At most 17"),
     ],
 )
 def test_a_wrong_variation_is_refused(client, images, fields, param, words):

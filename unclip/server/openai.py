@@ -18,7 +18,7 @@ from unclip.requests.text_values import parse_value
 from unclip.requests.validation import rename_old_fields
 from unclip.requests.values import show, size_text
 from unclip.server import schemas
-from unclip.server.body import Body
+from unclip.server.body import MAX_FILES, Body
 from unclip.server.canvas import Selection, parse_frame, select
 from unclip.server.errors import ApiError, field_of
 from unclip.server.jobs import Interest
@@ -37,12 +37,16 @@ FILES = ("image", "images", "mask")
 
 @dataclass(frozen=True)
 class Output:
-    """How a call wants its images. format: png, jpeg or webp. quality: of a lossy format, or None."""
+    """How a call wants its images.
+
+    format: png, jpeg or webp. quality: of a lossy format, or None. is_opaque: no pixel should be transparent.
+    """
 
     url: bool
     b64_json: bool
     format: str
     quality: int | None
+    is_opaque: bool
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,11 @@ class Protocol:
         """A call to edit an image: masked pixels, margins, or without either the whole image, by a text diff."""
         fields = validate(schemas.Edit, schemas.EDIT, body)
         image = self._one_image(images)
+        if len(masks) > 1:
+            raise ApiError(f"{len(masks)} masks were given; send one.", param="mask")
         mask = masks[0].decode(self.settings.max_pixels) if masks else None
         frame = parse_frame(fields.pop("frame", None), self.settings.max_pixels)
-        selection = select(image, mask, fields.pop("mask_mode", None), frame)
+        selection = select(image, mask, fields.get("mask_mode"), frame)
         mode, notes = edit_mode(fields, selection)
         if mode == "outpaint" and selection.margins is not None and fields.get("size") == selection.image.size:
             del fields["size"]  # of the result, which the margins say already
@@ -119,6 +125,10 @@ class Protocol:
         texts = fields.pop("sources", None) or ()
         frame = parse_frame(fields.pop("frame", None), self.settings.max_pixels)
         mode = fields.get("mode") or ("interpolate" if texts or len(images) > 1 else pick_mode(fields, schemas.VARY))
+        if mode == "interpolate" and frame is not None:
+            raise ApiError("frame is a part of one image, and interpolations have several; leave it out", param="frame")
+        if len(images) + len(texts) > MAX_FILES:
+            raise ApiError(f"At most {MAX_FILES} images and texts are interpolated.", param="sources")
         if mode != "interpolate":
             if texts:
                 raise ApiError(f"sources is a field of interpolate, and this call's mode is {mode}", param="sources")
@@ -181,7 +191,8 @@ class Protocol:
         wanted, name = fields.get("response_format"), fields.get("model") or ""
         if wanted is None and ALIASES.fullmatch(name) and name not in self.models.pipelines:
             wanted = "url" if name.startswith("dall-e") else "b64_json"
-        return Output(wanted in (None, "url"), wanted in (None, "b64_json"), format, quality)
+        is_opaque = fields.get("background") == "opaque"
+        return Output(wanted in (None, "url"), wanted in (None, "b64_json"), format, quality, is_opaque)
 
     def _interest(self, fields: Mapping[str, Any]) -> Interest:
         if not fields.get("stream"):

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import anyio.to_thread
+from PIL import Image
 
 from unclip.images.metadata import FORMATS
 from unclip.images.result import Result
@@ -102,7 +103,7 @@ class Responder:
     async def _partial(self, event: Preview) -> dict[str, Any]:
         data = await in_thread(partial(preview_bytes, event, self.call.output))
         return {
-            **self._common(size_text(event.image.size), data),
+            **self._common(event.image, data),
             "partial_image_index": event.number,
             "index": event.index,
             "stage": event.stage,
@@ -114,27 +115,30 @@ class Responder:
             stored = self.store.get(found["file_id"])
             found["b64_json"] = "" if stored is None else base64.b64encode(stored.data).decode()
         return {
-            **self._common(size_text(event.result.image.size), None),
+            **self._common(event.result.image, None),
             **found,
             "usage": UNMETERED,
             "index": event.index,
             "notes": notes(self.call, [event.result]),
         }
 
-    def _common(self, size: str, data: bytes | None) -> dict[str, Any]:
+    def _common(self, image: Image.Image, data: bytes | None) -> dict[str, Any]:
         return {
             **({} if data is None else {"b64_json": base64.b64encode(data).decode()}),
             "created_at": int(time.time()),
-            "size": size,
+            "size": size_text(image.size),
             "quality": "auto",
-            "background": "opaque",
+            "background": "transparent" if image.mode == "RGBA" else "opaque",
             "output_format": self.call.output.format,
         }
 
 
 def notes(call: Call, results: Sequence[Result]) -> list[str]:
     """The messages for the user, each once."""
-    return list(dict.fromkeys([*call.notes, *(note for result in results for note in result.notes)]))
+    found = [*call.notes, *(note for result in results for note in result.notes)]
+    if call.output.is_opaque and any(result.image.mode == "RGBA" for result in results):
+        found.append("background opaque has no effect on pixels that are kept: some are transparent")
+    return list(dict.fromkeys(found))
 
 
 def preview_bytes(event: Preview, output: Output) -> bytes:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from unclip.errors import DataError
 from unclip.images.reading import check_header, open_image, opened, split_alpha
-from unclip.server.body import Body
+from unclip.server.body import MAX_FILES, Body
 from unclip.server.errors import ApiError
 from unclip.server.store import PREFIX, Store
 
@@ -63,7 +63,10 @@ def find_uploads(body: Body, name: str, store: Store) -> list[Upload]:
     for key in (name, f"{name}s"):
         given = body.fields.get(key)
         if given is not None:
-            found += [_from_value(name, one, store) for one in (given if isinstance(given, list) else [given])]
+            several = given if isinstance(given, list) else [given]
+            if len(several) > MAX_FILES:
+                raise ApiError(f"'{key}' has {len(several)} images; at most {MAX_FILES} are read.", param=key)
+            found += [_from_value(name, one, store) for one in several]
     return found
 
 

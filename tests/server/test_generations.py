@@ -6,6 +6,7 @@ import json
 import pytest
 from PIL import Image
 
+from tests.helpers import difference
 from tests.server.calls import GENERATIONS, error_of, events_of, images_of, same
 from unclip.images.metadata import KEY
 
@@ -220,6 +221,19 @@ def test_partial_images_are_of_their_own_image(client):
     for thread in threads:
         thread.join()
     assert {prompt: events[0][1]["b64_json"] for prompt, events in found.items()} == alone
+
+
+def test_images_do_not_depend_on_the_calls_that_they_share_a_micro_batch_with(client, tiny):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def call(seed):
+        return client.post(GENERATIONS, json={"prompt": f"a cat {seed}", "seed": seed, "n": 2})
+
+    with ThreadPoolExecutor(6) as pool:
+        found = [images_of(response) for response in pool.map(call, range(6))]
+    for seed, images in enumerate(found):
+        expected = tiny.generate(f"a cat {seed}", seed=seed, n=2)
+        assert max(map(difference, images, expected)) <= 1
 
 
 def test_models_are_listed(client):

@@ -62,7 +62,7 @@ def serve(
     max_images: Annotated[int, positive("--max-images", "Images of one call.")] = 10,
     queue_size: Annotated[int, positive("--queue-size", "Images that may wait; further calls get status 429.")] = 256,
     max_body: Annotated[int, positive("--max-body", "Size of a call.", "MB")] = 50,
-    max_pixels: Annotated[int, positive("--max-pixels", "Pixels of an image or a canvas, in millions.", "MP")] = 16,
+    max_pixels: Annotated[int, positive("--max-pixels", "Pixels of an image or a canvas, in 1024 x 1024.", "N")] = 16,
     keep_minutes: Annotated[
         int, positive("--keep-minutes", "Time that results and uploads are kept after their last use.")
     ] = 60,

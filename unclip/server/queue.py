@@ -116,9 +116,8 @@ class Queue:
                 await self._arrived.wait()
                 continue
             await self._wait_for_more()
-            batch = list(micro_batch(self._waiting, self._settings.batch_size, _can_share)) if self._waiting else []
-            if batch:
-                await self._run(batch)
+            if self._waiting:
+                await self._run(list(micro_batch(self._waiting, self._settings.batch_size, _can_share)))
 
     async def _wait_for_more(self) -> None:
         """Wait for calls to share the next micro-batch with: until it is full, or none has come for a moment."""

@@ -4,7 +4,6 @@ import asyncio
 import io
 import time
 from collections.abc import Awaitable
-from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
+from starlette.types import Receive, Scope, Send
 
 from unclip.requests.values import size_text
 from unclip.server import schemas
@@ -83,21 +83,26 @@ async def respond(http: HttpRequest, kind: str, call: Call) -> Response:
     job = state.queue.submit(call.request, call.model, call.interest, call.input)
     responder = Responder(state.store, str(http.base_url).rstrip("/"), kind, call)
     if call.stream:
-        return StreamingResponse(stream(state, job, responder), media_type="text/event-stream")
+        return EventStream(state, job, responder)
     try:
         return JSONResponse(await unless_disconnected(http, responder.answer(job)))
     finally:
         state.queue.cancel(job)
 
 
-async def stream(state: State, job: Job, responder: Responder):
+class EventStream(StreamingResponse):
     """The events of a job, which is cancelled if nobody reads them any more."""
-    try:
-        async with aclosing(responder.events(job)) as events:
-            async for event in events:
-                yield event
-    finally:
-        state.queue.cancel(job)
+
+    def __init__(self, state: State, job: Job, responder: Responder) -> None:
+        headers = {"x-accel-buffering": "no"}  # a proxy must pass on each event at once
+        super().__init__(responder.events(job), media_type="text/event-stream", headers=headers)
+        self._cancel = partial(state.queue.cancel, job)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._cancel()
 
 
 async def unless_disconnected(http: HttpRequest, answer: Awaitable[T]) -> T:

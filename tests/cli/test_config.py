@@ -210,3 +210,18 @@ def test_settings_that_contradict_the_command_line_are_dropped(call, tiny_model,
     monkeypatch.setenv("UNCLIP_STEPZ", "5")
     assert "UNCLIP_STEPZ is not a setting" in call("generate", "a cat", "-o", "out")[2]
     assert len(list(Path("out").glob("*.webp"))) == 1
+
+
+def test_settings_of_all_commands_reach_options_that_can_be_repeated(call, monkeypatch):
+    Path("unclip.toml").write_text("model = 'a/model'\n[serve]\nallow-host = ['one', 'two']\n")
+    found = in_force(call)
+    assert found["serve.model"] == (["a/model"], "unclip.toml") and found["generate.model"][0] == "a/model"
+    assert found["serve.allow-host"][0] == ["one", "two"]
+    monkeypatch.setenv("UNCLIP_MODEL", "another")
+    assert in_force(call)["serve.model"] == (["another"], "UNCLIP_MODEL")
+
+
+def test_keys_are_not_displayed(call, monkeypatch):
+    monkeypatch.setenv("UNCLIP_API_KEY", "s3cret")
+    assert in_force(call)["serve.api-key"] == ("(hidden)", "UNCLIP_API_KEY")
+    assert "s3cret" not in call("config")[1]

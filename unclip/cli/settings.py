@@ -89,7 +89,8 @@ def load_settings(ctx: Any) -> None:
             for command, params in commands.items():
                 if setting.command in (None, command) and setting.name in params:
                     param = params[setting.name]
-                    defaults[command][param.name] = setting.value
+                    several = param.multiple and not isinstance(setting.value, list)
+                    defaults[command][param.name] = [setting.value] if several else setting.value
                     sources[command, param.name] = setting.source
     ctx.default_map = defaults
     ctx.meta[_SOURCES] = sources

@@ -56,11 +56,12 @@ def pixel_hash(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def image_bytes(image: Image.Image, record: dict[str, Any], format: str = "png") -> bytes:
+def image_bytes(image: Image.Image, record: dict[str, Any], format: str = "png", quality: int | None = None) -> bytes:
     """The bytes of an image file in a format of FORMATS, with a record and the image's colour profile, if it has one.
 
     In JPEG, transparent pixels are white.
 
+    quality: of JPEG and WebP, 0 .. 100; by default 95.
     Raises UnclipError for a record that is too long for the format.
     """
     buffer, kind, profile = io.BytesIO(), FORMATS[format], image.info.get("icc_profile")
@@ -78,7 +79,8 @@ def image_bytes(image: Image.Image, record: dict[str, Any], format: str = "png")
 
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         exif, xmp = _exif(record, text), _xmp(record)
-        image.save(buffer, format=kind, exif=exif, xmp=xmp, icc_profile=profile, **_QUALITY[kind])
+        options = _QUALITY[kind] if quality is None else {**_QUALITY[kind], "quality": quality}
+        image.save(buffer, format=kind, exif=exif, xmp=xmp, icc_profile=profile, **options)
     return buffer.getvalue()
 
 

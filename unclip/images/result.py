@@ -69,11 +69,11 @@ class Result:
     inputs: dict[str, Any] = dataclasses.field(default_factory=dict)
     loras: tuple[str, ...] = ()
 
-    def to_bytes(self, format: str = "png") -> bytes:
-        """The bytes of a "png", "jpg" or "webp" file, with the record (see `images.metadata`)."""
+    def to_bytes(self, format: str = "png", quality: int | None = None) -> bytes:
+        """The bytes of a "png", "jpg" or "webp" file, with the record. quality: as `images.metadata.image_bytes`."""
         from unclip.images import metadata
 
-        return metadata.image_bytes(self.image, record(self), format)
+        return metadata.image_bytes(self.image, record(self), format, quality)
 
     def save(self, path: str | Path) -> Path:
         """Write the image and its record to a file, atomically; an existing file is replaced.

@@ -19,7 +19,7 @@ def main(args: "Sequence[str] | None" = None) -> int:
     args: None takes those of the process, and handles its signals.
     """
     interrupts = Interrupts()
-    code: Any
+    code: "Any"
     try:
         if args is None:
             interrupts.install()
@@ -73,7 +73,7 @@ def report(error: "Any") -> int:
     return code
 
 
-def usage_hint(error: Any) -> str:
+def usage_hint(error: "Any") -> str:
     """The end of the message of a usage error that often has the same cause; else ""."""
     from unclip.requests.other_tools import SAME, hint, plain_name
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from unclip.benchmark import stages as stage_benchmark
-from unclip.benchmark.pipelines import StageBenchmark, check_library
+from unclip.benchmark.pipelines import LIBRARIES, StageBenchmark, check_library
 from unclip.benchmark.serving import format_serving, measure_serving
 from unclip.benchmark.settings import ModelSettings
 from unclip.benchmark.throughput import describe_machine, format_throughput, measure_throughput, time_first_image
@@ -31,7 +31,11 @@ def bench(
     ] = False,
     against: Annotated[
         str | None,
-        typer.Option(metavar="diffusers", help="Compare with diffusers' own pipeline; implies --stages."),
+        typer.Option(
+            metavar="diffusers",
+            help="Compare with diffusers' own pipeline; implies --stages.",
+            callback=options.checked(lambda _, value: options.check_choice("--against", value, LIBRARIES[1:])),
+        ),
     ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Measure a server instead, with many clients; takes the extra `serve`.")
@@ -61,7 +65,7 @@ def bench(
     size = batch_size or 16
     folder = find_checkpoint(model, download=True)  # first: a wrong name must not look like a failed measurement
     if against is not None:
-        check_library(against, read_json(folder / INDEX))
+        check_library(read_json(folder / INDEX))
     if stages or against is not None:
         settings = StageBenchmark("unclip", str(folder), size, device=device, dtype=dtype, memory=memory)
         found = [stage_benchmark.measure_in_process(settings)]

@@ -17,8 +17,17 @@ def train(
     stage: Annotated[
         str, typer.Argument(metavar="STAGE", help=f"{', '.join(STAGES)}; or all, which trains them in this order.")
     ],
-    out: Annotated[str, typer.Option(metavar="FOLDER", help="Folder for checkpoints, curves and samples.")],
+    out: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Folder for checkpoints, curves and samples.  [required]")
+    ] = None,
     recipe: Annotated[str, typer.Option(metavar="NAME", help="Recipe file, or a preset's name.")] = "stickers-cpu",
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Check the recipe and all images, list the bad files, and train nothing."),
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Pass over images that cannot be read, and count them.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     init: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Start from a model's weights, such as stickers.")
@@ -38,7 +47,8 @@ def train(
     """Train a stage of a model, or all stages.
 
     \b
-    Example:
+    Examples:
+      unclip train all --recipe mine.toml --check
       unclip train decoder --out runs/mine --minutes 30
     """
     options.check_choice("stage", stage, CHOICES)
@@ -46,9 +56,24 @@ def train(
         raise InputError(f"--minutes must be a finite number above 0, not {minutes}")
     if minutes is not None and steps is not None:
         raise InputError("--minutes and --steps both limit the training; give one of them")
-    check_writable(out)
+    if out is None and not check:
+        raise InputError("Missing option '--out': give the folder for checkpoints, or --check to train nothing")
+    if out is not None and not check:
+        check_writable(out)
 
     from unclip.training import run
 
-    choices = {"steps": steps, "minutes": minutes, "resume": resume, "init": init, "device": device, "quiet": quiet}
-    run.train(stage, recipe, out, run.TrainingOptions(**choices))
+    choices = run.TrainingOptions(
+        steps=steps, minutes=minutes, resume=resume, init=init, skip_bad=skip_bad, device=device, quiet=quiet
+    )
+    if check:
+        run.check(stage, recipe, out, choices, print_fault)
+    elif out is not None:
+        run.train(stage, recipe, out, choices)
+
+
+def print_fault(line: str) -> None:
+    """Print a bad file on standard output, above a progress bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(line)

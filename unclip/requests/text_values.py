@@ -36,7 +36,7 @@ def parse_value(name: str, value: Any) -> Any:
     text = value.strip()
     if int in types and re.fullmatch(r"[+-]?\d{1,20}", text, re.ASCII):
         return int(text)
-    if float in types and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII):
+    if float in types and re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", text, re.ASCII):
         return float(text)
     if bool in types and text.lower() in ("true", "false"):
         return text.lower() == "true"

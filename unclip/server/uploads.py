@@ -10,7 +10,8 @@ from typing import Any
 from PIL import Image
 
 from unclip.errors import DataError
-from unclip.images.reading import check_header, open_image, opened, split_alpha
+from unclip.images.pixels import read_pixels
+from unclip.images.reading import check_header, opened
 from unclip.server.body import MAX_FILES, Body
 from unclip.server.errors import ApiError
 from unclip.server.store import PREFIX, Store
@@ -38,12 +39,14 @@ class Upload:
                     raise DataError(
                         f"the {self.field} has {width * height:,} pixels; this server takes at most {max_pixels:,}"
                     )
-                pixels, alpha = split_alpha(open_image(image, self.field))
+                pixels = read_pixels(image, self.field)
         except DataError as error:
             raise ApiError(str(error), param=self.field, code="invalid_image") from None
-        found = Image.fromarray(pixels)
-        if alpha is not None:
-            found.putalpha(Image.fromarray(alpha))
+        found = Image.fromarray(pixels.colours)
+        if pixels.alpha is not None:
+            found.putalpha(Image.fromarray(pixels.alpha))
+        if pixels.profile is not None:
+            found.info["icc_profile"] = pixels.profile.data
         return found
 
     def describe(self, max_pixels: int) -> tuple[str, tuple[int, int]]:

@@ -170,6 +170,8 @@ def load_recipe(source: str | Path) -> Recipe:
     except OSError:
         known = ", ".join(presets())
         raise RecipeError(f"no recipe {str(source)!r}; give a .toml file or a preset: {known}") from None
+    except RecursionError:
+        raise RecipeError(f"{path} is not valid: it is nested too deeply") from None
     except ValueError as error:  # bad TOML, bad UTF-8, or a path that cannot exist
         raise RecipeError(f"{path} is not valid TOML: {error}") from None
     if "data" not in values and not values.keys() - RecipeFile.model_fields.keys():

@@ -28,6 +28,10 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """AdamW's state of a parameter."""
 
 
+class _DamagedError(CheckpointError):
+    """A file of a state is cut off, or is something else."""
+
+
 class State:
     """Everything that training changes.
 
@@ -38,6 +42,7 @@ class State:
 
     def __init__(self, network: nn.Module, fit: Fit, settings: Mapping[str, Any]):
         self.progress = Progress()
+        self.is_whole = True
         self.settings = settings
         self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
@@ -47,6 +52,18 @@ class State:
         self.adam = torch.optim.AdamW(
             groups, lr=fit.lr, betas=(0.9, fit.beta2), weight_decay=fit.weight_decay, fused=True
         )
+
+    @contextmanager
+    def step(self, ema: float) -> Iterator[None]:
+        """In the block, the optimiser makes a step; afterwards the step is counted and the average updated.
+
+        If it fails halfway, the weights belong to no step, and `is_whole` stays False: the state must not be saved.
+        """
+        self.is_whole = False
+        yield
+        self.progress.step += 1
+        self.update_average(ema)
+        self.is_whole = True
 
     def update_average(self, limit: float) -> None:
         """Move the average towards the weights: an EMA with momentum `limit`, and less early in the run."""
@@ -90,25 +107,45 @@ class State:
 
     def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
         """Write tensors, the progress and the settings into one file, atomically."""
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        # To the CPU first: the device may have run out of memory.
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"progress": json.dumps(vars(self.progress)), "meaning": json.dumps(self.settings)}
         write_atomic(path, serialize(tensors, metadata=metadata))
 
-    def load(self, folder: Path) -> None:
-        """Read state.safetensors, or portable.safetensors if there is no other. Nothing changes unless all of it fits.
+    def load(self, folder: Path) -> str | None:
+        """Read state.safetensors, or portable.safetensors if the first is missing or damaged.
 
-        Raises CheckpointError if there is no state, or if it is damaged or was made with another recipe.
+        Nothing changes unless all of a file fits. Returns a note if a damaged file was passed over. Raises
+        CheckpointError if there is no state, if all are damaged, or if one was made with another recipe.
         """
-        if not has_state(folder):
+        paths = [folder / name for name in (FILE, PORTABLE) if (folder / name).is_file()]
+        if not paths:
             raise CheckpointError(f"nothing to resume in {folder}; leave out --resume to start")
-        path = folder / (FILE if (folder / FILE).is_file() else PORTABLE)
+        damaged: list[str] = []
+        for path in paths:
+            try:
+                self._read(path)
+            except _DamagedError as error:
+                self.adam.state.clear()
+                damaged.append(str(error))
+                continue
+            if not damaged:
+                return None
+            step = self.progress.step
+            return f"{damaged[0]}: the run resumes from step {step} of {PORTABLE}, with new optimiser moments"
+        files = f"{FILE} or {PORTABLE}"
+        raise CheckpointError(f"{damaged[0]}; copy an intact {files} there, or delete {folder} to start again")
+
+    def _read(self, path: Path) -> None:
+        """Read a file. Raises _DamagedError if it is damaged, CheckpointError if it was made with another recipe."""
         try:
             with safe_open(path, framework="pt") as file:
-                progress = Progress(**json.loads(file.metadata()["progress"]))
+                metadata = file.metadata()
+                progress = Progress(**json.loads(metadata["progress"]))
                 shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no dict)
                 self._check_shapes(path, shapes)
-                if "meaning" in file.metadata():
-                    check_weight_settings(path, self.settings, json.loads(file.metadata()["meaning"]))
+                if "meaning" in metadata:
+                    check_weight_settings(path, self.settings, json.loads(metadata["meaning"]))
                 elif self.settings.get("prediction") == "difference":  # states without settings are older than this
                     check_weight_settings(path, self.settings, {"prediction": "sample"})
                 for name, parameter in self.parameters.items():
@@ -123,9 +160,7 @@ class State:
         except CheckpointError:
             raise
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{path} is damaged or not a training state ({error}); replace it, or leave out --resume to start again"
-            ) from None
+            raise _DamagedError(f"{path} is damaged or not a training state ({' '.join(str(error).split())})") from None
         self.progress = progress
 
     def _check_shapes(self, path: Path, found: dict[str, tuple[int, ...]]) -> None:

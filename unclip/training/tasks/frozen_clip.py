@@ -14,10 +14,15 @@ from unclip.models.tokenizer import Tokenizer
 class FrozenClip:
     """A trained CLIP. It runs in float32 whatever the training's precision, because the finished model does so too."""
 
-    def __init__(self, folder: Path, device: torch.device):
-        self.clip: Any = load_network(folder, device)
+    def __init__(self, clip: Any, device: torch.device):
+        self.clip = clip
         self.tokenizer = Tokenizer(self.clip.config.context_length)
         self.device = device
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device) -> "FrozenClip":
+        """The CLIP in the component folder of a checkpoint."""
+        return cls(load_network(folder, device), device)
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> TextEncoding:

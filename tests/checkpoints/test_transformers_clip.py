@@ -170,6 +170,9 @@ def test_precision_can_be_half(tokenizers, tmp_path: Path) -> None:
     ):
         assert mine.dtype == torch.float32
         assert (mine - theirs).norm() < 0.05 * theirs.norm()
+    exact = ComponentLoader(tmp_path, CPU, torch.float32).load_clip(*prepare_clip(find_clip(tmp_path, None), CPU))
+    file = Encoder("half", clip, CPU).write_embedding(tmp_path / "embedding.safetensors", zero, "an image")
+    assert torch.equal(Encoder("exact", exact, CPU).read_embedding(file), zero)
 
 
 # ---- a text encoder without projection, as in Stable Diffusion 2 and Stable unCLIP

@@ -42,6 +42,8 @@ from unclip.system.choices import check_memory
 from unclip.system.device import free_memory
 from unclip.system.files import read_json
 
+OF_PRIOR = ("prior", "text_encoder", "image_encoder")
+"""The networks that are used of the repository of a prior; Karlo's has others too."""
 HEADROOM = 1.5  # free memory relative to the weights for "high": leaves room for activations and other programs
 
 
@@ -187,12 +189,12 @@ def read_loras(files: Sequence[str | Path], parts: Sequence[Path]) -> tuple[Lora
 
 
 def component_folders(folders: Sequence[Path]) -> list[Path]:
-    """The folders of all networks of a checkpoint, which may consist of several repositories."""
+    """The folders of all networks of a checkpoint: its own, then the repository of its prior, if that is another."""
     return [
         folder / component
         for folder in folders
         for component in component_classes(read_json(folder / INDEX))
-        if (folder / component / "config.json").is_file()
+        if (folder / component / "config.json").is_file() and (folder == folders[0] or component in OF_PRIOR)
     ]
 
 
@@ -207,7 +209,10 @@ def weight_bytes(parts: Sequence[Path], dtype: torch.dtype) -> int:
 
 def _count_loaded(progress: Progress | None, parts: Sequence[Path]) -> Callable[[], None]:
     """A function to call after each loaded network; reports its number to `progress`. Reports 0 at once."""
-    total = len(parts) - ({"text_encoder", "image_encoder"} <= {part.name for part in parts})  # these are one network
+    names = {part.name for part in parts}
+    # CLIP's two encoders are one network. Stable unCLIP's text encoder is not CLIP's, which only comes with a prior.
+    has_both = {"text_encoder", "image_encoder"} <= names and ("image_normalizer" not in names or "prior" in names)
+    total = len(parts) - has_both
     done = count(1)
     if progress is not None:
         progress("loading", 0, total)

@@ -73,7 +73,7 @@ def report(error: "Any") -> int:
     return code
 
 
-def usage_hint(error: Any) -> str:
+def usage_hint(error: "Any") -> str:
     """The end of the message of a usage error that often has the same cause; else ""."""
     from unclip.requests.other_tools import SAME, hint, plain_name
 

@@ -27,7 +27,7 @@ class Autoencoder(nn.Module):
     """Images to latents and back, image by image, so that an image does not depend on its batch.
 
     An image of more than `tile * tile` pixels is processed in overlapping tiles, whose results are blended linearly; a
-    smaller one exactly as diffusers processes it. Inputs may have any precision; outputs are float32.
+    smaller one as diffusers processes it. Inputs may have any precision; outputs are float32.
     """
 
     def __init__(self, network: VQModel | AutoencoderKL, tile: int = TILE):
@@ -42,9 +42,10 @@ class Autoencoder(nn.Module):
         self.channels = int(config.latent_channels)
         self._scale, self._shift = 1.0, 0.0
         if isinstance(network, VQModel):  # the config has a scaling_factor that Kandinsky does not use
-            self.channels = int(config.vq_embed_dim or config.latent_channels)
+            self.channels = int(config.latent_channels if config.vq_embed_dim is None else config.vq_embed_dim)
         else:
-            self._scale, self._shift = float(config.scaling_factor), float(config.shift_factor or 0)
+            self._scale = float(config.scaling_factor)
+            self._shift = 0.0 if config.shift_factor is None else float(config.shift_factor)
         self._area = max(1, tile // self.factor) ** 2  # latent positions
 
     def encode(self, images: Tensor) -> Tensor:

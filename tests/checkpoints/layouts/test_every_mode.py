@@ -101,6 +101,14 @@ def test_a_family_runs_a_mode_or_refuses_it_in_one_line(pipes, family: str, mode
     assert difference(again, results[0]) <= 1
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_progress_of_loading_ends_at_its_total(pipes, family: str) -> None:
+    seen: list[tuple[str, int, int]] = []
+    Unclip.from_pretrained(pipes(family).model.folder, "cpu", "float32", progress=lambda *step: seen.append(step))
+    assert [done for _, done, _ in seen] == list(range(len(seen)))
+    assert all(total == len(seen) - 1 for _, _, total in seen)
+
+
 @pytest.mark.parametrize("family", [*KANDINSKY, "stable unclip"])
 def test_an_image_does_not_depend_on_its_batch(pipes, family: str) -> None:
     pipe = pipes(family)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from diffusers import KandinskyPipeline, KandinskyPriorPipeline
 
 from tests.published_kandinsky_2_1 import SIZES_2_1, kandinsky_2_1_decoder, kandinsky_2_1_prior, multilingual_clip
@@ -14,6 +15,7 @@ from unclip import Unclip
 from unclip.checkpoints.verify import check_checkpoint
 from unclip.diffusion.noise import make_generators
 from unclip.errors import CheckpointError
+from unclip.inference.stage import StageInputs, StageOptions
 from unclip.requests.request import Request
 
 
@@ -77,6 +79,47 @@ def test_images_are_those_of_diffusers(both, prompts: list[str], fields: dict) -
     assert np.median(np.abs(found - expected)) < 1e-4
     inside = (expected > 0.02) & (expected < 0.98)
     assert inside.mean() > 0.2 and expected.std() > 0.05  # most pixels are not clipped to black or white
+
+
+@pytest.mark.parametrize("negative", ["", "a dog"])
+def test_inpainting_inputs_are_those_of_diffusers(negative: str, tmp_path: Path) -> None:
+    """diffusers leaves the known part to the network; this project also keeps it at each step, unlike here."""
+    size = SIZES_2_1["one"]
+    prior, decoder = kandinsky_2_1_prior(size, tmp_path), kandinsky_2_1_decoder(size, inpaint=True)
+    prior.save_pretrained(tmp_path / "kandinsky-2-1-prior")
+    decoder.save_pretrained(tmp_path / "decoder")
+    ours = Unclip.from_pretrained(tmp_path / "decoder", "cpu", "float32")
+    stage, (width, height) = ours.model.decoder, ours.model.sizes[0]
+    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    mask = torch.zeros(1, 1, height, width)
+    mask[..., 8:24, 4:20] = 1  # to repaint
+    embed = torch.randn(1, size["dim"], generator=torch.Generator().manual_seed(2))
+    hint = stage.codec.encode(image), stage.codec.encode_mask(1 - mask)
+    assert set(hint[1].unique().tolist()) == {0.0, 1.0}
+    inputs = StageInputs(
+        stage.network.condition(embed, ours.model.encode_text(["a cat"]), *hint),
+        stage.network.condition(0 * embed, ours.model.encode_text([negative]), *hint),
+    )
+    sampled = stage.run(inputs, make_generators([5]), StageOptions(steps=5))
+    [expected] = decoder(
+        ["a cat"],
+        image=image,
+        mask_image=mask,
+        image_embeds=embed,
+        negative_image_embeds=0 * embed,
+        negative_prompt=[negative],
+        width=width,
+        height=height,
+        num_inference_steps=5,
+        generator=make_generators([5]),
+        output_type="np",
+    ).images
+    found = ((sampled[0].clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
+    assert (np.abs(found - expected) > 2 / 255).mean() < 0.02  # random weights amplify rounding here and there
+    assert np.median(np.abs(found - expected)) < 1e-4
+    assert expected.std() > 0.05
+    inputs.cond.pop("hint"), inputs.uncond.pop("hint")
+    assert not torch.allclose(stage.run(inputs, make_generators([5]), StageOptions(steps=5)), sampled, atol=0.02)
 
 
 def test_the_decoder_reads_the_prompt_itself(both) -> None:

@@ -1,26 +1,20 @@
 """Load a whole checkpoint by name, folder or hub id."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from unclip.checkpoints.component_loader import ComponentLoader
+from unclip.checkpoints.families import check_no_prior, is_kandinsky, is_karlo, is_stable_unclip
 from unclip.checkpoints.hub_files import snapshot_identity
 from unclip.checkpoints.index import INDEX, check_pipeline, component_classes, model_name
-from unclip.checkpoints.layouts.kandinsky import (
-    PRIORS,
-    is_kandinsky,
-    is_kandinsky_prior,
-    kandinsky_version,
-    load_kandinsky,
-)
-from unclip.checkpoints.layouts.karlo import is_karlo, load_karlo
+from unclip.checkpoints.layouts.kandinsky import load_kandinsky
+from unclip.checkpoints.layouts.karlo import load_karlo
 from unclip.checkpoints.layouts.native import load_native
-from unclip.checkpoints.layouts.stable_unclip import is_stable_unclip, load_stable_unclip
+from unclip.checkpoints.layouts.stable_unclip import load_stable_unclip
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.lora import Lora, read_lora
 from unclip.checkpoints.networks import build_empty_network, parameter_shapes
@@ -30,7 +24,7 @@ from unclip.checkpoints.open_clip_image_encoder import (
     find_open_clip_image_encoder,
     is_open_clip_name,
 )
-from unclip.checkpoints.prior_repository import find_prior
+from unclip.checkpoints.prior_repository import find_prior_folders
 from unclip.checkpoints.tensors import tensor_shapes
 from unclip.errors import CheckpointError
 from unclip.inference.callbacks import Progress
@@ -77,10 +71,7 @@ def load_checkpoint(
     """
     folder = find_checkpoint(name, download=True)
     index = read_json(folder / INDEX)
-    if is_kandinsky_prior(index):
-        raise CheckpointError(
-            f"{name} is a prior without a decoder: give the repository of a decoder; it finds its prior"
-        )
+    check_no_prior(index, str(name))
     check_pipeline(index, folder / INDEX)
     folders = [folder, *find_prior_folders(folder, index, additions.prior)]
     image_encoder = additions.image_encoder
@@ -114,20 +105,6 @@ def load_checkpoint(
         model = load_native(index, loader, origin, revision)
     model = replace(model, loras=tuple(lora.name for lora in loras))
     return model if mode == "high" else without_memory_reuse(model)
-
-
-def find_prior_folders(folder: Path, index: Mapping[str, Any], prior: str | Path | None) -> list[Path]:
-    """The folder of the prior, for a checkpoint whose prior is in a repository of its own; else none.
-
-    Raises CheckpointError for a prior that the checkpoint does not take, or that is missing.
-    """
-    if is_kandinsky(index):
-        return [find_prior(folder, PRIORS[kandinsky_version(index)], prior)]
-    if prior is None:
-        return []
-    if is_stable_unclip(index) and "prior" not in index:
-        return [find_prior(folder, "", prior)]
-    raise CheckpointError(f"{folder.name} has a prior of its own, and takes no other: leave prior out")
 
 
 def without_memory_reuse(model: UnclipModel) -> UnclipModel:

@@ -1,8 +1,11 @@
 """Find the prior of a checkpoint whose prior is published in a repository of its own."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from unclip.checkpoints import hub
+from unclip.checkpoints.families import default_prior, takes_prior
 from unclip.checkpoints.hub_files import snapshot_identity
 from unclip.checkpoints.index import INDEX, component_classes
 from unclip.checkpoints.locate import find_checkpoint
@@ -27,6 +30,19 @@ def find_prior(folder: Path, default: str, prior: str | Path | None = None) -> P
         return check_prior(find_checkpoint(name, download=snapshot_identity(folder) is not None), name)
     except CheckpointError as error:
         raise CheckpointError(f"the prior of {folder.name} is missing ({error}); or give one by --prior") from None
+
+
+def find_prior_folders(folder: Path, index: Mapping[str, Any], prior: str | Path | None) -> list[Path]:
+    """The folder of the prior, for a checkpoint whose prior is in a repository of its own; else none.
+
+    Raises CheckpointError for a prior that the checkpoint does not take, or that is missing.
+    """
+    default = default_prior(index)
+    if prior is None and default is None:
+        return []
+    if not takes_prior(index):
+        raise CheckpointError(f"{folder.name} has a prior of its own, and takes no other: leave prior out")
+    return [find_prior(folder, default or "", prior)]
 
 
 def prior_in_card(folder: Path) -> str | None:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 
 from unclip.checkpoints.component_loader import read_schedule
+from unclip.checkpoints.families import is_kandinsky_prior
 from unclip.checkpoints.hub_files import find_damaged_files, snapshot_identity
 from unclip.checkpoints.index import INDEX, check_pipeline, component_classes, prediction_target
-from unclip.checkpoints.layouts.kandinsky import is_kandinsky_prior
 from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.networks import build_empty_network, parameter_shapes
 from unclip.checkpoints.tensors import check_shapes, require_weight_files, tensor_shapes

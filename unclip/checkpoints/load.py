@@ -1,12 +1,13 @@
 """Load a whole checkpoint by name, folder or hub id."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import torch
 
+from unclip.checkpoints.additions import Additions
 from unclip.checkpoints.component_loader import ComponentLoader
 from unclip.checkpoints.families import check_no_prior, is_kandinsky, is_karlo, is_stable_unclip
 from unclip.checkpoints.hub_files import snapshot_identity
@@ -39,21 +40,6 @@ from unclip.system.files import read_json
 HEADROOM = 1.5  # free memory relative to the weights for "high": leaves room for activations and other programs
 
 
-@dataclass(frozen=True)
-class Additions:
-    """Files that are loaded together with a checkpoint.
-
-    image_encoder  for a checkpoint without a CLIP image encoder: another checkpoint that has one, or a model of
-                   open_clip with its weights, such as "ViT-L-14/openai"
-    prior          for a checkpoint whose prior is in a repository of its own: another prior than that
-    loras          LoRA files, each with a scale: "FILE" or "FILE:SCALE"
-    """
-
-    image_encoder: str | Path | None = None
-    prior: str | Path | None = None
-    loras: tuple[str | Path, ...] = ()
-
-
 def load_checkpoint(
     name: str | Path,
     device: torch.device,
@@ -69,6 +55,7 @@ def load_checkpoint(
     free memory. progress: called as (stage, done, total) after each network is loaded.
     Raises CheckpointError if the checkpoint is missing, damaged or not in a supported layout.
     """
+    loras = tuple(map(read_lora, additions.loras))  # before a download of gigabytes
     folder = find_checkpoint(name, download=True)
     index = read_json(folder / INDEX)
     check_no_prior(index, str(name))
@@ -76,7 +63,7 @@ def load_checkpoint(
     folders = [folder, *find_prior_folders(folder, index, additions.prior)]
     image_encoder = additions.image_encoder
     parts = component_folders(folders)
-    loras = read_loras(additions.loras, parts)
+    check_loras(loras, parts)
     mode = check_memory(memory)
     if mode == "auto":
         mode = "high" if weight_bytes(parts, dtype) * HEADROOM < free_memory(device) else "low"
@@ -103,7 +90,8 @@ def load_checkpoint(
         model = load_stable_unclip(index, loader, others[0] if others else None, origin, revision)
     else:
         model = load_native(index, loader, origin, revision)
-    model = replace(model, loras=tuple(lora.name for lora in loras))
+    prior = None if additions.prior is None else repository_name(folders[1])
+    model = replace(model, prior_name=prior, loras=tuple(lora.name for lora in loras))
     return model if mode == "high" else without_memory_reuse(model)
 
 
@@ -130,16 +118,17 @@ def image_encoder_name(encoder: Path | OpenClipImageEncoder) -> str:
     """The name for records: of open_clip, the hub id with its commit, or else the folder's name."""
     if isinstance(encoder, OpenClipImageEncoder):
         return encoder.name
-    known = snapshot_identity(encoder)
-    return "@".join(known) if known else encoder.resolve().name
+    return repository_name(encoder)
 
 
-def read_loras(files: Sequence[str | Path], parts: Sequence[Path]) -> tuple[Lora, ...]:
-    """The LoRA files for a checkpoint, given the folders of its networks.
+def repository_name(folder: Path) -> str:
+    """The name for records of a folder: of the hub, the id with its commit, or else the folder's name."""
+    known = snapshot_identity(folder)
+    return "@".join(known) if known else folder.resolve().name
 
-    Raises CheckpointError for a damaged file, or one that fits none of the networks.
-    """
-    loras = tuple(map(read_lora, files))
+
+def check_loras(loras: Sequence[Lora], parts: Sequence[Path]) -> None:
+    """Raise CheckpointError for a LoRA file that fits none of the networks in the folders `parts`."""
     named = [part for part in parts if "_class_name" in read_json(part / "config.json")] if loras else []
     shapes = [parameter_shapes(build_empty_network(part)) for part in named]
     for lora in loras:
@@ -148,7 +137,6 @@ def read_loras(files: Sequence[str | Path], parts: Sequence[Path]) -> tuple[Lora
                 f"LoRA {lora.path} changes {show(next(iter(lora.changes)))} and others, which fit no network of this "
                 "model: it is of another family or size"
             )
-    return loras
 
 
 def component_folders(folders: Sequence[Path]) -> list[Path]:

@@ -132,6 +132,7 @@ def make_components(
         int, typer.Option(metavar="N", help="Use at most N images.", callback=options.at_least_one)
     ] = 4096,
     image_encoder: options.ImageEncoder = None,
+    prior: options.Prior = None,
     device: options.Device = "auto",
 ) -> None:
     """Compute and store the principal components that `unclip reconstruct --components` needs."""
@@ -144,7 +145,7 @@ def make_components(
     from unclip.training import principal_components as principal
 
     given = None if images is None else principal.images_in(images, count)  # before the model is loaded
-    pipe = Unclip.from_pretrained(folder, device=device, image_encoder=image_encoder)
+    pipe = Unclip.from_pretrained(folder, device=device, image_encoder=image_encoder, prior=prior)
     if given is None:
         assert pipe.model.vocabulary is not None  # its file is there, see above
         found = principal.scene_images(count, pipe.model.clip.config.image_size, pipe.model.vocabulary)

@@ -130,7 +130,10 @@ def check_installed() -> None:
 
 
 def load(names: list[str], quiet: bool, how: dict[str, Any]):
-    """The models by name. how: options of `from_pretrained`. Raises CheckpointError for an unknown one, InputError for two of one name."""
+    """The models by name. how: options of `from_pretrained`.
+
+    Raises CheckpointError for an unknown one, InputError for two of one name.
+    """
     from unclip.pipeline import Unclip
 
     loaded: dict[str, Unclip] = {}

@@ -328,6 +328,20 @@ def test_a_check_trains_nothing(models: Path, images: Path, recipe, tmp_path: Pa
     assert len(lines) == 1
 
 
+@pytest.mark.parametrize("stage", ["prior", "decoder"])
+def test_karlo_takes_the_image_encoder_of_another_repository(stage, models, images, recipe, tmp_path: Path):
+    options = {"init": models / "karlo", "image_encoder": models / "variations", "lora": 2, "data": images}
+    made = train(stage, recipe(), tmp_path / "run", **options, steps=1)
+    plain, changed = (Unclip.from_pretrained(models / "karlo", "cpu", "float32", lora=lora) for lora in ((), made))
+    networks = [
+        model.model.prior.stage.network if stage == "prior" else model.model.decoder.network
+        for model in (plain, changed)
+    ]
+    first, second = (network.state_dict() for network in networks)
+    changed_names = {key for key in first if not torch.equal(first[key], second[key])}
+    assert changed_names and all(".to_" in key or ".add_" in key for key in changed_names)
+
+
 def test_the_bundled_model_takes_a_lora(images: Path, recipe, tmp_path: Path):
     made = train("decoder", recipe(), tmp_path / "run", init="stickers", lora=2, data=images, steps=1)
     assert Unclip.from_pretrained("stickers", "cpu", "float32", lora=made).model.loras == ("decoder-lora.safetensors",)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
+from unclip.models.cpu.batch_invariance import use_batch_invariant_layers
 from unclip.models.text import TextEncoding, prompt_mask
 
 
@@ -65,6 +66,7 @@ class Clip(nn.Module):
                 heads=config.vision_heads,
                 mlp_ratio=config.vision_mlp_ratio,
                 output_dim=config.embed_dim,
+                pool_type="none",  # see `encode_image`
                 act_layer=act_layer,
             )
         self.text = TextTransformer(
@@ -76,17 +78,22 @@ class Clip(nn.Module):
             mlp_ratio=config.text_mlp_ratio,
             output_dim=config.embed_dim,
             output_tokens=True,
+            pool_type="none",
             act_layer=act_layer,
         )
+        use_batch_invariant_layers(self)
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
 
     def encode_tokens(self, tokens: Tensor) -> TextEncoding:
         """Token ids `b n` -> embeddings `b d`, states `b n d`, mask `b n` (True up to the end-of-text token)."""
-        embed, states = self.text(tokens)  # b d, b n d
+        embeds, states = self.text(tokens)  # b n d, b n d
+        embed = embeds[torch.arange(len(tokens)), tokens.argmax(dim=-1)]  # b d, of the first end-of-text token
         return TextEncoding(self._normalize(embed), states, prompt_mask(tokens), tokens)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Images `b 3 h w` in [-1, 1], of any size -> embeddings `b d`.
+
+        All tokens are projected and then one is taken: a product with one row per image would depend on the batch.
 
         The model must have an image encoder.
         """
@@ -97,7 +104,7 @@ class Clip(nn.Module):
         if (self.config.pixel_mean, self.config.pixel_std) != (ClipConfig.pixel_mean, ClipConfig.pixel_std):
             mean, std = (images.new_tensor(v)[:, None, None] for v in (self.config.pixel_mean, self.config.pixel_std))
             images = ((images + 1) / 2 - mean) / std
-        return self._normalize(self.visual(images.to(self.visual.conv1.weight.dtype)))
+        return self._normalize(self.visual(images.to(self.visual.conv1.weight.dtype))[:, 0])  # of the class token
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images `b 3 h w` and tokens `b n` -> image and text embeddings `b d`, and the logit scale, for training."""

@@ -17,7 +17,7 @@ class Prior(nn.Module):
 
     def __init__(self, transformer: PriorTransformer):
         super().__init__()
-        self.transformer = use_batch_invariant_layers(skip_padding(transformer))
+        self.transformer = skip_padding(use_batch_invariant_layers(transformer))
 
     def condition(self, text: TextEncoding) -> dict[str, Tensor]:
         """The conditioning of `forward` for a batch of prompts."""

@@ -8,12 +8,14 @@ These are the layers whose order was found to change most often (MKL 2024.2 and 
 Not all differences are gone: several threads, and some sizes of batches, still change last bits elsewhere.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 MIN_ROWS = 4
 """From this number of rows on, MKL multiplies a row in one order. A single row, and two or three, have their own (the
@@ -23,7 +25,7 @@ KEY_BLOCK = 16
 is a multiple of this, then further keys that are masked add only zeros."""
 
 
-def use_batch_invariant_layers(network: nn.Module) -> nn.Module:
+def use_batch_invariant_layers(network: NetworkT) -> NetworkT:
     """Let the linear layers and torch's attention layers in `network` be batch invariant; returns `network`."""
     for module in network.modules():
         if type(module) is nn.Linear:

@@ -1,5 +1,7 @@
 """MkDocs hook: takes pages and images from outside docs/ into the site, and rewrites the links to them.
 
+It also writes the table of the limits of a Request's fields.
+
 The README, the changelog and the model card stay where readers of the repository expect them, and the pages link to
 them and to `assets/` by relative paths, which work on a code host as they are. The strict build checks all of them.
 """
@@ -20,6 +22,7 @@ PAGES = {  # path in the repository -> page of the site
     "assets/sprites/README.md": "models/sprites.md",
 }
 IMAGES = "assets"
+LIMITS_HERE = "<!-- the limits of the fields -->"
 LINK = re.compile(r"(\]\()([^)\s#]+)([^)]*\))")
 
 
@@ -44,4 +47,20 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         target = PAGES.get(path, path.removeprefix("docs/"))
         return before + posixpath.relpath(target, posixpath.dirname(site_path) or ".") + after
 
-    return LINK.sub(rewrite, markdown)
+    return LINK.sub(rewrite, markdown.replace(LIMITS_HERE, limits_table()))
+
+
+def limits_table() -> str:
+    """A table of the values that each field of a Request may have, from the table that validates them."""
+    from unclip.requests.fields import LIMITS, OneOf, Whole
+
+    rows = ["| field | values | unit |", "| --- | --- | --- |"]
+    for name, limit in LIMITS.items():
+        if isinstance(limit, OneOf):
+            values, unit = ", ".join(f"`{choice}`" for choice in limit.choices), ""
+        else:
+            kind = "whole numbers" if isinstance(limit, Whole) else "numbers"
+            values = f"{kind} from {limit.low if isinstance(limit, Whole) else 0} to {limit.high}"
+            unit = limit.unit or "" if isinstance(limit, Whole) else ""
+        rows.append(f"| `{name}` | {values} | {unit} |")
+    return "\n".join(rows)

@@ -20,7 +20,8 @@ from open_clip.tokenizer import SimpleTokenizer, default_bpe
 from safetensors.torch import save_file
 
 from unclip.checkpoints.networks import new_network, parameter_shapes
-from unclip.checkpoints.transformers_clip import tensor_sources, transformers_shape
+from unclip.checkpoints.transformers_clip import text_sources
+from unclip.checkpoints.transformers_tensors import source_shape
 from unclip.models.clip import Clip, ClipConfig
 
 PUBLISHED = {
@@ -127,8 +128,8 @@ def write_text_encoder(folder: Path, size: dict[str, Any]) -> int:
         clip = Clip(ClipConfig(embed_dim=dim, context_length=77, vision_layers=0, text_width=dim,
                                text_layers=size["text_layers"], text_heads=size["text_heads"]))  # fmt: skip
     shapes: Shapes = {}
-    for name, (_, parts) in tensor_sources(clip).items():
-        shapes |= dict.fromkeys(parts, transformers_shape(name, parameter_shapes(clip)[name], len(parts)))
+    for name, parts in text_sources("text", size["text_layers"], projected=True).items():
+        shapes |= dict.fromkeys(parts, source_shape(name, parameter_shapes(clip)[name], len(parts)))
     config = {
         "architectures": ["CLIPTextModelWithProjection"],
         "model_type": "clip_text_model",

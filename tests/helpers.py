@@ -28,3 +28,10 @@ def pixels(image: Image.Image | Result) -> np.ndarray:
 def difference(a: Image.Image | Result, b: Image.Image | Result) -> int:
     """The largest difference between the pixels of two images, of 255."""
     return int(np.abs(pixels(a) - pixels(b)).max())
+
+
+def kept(result: Result, image: Image.Image, mask: Image.Image) -> bool:
+    """Whether the known pixels of an inpainting are unchanged and the masked ones are not."""
+    masked = np.asarray(mask) > 0
+    same = (pixels(result) == pixels(image)).all(-1)
+    return bool(same[~masked].all() and same[masked].mean() < 0.1)

@@ -15,13 +15,21 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """One repository. `requests` records requests; `broken` and `forged` name files that are served wrongly."""
+    """One repository. `requests` records requests; `broken` and `forged` name files that are served wrongly.
+
+    The fields from `etags` on are what a hostile server sends.
+    """
 
     name: str
     folder: Path
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, Range
     broken: dict[str, int] = field(default_factory=dict)  # file -> bytes after which its first response breaks off
     forged: set[str] = field(default_factory=set)  # files whose content does not match their hash
+    etags: dict[str, str] = field(default_factory=dict)  # file -> its ETag
+    commit: str = COMMIT  # in the header of each file
+    sha: str = COMMIT  # in the description of the repository
+    listed: list[str] = field(default_factory=list)  # further file names
+    redirects: dict[str, str] = field(default_factory=dict)  # file -> where it is redirected to
     url: str = ""
 
     def files(self) -> list[str]:
@@ -30,6 +38,8 @@ class Hub:
 
     def etag(self, file: str) -> str:
         """SHA-256 of weights, which count as large files; git's hash of other files."""
+        if file in self.etags:
+            return self.etags[file]
         data = (self.folder / file).read_bytes()
         if file.endswith(".safetensors"):
             return hashlib.sha256(data).hexdigest()
@@ -60,13 +70,16 @@ def serve(hub: Hub) -> Iterator[Hub]:
             path = self.path.partition("?")[0]
             hub.requests.append((self.command, path, self.headers.get("Range")))
             if path == f"/api/models/{hub.name}/revision/main" or path == f"/api/models/{hub.name}":
-                siblings = [{"rfilename": file} for file in hub.files()]
-                return self.send_json({"_id": "1", "id": hub.name, "sha": COMMIT, "siblings": siblings, "tags": []})
-            if path == f"/api/models/{hub.name}/tree/{COMMIT}":
-                return self.send_json([self.entry(file) for file in hub.files()])
+                siblings = [{"rfilename": file} for file in hub.files() + hub.listed]
+                return self.send_json({"_id": "1", "id": hub.name, "sha": hub.sha, "siblings": siblings, "tags": []})
+            if path.startswith(f"/api/models/{hub.name}/tree/"):
+                more = [{"type": "file", "path": file, "size": 1, "oid": "1" * 40} for file in hub.listed]
+                return self.send_json([self.entry(file) for file in hub.files()] + more)
             found = re.fullmatch(f"/{hub.name}/resolve/(?:{COMMIT}|main)/(.+)", path)
             if found is None:
                 return self.send_json({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+            if found[1] in hub.redirects and body:
+                return self.send_json({}, 302, {"Location": hub.redirects[found[1]]})
             if found[1] not in hub.files():
                 return self.send_json({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
             self.send_file(found[1], body)
@@ -89,7 +102,7 @@ def serve(hub: Hub) -> Iterator[Hub]:
                 self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
             self.send_header("Content-Length", str(len(part)))
             self.send_header("ETag", f'"{hub.etag(file)}"')
-            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("X-Repo-Commit", hub.commit)
             if file.endswith(".safetensors"):
                 self.send_header("X-Linked-Etag", f'"{hub.etag(file)}"')
                 self.send_header("X-Linked-Size", str(len(data)))

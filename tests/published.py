@@ -61,8 +61,8 @@ def randomize(network: nn.Module, seed: int) -> nn.Module:
     return network
 
 
-def tokenizer(folder: Path, tokens: int) -> CLIPTokenizer:
-    """CLIP's tokenizer with the pad token "!", as in the published checkpoints."""
+def tokenizer(folder: Path, tokens: int, pad: str = "!") -> CLIPTokenizer:
+    """CLIP's tokenizer; most published checkpoints pad with "!"."""
     vocabulary = dict(SimpleTokenizer().encoder)
     ends = sorted(vocabulary.values())[-2:]
     vocabulary = {token: i for token, i in vocabulary.items() if i not in ends}
@@ -71,7 +71,7 @@ def tokenizer(folder: Path, tokens: int) -> CLIPTokenizer:
     with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
         merges = file.read().split("\n")[1 : 49152 - 256 - 2 + 1]
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), pad_token="!", model_max_length=tokens)
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), pad_token=pad, model_max_length=tokens)
 
 
 def unet(cls: type, size: dict, attention: bool, **more: object) -> nn.Module:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unclip.inference.conditions import Conditioning
-from unclip.modes.base import make_run
+from unclip.modes.base import make_conditioning, make_run
 from unclip.pipeline import Unclip
 from unclip.requests.request import Request
 
@@ -17,5 +16,5 @@ def sample_tensors(pipe: Unclip, requests: Sequence[Request], embed: Tensor | No
     model, run = pipe.model, make_run(pipe.model, requests)
     text = model.encode_text([request.prompt for request in requests])
     negative = model.encode_text([request.negative_prompt for request in requests])
-    embed = model.sample_prior(text, negative, run) if embed is None else embed
-    return model.sample(Conditioning(embed, text, negative), run)
+    given = [None] * len(requests) if embed is None else list(embed)
+    return model.sample(make_conditioning(model, given, text, negative, run), run)

@@ -19,7 +19,7 @@ LAYERS = [
     {"inference"},
     {"checkpoints", "modes"},
     {"pipeline"},
-    {"training", "evaluation", "benchmark", "batch"},
+    {"training", "evaluation", "benchmark", "batch", "server"},
     {"cli"},
     {"__main__"},
 ]

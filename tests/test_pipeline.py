@@ -6,7 +6,7 @@ from PIL import Image
 
 from tests.helpers import difference, pixels
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
-from unclip.errors import CheckpointError, InputError
+from unclip.errors import CheckpointError, InputError, RequestError
 from unclip.inference import stage
 from unclip.inference.callbacks import Watcher
 from unclip.modes.resolve import model_defaults
@@ -187,3 +187,65 @@ def test_other_precisions(tiny_model: Path, tiny: Unclip, dtype: str) -> None:
     fields = {"seed": 7, "size": 16, "steps": 1, "prior_best_of": 1}
     [result] = Unclip.from_pretrained(tiny_model, "cpu", dtype).generate("a red cat", **fields)
     assert np.abs(pixels(result) - pixels(tiny.generate("a red cat", **fields)[0])).mean() < 8
+
+
+# ---- keywords
+
+
+@pytest.mark.parametrize("method", ["generate", "stream", "inpaint", "outpaint", "vary", "edit", "reconstruct"])
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"num_inference_steps": 20}, "'num_inference_steps' is not a field of a request; did you mean 'steps'?"),
+        ({"guidance_scale": 3}, "'guidance_scale' is not a field of a request; did you mean 'guidance'?"),
+        ({"width": 64, "height": 64}, "'width' is not a field of a request; use size, such as 64x64"),
+        ({"sampler_name": "DDIM"}, "'sampler_name' is not a field of a request; did you mean 'sampler'?"),
+        ({"cfg_scale": 7}, "'cfg_scale' is not a field of a request; did you mean 'guidance'?"),
+        ({"num_images_per_prompt": 4}, "'num_images_per_prompt' is not a field of a request; did you mean 'n'?"),
+        ({"generator": None}, "'generator' is not a field of a request; use seed"),
+        ({"guidence": 3}, "'guidence' is not a field of a request; did you mean 'guidance'?"),
+    ],
+)
+def test_a_keyword_of_another_tool_names_ours(tiny: Unclip, method: str, fields: dict, says: str) -> None:
+    for given in ((), ("a cat",), (None,)):
+        with pytest.raises(RequestError) as caught:
+            getattr(tiny, method)(*given, **fields)
+        assert str(caught.value) == says
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda pipe: pipe.generate(), "prompt must be text, a Request, or a list of these, not None"),
+        (lambda pipe: pipe.generate(None), "prompt must be text, a Request, or a list of these, not None"),
+        (lambda pipe: pipe.generate(None, n=2), "prompt is empty; say what the image should show"),
+        (lambda pipe: pipe.generate([None]), "prompt must be text, not None"),
+        (lambda pipe: pipe.generate(3), "prompt must be text, a Request, or a list of these, not 3"),
+        (lambda pipe: pipe.generate(b"a cat"), "prompt must be text, a Request, or a list of these, not b'a cat'"),
+        (lambda pipe: pipe.generate({"prompt": "a cat"}), "prompt must be text, a Request, or a list of these, not {"),
+        (lambda pipe: pipe.generate(prompts=["a cat"]), "'prompts' is not a field of a request; use prompt"),
+        (lambda pipe: pipe.generate("b.gif"), "prompt 'b.gif' ends like the name of an image file"),
+        (lambda pipe: pipe.generate(["a cat", __file__]), "is the name of a file"),
+        (lambda pipe: pipe.vary(), "image is missing; name the image to vary"),
+        (lambda pipe: pipe.vary(prompt="a cat"), "image is missing; name the image to vary"),
+        (lambda pipe: pipe.vary(init_image="a.png"), "'init_image' is not a field of a request; did you mean 'image'?"),
+        (lambda pipe: pipe.vary("a.png", "b.png"), "prompt 'b.png' ends like the name of an image file"),
+        (lambda pipe: pipe.vary("a.png", mode="edit"), "mode cannot be a keyword here, as the method sets it"),
+        (lambda pipe: pipe.inpaint("a.png", mask_image="b.png"), "did you mean 'mask'?"),
+        (lambda pipe: pipe.edit("a.png", "a cat", __file__), "from_prompt '"),
+        (lambda pipe: pipe.interpolate("a"), "sources must be the path of an image, or a PIL image, not None"),
+        (lambda pipe: pipe.interpolate("a", "b", sources=["a"]), "sources cannot be a keyword here"),
+        (lambda pipe: pipe.mix(), "sources must be two or more images or prompts"),
+        (lambda pipe: pipe.mix(["a", "b"], [1, 1], frames=3), "weights are for one image"),
+    ],
+)
+def test_mistaken_arguments_are_one_line(tiny: Unclip, call, says: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        call(tiny)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_embedding_needs_no_prompt(tiny: Unclip, tmp_path: Path) -> None:
+    path = tiny.save_embedding(tmp_path / "cat.safetensors", "a red cat", seed=3)
+    [result] = tiny.generate(embedding=path, size=16, seed=1)
+    assert result.request == tiny.generate("", embedding=path, size=16, seed=1)[0].request

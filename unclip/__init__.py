@@ -3,10 +3,10 @@
 The names below load on first use, so that `import unclip` costs nothing and does not import torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # `typing` is not imported: the command line must handle interrupts before anything takes time
 if TYPE_CHECKING:
+    from typing import Any
+
     from unclip.errors import CheckpointError, DataError, InputError, RecipeError, RequestError, UnclipError
     from unclip.images.result import Result
     from unclip.inference.callbacks import Watcher
@@ -38,7 +38,9 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:  # PEP 562
+def __getattr__(name: str) -> "Any":  # PEP 562
+    from importlib import import_module
+
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME.get(name, "unclip.errors")), name)

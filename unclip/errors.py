@@ -28,6 +28,10 @@ class RecipeError(InputError):
     """A training recipe is missing, or has an unknown key or an invalid value."""
 
 
+class TrainingError(UnclipError):
+    """A training run ended early: the memory was used up, or a process that loads data was killed."""
+
+
 class WriteError(UnclipError):
     """A result cannot be written: the disk is full, or there is no permission."""
 
@@ -42,6 +46,12 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     known = list(known)
     near = nearest(name, known)
     return f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
+
+
+def one_line(text: str, length: int = 200) -> str:
+    """A text of others for a message: one line of printable characters, the middle of a long one left out."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= length else f"{line[: length // 2]} ... {line[-length // 2 :]}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,6 +1,6 @@
 """Unclip: generate and edit images with one loaded model."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unclip.checkpoints.load import load_checkpoint
+from unclip.checkpoints.load import Additions, load_checkpoint
 from unclip.errors import RequestError
+from unclip.images.inputs import check_embeddable
 from unclip.images.processing import open_square
 from unclip.images.result import Result
 from unclip.inference.callbacks import Progress
@@ -20,7 +21,7 @@ from unclip.modes.resolve import check_requirements, output_size, resolve
 from unclip.requests.batching import BATCH
 from unclip.requests.fields import MAX_IMAGES
 from unclip.requests.request import Request
-from unclip.requests.sources import check_is_prompt, source_kind
+from unclip.requests.sources import check_is_no_file, source_kind
 from unclip.requests.values import integer, show
 from unclip.system.device import pick_device, pick_dtype
 
@@ -47,6 +48,8 @@ class Unclip:
         dtype: str = "auto",
         memory: str = "auto",
         image_encoder: str | Path | None = None,
+        prior: str | Path | None = None,
+        lora: str | Path | Sequence[str | Path] = (),
         progress: Progress | None = None,
     ) -> "Unclip":
         """Load a model by name, from a checkpoint folder, or from the hub ("owner/name", "owner/name@commit").
@@ -58,18 +61,21 @@ class Unclip:
         memory         "high" keeps all networks on the device, "low" one at a time, "auto" decides by the free memory
         image_encoder  for a model without one: a name as above whose CLIP image encoder is used, or an open_clip name
                        ("ViT-L-14/openai")
+        prior          for a model whose prior is in a repository of its own (Kandinsky): another folder or hub id
+        lora           LoRA files, each as "FILE" or "FILE:SCALE"; their changes add up
         progress       called as (stage, done, total) after each network is loaded
 
         Raises CheckpointError for an unknown name or a damaged file.
         """
         where = pick_device(device)
-        return cls(load_checkpoint(name, where, pick_dtype(dtype, where), memory, image_encoder, progress))
+        additions = Additions(image_encoder, prior, (lora,) if isinstance(lora, str | Path) else tuple(lora))
+        return cls(load_checkpoint(name, where, pick_dtype(dtype, where), memory, additions, progress))
 
     # ---- generate images
 
     def generate(
         self,
-        prompt: str | Request | Iterable[str | Request],
+        prompt: str | Request | Iterable[str | Request] | None = None,
         *,
         batch_size: int | None = None,
         progress: Progress | None = None,
@@ -85,7 +91,7 @@ class Unclip:
 
     def stream(
         self,
-        prompt: str | Request | Iterable[str | Request],
+        prompt: str | Request | Iterable[str | Request] | None = None,
         *,
         batch_size: int | None = None,
         progress: Progress | None = None,
@@ -95,62 +101,71 @@ class Unclip:
 
         Errors are raised by the call itself, not when the first Result is requested.
         """
-        if not isinstance(prompt, (str, Request, Iterable)):
+        if prompt is None and fields:
+            prompt = ""  # guided by an embedding; Request refuses any other
+        if not isinstance(prompt, (str, Request, Iterable)) or isinstance(prompt, (bytes, Mapping)):
             raise RequestError(f"prompt must be text, a Request, or a list of these, not {show(prompt)}")
         given = [prompt] if isinstance(prompt, (str, Request)) else list(prompt)
         if fields and any(isinstance(one, Request) for one in given):
             raise RequestError(f"{', '.join(fields)} cannot be given beside a Request: set them in the Request")
-        requests = [self.resolve(one if isinstance(one, Request) else Request(prompt=one, **fields)) for one in given]
+        requests = [one if isinstance(one, Request) else make_request({"prompt": one}, fields) for one in given]
+        requests = [self.resolve(request) for request in requests]
         for request in requests:
             check_requirements(self.model, request)
         batch_size = BATCH if batch_size is None else integer("batch_size", batch_size, 1, MAX_IMAGES)
         return dispatch.generate(self.model, requests, progress, batch_size)
 
     def inpaint(
-        self, image: ImageSource, mask: ImageSource | None = None, prompt: str = "", **fields: Any
+        self, image: ImageSource | None = None, mask: ImageSource | None = None, prompt: str = "", **fields: Any
     ) -> list[Result]:
         """Regenerate the masked pixels of an image of any size. All other pixels are preserved byte for byte.
 
         Without a mask, the transparent pixels are regenerated. Without a prompt, the image's own embedding guides. To
         edit several images, give `generate` Requests.
         """
-        return self.generate(Request(mode="inpaint", image=image, mask=mask, prompt=prompt, **fields))
+        return self.generate(make_request({"mode": "inpaint", "image": image, "mask": mask, "prompt": prompt}, fields))
 
-    def outpaint(self, image: ImageSource, prompt: str = "", **fields: Any) -> list[Result]:
+    def outpaint(self, image: ImageSource | None = None, prompt: str = "", **fields: Any) -> list[Result]:
         """Extend an image by `left`, `right`, `top`, `bottom` pixels, or to a `size`. Its pixels are preserved."""
-        return self.generate(Request(mode="outpaint", image=image, prompt=prompt, **fields))
+        return self.generate(make_request({"mode": "outpaint", "image": image, "prompt": prompt}, fields))
 
-    def vary(self, image: ImageSource, prompt: str = "", **fields: Any) -> list[Result]:
+    def vary(self, image: ImageSource | None = None, prompt: str = "", **fields: Any) -> list[Result]:
         """Variations of an image, from its CLIP embedding. strength: how far they may go, 0 .. 1.
 
         Here and below, the prompt is a text that the decoder reads beside the embedding.
         """
-        return self.generate(Request(mode="vary", image=image, prompt=prompt, **fields))
+        return self.generate(make_request({"mode": "vary", "image": image, "prompt": prompt}, fields))
 
     def interpolate(
-        self, a: Source, b: Source, prompt: str = "", frames: int | None = 9, **fields: Any
+        self, a: Source | None = None, b: Source | None = None, prompt: str = "", frames: int | None = 9, **fields: Any
     ) -> list[Result]:
         """A sequence of images from a to b: images, prompts or files of `save_embedding`.
 
         An image is reached exactly at its end, unless `same_noise`. With frames=None, one image at `fraction`.
         """
-        return self.generate(Request(mode="interpolate", sources=(a, b), prompt=prompt, frames=frames, **fields))
+        own = {"mode": "interpolate", "sources": (a, b), "prompt": prompt, "frames": frames}
+        return self.generate(make_request(own, fields))
 
-    def mix(self, sources: Sequence[Source], weights: Sequence[float], prompt: str = "", **fields: Any) -> list[Result]:
+    def mix(
+        self, sources: Sequence[Source] = (), weights: Sequence[float] = (), prompt: str = "", **fields: Any
+    ) -> list[Result]:
         """One image of two or more sources, weighted. Sources as in `interpolate`."""
-        mixed = Request(mode="interpolate", sources=tuple(sources), weights=tuple(weights), prompt=prompt, **fields)
-        return self.generate(mixed)
+        own = {"mode": "interpolate", "sources": tuple(sources), "weights": tuple(weights), "prompt": prompt}
+        return self.generate(make_request(own, fields))
 
-    def edit(self, image: ImageSource, prompt: str = "", from_prompt: str = "", **fields: Any) -> list[Result]:
+    def edit(
+        self, image: ImageSource | None = None, prompt: str = "", from_prompt: str = "", **fields: Any
+    ) -> list[Result]:
         """Text diff: rotate the embedding of an image by `theta`, by the difference of `prompt` from `from_prompt`.
 
         With `frames`, a sequence. With `embedding`, a file of `save_embedding`, towards that embedding instead.
         """
-        return self.generate(Request(mode="edit", image=image, prompt=prompt, from_prompt=from_prompt, **fields))
+        own = {"mode": "edit", "image": image, "prompt": prompt, "from_prompt": from_prompt}
+        return self.generate(make_request(own, fields))
 
-    def reconstruct(self, image: ImageSource, prompt: str = "", **fields: Any) -> list[Result]:
+    def reconstruct(self, image: ImageSource | None = None, prompt: str = "", **fields: Any) -> list[Result]:
         """An image from its own embedding and noise; or from some principal `components` of its embedding."""
-        return self.generate(Request(mode="reconstruct", image=image, prompt=prompt, **fields))
+        return self.generate(make_request({"mode": "reconstruct", "image": image, "prompt": prompt}, fields))
 
     # ---- one step at a time, for engines that do their own batching
 
@@ -194,11 +209,8 @@ class Unclip:
     @torch.inference_mode()
     def save_embedding(self, path: str | Path, source: ImageSource, seed: int = 0) -> Path:
         """Write the embedding of an image, or one that the prior samples for a prompt. `Request.embedding` reads it."""
-        kind = source_kind(source)
-        if kind == "embedding":
-            raise RequestError(f"{source!r} is the name of an embedding file; give an image or a prompt")
-        if isinstance(source, str) and kind == "prompt":
-            check_is_prompt(source)
+        check_embeddable(source)
+        if isinstance(source, str) and source_kind(source) == "prompt":
             self.model.require_prior()
             run = make_run(self.model, [self.resolve(Request(prompt=source, seed=seed))])
             embed = self.model.sample_prior(self.model.encode_text([source]), self.model.encode_text([""]), run)
@@ -213,3 +225,17 @@ def image_list(images: Image.Image | Sequence[Image.Image]) -> list[Image.Image]
     if not all(isinstance(image, Image.Image) for image in found):
         raise RequestError("images must be PIL images; open files with PIL.Image.open")
     return found
+
+
+def make_request(own: dict[str, Any], fields: dict[str, Any]) -> Request:
+    """A request from the arguments of a method and its further keywords.
+
+    Raises RequestError for keywords that the method sets itself, and for texts that are the names of files.
+    """
+    for name in fields:
+        if name in own:
+            raise RequestError(f"{name} cannot be a keyword here, as the method sets it: give a Request to `generate`")
+    request = Request(**own, **fields)
+    for name, text in request.texts():
+        check_is_no_file(name, text)
+    return request

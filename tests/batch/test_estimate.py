@@ -26,8 +26,8 @@ def test_without_images_the_time_is_unknown_and_the_space_follows_from_the_pixel
 
 def test_with_images_both_are_the_mean_of_the_manifest(tmp_path):
     lines = [
-        json.dumps({"timings": {"prior": 0.5, "decoder": 1.5}, "bytes": 1000}) + "\n",
-        json.dumps({"timings": {"decoder": 4.0}, "bytes": 2000}) + "\n",
+        json.dumps({"file": "a.png", "key": "0" * 16, "timings": {"prior": 0.5, "decoder": 1.5}, "bytes": 1000}) + "\n",
+        json.dumps({"file": "b.png", "key": "1" * 16, "timings": {"decoder": 4.0}, "bytes": 2000}) + "\n",
     ]
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text("".join(lines))

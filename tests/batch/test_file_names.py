@@ -38,13 +38,18 @@ def test_names(template, name):
 
 def test_names_reserved_on_windows():
     assert NameTemplate.parse("{slug}").name({**VALUES, "slug": "CON"}, ".png") == "con_.png"
+    # Windows takes all of "nul.3.png" for the device
+    assert NameTemplate.parse("{slug}.{index}").name({**VALUES, "slug": "NUL"}, ".png") == "nul_.3.png"
+    assert NameTemplate.parse("{slug}{index}/a").name({**VALUES, "slug": "com"}, ".png") == "com3_/a.png"
 
 
 @pytest.mark.parametrize(
     "template",
     ["", "same", "../{seed}", "/{seed}", "{seed}/", "a//{seed}", ".{seed}", "{seed}.", "{seed} ", "a:{seed}", "{seed}?"]
     + ["{seed", "seed}", "{}", "{0}", "{seed.real}", "{seed[0]}", "{seed!r}", "{seed:x}", "{seed:999d}", "{slug:05d}"]
-    + ["{seed:>99999}", "a\0{seed}", "{seed}\\b", "./{seed}", "é{seed}"],
+    + ["{seed:>99999}", "a\0{seed}", "{seed}\\b", "./{seed}", "é{seed}"]
+    + ["NUL.{index}", "com1/{seed}", "a/Aux.{seed}.b", "nul .{seed}", "{slug:.0}.unclip/{seed}", "{slug:.0}{seed}"]
+    + ["manifest.jsonl/{seed}", "a/Errors.JSONL/{seed}"],
 )
 def test_an_invalid_pattern(template):
     with pytest.raises(InputError, match="--name") as caught:
@@ -71,5 +76,6 @@ def test_whatever_is_accepted_stays_in_the_folder_and_is_safe(template, text, nu
         for part in path.parts:
             assert re.fullmatch(r"[A-Za-z0-9 _.,+=@()\[\]~-]+", part)
             assert not part.startswith((".", " ")) and not part.endswith((".", " "))
-            assert not PureWindowsPath(part).drive
+            assert not PureWindowsPath(part).drive and not PureWindowsPath(part).is_reserved()
+            assert part.casefold() not in (".unclip", "manifest.jsonl", "errors.jsonl")
             assert len(part) <= MAX_LENGTH + 10

@@ -3,12 +3,13 @@ import gzip
 import io
 import json
 import sys
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unclip.batch.formats import MAX_LINE
+from unclip.batch.lines import MAX_LINE
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.row import BadLine, Row
 from unclip.errors import InputError
@@ -276,3 +277,177 @@ def test_old_names_of_fields_in_parquet(tmp_path):
         first, bad = file.rows()
     assert first.fields == {"prompt": "a", "negative_prompt": "x", "resample": 3, "fraction": 0.5}
     assert isinstance(bad, BadLine) and bad.field == "negative" and bad.index == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("p.txt", ["a cat", "two owls -- --seed 3", "", "# no", "a dog"]),
+        ("p.csv", ["prompt,seed", "a cat,", "two owls,3", "", "", '"a dog",']),
+        ("p.tsv", ["prompt\tseed", "a cat", "two owls\t3", "", "", "a dog"]),
+        ("p.jsonl", ['{"prompt": "a cat"}', '{"prompt": "two owls", "seed": 3}', "", "", '{"prompt": "a dog"}']),
+    ],
+)
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+def test_every_line_end_is_read(tmp_path, name, lines, end, closed, bom):
+    rows = read(tmp_path / name, (bom + end.join(lines) + (end if closed else "")).encode())
+    first = 1 if name in ("p.txt", "p.jsonl") else 2
+    expected = [{"prompt": "a cat"}, {"prompt": "two owls", "seed": 3}, {"prompt": "a dog"}]
+    assert [row.fields for row in rows] == expected
+    assert [row.line for row in rows] == [first, first + 1, first + 4] and [row.index for row in rows] == [0, 1, 2]
+
+
+def test_mixed_line_ends_and_line_ends_in_cells(tmp_path):
+    assert prompts_of(read(tmp_path / "p.txt", b"a\rb\nc\r\nd\n\re")) == ["a", "b", "c", "d", "e"]
+    rows = read(tmp_path / "p.csv", b'prompt,seed\r"a\rcat",1\r"a\ndog",2\r')
+    assert [row.fields for row in rows] == [{"prompt": "a\ncat", "seed": 1}, {"prompt": "a\ndog", "seed": 2}]
+    bad, good = read(tmp_path / "p.txt", b"x" * (MAX_LINE + 5) + b"\ra cat")  # a line that is too long ends at a CR
+    assert "longer than" in bad.problem and good.fields == {"prompt": "a cat"}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('--prompt "two owls" --seed 7 --steps 3', "--prompt is an option without ' -- ' before it"),
+        ('"a unicorn" -n4 -S1234', "-n4 is an option"),
+        ("a cat --seed 7 -n 2", "--seed is an option"),
+        ("a cat --seed=7", "--seed=7 is an option"),
+        ("a dog -s 20 -S 42", "-s 20 is an option"),
+        ("a cat --ar 16:9", "--ar is an option"),
+        ("a cat --seed 7 -- -n 2", "--seed is an option"),
+        ("// a comment", "comments begin with #"),
+        ("a cat -- --ar 16:9", "unrecognized arguments: --ar; use size"),
+        ("a cat -- --seed 7 dog", "'dog'; quote a value of several words"),
+        ("a cat -- --seed 7 --seed 8", "seed is given twice"),
+        ("a cat -- --seed --steps 3", "argument --seed has no value"),
+        ("a cat -- --cfg-scale 3 --guidance 3", "cfg_scale is another name of guidance"),
+        ("a cat -- --width 64", "width is only one side"),
+    ],
+)
+def test_lines_with_mistaken_options_are_bad(tmp_path, line, says):
+    bad, good = read(tmp_path / "p.txt", f"{line}\na dog".encode())
+    assert isinstance(bad, BadLine) and says in bad.problem and good.fields == {"prompt": "a dog"}
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        (r"a cat \--seed 7", {"prompt": "a cat --seed 7"}),
+        (r"a dog \-n4", {"prompt": "a dog -n4"}),
+        (r"\// a cat", {"prompt": "// a cat"}),
+        ("a well--known cat - and a t-shirt, -5 degrees", {"prompt": "a well--known cat - and a t-shirt, -5 degrees"}),
+        ("rock -n- roll", {"prompt": "rock -n- roll"}),
+        (r"a C:\\temp \ cat", {"prompt": r"a C:\\temp \ cat"}),
+        ("a cat -- -n4 --seed=7 --negative-prompt='a \"b\" c'", {"n": 4, "seed": 7, "negative_prompt": 'a "b" c'}),
+        ('a cat -- --negative-prompt "a \\"b\\" c"', {"negative_prompt": 'a "b" c'}),
+        ("a cat -- --negative-prompt a\\ dog --guidance -1", {"negative_prompt": "a dog", "guidance": -1.0}),
+        ("a cat -- --cfg-scale 7 --width 64 --height 32 --sampler_name DDIM", None),
+        ("a cat -- --cfg-scale 7 --width 64 --height 32", {"guidance": 7.0, "size": (64, 32)}),
+    ],
+)
+def test_options_and_what_only_looks_like_them(tmp_path, line, fields):
+    [row] = read(tmp_path / "p.txt", line.encode())
+    if fields is None:
+        assert isinstance(row, BadLine) and "--sampler_name" in row.problem
+    else:
+        assert row.fields == {"prompt": "a cat"} | fields
+
+
+TABLE = [
+    "Prompt",
+    "Negative prompt",
+    "Width",
+    "height",
+    "CFG Scale",
+    "sampler_name",
+    "num_inference_steps",
+    "Clip skip",
+]
+CELLS = ["a cat", "a dog", "64", "48", "7.5", "DPM++ 2M", "20", "2"]
+MEANT = {"prompt": "a cat", "negative_prompt": "a dog", "size": (64, 48), "guidance": 7.5}
+MEANT |= {"sampler": "dpmpp-2m", "steps": 20}
+
+
+@pytest.mark.parametrize(("name", "mark"), [("p.csv", ","), ("p.tsv", "\t")])
+def test_columns_of_other_tools_are_read(tmp_path, name, mark):
+    [row, empty] = read(tmp_path / name, f"{mark.join(TABLE)}\n{mark.join(CELLS)}\na cat\n".encode())
+    assert row.fields == MEANT and row.columns == {"Clip skip": "2"}
+    assert empty.fields == {"prompt": "a cat"}
+    with prompt_file(str(tmp_path / name)) as file:
+        notes = file.header_notes()
+    assert notes[0] == "columns carried into the manifest: Clip skip"
+    assert "'cfg_scale' is read as guidance" in notes and "'width' and 'height' are read as size" in notes
+    assert "column 'Clip skip' changes nothing; nothing here does the same" in notes and len(notes) == 6
+
+
+def test_keys_of_other_tools_are_read_in_jsonl_and_parquet(tmp_path):
+    values = [*CELLS[:2], 64, 48, 7.5, "DPM++ 2M", 20]
+    line = json.dumps(dict(zip(TABLE, values, strict=False)))
+    good, bad = read(tmp_path / "p.jsonl", f'{line}\n{{"prompt": "a", "Clip skip": 2}}'.encode())
+    assert good.fields == MEANT and "Clip skip" in bad.fields  # Request refuses it
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {name: [value] for name, value in zip(TABLE, [*values, 2], strict=True)}
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    with prompt_file(str(tmp_path / "p.parquet")) as file:
+        [row] = file.rows()
+    assert row.fields == MEANT and row.columns == {"Clip skip": 2}
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"prompt,steps,num_inference_steps\na cat,3,4\n", "num_inference_steps is another name of steps"),
+        (b"prompt,width,height\na cat,64,\n", "width is only one side of the size"),
+    ],
+)
+def test_contradicting_columns_make_a_bad_line(tmp_path, data, says):
+    [bad] = read(tmp_path / "p.csv", data)
+    assert isinstance(bad, BadLine) and says in bad.problem
+
+
+def seconds(work) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("p.txt", "a cat -- " + "--seed 1 " * 100_000),
+        ("p.txt", "a cat -- --negative-prompt '" + "x" * 900_000 + "'"),
+        ("p.txt", "a cat -- --guidance " + "1" * 900_000 + "x"),
+        ("p.txt", "a cat -- " + r"\ " * 300_000),
+        ("p.txt", "a cat -- --x " * 70_000),
+        ("p.txt", "--- -" * 200_000),
+        ("p.txt", "a -b" + " " * 900_000 + "c"),
+        ("p.txt", "a cat -- --id '" + "x" * 900_000),
+        ("p.jsonl", json.dumps({f"key{i}": 1 for i in range(60_000)})[:-1] + ', "key59999": 2}'),
+        ("p.jsonl", '{"prompt": "a cat", "guidance": "' + "1" * 900_000 + '"}'),
+        ("p.csv", "prompt\n" + '"' * 900_000),
+        ("p.tsv", "prompt\n" + "a\t" * 450_000),
+    ],
+)
+def test_a_line_of_a_megabyte_is_read_in_linear_time(tmp_path, name, line):
+    from unclip.batch.file_names import NameTemplate
+    from unclip.batch.jobs import Settings, check_rows
+
+    def work():
+        rows = read(tmp_path / name, line.encode())
+        found = list(check_rows(rows, Settings(seed=0, name=NameTemplate.parse("{seed}"))))
+        assert all(len(row.problem) < 1000 for row in found if isinstance(row, BadLine))
+
+    assert seconds(work) < 5  # a quadratic reader takes minutes
+
+
+def test_a_header_of_many_columns_is_read_in_linear_time(tmp_path):
+    header = ",".join(["prompt", *(f"column{i}" for i in range(50_000))])
+    (tmp_path / "p.csv").write_text(f"{header}\na cat\n")
+    with prompt_file(str(tmp_path / "p.csv")) as file:
+        notes: list[str] = []
+        assert seconds(lambda: notes.extend(file.header_notes())) < 5
+    assert all(len(note) < 1000 for note in notes)
+    with pytest.raises(InputError, match="two columns are named 'column0'"):
+        read(tmp_path / "p.csv", f"{header},column0\na cat\n".encode())

@@ -1,3 +1,4 @@
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.jobs import Settings, Task, check_row, check_rows, job_key, line_seed
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.row import BadLine, Row
+from unclip.errors import RequestError
 from unclip.requests.request import Request
 from unclip.requests.validation import rename_old_fields
 
@@ -75,7 +77,26 @@ def test_escaped_braces_are_text():
         ({"prompt": " "}, {}, "prompt", "empty"),
         ({"prompt": "a {cat"}, {}, "prompt", "never closed"),
         ({"prompt": "{|a}{|b}"}, {"all_combinations": True}, "prompt", "empty"),
-        ({"prompt": "{a|b|c}" * 20}, {"all_combinations": True}, "prompt", "3,486,784,401 combinations"),
+        ({"prompt": "{a|b|c}" * 20}, {"all_combinations": True}, "prompt", "more than 100,000 combinations"),
+        ({"prompt": "{a|b}" * 15_000}, {"all_combinations": True}, "prompt", "more than 100,000 combinations"),
+        (
+            {"prompt": "{a|b}" * 16, "n": 100_000},
+            {"all_combinations": True},
+            "prompt",
+            "65,536 combinations of 100,000 images; a line may have 100,000 in all",
+        ),
+        ({"prompt": "{|a}", "n": 100_000}, {}, "prompt", "empty for some of its choices"),
+        ({"prompt": "b.gif"}, {}, "prompt", "ends like the name of an image file"),
+        ({"prompt": "photo.{png|gif}"}, {}, "prompt", "ends like the name of an image file"),
+        ({"prompt": __file__}, {}, "prompt", "is the name of a file"),
+        ({"prompt": "a cat", "negative_prompt": __file__}, {}, "negative_prompt", "is the name of a file"),
+        (
+            {"mode": "interpolate", "sources": f"a|{__file__}", "n": 1000, "frames": 1000},
+            {},
+            "sources",
+            "is the name of a file",
+        ),
+        ({"mode": "interpolate", "sources": "a|b", "n": 1000, "frames": 1000}, {}, "n", "1,000,000 images; a line may"),
         ({"prompt": "a", "seed": "x"}, {}, "seed", "not 'x'"),
         ({"prompt": "a", "guidence": 3}, {}, "guidence", "did you mean 'guidance'"),
         ({"prompt": "a", "size": 32}, {"sizes": ((64, 64),)}, "size", "choose from 64x64"),
@@ -220,3 +241,27 @@ def test_defaults_may_have_old_names():
     defaults = {"negative": "a dog", "harmonize": 3}
     assert task({"prompt": "a cat"}, defaults=defaults).request.negative_prompt == "a dog"
     assert task({"prompt": "a cat", "negative_prompt": "a fox"}, defaults=defaults).request.negative_prompt == "a fox"
+
+
+def test_a_line_of_many_images_is_checked_without_a_look_at_each():
+    start = time.process_time()
+    for prompt in ("{a|b}" * 16, "{" + "a|" * 100_000 + "b}", "a {small |}cat"):
+        assert task({"prompt": prompt, "n": 100_000}).count == 100_000
+    assert task({"prompt": "{a|b}" * 16}, all_combinations=True).count == 65_536
+    assert task({"prompt": "{| }", "mode": "vary", "image": __file__}).count == 1  # needs no prompt
+    assert time.process_time() - start < 5
+
+
+def test_texts_that_are_names_of_files_beside_the_prompt_file(tmp_path):
+    (tmp_path / "notes").touch()
+    assert task({"prompt": "notes"}, folder=tmp_path).problem.startswith("prompt 'notes' is the name of a file")
+    assert isinstance(task({"prompt": "notes"}), Task)
+
+
+def test_a_later_choice_that_is_no_prompt_does_not_end_the_line():
+    """Only the first image is checked before the run; a Request refuses the other when its turn comes."""
+    line = task({"prompt": "{a cat|b.gif}", "n": 20, "seed": 4})
+    assert isinstance(line, Task)
+    assert {job.request.prompt for job in line.jobs()} == {"a cat", "b.gif"}
+    with pytest.raises(RequestError, match="ends like"):
+        [job.request.replace() for job in line.jobs()]

@@ -12,9 +12,10 @@ from tests.batch.fake_pipeline import FakePipeline
 from unclip.batch import output_folder, runner
 from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.jobs import Settings, Task, check_rows
-from unclip.batch.output_folder import open_folder, run_seed
+from unclip.batch.output_folder import open_folder
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.report import Totals
+from unclip.batch.run_record import run_seed
 from unclip.batch.runner import Output, Runner, RunOptions, group_jobs
 from unclip.checkpoints.identity import ModelIdentity, compute_revision
 from unclip.errors import InputError, UnclipError
@@ -214,7 +215,7 @@ def test_a_full_disk_ends_the_run_which_can_be_resumed(file, tmp_path, monkeypat
     out, report = tmp_path / "out", RecordingReport()
 
     def write(path, data, **options):
-        if str(path).endswith(".png") and len(report.written) == 5:
+        if str(path).endswith(".png") and len(report.written) == 4:
             raise OSError(28, "No space left on device")
         report.written.append(path)
         return write_atomic(path, data, **options)
@@ -237,6 +238,15 @@ def test_a_second_run_on_a_folder_is_refused(file, tmp_path):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and f"in use by process {os.getpid()} on " in done.stderr
     run_file(FakePipeline(), file, out)  # and is free again
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("data")
+    (tmp_path / "out" / ".unclip").mkdir(parents=True)
+    (tmp_path / "out" / ".unclip" / "lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(InputError, match="lock is a link, which may lead out of the folder"), open_folder(tmp_path / "out"):
+        pass
+    assert (tmp_path / "mine").read_text() == "data"
 
 
 def test_another_model_needs_another_folder(tmp_path):

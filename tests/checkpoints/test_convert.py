@@ -164,12 +164,12 @@ def test_position_ids_of_old_transformers_are_ignored(model: Path) -> None:
         ("text_encoder/config.json", lambda v: v.update(hidden_act="relu"), "hidden_act is 'relu', and only"),
         ("text_encoder/config.json", lambda v: v.update(hidden_size=0), "hidden_size is 0"),
         ("text_encoder/config.json", lambda v: v.update(num_attention_heads=5), "configs of CLIP do not fit together"),
-        ("tokenizer/tokenizer_config.json", lambda v: v.update(pad_token="<|endoftext|>"), "only checkpoints that pad"),
+        ("tokenizer/tokenizer_config.json", lambda v: v.update(pad_token="<pad>"), "only checkpoints that pad"),
         ("tokenizer/tokenizer.json", lambda v: v["model"]["vocab"].update(cat=1), "another vocabulary than CLIP's"),
         (
             "decoder_scheduler/scheduler_config.json",
-            lambda v: v.update(beta_schedule="linear"),
-            "beta_schedule='linear'",
+            lambda v: v.update(beta_schedule="sigmoid"),
+            "beta_schedule='sigmoid'",
         ),
         (
             "decoder_scheduler/scheduler_config.json",

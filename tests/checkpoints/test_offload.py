@@ -12,11 +12,9 @@ from torch import nn
 
 from unclip import Unclip
 from unclip.checkpoints import load, offload, tensors
-from unclip.checkpoints.index import INDEX, component_classes
 from unclip.checkpoints.tensors import read_tensors
 from unclip.inference import stage
 from unclip.system import device
-from unclip.system.files import read_json
 
 STEPS = {"seed": 3, "prior_steps": 2, "steps": 2, "upsampler_steps": 2}
 
@@ -101,7 +99,7 @@ def test_freed_memory_is_reused_only_in_high_memory_mode(karlo, mode: str, kept:
 
 def test_auto_decides_from_the_free_memory(karlo, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _ = karlo("one")
-    needed = load.weight_bytes(folder, component_classes(read_json(folder / INDEX)), torch.bfloat16)
+    needed = load.weight_bytes(load.component_folders([folder]), torch.bfloat16)
     pipe = Unclip.from_pretrained(folder, "cpu", "bfloat16", "high")
     stages = (pipe.model.prior.stage, pipe.model.decoder, pipe.model.upsamplers[0])
     networks = [*(s.network for s in stages), pipe.model.upsamplers[0].last_network]

@@ -223,6 +223,53 @@ def test_a_mistake_is_one_line(call, pipeline, arguments, says):
     assert pipeline.opened == [] and Path("p.txt").read_text() == "a cat\na dog -- -n 2\n"
 
 
+def test_lines_that_ask_for_too_much_are_bad_and_the_others_are_made(call, pipeline):
+    lines = [
+        {"prompt": "{a|b}" * 15_000},
+        {"prompt": "a cat"},
+        {"prompt": "{a|b}" * 16, "n": 100_000},
+        {"prompt": "a " + "{b|" * 13_000},
+        {"prompt": "{red|blue} dog"},
+    ]
+    Path("p.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    start = time.process_time()
+    code, _, err = call("p.jsonl", "--all-combinations")
+    assert code == 1 and time.process_time() - start < 10
+    assert [entry["request"]["prompt"] for entry in manifest()] == ["a cat", "red dog", "blue dog"]
+    assert "p.jsonl:1: prompt has more than 100,000 combinations" in err
+    assert "p.jsonl:3: prompt has 65,536 combinations of 100,000 images" in err and "3 bad lines" in err
+    assert "0 images made, 3 already there" in call("p.jsonl", "--all-combinations")[2]
+
+
+def test_a_choice_that_a_request_refuses_fails_alone(call, pipeline):
+    Path("p.jsonl").write_text('{"prompt": "{a cat|b.gif}", "n": 6, "seed": 4}\n{"prompt": "a dog"}\n')
+    code, _, err = call("p.jsonl")
+    made = [entry["request"]["prompt"] for entry in manifest()]
+    assert code == 1 and set(made) == {"a cat", "a dog"} and "prompt 'b.gif' ends like the name of an image" in err
+
+
+def test_text_of_other_tools_is_reported_in_the_check(call):
+    Path("p.txt").write_text("a cat --seed 7 -n 2\n// no\n(a cat:1.3)\na dog\n__x__\n(a:2)\n")
+    for options in (["--dry-run"], ["--strict"]):
+        code, _, err = call("p.txt", *options)
+        assert code in (1, 2) and "p.txt:1: --seed is an option without ' -- ' before it" in err
+        assert "p.txt:2: the line begins with //" in err
+        assert "note: line 3 and 1 more: '(a cat:1.3)' is plain text; weights in a prompt are not read" in err
+        assert "note: line 5: '__x__' is plain text; files of wildcards are not read" in err
+    assert not Path("out/manifest.jsonl").exists() or manifest() == []
+
+
+def test_columns_of_other_tools_are_read_and_reported(call):
+    Path("p.csv").write_text("Prompt,Width,Height,CFG Scale,Model\na cat,16,16,3,x\na dog,16,,,x\n")
+    code, _, err = call("p.csv")
+    [entry] = manifest()
+    assert (entry["request"]["size"], entry["request"]["guidance"], entry["columns"]) == ("16x16", 3.0, {"Model": "x"})
+    assert code == 1 and "p.csv:3: width is only one side of the size; give width and height" in err
+    assert "note: 'width' and 'height' are read as size" in err and "note: 'cfg_scale' is read as guidance" in err
+    assert "note: column 'Model' changes nothing; use the option --model" in err
+    assert call("p.csv", "--set", "cfg_scale=3")[2].endswith("not a field of a request; did you mean 'guidance'?\n")
+
+
 def test_the_first_interrupt_finishes_the_batch_at_hand(call, pipeline):
     real = pipeline.generate_batch
 

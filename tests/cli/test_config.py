@@ -98,6 +98,9 @@ def test_a_mistake_is_one_line_that_names_the_file(call, text, says):
         ("UNCLIP_SAMPLER", "euler", "UNCLIP_SAMPLER: sampler 'euler' is unknown"),
         ("UNCLIP_QUIET", "maybe", "UNCLIP_QUIET: quiet cannot be 'maybe'"),
         ("UNCLIP_MEMORY", "huge", "UNCLIP_MEMORY: unknown memory 'huge'"),
+        ("UNCLIP_FORMAT", "gif", "UNCLIP_FORMAT: --format 'gif' is unknown"),
+        ("UNCLIP_MODEL", "stikers", "UNCLIP_MODEL: no model 'stikers'"),
+        ("UNCLIP_SIZE", "big", "UNCLIP_SIZE: size must be"),
     ],
 )
 def test_config_refuses_variables_that_generate_refuses(call, monkeypatch, name, value, says):
@@ -105,6 +108,40 @@ def test_config_refuses_variables_that_generate_refuses(call, monkeypatch, name,
     for arguments in (["generate", "a cat"], ["config"]):
         code, out, err = call(*arguments)
         assert (code, out) == (2, "") and says in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "value"),
+    [
+        (["inpaint", "photo.png"], "MASK_MODE", "grey"),
+        (["inpaint", "photo.png"], "FEATHER", "-1"),
+        (["inpaint", "photo.png"], "RESAMPLE", "0"),
+        (["inpaint", "photo.png"], "KEEP_STYLE", "2"),
+        (["outpaint", "photo.png"], "ANCHOR", "middle"),
+        (["outpaint", "photo.png"], "LEFT", "-4"),
+        (["vary", "photo.png"], "STRENGTH", "nan"),
+        (["vary", "photo.png"], "FIT", "squeeze"),
+        (["interpolate", "a", "b"], "FRACTION", "7"),
+        (["interpolate", "a", "b"], "WEIGHTS", "1,x"),
+        (["edit", "photo.png"], "THETA", "-1"),
+        (["edit", "photo.png"], "FRAMES", "1"),
+        (["reconstruct", "photo.png"], "COMPONENTS", "5,none"),
+        (["batch", "p.txt"], "SHARD", "3/2"),
+        (["batch", "p.txt"], "NAME", "same"),
+        (["batch", "p.txt"], "SET", "stepz=3"),
+        (["batch", "p.txt"], "INPUT_FORMAT", "xml"),
+        (["evaluate"], "ONLY", "nothing"),
+        (["evaluate"], "SPLIT", "all"),
+        (["bench"], "AGAINST", "others"),
+    ],
+)
+def test_config_refuses_what_each_command_refuses(call, monkeypatch, command, name, value):
+    Image.new("RGB", (16, 16)).save("photo.png")
+    Path("p.txt").write_text("a cat\n")
+    monkeypatch.setenv(f"UNCLIP_{name}", value)
+    refused = call(*command)
+    assert refused[:2] == (2, "") and refused[2].startswith(f"unclip: error: UNCLIP_{name}: ")
+    assert refused[2].count("\n") == 1 and call("config") == refused
 
 
 def test_settings_do_not_stop_commands_without_settings(call):
@@ -173,3 +210,18 @@ def test_settings_that_contradict_the_command_line_are_dropped(call, tiny_model,
     monkeypatch.setenv("UNCLIP_STEPZ", "5")
     assert "UNCLIP_STEPZ is not a setting" in call("generate", "a cat", "-o", "out")[2]
     assert len(list(Path("out").glob("*.webp"))) == 1
+
+
+def test_settings_of_all_commands_reach_options_that_can_be_repeated(call, monkeypatch):
+    Path("unclip.toml").write_text("model = 'a/model'\n[serve]\nallow-host = ['one', 'two']\n")
+    found = in_force(call)
+    assert found["serve.model"] == (["a/model"], "unclip.toml") and found["generate.model"][0] == "a/model"
+    assert found["serve.allow-host"][0] == ["one", "two"]
+    monkeypatch.setenv("UNCLIP_MODEL", "b/another")
+    assert in_force(call)["serve.model"] == (["b/another"], "UNCLIP_MODEL")
+
+
+def test_keys_are_not_displayed(call, monkeypatch):
+    monkeypatch.setenv("UNCLIP_API_KEY", "s3cret")
+    assert in_force(call)["serve.api-key"] == ("(hidden)", "UNCLIP_API_KEY")
+    assert "s3cret" not in call("config")[1]

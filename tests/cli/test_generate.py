@@ -2,11 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import typer
 from PIL import Image
+from safetensors.numpy import save_file
 
 from unclip.cli.main import main
 from unclip.cli.progress import Progress
@@ -61,6 +64,31 @@ def test_lines_and_files(painter, capsys, tmp_path):
     assert painter.opened == ("stickers", {"device": "auto", "dtype": "auto", "memory": "auto", "image_encoder": None})
 
 
+def test_a_prompt_without_quotation_marks_gets_a_hint(painter, capsys):
+    assert main(["generate", "a", "red", "cat", "--seed", "0"]) == 0
+    [hint, _] = capsys.readouterr().err.splitlines()
+    assert hint == 'unclip: note: 3 prompts of one word each; quote a prompt of several words: "a red cat"'
+    for arguments in (["cat"], ["a red cat", "dog"], ["cat", "dog", "--quiet"]):
+        assert main(["generate", *arguments, "--seed", "0"]) == 0
+        assert "quote" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--num-inference-steps", "20"], "did you mean --steps?"),
+        (["--cfg-scale=7"], "did you mean --guidance?"),
+        (["--num-images", "4"], "did you mean -n?"),
+        (["--width", "64"], "use size, such as 64x64"),
+        (["--batch-count", "4"], "use n, the number of images"),
+    ],
+)
+def test_options_of_other_tools_name_ours(painter, capsys, arguments, says):
+    assert main(["generate", "a cat", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "No such option" in error and error.endswith(f"; {says}\n") and error.count("\n") == 1
+
+
 @pytest.mark.parametrize(("out", "folder"), [("new", "new/previews"), ("one.png", "one-previews")])
 def test_previews_are_written_beside_the_result(painter, tmp_path, out, folder):
     assert main(["generate", "a cat", "--seed", "3", "-o", out]) == 0
@@ -113,6 +141,9 @@ def test_every_option_reaches_the_request(painter):
     options += ["--guidance", "0", "--prior-guidance", "1.5", "--sampler", "ddim", "--prior-sampler", "unipc"]
     options += ["--size", "64x32", "--prior-best-of", "2", "--best-of", "4", "--seed", "9"]
     options += ["--embedding", "e.safetensors", "--image-encoder", "there"]
+    save_file({"image_embed": np.ones(4), "probe": np.ones(4)}, "e.safetensors")
+    Path("here").mkdir()
+    Path("here/model_index.json").write_text("{}")
     assert main(["generate", "a cat", "--model", "here", "--device", "cpu", "--dtype", "float32", *options]) == 0
     [request] = painter.requests
     expected = {

@@ -73,11 +73,12 @@ def test_mistakes_are_one_line_and_code_2(folder: Path, tiny_model: Path, argume
 
 def test_one_argument_is_a_mask_if_it_is_a_files_name(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert split_mask_and_prompt(["a mask.png"]) == (None, "a mask.png")
+    assert split_mask_and_prompt(["a mask.png"]) == (None, "a mask.png")  # which a Request refuses
+    assert split_mask_and_prompt(["cat"]) == (None, "cat")
     assert split_mask_and_prompt(["a cat " * 100]) == (None, "a cat " * 100)  # longer than a name may be
     for name in ("a mask.png", "cat"):
         Path(name).touch()
-    assert split_mask_and_prompt(["cat"]) == (None, "cat")
+    assert split_mask_and_prompt(["cat"]) == ("cat", "")  # no prompt is the name of a file
     assert split_mask_and_prompt(["a mask.png"]) == ("a mask.png", "")
     assert split_mask_and_prompt(["a.png", "a cat"]) == ("a.png", "a cat")
     assert split_mask_and_prompt(["a.png"]) == ("a.png", "")

@@ -89,3 +89,8 @@ def test_models_of_other_software_in_the_cache_are_not_listed(tmp_path, monkeypa
     out = capsys.readouterr().out
     assert "someone/other" not in out and "broken" not in out
     assert f"someone/karlo@{'0' * 40}  incomplete: prior/config.json is missing; `unclip models download" in out
+
+
+def test_the_licence_of_the_bundled_model_is_shown(capsys):
+    assert main(["models", "show", "stickers"]) == 0
+    assert "licence     OFL-1.1\n" in capsys.readouterr().out

@@ -1,10 +1,13 @@
 """`unclip reproduce` and `unclip show`."""
 
+import hashlib
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.helpers import box_mask, noise_image
 from unclip.cli.main import main
 from unclip.images import metadata
 from unclip.images.result import Result, record
@@ -136,3 +139,70 @@ def test_a_recorded_image_encoder_is_noted(made, tiny_model, capsys, monkeypatch
     assert told.err == "unclip: note: the image was made with --image-encoder 'a/b\\x1b[2J'\n"
     assert told.out == f"{file}: identical pixels\n"
     assert reproduce(tiny_model, capsys, file)[2] == ""  # quiet
+
+
+@pytest.fixture
+def edited(tiny_model, tmp_path, monkeypatch):
+    """new.png: photo.png inpainted in mask.png, and mixed.png: photo.png interpolated with a prompt."""
+    monkeypatch.chdir(tmp_path)
+    noise_image(24, 24).save("photo.png")
+    box_mask((24, 24), (4, 4, 12, 12)).save("mask.png")
+    options = ["--model", str(tiny_model), "--seed", "3", "--dtype", "float32", "--quiet", "--steps", "2"]
+    assert main(["inpaint", "photo.png", "mask.png", "a cat", *options, "-o", "new.png"]) == 0
+    mix = ["interpolate", "a red cat", "photo.png", "--fraction", "0.5", "--size", "16"]
+    assert main([*mix, *options, "-o", "mixed.png"]) == 0
+    return tmp_path
+
+
+def test_inputs_that_are_elsewhere_are_given_by_options(edited, tiny_model, capsys):
+    inputs = metadata.read("new.png")["inputs"]
+    assert inputs == {
+        name: "sha256:" + hashlib.sha256((edited / f"{file}.png").read_bytes()).hexdigest()
+        for name, file in (("image", "photo"), ("mask", "mask"))
+    }
+    assert metadata.read("mixed.png")["inputs"] == {"sources": [None, inputs["image"]]}
+    Path("photo.png").rename("moved.png")
+    Path("mask.png").rename("moved-mask.png")
+    for file, option in (("new.png", "--image"), ("mixed.png", "--source")):
+        code, out, err = reproduce(tiny_model, capsys, file)
+        assert (code, out) == (2, "") and err.endswith(f"'photo.png', which is not here; give it by {option} FILE\n")
+    code, _, err = reproduce(tiny_model, capsys, "new.png", "--image", "moved.png")
+    assert code == 2 and "'mask.png', which is not here; give it by --mask FILE" in err
+    given = ["--image", "moved.png", "--mask", "moved-mask.png"]
+    assert reproduce(tiny_model, capsys, "new.png", *given) == (0, "new.png: identical pixels\n", "")
+    assert reproduce(tiny_model, capsys, "mixed.png", "--source", "moved.png")[:2] == (
+        0,
+        "mixed.png: identical pixels\n",
+    )
+    for arguments, says in (
+        (["mixed.png", "--source", "moved.png", "--source", "moved.png"], "--source was given 2 times"),
+        (["mixed.png", "--image", "moved.png"], "was made without --image; leave it out"),
+    ):
+        code, _, err = reproduce(tiny_model, capsys, *arguments)
+        assert code == 2 and says in err
+
+
+def test_a_changed_input_is_reported(edited, tiny_model, capsys):
+    noise_image(24, 24).save("photo.png")
+    code = main(["reproduce", "new.png", "--model", str(tiny_model), "--dtype", "float32"])
+    out, err = capsys.readouterr()
+    assert code == 1 and "; changed since: the image 'photo.png'" in out
+    assert "unclip: note: the image 'photo.png' is not the file that was used" in err
+    code, out, _ = reproduce(tiny_model, capsys, "new.png", "--json")
+    assert code == 1 and json.loads(out)["changed_inputs"] == ["the image 'photo.png'"]
+    record = metadata.read("new.png")
+    del record["inputs"]  # as in older records
+    with Image.open("new.png") as image:
+        Path("old.png").write_bytes(metadata.image_bytes(image, record))
+    code, out, err = reproduce(tiny_model, capsys, "old.png", "--json")
+    assert code == 1 and json.loads(out)["changed_inputs"] == [] and err == ""
+
+
+def test_an_image_in_memory_is_given_as_a_file(tiny, tiny_model, tmp_path, capsys):
+    photo = noise_image(16, 16)
+    [result] = tiny.vary(photo, seed=1, size=16)
+    result.save(tmp_path / "v.png")
+    photo.save(tmp_path / "photo.png")
+    assert reproduce(tiny_model, capsys, str(tmp_path / "v.png"))[2].endswith("in memory; give it by --image FILE\n")
+    code, out, err = reproduce(tiny_model, capsys, str(tmp_path / "v.png"), "--image", str(tmp_path / "photo.png"))
+    assert code == 0 and out.endswith("identical pixels\n") and err == ""

@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from unclip.cli.main import main
 from unclip.training import run
@@ -29,7 +30,7 @@ def call(capsys, tmp_path: Path, monkeypatch):
     ("arguments", "says"),
     [
         (["vae", "--out", "runs"], "choose from clip, prior, decoder, upsampler, all"),
-        (["clip"], "--out"),
+        (["clip"], "Missing option '--out'"),
         (["clip", "--out", "runs", "--recipe", "stickers-tpu"], "stickers-cpu, stickers-gpu"),
         (["clip", "--out", "runs", "--recipe", "mine.toml"], "no recipe 'mine.toml'"),
         (["clip", "--out", "runs", "--steps", "-3"], "--steps must be at least 1"),
@@ -73,6 +74,7 @@ def test_the_arguments_reach_the_training(monkeypatch, tmp_path: Path):
     assert vars(options) == {
         "resume": True,
         "init": None,
+        "skip_bad": False,
         "device": "cpu",
         "minutes": 1.5,
         "steps": None,
@@ -84,3 +86,72 @@ def test_an_interrupt_ends_with_130(monkeypatch, tmp_path: Path, capsys):
     monkeypatch.setattr(run, "train", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     assert main(["train", "clip", "--out", str(tmp_path / "runs")]) == 130
     assert capsys.readouterr().err == "unclip: interrupted\n"
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch) -> Path:
+    """A recipe for a folder of five images, two of which cannot be used and one of which is cut off."""
+    monkeypatch.chdir(tmp_path)
+    for n in range(5):
+        Image.new("RGB", (40, 40), (50 * n, 9, 9)).save(tmp_path / f"{n}.png")
+        (tmp_path / f"{n}.txt").write_text("an image")
+    (tmp_path / "0.png").write_bytes(b"")
+    (tmp_path / "1.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:50])
+    (tmp_path / "mine.toml").write_text("[data]\nkind = 'folder'\npath = '.'\n[clip]\n[decoder]\n")
+    return tmp_path
+
+
+def test_a_check_lists_every_bad_file(mine: Path, capsys):
+    words = ["train", "all", "--recipe", "mine.toml", "--check", "--device", "cpu"]
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert [line.removeprefix("cannot read ").partition(" ")[0] for line in out.splitlines()] == [
+        "0.png",
+        "1.txt:",
+        "2.png",
+    ]
+    assert "unclip: note: .: 1 other files are not read: 1 .toml\n" in err
+    last = err.splitlines()[-1]
+    assert last.startswith("unclip: error: mine.toml [data]: 3 bad files (first: 0.png") and "--skip-bad" in last
+    assert main([*words, "--skip-bad", "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 3 and not captured.err
+    assert main([*words, "--skip-bad"]) == 0
+    assert "unclip: note: mine.toml [data]: 2 images\n" in capsys.readouterr().err
+    assert sorted(path.name for path in mine.iterdir() if path.suffix not in (".png", ".txt")) == ["mine.toml"]
+
+
+def test_a_check_needs_no_images_for_scenes(capsys):
+    assert main(["train", "all", "--check"]) == 0
+    captured = capsys.readouterr()
+    assert not captured.out and all("scenes, made on the fly" in line for line in captured.err.splitlines())
+
+
+def test_a_run_starts_with_the_list_of_bad_files(mine: Path, capsys):
+    words = ["train", "all", "--recipe", "mine.toml", "--out", "runs", "--device", "cpu"]
+    assert main([*words, "--quiet"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("unclip: error: mine.toml [data]: 2 bad files (first: 0.png ")
+    assert main(words) == 2
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("unclip: note: ")]
+    assert any("0.png" in note for note in notes) and any("1.txt: not UTF-8" in note for note in notes)
+    assert not (mine / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[decoder.model]\nblock_out_channels = [16, 31]", "mine.toml [decoder.model]: "),
+        ("[prior.model]\nlayers = 3", "mine.toml [prior.model]: unknown key 'layers'"),
+        ("[upsampler.task]\ncrop = 7", "mine.toml [upsampler.task]: crop = 7 should be a multiple of "),
+        (
+            "[upsampler.data]\nkind = 'folder'\npath = 'none'",
+            "mine.toml [data] and [upsampler.data]: none: not a folder",
+        ),
+    ],
+)
+def test_every_stage_is_checked_before_the_first_trains(call, tmp_path: Path, text: str, says: str):
+    (tmp_path / "mine.toml").write_text(f"[data]\nkind = 'scenes'\n[clip]\n{text}")
+    assert says in call("all", "--recipe", "mine.toml", "--out", "runs", "--device", "cpu")
+    assert says in call("all", "--recipe", "mine.toml", "--check", "--device", "cpu", "--quiet")

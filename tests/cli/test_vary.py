@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from unclip.cli.main import main
+from unclip.errors import RequestError
 from unclip.images import metadata
+from unclip.pipeline import Unclip
 
 FEW = ["--steps", "2", "--size", "16", "--seed", "3", "--quiet"]
 
@@ -59,9 +61,35 @@ def test_edit_and_reconstruct(folder: Path, capsys) -> None:
     assert "make them with `unclip models components" in capsys.readouterr().err
 
 
-def test_a_prompt_may_be_the_name_of_a_file(folder: Path, capsys) -> None:
-    Path("cat").touch()
-    assert main(["embed", "cat", "-o", "cat.safetensors"]) == 0
+def test_a_file_in_the_place_of_a_prompt_is_refused(folder: Path, tiny_model: Path, capsys) -> None:
+    """As from `unclip vary *`, which a shell expands to the names of all files."""
+    for name in ("b.gif", "LICENSE", "photo.heic"):
+        Path(name).touch()
+    pipe = Unclip.from_pretrained(tiny_model, device="cpu")
+    for command in (["generate"], ["vary", "photo.png"], ["reconstruct", "photo.png"], ["edit", "photo.png"]):
+        for name, says in (("b.gif", "an image file"), ("LICENSE", "a file; say"), ("photo.heic", "is not read")):
+            assert main([*command, name]) == 2
+            error = capsys.readouterr().err
+            assert f"prompt {name!r} " in error and says in error and error.count("\n") == 1
+            with pytest.raises(RequestError, match=f"^prompt {name!r} .*{says}"):
+                getattr(pipe, command[0])(*command[1:], name)
+    for more in (["outpaint", "photo.png", "b.gif", "--left", "8"], ["inpaint", "photo.png", "photo.png", "b.gif"]):
+        assert main(more) == 2 and "prompt 'b.gif' ends like" in capsys.readouterr().err
+    assert main(["edit", "photo.png", "a cat", "--from", "LICENSE"]) == 2
+    assert "from_prompt 'LICENSE' is the name of a file" in capsys.readouterr().err
+    for source in ("interpolate", "embed"):
+        assert main([source, "LICENSE", *(["a cat"] if source == "interpolate" else ["-o", "e.safetensors"])]) == 2
+        assert "'LICENSE' is the name of a file" in capsys.readouterr().err
+    with pytest.raises(RequestError, match="^sources 'LICENSE' is the name of a file"):
+        pipe.interpolate("photo.png", "LICENSE")
+    assert not Path("out").exists()
+
+
+def test_images_in_the_place_of_one_are_a_usage_error(folder: Path, capsys) -> None:
+    assert main(["vary", "photo.png", "a.gif", "b.gif"]) == 2
+    assert "(b.gif); give one image, and quote a prompt of several words" in capsys.readouterr().err
+    assert main(["outpaint", "photo.png", "a", "wide", "beach", "--left", "8"]) == 2
+    assert "(wide beach); give one image, and quote a prompt" in capsys.readouterr().err
 
 
 def test_an_embedding_is_saved_and_used(folder: Path, tiny_model: Path, capsys) -> None:
@@ -130,7 +158,7 @@ def test_all_modes_in_a_prompt_file(folder: Path, capsys) -> None:
         (["edit", "photo.png"], "or give an embedding"),
         (["generate"], "PROMPT"),
         (["generate", "--embedding", "photo.png"], "cannot read 'photo.png' as safetensors"),
-        (["generate", "a cat", "--image-encoder", "stickers"], "has its own image encoder"),
+        (["generate", "a cat", "--image-encoder", "stickers"], "takes no other image encoder"),
         (["embed", "photo.png", "-o", "e.bin"], "must end in .safetensors"),
         (["embed", "photo.heic", "-o", "e.safetensors"], "'photo.heic' is a file of a format that is not read"),
         (["embed", "e.safetensors", "-o", "f.safetensors"], "'e.safetensors' is the name of an embedding"),

@@ -3,11 +3,11 @@ import torch
 from torch import Tensor
 
 from unclip.diffusion.denoiser import Prediction
-from unclip.diffusion.masking import keep_known
+from unclip.diffusion.masking import FrozenNoise, freeze_known_noise, keep_known
 from unclip.diffusion.noise import make_generators, randn
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
-from unclip.diffusion.samplers import Sampling, sample
-from unclip.diffusion.schedule import Schedule
+from unclip.diffusion.samplers import Sampling, first_timestep, sample
+from unclip.diffusion.schedule import Schedule, add_noise
 
 N = 6
 SHAPE = (3, 16, 16)
@@ -110,3 +110,24 @@ def test_resampling_weighs_two_mixture_components_that_fit_the_known_value(ideal
     once, often = ((sample_second_given_first(denoise, known, sampler, n) > 0).float().mean() for n in (1, 64))
     assert (often - once) / (expected - once) > 0.75
     assert abs(often - expected) < 0.05
+
+
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+def test_frozen_noise_shows_the_network_the_image_with_its_initial_noise(sampler: str) -> None:
+    g, schedule, sampling = make_generators(range(N)), Schedule(), Sampling(sampler, 6)
+    noise, seen = randn(SHAPE, g), {}
+
+    def watched(x: Tensor, t: Tensor) -> Prediction:
+        seen[int(t[0])] = x
+        return changing_denoiser(variance=False)(x, t)
+
+    first = first_timestep(schedule, sampling)
+    frozen = freeze_known_noise(watched, IMAGE, KNOWN, FrozenNoise(noise, schedule, first))
+    out = sample(keep_known(frozen, IMAGE, KNOWN), noise, schedule, sampling, g)
+    known = KNOWN.bool().expand_as(out)
+    assert torch.equal(out[known], IMAGE[known])
+    assert torch.equal(seen.pop(first), noise) and len(seen) == 5
+    for t, x in seen.items():
+        expected = add_noise(IMAGE, noise, torch.full((N,), t), schedule)
+        torch.testing.assert_close(x[known], expected[known])
+        assert not torch.isclose(x[~known], expected[~known]).all()

@@ -273,3 +273,28 @@ def test_a_draft_starts_at_its_noise_level(sampler: str, steps: int) -> None:
     for t, x in seen:  # and the levels after it are right too
         ab = schedule.alphas_cumprod()[t]
         assert ((x - ab.sqrt() * draft) / (1 - ab).sqrt()).std().item() == pytest.approx(1, abs=0.3)
+
+
+LATENT = {"beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1, "clip_sample": False}
+
+
+@pytest.mark.parametrize("steps", [1, 4, 7, 50])
+@pytest.mark.parametrize("beta_schedule", ["linear", "scaled_linear"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_schedules_of_latent_models_are_sampled_as_diffusers_does(
+    beta_schedule: str, prediction: str, steps: int
+) -> None:
+    config = {**LATENT, "beta_schedule": beta_schedule, "prediction_type": prediction}
+    for sampler, scheduler in (
+        ("ddpm", DDPMScheduler(**config)),
+        ("ddim", DDIMScheduler(**config, set_alpha_to_one=False)),
+        ("ddim", DDIMScheduler(**config)),
+    ):
+        schedule = Schedule.from_ddpm_config(dict(scheduler.config))
+        assert_same(ours(network, schedule, sampler, steps), native(network, scheduler, steps), 1e-3)
+
+
+def test_a_variance_that_the_schedule_does_not_use_is_left_out() -> None:
+    schedule = Schedule.from_ddpm_config({**LATENT, "beta_schedule": "linear"})
+    with_variance = ours(network_with_variance, schedule, "ddpm", 6)
+    assert_same(with_variance, ours(network, schedule, "ddpm", 6))

@@ -56,7 +56,7 @@ def test_a_config_without_beta_schedule_uses_the_default() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("beta_schedule", "linear"),
+        ("beta_schedule", "sigmoid"),
         ("prediction_type", "flow"),
         ("variance_type", "learned"),
         ("rescale_betas_zero_snr", True),

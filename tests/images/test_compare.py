@@ -39,5 +39,16 @@ def test_damaged_and_resized_files_are_refused(result: Result, tmp_path) -> None
     with pytest.raises(DataError, match="is 8x8 pixels, its record says 4x4; the file was changed"):
         compare(str(path), record(result), Image.new("RGB", (4, 4)))
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(DataError, match="is damaged"):
+    with pytest.raises(DataError, match="is not a readable image"):
         compare(str(path), record(result), result.image)
+
+
+def test_the_transparency_of_a_file_is_compared(result: Result, tmp_path) -> None:
+    image = result.image.convert("RGBA")
+    image.putpixel((3, 3), (1, 2, 3, 100))
+    clear = dataclasses.replace(result, image=image, dtype="bfloat16")
+    path = str(clear.save(tmp_path / "image.png"))
+    assert compare(path, record(clear), image, "bfloat16") == Comparison(True, 0, BFLOAT16_TOLERANCE)
+    other = image.copy()
+    other.putpixel((3, 3), (1, 2, 3, 200))
+    assert compare(path, record(clear), other).difference == 100

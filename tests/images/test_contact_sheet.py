@@ -3,7 +3,9 @@ import io
 import pytest
 from PIL import Image
 
+from tests.images.profiles import rgb_profile
 from unclip.errors import InputError, UnclipError
+from unclip.images.colour import ColourProfile
 from unclip.images.contact_sheet import GAP, LABEL, MAX_PIXELS, layout, sheet
 
 
@@ -40,3 +42,13 @@ def test_a_damaged_picture_is_named(pictures):
     pictures[1][0].write_bytes(b"no")
     with pytest.raises(UnclipError, match=r"1\.png' cannot be read"):
         sheet(pictures, layout(3, (40, 40), False))
+
+
+def test_a_sheet_shows_colours_in_srgb_and_transparency_on_white(tmp_path):
+    red = Image.new("RGB", (40, 40), (200, 60, 50))
+    red.save(tmp_path / "tagged.png", icc_profile=rgb_profile())
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    images = [(tmp_path / "tagged.png", ""), (tmp_path / "clear.png", "")]
+    with Image.open(io.BytesIO(sheet(images, layout(2, (40, 40), False)))) as image:
+        assert image.getpixel((20, 20)) == ColourProfile(rgb_profile()).to_srgb(red).getpixel((0, 0)) != (200, 60, 50)
+        assert image.getpixel((60 + GAP, 20)) == (255, 255, 255) and "icc_profile" not in image.info

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from tests.images.profiles import rgb_profile
 from unclip.errors import DataError, UnclipError
 from unclip.images import metadata
 from unclip.images.result import Result, record
@@ -44,6 +45,18 @@ def test_read_gives_what_was_written(result: Result, tmp_path):
 def test_pillow_sees_the_record_too(result: Result, tmp_path):
     with Image.open(result.save(tmp_path / "image.png")) as image:
         assert json.loads(image.text["unclip"]) == record(result)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("format", ["png", "jpg", "webp"])
+def test_every_format_has_the_colour_profile_of_the_image(result: Result, tmp_path, format: str, mode: str):
+    plain = result.save(tmp_path / f"plain.{format}")
+    image = result.image.convert(mode)
+    image.info["icc_profile"] = rgb_profile()
+    path = dataclasses.replace(result, image=image).save(tmp_path / f"image.{format}")
+    with Image.open(path) as tagged, Image.open(plain) as untagged:
+        assert tagged.info["icc_profile"] == rgb_profile() and "icc_profile" not in untagged.info
+    assert metadata.read(path)["pixels"] == metadata.pixel_hash(image)
 
 
 def test_the_same_result_gives_the_same_bytes(result: Result):

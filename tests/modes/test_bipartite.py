@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from tests.helpers import difference
-from unclip.errors import RequestError
+from unclip.errors import DataError, RequestError
 from unclip.pipeline import Unclip
+from unclip.requests.fields import MAX_SIDE
 from unclip.requests.request import Request
 
 FEW = {"steps": 4, "size": 16}  # of inversions that need not be close
@@ -53,3 +54,18 @@ def test_a_model_without_an_image_encoder_names_the_option_that_adds_one(tiny_mo
         with pytest.raises(RequestError, match="tiny has no image encoder.*--image-encoder"):
             pipe.stream(request)
     assert len(pipe.interpolate("a cat", "a dog", frames=2, size=16)) == 2  # needs none
+
+
+def test_images_of_any_size_are_sources(tiny: Unclip, tmp_path: Path) -> None:
+    file = tmp_path / "long.jpg"
+    Image.new("RGB", (MAX_SIDE + 900, 50), "red").save(file)
+    results = [
+        *tiny.vary(file, seed=1, size=16),
+        *tiny.interpolate(file, "a cat", frames=None, seed=1, size=16),
+        *tiny.edit(file, "a cat", seed=1, steps=4, size=16),
+        *tiny.reconstruct(file, fit="pad", steps=4, size=16),
+    ]
+    assert all(f"the image, {MAX_SIDE + 900}x50, was" in result.notes[-1] for result in results)
+    tiny.save_embedding(tmp_path / "long.safetensors", str(file))
+    with pytest.raises(DataError, match="sides may have at most 8192 pixels"):
+        tiny.outpaint(file, "a cat", right=4)

@@ -3,7 +3,9 @@ from dataclasses import replace
 from PIL import Image
 
 from tests.tiny import TOKENS
+from unclip.modes.notes import notes
 from unclip.pipeline import Unclip
+from unclip.requests.request import Request
 
 FEW = {"steps": 4, "size": 16}  # of inversions that need not be close
 
@@ -29,3 +31,10 @@ def test_notes_name_unknown_words_of_all_prompts(tiny: Unclip, cat: Image.Image)
     assert result.notes == ("tiny does not know 'wizard': see `unclip models show tiny --vocabulary`",)
     [result] = tiny.edit(cat, "a dog", from_prompt="a unicorn", seed=5, **FEW)
     assert any("does not know 'unicorn'" in note for note in result.notes)
+
+
+def test_notes_are_short_and_quick_for_a_long_prompt(tiny: Unclip) -> None:
+    prompt = " ".join(f"wizard{i}" for i in range(20_000))
+    cut, unknown = notes(tiny.model, Request(prompt=prompt))
+    assert len(cut) < 200 and len(unknown) < 1000
+    assert "'wizard9'" in unknown and "'wizard10'" not in unknown and "and 19,990 more words" in unknown

@@ -2,7 +2,7 @@ import pytest
 from PIL import Image
 
 from unclip.errors import RequestError
-from unclip.requests.sources import check_is_prompt, source_kind
+from unclip.requests.sources import check_is_no_file, named_kind, source_kind
 
 
 @pytest.mark.parametrize(
@@ -20,10 +20,33 @@ def test_kind_of_a_source(source, kind) -> None:
     assert source_kind(source) == kind
 
 
-def test_a_file_of_another_format_is_not_a_prompt(tmp_path) -> None:
-    (tmp_path / "photo.heic").touch()
-    (tmp_path / "cat").touch()
-    with pytest.raises(RequestError, match="format that is not read"):
-        check_is_prompt(str(tmp_path / "photo.heic"))
-    check_is_prompt(str(tmp_path / "cat"))
-    check_is_prompt(str(tmp_path / "missing.heic"))
+@pytest.mark.parametrize("name", ["photo.heic", "LICENSE", "my notes.txt"])
+def test_the_name_of_a_file_is_no_prompt(tmp_path, monkeypatch, name) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RequestError, match=f"^prompt '{name}' is the name of a file; say in words"):
+        check_is_no_file("prompt", name, tmp_path)
+    check_is_no_file("prompt", f"an image of {name}", tmp_path)
+    for text in ("folder", "", "a\0b", "x" * 100_000, "missing.txt"):
+        check_is_no_file("prompt", text, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match="^left_prompt "):
+        check_is_no_file("left_prompt", name)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("b.gif", "image"),
+        ("photos/a cat.JPEG ", "image"),
+        ("a.heic", "unread"),
+        ("e.safetensors", "embedding"),
+        ("a cat", None),
+        ("a cat. gif", None),
+        (".png", None),
+        ("a png.", None),
+        ("", None),
+    ],
+)
+def test_texts_that_end_like_the_name_of_a_file(text, kind) -> None:
+    assert named_kind(text) == kind

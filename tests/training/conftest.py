@@ -1,10 +1,12 @@
-"""A folder of pictures, and a recipe for networks so small that a step takes milliseconds."""
+"""A folder of images, a recipe for networks so small that a step takes milliseconds."""
 
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from tests.training.toy import run
 
 TINY = """
 name = "tiny"
@@ -93,7 +95,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_recipe(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe of all four stages for those pictures."""
+    """A recipe of all four stages for those images."""
     path = tmp_path_factory.mktemp("recipes") / "tiny.toml"
     path.write_text(TINY.format(pictures=pictures, fit=FIT))
     return path
@@ -103,3 +105,12 @@ def tiny_recipe(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine where TensorBoard is not installed; also, importing it takes seconds."""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the toy task (`tests.training.toy`) that nothing disturbed; for reading only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        run(folder := tmp_path_factory.mktemp("whole"))
+    return folder

@@ -1,119 +1,24 @@
-"""The training loop on a network of a few weights: what a run leaves behind, and that it can be cut anywhere."""
+"""The training loop: rates and averages, stopping and resuming, samples."""
 
-import csv
-import os
 import shutil
 import signal
-import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.utils.data import Dataset
+from safetensors.torch import load_file
+from torch import Tensor
 
-from unclip.errors import CheckpointError, RecipeError
+from tests.training.toy import QUICK, STEPS, Toy, assert_same, at, rows, run, shade, step_of
+from unclip.system.interrupts import SIGNALS
 from unclip.training.budget import Budget, Progress
-from unclip.training.loop import Session, fit, learning_rate
-from unclip.training.monitor import ProgressBar
+from unclip.training.loop import learning_rate
 from unclip.training.recipe import Fit
 
-CPU = torch.device("cpu")
-STEPS = 8
-QUICK = Fit(batch_size=2, lr=0.02, warmup=2, decay=0.5, workers=0)
-
-
-class Noise(Dataset):
-    """Item i is a function of i."""
-
-    def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        generator = torch.Generator().manual_seed(index)
-        return torch.randint(0, 256, (3, 8, 8), generator=generator, dtype=torch.uint8), str(index)
-
-
-class Toy:
-    """Means of pictures by a convolution, whose weights lie in channels_last, with dropout, which draws on its own."""
-
-    size = 8
-    predicts = "sample"
-
-    def __init__(self, width: int = 4, before: Callable[["Toy"], None] | None = None):
-        torch.manual_seed(0)
-        self.network = nn.Sequential(
-            nn.Conv2d(3, width, 3, padding=1), nn.Dropout(0.2), nn.Conv2d(width, 3, 3, padding=1), nn.Flatten(2)
-        )
-        self.before = before
-        self.calls = 0
-
-    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator):
-        self.calls += 1
-        if self.before is not None:
-            self.before(self)
-        noise = torch.randn(images.shape, generator=generator)
-        error = network(images + noise).mean(2) - images.mean((2, 3))
-        return error.square().mean(), {"first": torch.tensor(float(captions[0]))}
-
-    def sample_grid(self) -> Image.Image:
-        """The mean weight as a grey, to be read back."""
-        assert not self.network.training
-        return Image.new("L", (2, 2), shade(self.network))
-
-    def networks(self) -> dict[str, nn.Module]:
-        return {}
-
-
-def shade(network: nn.Module) -> int:
-    return round(network[0].weight.abs().mean().item() * 1000) % 256
-
-
-@pytest.fixture(autouse=True)
-def _quick(no_tensorboard) -> None:
-    pass
-
-
-def run(folder: Path, task: Toy | None = None, settings: Fit = QUICK, **options) -> nn.Module:
-    task = Toy() if task is None else task
-    options = {"seed": 5, "budget": Budget(STEPS), "device": CPU, "quiet": True, **options}
-    return fit(task, Noise(), settings, Session(folder=folder, **options))
-
-
-def at(step: int, act: Callable[[], None]) -> Callable[[Toy], None]:
-    """`act` while the step of that number (from 1) is computed."""
-    return lambda task: act() if task.calls == step else None
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "loss.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
-
-
-def step_of(path: Path) -> int:
-    with safe_open(path, "pt") as file:
-        return int(file.metadata()["progress"].split('"step": ')[1].split(",")[0])
-
-
-def assert_same(a: Path, b: Path) -> None:
-    """Weights, average, moments, step and curve of two runs are the same, bit for bit."""
-    first, second = (load_file(folder / "state.safetensors") for folder in (a, b))
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        assert torch.equal(value, second[key]), key
-    assert step_of(a / "state.safetensors") == step_of(b / "state.safetensors")
-    assert rows(a) == rows(b)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of STEPS steps that nothing disturbed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "torch.utils.tensorboard", None)
-        run(folder := tmp_path_factory.mktemp("whole"))
-    return folder
+pytestmark = pytest.mark.usefixtures("no_tensorboard")
+STOPS = list(SIGNALS)
 
 
 # ---- rates and averages
@@ -180,7 +85,7 @@ def test_the_gradient_is_clipped(tmp_path: Path):
         patch.setattr(torch.optim.AdamW, "step", step)
         run(tmp_path, task, Fit(batch_size=1, lr=1e-3, clip_norm=0.25, workers=0), budget=Budget(2))
     assert seen == [pytest.approx(0.25, rel=1e-3)] * 2
-    assert float(rows(tmp_path)[0]["grad_norm"]) > 100  # what the curve shows is the norm before
+    assert float(rows(tmp_path)[0]["grad_norm"]) > 100  # the curve has the norm before clipping
 
 
 def test_weights_that_are_frozen_stay(tmp_path: Path):
@@ -194,12 +99,12 @@ def test_weights_that_are_frozen_stay(tmp_path: Path):
 # ---- stopping and resuming
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_and_resumed_run_equals_an_undisturbed_one(whole: Path, tmp_path: Path, stop: signal.Signals):
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(whole: Path, tmp_path: Path, stop: signal.Signals):
+    handlers = [signal.getsignal(number) for number in STOPS]
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, Toy(before=at(3, lambda: signal.raise_signal(stop))))
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(number) for number in STOPS] == handlers
     assert step_of(tmp_path / "state.safetensors") == step_of(tmp_path / "portable.safetensors") == 3
     assert len(rows(tmp_path)) == 3
     trained = run(tmp_path, resume=True)
@@ -249,7 +154,7 @@ def test_a_finished_run_has_nothing_to_do(whole: Path, tmp_path: Path):
     assert torch.equal(trained[0].weight, load_file(whole / "state.safetensors")["ema.0.weight"])
 
 
-def test_without_resume_a_run_starts_anew(whole: Path, tmp_path: Path):
+def test_without_resume_a_run_starts_again(whole: Path, tmp_path: Path):
     run(tmp_path, budget=Budget(3))
     run(tmp_path)
     assert_same(whole, tmp_path)
@@ -266,105 +171,6 @@ def test_minutes_end_a_run_and_count_in_the_next(tmp_path: Path):
     assert task.calls == 0 and len(rows(tmp_path)) == done
 
 
-# ---- states that cannot be used
-
-
-def test_nothing_to_resume(tmp_path: Path):
-    with pytest.raises(CheckpointError, match="nothing to resume in .*; leave out --resume"):
-        run(tmp_path / "none", resume=True)
-    assert not (tmp_path / "none").exists()
-
-
-def test_a_state_of_another_recipe_is_named_by_tensor(whole: Path, tmp_path: Path):
-    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
-    with pytest.raises(CheckpointError, match=r"weights.0.weight is \[4, 3, 3, 3\] in the file and \[5, 3, 3, 3\]"):
-        run(tmp_path, Toy(width=5), resume=True)
-    smaller = Toy()
-    smaller.network[2].requires_grad_(False)
-    with pytest.raises(CheckpointError, match=r"tensor \S+\.2\.\S+ is .* in the file and missing in the recipe"):
-        run(tmp_path, smaller, resume=True)
-    assert_same(whole, tmp_path)
-
-
-@pytest.mark.parametrize("lost", ["weights.2.bias", "ema.0.weight", "exp_avg_sq.0.weight", "step.2.bias"])
-def test_a_missing_tensor_is_named_and_nothing_is_loaded(whole: Path, tmp_path: Path, lost: str):
-    tensors = load_file(whole / "state.safetensors")
-    del tensors[lost]
-    save_file(tensors, tmp_path / "state.safetensors", metadata={"progress": '{"step": 8, "seconds": 1.0}'})
-    task = Toy()
-    before = task.network[0].weight.detach().clone()
-    with pytest.raises(CheckpointError, match=f"tensor {lost} is missing in the file"):
-        run(tmp_path, task, resume=True)
-    assert torch.equal(task.network[0].weight, before)
-
-
-def test_a_damaged_state_is_one_line(whole: Path, tmp_path: Path):
-    path, data = tmp_path / "state.safetensors", (whole / "state.safetensors").read_bytes()
-    for damaged in (b"", b"junk", data[:100], data[:-1], data[:8] + b"\xff" * 50 + data[58:]):
-        path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="state.safetensors is damaged") as caught:
-            run(tmp_path, resume=True)
-        assert "\n" not in str(caught.value)
-    for metadata in (None, {"other": ""}, {"progress": "{"}, {"progress": '{"steps": 3}'}):
-        save_file(load_file(whole / "state.safetensors"), path, metadata=metadata)
-        with pytest.raises(CheckpointError, match="damaged or not a training state"):
-            run(tmp_path, resume=True)
-
-
-@pytest.mark.parametrize("kind", ["loss", "gradient"])
-def test_a_run_that_diverges_ends_before_it_spoils_its_weights(tmp_path: Path, kind: str):
-    class Diverging(Toy):
-        def loss(self, network, images, captions, generator):
-            loss, figures = super().loss(network, images, captions, generator)
-            if self.calls == 4:  # the root of 0 has an infinite gradient
-                loss = loss * float("nan") if kind == "loss" else loss + (0 * loss).sqrt()
-            return loss, figures
-
-    with pytest.raises(RecipeError, match="^step 4 has a loss of .*: lower lr in the recipe") as caught:
-        run(tmp_path, task := Diverging(), QUICK.model_copy(update={"save_minutes": 0}))
-    assert "nan" in str(caught.value) or "inf" in str(caught.value)
-    assert step_of(tmp_path / "state.safetensors") == 3
-    assert all(value.isfinite().all() for value in load_file(tmp_path / "state.safetensors").values())
-    assert all(value.isfinite().all() for value in task.network.parameters())
-
-
-# ---- the state that leaves a machine
-
-
-def test_the_portable_state_is_halved_and_enough_to_go_on(whole: Path, tmp_path: Path):
-    full, portable = (load_file(whole / f"{name}.safetensors") for name in ("state", "portable"))
-    assert portable.keys() == {key for key in full if key.startswith(("weights.", "ema."))}
-    for key, value in portable.items():
-        assert value.dtype == torch.float16
-        torch.testing.assert_close(value.float(), full[key], rtol=2**-11, atol=2**-25)  # half a unit in the last place
-    shutil.copy(whole / "portable.safetensors", tmp_path)
-    task = Toy()
-    run(tmp_path, task, budget=Budget(STEPS + 2), resume=True)
-    assert task.calls == 2
-    assert [row["step"] for row in rows(tmp_path)] == [str(STEPS + 1), str(STEPS + 2)]
-    assert step_of(tmp_path / "state.safetensors") == STEPS + 2
-
-
-def test_values_beyond_half_precision_keep_their_size(tmp_path: Path):
-    task = Toy()
-    with torch.no_grad():
-        task.network[0].weight[0, 0, 0, 0] = 1e6
-    run(tmp_path, task, budget=Budget(1))
-    value = load_file(tmp_path / "portable.safetensors")["weights.0.weight"]
-    assert value.dtype == torch.bfloat16 and value[0, 0, 0, 0].item() == pytest.approx(1e6, rel=2**-8)
-
-
-def test_the_full_state_comes_before_the_portable_one(whole: Path, tmp_path: Path):
-    run(tmp_path, budget=Budget(3))
-    shutil.copy(whole / "portable.safetensors", tmp_path)
-    task = Toy()
-    run(tmp_path, task, budget=Budget(4), resume=True)
-    assert task.calls == 1
-
-
-# ---- what is shown
-
-
 def test_samples_show_the_average(tmp_path: Path):
     trained = run(tmp_path, settings=QUICK.model_copy(update={"sample_minutes": 0}))
     assert [path.name for path in sorted((tmp_path / "samples").iterdir())] == [
@@ -372,36 +178,3 @@ def test_samples_show_the_average(tmp_path: Path):
     ]
     last = Image.open(tmp_path / "samples" / f"{STEPS:07d}.png")
     assert last.getpixel((0, 0)) == shade(trained)
-
-
-def test_the_bar_shows_speed_and_time_left_or_nothing(tmp_path: Path, capsys):
-    run(tmp_path, quiet=False)
-    shown = capsys.readouterr().err
-    assert f"{STEPS}/{STEPS} steps" in shown and "images/s, ETA" in shown and "loss" in shown
-    run(tmp_path, quiet=False, budget=Budget(1, minutes=0.05 / 60))
-    assert "images/s, ETA" in capsys.readouterr().err
-    run(tmp_path)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_the_speed_is_that_of_this_session():
-    with ProgressBar(Budget(1000), Progress(step=500, seconds=1e6), batch_size=10, quiet=True) as bar:
-        assert bar.speed == 0 and bar.left == float("inf")
-        bar.update(Progress(501, 1e6 + 90))  # compiles
-        for step in (502, 503):
-            bar.update(Progress(step, 1e6 + 90 + 2 * (step - 501)))
-        assert bar.speed == pytest.approx(5)
-        assert bar.left == pytest.approx(2 * (1000 - 503))
-    with ProgressBar(Budget(1, minutes=10), Progress(step=500, seconds=300), batch_size=10, quiet=True) as bar:
-        bar.update(Progress(501, 330))
-        assert bar.left == pytest.approx(270)
-
-
-def test_tensorboard_is_written_where_it_is_installed(tmp_path: Path, monkeypatch):
-    run(tmp_path / "without")
-    assert not (tmp_path / "without" / "tensorboard").exists() and len(rows(tmp_path / "without")) == STEPS
-    monkeypatch.undo()
-    pytest.importorskip("tensorboard")
-    run(tmp_path / "with")
-    assert [os.path.getsize(path) > 0 for path in (tmp_path / "with" / "tensorboard").iterdir()] == [True]
-    assert rows(tmp_path / "with") == rows(tmp_path / "without")

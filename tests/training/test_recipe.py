@@ -1,4 +1,4 @@
-"""Recipes: what is read, what is refused and how it is said, and the presets."""
+"""Recipes: their values, the errors for mistakes, and the presets."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,6 @@ from unclip.errors import DataError, RecipeError
 from unclip.models.clip import Clip
 from unclip.models.tokenizer import Tokenizer
 from unclip.training.recipe import STAGES, Fit, Sampling, check_sizes, load_recipe, presets
-from unclip.training.run import dataset
 from unclip.training.tasks.clip import ClipTask
 from unclip.training.tasks.decoder import DecoderTask
 from unclip.training.tasks.options import DecoderOptions, UpsamplerOptions
@@ -81,9 +80,8 @@ def test_a_mistake_is_named_with_its_file_and_table(tmp_path: Path, text: str, s
 
 
 def test_a_mistake_in_the_data_is_named_with_its_file_and_table(tmp_path: Path):
-    recipe = load_recipe(written(tmp_path, DATA + "splits = 3"))
     with pytest.raises(DataError, match=r"mine.toml \[data\]: .* unknown key 'splits'; did you mean 'split'"):
-        dataset(recipe, 8)
+        load_recipe(written(tmp_path, DATA + "splits = 3\n[clip]"))
 
 
 @pytest.mark.parametrize("name", ["stickers-tpu", "missing.toml", "../stickers-cpu", "nul\0", ".", ""])

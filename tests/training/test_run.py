@@ -1,4 +1,4 @@
-"""From a recipe to a checkpoint: each stage can be cut and goes on, the chain ends in a model that draws."""
+"""From a recipe to a checkpoint: every stage resumes exactly, and the trained chain generates images."""
 
 import csv
 import json
@@ -19,14 +19,18 @@ from unclip import Unclip
 from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.networks import load_network
 from unclip.diffusion.noise import make_generators
-from unclip.errors import CheckpointError, DataError, InputError, RecipeError
+from unclip.errors import CheckpointError, DataError, InputError, RecipeError, TrainingError
 from unclip.inference.stage import StageInputs
 from unclip.system.files import read_json
-from unclip.training import run
+from unclip.training import run, sources
 from unclip.training.recipe import STAGES
 from unclip.training.run import TrainingOptions
+from unclip.training.tasks.clip import ClipTask
+from unclip.training.tasks.decoder import DecoderTask
+from unclip.training.tasks.prior import PriorTask
+from unclip.training.tasks.upsampler import UpsamplerTask
 
-TASKS = {"clip": "ClipTask", "prior": "PriorTask", "decoder": "DecoderTask", "upsampler": "UpsamplerTask"}
+TASKS = {"clip": ClipTask, "prior": PriorTask, "decoder": DecoderTask, "upsampler": UpsamplerTask}
 
 
 def train(stage: str, recipe: Path, out: Path, **options) -> Path:
@@ -71,14 +75,14 @@ def assert_same(a: Path, b: Path, stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_that_was_stopped_ends_as_if_it_had_not(stage, chain, tiny_recipe, tmp_path, monkeypatch):
+def test_a_stopped_stage_resumes_exactly(stage, chain, tiny_recipe, tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     if stage in ("prior", "decoder"):
         for out in (whole, parts):
             shutil.copytree(chain / "model" / "clip", out / "model" / "clip")
     train(stage, tiny_recipe, whole, steps=4)
     with monkeypatch.context() as patch:
-        task, calls = getattr(run, TASKS[stage]), []
+        task, calls = TASKS[stage], []
         loss = task.loss
 
         def stopped(*args):
@@ -101,12 +105,12 @@ import os, signal, sys
 from unclip.cli.main import main
 from unclip.training.tasks.clip import ClipTask
 loss, calls = ClipTask.loss, []
-def cut(*args):
+def act(*args):
     calls.append(0)
     if len(calls) == int(sys.argv[1]):
         {act}
     return loss(*args)
-ClipTask.loss = cut
+ClipTask.loss = act
 sys.modules["torch.utils.tensorboard"] = None
 if __name__ == "__main__":
     sys.exit(main(sys.argv[2:]))
@@ -114,7 +118,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_process_that_was_killed_and_then_terminated_ends_as_if_it_had_not(tiny_recipe, tmp_path):
+def test_a_killed_and_then_terminated_process_resumes_exactly(tiny_recipe, tmp_path):
     """SIGKILL after a save; then SIGTERM to the whole process group, as a batch system sends it, workers included."""
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(tiny_recipe.read_text().replace("workers = 0", "workers = 1\nsave_minutes = 0"))
@@ -129,6 +133,7 @@ def test_a_process_that_was_killed_and_then_terminated_ends_as_if_it_had_not(tin
             capture_output=True,
             text=True,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as a shell starts background jobs
             timeout=600,
         )
 
@@ -142,7 +147,7 @@ def test_a_process_that_was_killed_and_then_terminated_ends_as_if_it_had_not(tin
     assert_same(whole, parts, "clip")
 
 
-def test_the_chain_ends_in_a_model_that_draws(chain: Path):
+def test_the_trained_chain_generates_images(chain: Path):
     pipe = Unclip.from_pretrained(chain / "model", device="cpu")
     assert (pipe.model.name, pipe.model.sizes) == ("tiny", [(16, 16), (32, 32)])
     [result] = pipe.generate("colour number 3", seed=0)
@@ -156,7 +161,7 @@ def test_the_chain_ends_in_a_model_that_draws(chain: Path):
         "codec": {"type": "pixel_unshuffle", "factor": 4},
         "shown_above": 1.0,
     }
-    assert not (chain / "model" / "vocabulary.json").exists()  # one's own captions are no closed set of words
+    assert not (chain / "model" / "vocabulary.json").exists()  # captions of own images are no closed set of words
 
 
 def test_the_model_holds_the_averaged_weights(chain: Path):
@@ -165,21 +170,21 @@ def test_the_model_holds_the_averaged_weights(chain: Path):
         assert torch.equal(value, state[f"ema.unet.{name}"].half().float())
 
 
-def test_each_stage_leaves_its_curve_samples_and_states(chain: Path):
+def test_each_stage_writes_its_curve_samples_and_states(chain: Path):
     for stage in STAGES:
         names = {path.name for path in (chain / stage).iterdir()}
-        assert names >= {"loss.csv", "state.safetensors", "portable.safetensors"}
+        assert names >= {"loss.csv", "loss.png", "state.safetensors", "portable.safetensors"}
         assert not [name for name in names if name.endswith(".tmp")]
         assert (chain / stage / "samples" / "0000002.png").exists() == (stage in ("decoder", "upsampler"))
 
 
-def test_a_chain_resumes_with_the_stages_that_it_had_come_to(chain: Path, tiny_recipe: Path, tmp_path: Path):
+def test_a_chain_resumes_with_the_stages_that_it_has_reached(chain: Path, tiny_recipe: Path, tmp_path: Path):
     shutil.copytree(chain, tmp_path, dirs_exist_ok=True)
     for stage in ("decoder", "upsampler"):
         shutil.rmtree(tmp_path / stage)
     for name in ("decoder", "text_proj", "upsampler"):
         shutil.rmtree(tmp_path / "model" / name)
-    (tmp_path / "prior" / "state.safetensors").unlink()  # the portable one does as well
+    (tmp_path / "prior" / "state.safetensors").unlink()  # the portable one suffices
     train("all", tiny_recipe, tmp_path, steps=2, resume=True)
     for stage in ("clip", "decoder", "upsampler"):
         first, second = (load_file(out / stage / "state.safetensors") for out in (chain, tmp_path))
@@ -196,7 +201,7 @@ def test_a_run_is_not_started_over_by_mistake(stage: str, chain: Path, tiny_reci
     assert (first / "state.safetensors").read_bytes() == before
 
 
-def test_sizes_that_do_not_meet_are_refused_before_hours_of_training(tiny_recipe: Path, tmp_path: Path):
+def test_sizes_that_do_not_match_are_refused_before_any_training(tiny_recipe: Path, tmp_path: Path):
     recipe = tmp_path / "odd.toml"
     recipe.write_text(tiny_recipe.read_text().replace("small = 16", "small = 8"))
     with pytest.raises(RecipeError, match="small = 8 must equal"):
@@ -204,16 +209,16 @@ def test_sizes_that_do_not_meet_are_refused_before_hours_of_training(tiny_recipe
     assert not (tmp_path / "run").exists()
 
 
-def test_the_pictures_are_opened_once_a_size(tiny_recipe: Path, tmp_path: Path, monkeypatch):
-    opened, open_dataset = [], run.open_dataset
-    monkeypatch.setattr(run, "open_dataset", lambda *args: (opened.append(args[1]), open_dataset(*args))[1])
+def test_the_images_are_listed_once(tiny_recipe: Path, tmp_path: Path, monkeypatch):
+    opened, open_source = [], sources.open_source
+    monkeypatch.setattr(sources, "open_source", lambda *args: (opened.append(args[0]), open_source(*args))[1])
     train("all", tiny_recipe, tmp_path, steps=1)
-    assert sorted(opened) == [16, 32]  # of the CLIP, the prior and the decoder; of the upsampler
+    assert [table["kind"] for table in opened] == ["folder"]
 
 
-def test_a_stage_is_shown_what_its_own_table_says(tiny_recipe: Path, tmp_path: Path, monkeypatch):
-    opened, open_dataset = [], run.open_dataset
-    monkeypatch.setattr(run, "open_dataset", lambda *args: (opened.append(args[0]), open_dataset(*args))[1])
+def test_a_stage_uses_its_own_data_table(tiny_recipe: Path, tmp_path: Path, monkeypatch):
+    opened, open_source = [], sources.open_source
+    monkeypatch.setattr(sources, "open_source", lambda *args: (opened.append(args[0]), open_source(*args))[1])
     recipe = tmp_path / "own.toml"
     text = re.sub(
         r"\[data\]\n(.*\n)*?\n", '[data]\nkind = "scenes"\n\n', tiny_recipe.read_text(encoding="utf-8"), count=1
@@ -223,7 +228,7 @@ def test_a_stage_is_shown_what_its_own_table_says(tiny_recipe: Path, tmp_path: P
     train("upsampler", recipe, tmp_path / "run", steps=1)
     assert opened == [{"kind": "scenes", "alike": 4, "nouns": ("cat", "dog")}, {"kind": "scenes"}]
     words = set(json.loads((tmp_path / "run" / "model" / "vocabulary.json").read_text(encoding="utf-8"))["words"])
-    assert {"cat", "kitten", "pink"} <= words and not words & {"penguin", "apple"}  # what all stages were shown
+    assert {"cat", "kitten", "pink"} <= words and not words & {"penguin", "apple"}  # the words of all stages
     recipe.write_text(text + "\n[clip.data]\nalyke = 4\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"own.toml \[data\] and \[clip.data\]: .* did you mean 'alike'"):
         train("clip", recipe, tmp_path / "other")
@@ -261,20 +266,22 @@ def changed(recipe: Path, to: Path, table: str, line: str) -> Path:
 
 
 @pytest.mark.parametrize("stage", ["decoder", "upsampler"])
-def test_a_stage_goes_on_with_what_its_weights_predict(chain: Path, tiny_recipe: Path, tmp_path: Path, stage: str):
+def test_a_stage_continues_only_with_the_prediction_of_its_weights(
+    chain: Path, tiny_recipe: Path, tmp_path: Path, stage: str
+):
     line = 'prediction = "v_prediction"\n'
     recipe = changed(tiny_recipe, tmp_path / "velocity.toml", f"{stage}.task", line)
     theirs = {"decoder": "sample", "upsampler": "difference"}[stage]
     out = tmp_path / "run"
     with pytest.raises(RecipeError, match=f'predicts "{theirs}".* set prediction = "{theirs}"'):
         train("all", recipe, out, steps=1, init=chain / "model")
-    assert not out.exists()  # told before hours go into the stages before it
+    assert not out.exists()  # refused before any stage trains
     train(stage, tiny_recipe, out, steps=1, init=chain / "model")
     with pytest.raises(CheckpointError, match=f"has prediction = '{theirs}', and the recipe 'v_prediction'"):
         train(stage, recipe, out, steps=2, resume=True)
 
 
-def test_a_model_of_something_that_no_recipe_predicts(chain: Path, tiny_recipe: Path, tmp_path: Path):
+def test_a_model_with_a_prediction_that_no_recipe_has(chain: Path, tiny_recipe: Path, tmp_path: Path):
     model = tmp_path / "model"
     shutil.copytree(chain / "model", model)
     index = read_json(model / "model_index.json")
@@ -286,7 +293,7 @@ def test_a_model_of_something_that_no_recipe_predicts(chain: Path, tiny_recipe: 
         train("upsampler", tiny_recipe, tmp_path / "run", steps=1, init=model)
 
 
-def test_settings_that_no_shape_tells_must_be_those_of_the_weights(chain: Path, tiny_recipe: Path, tmp_path: Path):
+def test_settings_that_no_shape_shows_must_be_those_of_the_weights(chain: Path, tiny_recipe: Path, tmp_path: Path):
     text = tiny_recipe.read_text(encoding="utf-8")
     recipe = tmp_path / "groups.toml"
     recipe.write_text(text.replace("norm_num_groups = 8", "norm_num_groups = 4"), encoding="utf-8")
@@ -297,7 +304,7 @@ def test_settings_that_no_shape_tells_must_be_those_of_the_weights(chain: Path, 
         train("upsampler", recipe, tmp_path / "other", steps=2, resume=True)
 
 
-def test_an_upsampler_of_before_there_was_a_difference_is_not_resumed_as_one(tiny_recipe: Path, tmp_path: Path):
+def test_an_upsampler_older_than_the_difference_is_not_resumed_as_one(tiny_recipe: Path, tmp_path: Path):
     train("upsampler", tiny_recipe, tmp_path, steps=1)
     state = tmp_path / "upsampler" / "state.safetensors"
     with safe_open(state, "pt") as file:
@@ -307,14 +314,74 @@ def test_an_upsampler_of_before_there_was_a_difference_is_not_resumed_as_one(tin
         train("upsampler", tiny_recipe, tmp_path, steps=2, resume=True)
 
 
-def test_a_trained_upsampler_adds_what_it_has_learned(chain: Path):
+def test_a_trained_upsampler_adds_the_difference(chain: Path):
     [upsampler] = load_checkpoint(chain / "model", torch.device("cpu"), torch.float32).upsamplers
     enlarged = torch.rand(1, *upsampler.shape, generator=torch.Generator().manual_seed(0)) - 0.5
-    drawn = upsampler.codec.encode(upsampler.run(StageInputs({"enlarged": enlarged}), make_generators([0])))
-    assert 0 < (drawn - enlarged).abs().mean() < 0.05  # two steps from the enlarged picture
+    output = upsampler.codec.encode(upsampler.run(StageInputs({"enlarged": enlarged}), make_generators([0])))
+    assert 0 < (output - enlarged).abs().mean() < 0.05  # two training steps from no difference
 
 
-def test_a_stage_needs_what_comes_before_it(tiny_recipe: Path, tmp_path: Path):
+def test_initial_weights_are_checked_before_the_first_stage(chain: Path, tiny_recipe: Path, tmp_path: Path):
+    recipe = tmp_path / "wide.toml"
+    text = tiny_recipe.read_text(encoding="utf-8")
+    recipe.write_text(text.replace("cross_attention_dim = 24", "cross_attention_dim = 40"), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="the decoder of .* does not have the recipe's sizes"):
+        train("all", recipe, tmp_path / "run", steps=1, init=chain / "model")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def cut_off(pictures: Path, tiny_recipe: Path, tmp_path: Path) -> Path:
+    """The tiny recipe for a copy of the images, two of which have good headers but are cut off."""
+    shutil.copytree(pictures, tmp_path / "images")
+    for n in (3, 7):
+        path = tmp_path / "images" / f"{n}.png"
+        path.write_bytes(path.read_bytes()[:44])
+    recipe = tmp_path / "cut.toml"
+    recipe.write_text(tiny_recipe.read_text(encoding="utf-8").replace(str(pictures), str(tmp_path / "images")))
+    return recipe
+
+
+def test_images_that_are_cut_off_are_passed_over_in_every_stage(cut_off: Path, tmp_path: Path, capsys):
+    model = train("all", cut_off, tmp_path / "run", steps=3, skip_bad=True, quiet=False)
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("unclip: note: ")]
+    assert notes.count("unclip: note: files passed over during the run: 2") == 4  # a stage
+    assert sum("passed over: cannot read" in note for note in notes) == 8
+    assert Unclip.from_pretrained(model, device="cpu").generate("colour number 3", seed=0, steps=1)
+
+
+def test_an_image_that_is_cut_off_ends_the_run_and_mending_it_resumes_it(cut_off, pictures, tiny_recipe, tmp_path):
+    with pytest.raises(DataError, match=r"[37].png .*--skip-bad.*(saved for --resume|no step has been saved)$"):
+        train("clip", cut_off, tmp_path / "run", steps=3)
+    shutil.copytree(pictures, tmp_path / "images", dirs_exist_ok=True)
+    train("clip", cut_off, tmp_path / "run", steps=3, resume=(tmp_path / "run" / "clip" / "state.safetensors").exists())
+    train("clip", tiny_recipe, tmp_path / "whole", steps=3)
+    assert_same(tmp_path / "whole", tmp_path / "run", "clip")
+
+
+def test_old_temporary_files_of_the_checkpoint_are_removed(tiny_recipe: Path, tmp_path: Path):
+    """Those of another run that is writing now are not."""
+    folder = tmp_path / "model" / "clip"
+    folder.mkdir(parents=True)
+    old, new = (folder / f".unclip-{digit * 16}.tmp" for digit in "01")
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    train("clip", tiny_recipe, tmp_path, steps=1)
+    assert new.exists() and not old.exists()
+
+
+def test_out_of_memory_outside_the_loop(tiny_recipe: Path, tmp_path: Path, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(UpsamplerTask, "sample_grid", fail)
+    with pytest.raises(TrainingError, match="^the upsampler ran out of memory: lower batch_size, or use a smaller"):
+        train("upsampler", tiny_recipe, tmp_path, steps=1)
+    assert step_of(tmp_path / "upsampler") == 1
+
+
+def test_a_stage_needs_the_stages_before_it(tiny_recipe: Path, tmp_path: Path):
     for stage in ("prior", "decoder"):
         with pytest.raises(RecipeError, match=f"the {stage} needs a trained CLIP in .*: run `unclip train clip` first"):
             train(stage, tiny_recipe, tmp_path)

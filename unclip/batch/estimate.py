@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from unclip.batch.output_folder import MANIFEST
+from unclip.batch.manifest import read_lines
 from unclip.batch.report import Plan
 from unclip.checkpoints.identity import ModelIdentity
 from unclip.requests.request import Request
@@ -62,15 +62,11 @@ def estimate(workload: Workload, model: ModelIdentity, folder: Path, format: str
 def measure_folder(folder: Path) -> tuple[float, float] | None:
     """Mean (seconds, bytes) of an image in the folder, or None if it has none."""
     seconds, sizes = [], []
-    try:
-        with (folder / MANIFEST).open("rb") as manifest:
-            for line in islice(manifest, _SAMPLE):
-                entry = json.loads(line)
-                duration, size = float(sum(entry["timings"].values())), int(entry["bytes"]) + len(line)
-                seconds.append(duration)
-                sizes.append(size)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        pass  # no folder yet, or a line that a kill cut off
+    with suppress(OSError):
+        for line, entry in islice(read_lines(folder), _SAMPLE):
+            if entry is not None and entry.timings:
+                seconds.append(sum(entry.timings.values()))
+                sizes.append(entry.bytes + len(line))
     if not seconds:
         return None
     return sum(seconds) / len(seconds), sum(sizes) / len(sizes)

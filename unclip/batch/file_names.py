@@ -20,6 +20,7 @@ TEXTS = ("slug", "id", "size", "mode", "model", "sampler")
 SLUG_LENGTH = 60
 MAX_LENGTH = 180  # of each part of a path; with "-2.jpeg" appended, it stays below the usual limit of 255 bytes
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}  # on Windows
+_OWN = {".unclip", "manifest.jsonl", "errors.jsonl"}  # of the output folder
 _LITERAL = re.compile(r"[A-Za-z0-9 _.,+=@()\[\]~/-]*")
 
 
@@ -56,16 +57,21 @@ class NameTemplate:
                 continue
             if conversion or not re.fullmatch(r"[^\W\d][\w -]*", field):
                 raise InputError(f"--name {text!r}: {field!r} is not a name; known are {', '.join(NUMBERS + TEXTS)}")
-            allowed = r"(0?\d{1,2})?d?" if field in NUMBERS else r"(\.\d{1,3})?"
+            allowed = r"(0?\d{1,2})?d?" if field in NUMBERS else r"(\.[1-9]\d{0,2})?"
             if not re.fullmatch(allowed, spec, re.ASCII):
                 example = "05d" if field in NUMBERS else ".20"
                 raise InputError(f"--name {text!r}: {spec!r} cannot format {field}; write it as {{{field}:{example}}}")
         if not any(field for _, field, _, _ in parsed):
             raise InputError(f"--name {text!r} is the same for every image; write it as {DEFAULT!r}")
-        for part in "".join(literal + ("x" if field else "") for literal, field, _, _ in parsed).split("/"):
+        # A field stands as a letter that no reserved name has.
+        for part in "".join(literal + ("y" if field else "") for literal, field, _, _ in parsed).split("/"):
             if not part or part.startswith(".") or part.endswith((".", " ")) or part.startswith(" "):
                 raise InputError(
                     f"--name {text!r}: {part!r} is not a part of a path; begin and end each with a letter or a digit"
+                )
+            if _is_reserved(part):
+                raise InputError(
+                    f"--name {text!r}: {part!r} is a reserved name on Windows, or the folder's own; change it"
                 )
         return cls(text, tuple((literal, field, spec) for literal, field, spec, _ in parsed))
 
@@ -104,5 +110,12 @@ def title(request: Request) -> str:
 
 def _safe(part: str) -> str:
     """A part of a path, cut to the limit, and changed if it is a reserved name."""
-    part = part[:MAX_LENGTH].rstrip(". ") or "image"
-    return f"{part}_" if part.split(".")[0].strip().casefold() in _RESERVED else part
+    part = part[:MAX_LENGTH].strip(". ") or "image"
+    if not _is_reserved(part):
+        return part
+    stem, dot, rest = part.partition(".")  # Windows reserves "nul.1.png" for "nul", too
+    return f"{stem.rstrip()}_{dot}{rest}"
+
+
+def _is_reserved(part: str) -> bool:
+    return part.partition(".")[0].strip().casefold() in _RESERVED or part.casefold() in _OWN

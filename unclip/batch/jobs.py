@@ -14,11 +14,11 @@ from unclip.batch import wildcards
 from unclip.batch.file_names import NameTemplate, title
 from unclip.batch.row import BadLine, Row
 from unclip.errors import RequestError
-from unclip.requests.fields import FILE_FIELDS, OLD_NAMES, excluded_fields
+from unclip.requests.fields import FILE_FIELDS, MAX_IMAGES, OLD_NAMES, excluded_fields
 from unclip.requests.request import Request
-from unclip.requests.sources import source_kind
+from unclip.requests.sources import check_is_no_file, source_kind
 from unclip.requests.validation import rename_old_fields
-from unclip.requests.values import size_text
+from unclip.requests.values import prompt, show, size_text
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Job:
     image     its position among the images of its line, from 0
     key       identifies the image in its folder, in this run and in later runs of the same file
     rank      with best_of: its rank among the candidates, from 0
+    content   identifies the image without its place in the file, as `content_key` does
     """
 
     request: Request
@@ -37,6 +38,7 @@ class Job:
     image: int
     key: int
     rank: int = 0
+    content: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,7 @@ class Task:
     """A valid line: its request, with a seed, and the template of its prompt.
 
     given: file fields with their paths as written in the file; the request has them relative to the working folder.
+    run_seed: the seed of the whole file, if the line has no seed of its own and gets one from its place.
     """
 
     row: Row
@@ -73,6 +76,7 @@ class Task:
     template: wildcards.Template
     all_combinations: bool
     given: Mapping[str, Any]
+    run_seed: int | None = None
 
     @property
     def count(self) -> int:
@@ -81,17 +85,19 @@ class Task:
 
     def jobs(self) -> Iterator[Job]:
         """One job per image: n for each combination, with seeds seed + i, or n that choose by their own seed."""
-        prompts = self.template.combinations() if self.all_combinations else [None]
-        numbered = ((prompt, rank, one) for prompt in prompts for rank, one in enumerate(self.request.images()))
-        for image, (prompt, rank, one) in enumerate(numbered):
+        texts = self.template.combinations() if self.all_combinations else [None]
+        plain = "".join(map(str, self.template.parts)) if not self.template.has_choices else None
+        numbered = ((text, rank, one) for text in texts for rank, one in enumerate(self.request.images()))
+        for image, (text, rank, one) in enumerate(numbered):
             if self.template.has_choices:
                 assert one.seed is not None  # `images` sets it
-                prompt = self.template.sample(one.seed) if prompt is None else prompt
-                one = one.replace(prompt=prompt)
-            elif (plain := "".join(map(str, self.template.parts))) != one.prompt:  # an escaped brace
-                one = one.replace(prompt=plain)
+                text = self.template.sample(one.seed) if text is None else text
+                one = one.model_copy(update={"prompt": text})  # a bad one is an image that fails, not the run
+            elif plain != one.prompt:  # an escaped brace
+                one = one.model_copy(update={"prompt": plain})
             rank = rank if one.best_of is not None else 0
-            yield Job(one, self.row, image, job_key(self.row.index, image, one, self.given, rank), rank)
+            key = job_key(self.row.index, image, one, self.given, rank)
+            yield Job(one, self.row, image, key, rank, content_key(self, image, one, rank))
 
 
 def check_row(row: Row, settings: Settings) -> Task | BadLine:
@@ -121,13 +127,34 @@ def job_key(index: int, image: int, request: Request, given: Mapping[str, Any], 
     given: file fields as written in the file, so that the key does not depend on the working folder. The key uses the
     old names of fields and their old ranks: manifests of earlier versions must still match.
     """
+    return _hash([index, image, _identifying_fields(request, given, rank)])
+
+
+def content_key(task: Task, image: int, request: Request, rank: int = 0) -> int:
+    """64 bits that identify an image of a line wherever the line is in its file.
+
+    A seed that the line gets from its place does not count, and neither do the choices that depend on it.
+    """
+    fields = _identifying_fields(request, task.given, rank)
+    if task.run_seed is not None:
+        fields["seed"] = None
+        if not task.all_combinations:
+            fields["prompt"] = task.request.prompt
+    return _hash([task.run_seed, image, fields])
+
+
+def _identifying_fields(request: Request, given: Mapping[str, Any], rank: int) -> dict[str, Any]:
     fields = {name: value for name, value in request.to_dict().items() if value is not None} | dict(given)
     for old, new in OLD_NAMES.items():
         if new in fields:
             fields[old] = fields.pop(new)
     if request.best_of is not None:
         fields["rank"] = rank
-    text = json.dumps([index, image, fields], sort_keys=True, default=str)
+    return fields
+
+
+def _hash(values: list[Any]) -> int:
+    text = json.dumps(values, sort_keys=True, default=str)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
@@ -150,7 +177,8 @@ def name_values(job: Job, request: Request, model: str) -> dict[str, Any]:
 
 def _make_task(row: Row, settings: Settings) -> Task:
     fields = {**defaults_for(row.fields, settings.defaults), **row.fields}
-    if fields.get("seed") is None:
+    has_seed = fields.get("seed") is not None
+    if not has_seed:
         fields["seed"] = line_seed(settings.seed, row.index)
     given = {name: fields[name] for name in FILE_FIELDS if isinstance(row.fields.get(name), str)}
     for name, path in given.items():
@@ -166,22 +194,38 @@ def _make_task(row: Row, settings: Settings) -> Task:
             for one in each
         ]
     request = Request.from_dict(fields)
+    for name, text in request.texts():
+        check_is_no_file(name, text, settings.folder)
     sizes = settings.sizes
     if sizes and request.size is not None and not request.edits_canvas and request.size not in sizes:
         known = ", ".join(map(size_text, sizes))
         raise RequestError(f"size {size_text(request.size)} is not one that the model generates; choose from {known}")
     template = wildcards.parse(request.prompt) if settings.wildcards else wildcards.Template((request.prompt,))
-    task = Task(row, request, template, settings.all_combinations, given)
-    if task.all_combinations and template.count() > wildcards.MAX_COMBINATIONS:
-        raise RequestError(
-            f"prompt has {template.count():,} combinations; a line may have {wildcards.MAX_COMBINATIONS:,}"
-        )
-    # With choices, every image is checked, as a choice may make the prompt empty; otherwise the first suffices.
-    for job in task.jobs():
-        settings.name.name(name_values(job, request, "model"), "")
-        if not template.has_choices:
-            break
+    task = Task(row, request, template, settings.all_combinations, given, None if has_seed else settings.seed)
+    _check_images(task)
+    first = next(task.jobs())
+    prompt("prompt", first.request.prompt)
+    settings.name.name(name_values(first, request, "model"), "")
     return task
+
+
+def _check_images(task: Task) -> None:
+    """Raise RequestError for a line with too many images, or with choices that leave no prompt where one is needed.
+
+    Without a look at each image: a short line may ask for very many.
+    """
+    combinations = task.template.count() if task.all_combinations else 1
+    limit = wildcards.MAX_COMBINATIONS
+    if combinations > limit:
+        raise RequestError(f"prompt has more than {limit:,} combinations; a line may have {limit:,}")
+    if task.count > MAX_IMAGES:
+        each = f"prompt has {combinations:,} combinations of" if combinations > 1 else "n asks with its frames for"
+        raise RequestError(f"{each} {task.request.count:,} images; a line may have {MAX_IMAGES:,} in all")
+    if task.template.has_choices and task.template.can_be_blank:
+        try:
+            task.request.replace(prompt="")
+        except RequestError:
+            raise RequestError("prompt is empty for some of its choices; give each of them a text") from None
 
 
 def defaults_for(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,5 +239,5 @@ def defaults_for(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
 def _resolve_path(folder: Path, name: str, path: str) -> str:
     """A path of the file, relative to the working folder. Raises RequestError if there is no such file."""
     if not os.path.isfile(folder / path):
-        raise RequestError(f"{name} {path!r} is not a file; paths are relative to the prompt file")
+        raise RequestError(f"{name} {show(path)} is not a file; paths are relative to the prompt file")
     return str(folder / path)

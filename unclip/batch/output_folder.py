@@ -2,35 +2,38 @@
 
     manifest.jsonl   one line per image, written before its file
     errors.jsonl     one line per line or image that failed in the last run
-    .unclip/         the lock, the run's seed, model and names, the name of its contact sheet, and files in progress
+    .unclip/         the lock, the run's seed, model and names, the name of its contact sheet, damaged lines of the
+                     manifest, and files in progress
 
-An image is done if the manifest lists it and a file of the listed length exists. A run can therefore be killed at any
+An image is done if the manifest lists it and its file is as it was written. A run can therefore be killed at any
 moment: the next run drops manifest lines without a file, and generates their images again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
+import filecmp
+import hashlib
 import json
 import os
 import platform
-import secrets
 import time
 from array import array
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unclip.checkpoints.identity import ModelIdentity
+from unclip.batch.folder_check import FolderCheck, mark_checked
+from unclip.batch.manifest import MANIFEST, PRIVATE, Entry, read_entries, read_lines
 from unclip.errors import InputError, WriteError
 from unclip.system.files import check_writable, write_atomic, write_json, write_new
-from unclip.version import __version__
+from unclip.system.json_values import parse_json
 
-MANIFEST, ERRORS, PRIVATE, GRID = "manifest.jsonl", "errors.jsonl", ".unclip", "grid.json"
+ERRORS, GRID = "errors.jsonl", "grid.json"
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,12 @@ class ImageFile:
 class Folder:
     """An output folder that this process has locked. Get one with `open_folder`."""
 
-    def __init__(self, path: Path, overwrite: bool) -> None:
+    def __init__(self, path: Path, *, overwrite: bool = False, verify: bool = False, is_locked: bool = True) -> None:
         self.path = path
+        self.notes: list[str] = []  # damage that was found when it was opened
+        self._is_locked = is_locked
         self._overwrite = overwrite
+        self._verify = verify
         self._scratch = path / PRIVATE / "tmp"
         self._done = array("Q")  # sorted keys: eight bytes per image
         self._names: set[int] = set()  # hashes of the names in the manifest; only kept if other files are overwritten
@@ -56,13 +62,21 @@ class Folder:
 
     def is_done(self, key: int) -> bool:
         """Whether the folder had this image, in the manifest and as a file, when it was opened."""
+        return self.place(key) is not None
+
+    def place(self, key: int) -> int | None:
+        """The place of an image among the `done` ones, from 0, or None."""
         place = bisect_left(self._done, key)
-        return place < len(self._done) and self._done[place] == key
+        return place if place < len(self._done) and self._done[place] == key else None
 
     @property
     def done(self) -> int:
         """The number of images that the folder had when it was opened."""
         return len(self._done)
+
+    def entries(self) -> Iterator[Entry]:
+        """The entries of the manifest whose images are done."""
+        return (entry for entry in read_entries(self.path) if self.is_done(int(entry.key, 16)))
 
     def add(self, images: Sequence[ImageFile]) -> list[Path | OSError]:
         """Add images to the manifest, then write their files. A name that is taken becomes name-2, name-3, ...
@@ -73,7 +87,7 @@ class Folder:
         taken: set[str] = set()
         named = [(image, self._free_name(image.name, taken)) for image in images]
         lines = [
-            json.dumps({"file": name, **image.entry, "key": f"{image.entry['key']:016x}", "bytes": len(image.data)})
+            json.dumps({"file": name, **image.entry, "key": f"{image.entry['key']:016x}", **_file_facts(image.data)})
             for image, name in named
         ]
         data = "".join(f"{line}\n" for line in lines).encode()
@@ -130,83 +144,100 @@ class Folder:
         if self._overwrite:
             self._names.add(hash(name.casefold()))
 
+    def move(self, moves: Mapping[str, Mapping[str, Any]]) -> None:
+        """Give finished images to other jobs: the key of each, and the fields of its manifest line that change."""
+        self._manifest.close()
+        self._write_manifest(
+            _line({**parse_json(line, finite=False), **moves[entry.key]}) if entry.key in moves else line
+            for line, entry in read_lines(self.path)
+            if entry is not None
+        )
+        changed = {int(key, 16): int(fields["key"], 16) for key, fields in moves.items()}
+        self._done = array("Q", sorted(changed.get(key, key) for key in self._done))
+
     def _open(self) -> None:
-        """Remove the leftovers of a killed run, and read the keys of the finished images."""
+        """Remove the leftovers of a killed run, and check the manifest against the images."""
         self._scratch.mkdir(parents=True, exist_ok=True)
         for unfinished in self._scratch.iterdir():
-            unfinished.unlink()
+            if unfinished.suffix == ".tmp" or unfinished.name == MANIFEST:
+                unfinished.unlink()
         (self.path / ERRORS).unlink(missing_ok=True)
-        path = self.path / MANIFEST
-        kept, lost = self._scratch / "manifest", False
-        keys = []
-        if path.exists():
-            with path.open("rb") as old, kept.open("wb") as new:
-                for line in old:
-                    entry = self._parse_entry(line)
-                    if entry is None:
-                        lost = True
-                        continue
-                    new.write(line)
-                    keys.append(int(entry["key"], 16))
-                    self._remember_name(entry["file"])
-                new.flush()
-                os.fsync(new.fileno())
-            if lost:
-                os.replace(kept, path)
-            else:
-                kept.unlink()
-        self._done = array("Q", sorted(keys))
-        self._manifest = path.open("ab", buffering=0)  # a buffer would write again, at close, what a full disk refused
+        self._write_manifest(self._check())
 
-    def _parse_entry(self, line: bytes) -> dict[str, Any] | None:
-        """A line of the manifest; None if it is incomplete or its file is missing or incomplete."""
-        try:
-            entry = json.loads(line)
-            size = os.stat(self.path / entry["file"]).st_size
-            complete = line.endswith(b"\n") and size == entry["bytes"] and 0 <= int(entry["key"], 16) < 1 << 64
-        except (OSError, ValueError, TypeError, LookupError, RecursionError):
-            return None
-        return entry if complete else None
+    def _check(self) -> Iterator[bytes]:
+        """Check the images, and yield the lines of the manifest to keep."""
+        check = FolderCheck(self.path, self._verify)
+        for line, entry in check.kept_lines():
+            self._remember_name(entry.file)
+            yield line
+        for name in check.altered:
+            self._remember_name(name)
+        self._done = check.keys()
+        self.notes = check.notes()
+        if self._is_locked:
+            check.finish()
+
+    def _write_manifest(self, lines: Iterator[bytes]) -> None:
+        """Replace the manifest, atomically, and open it to add lines."""
+        path, new = self.path / MANIFEST, self._scratch / MANIFEST
+        with new.open("wb") as file:
+            file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists() and filecmp.cmp(new, path, shallow=False):
+            new.unlink()
+        else:
+            os.replace(new, path)
+        self._manifest = path.open("ab", buffering=0)  # a buffer would write again, at close, what a full disk refused
 
     def _close(self) -> None:
         for file in (self._manifest, self._errors):
             if file is not None:
                 file.close()
+        with contextlib.suppress(OSError):
+            mark_checked(self.path)
 
 
-def read_folder(path: str | Path) -> Folder:
+def read_folder(path: str | Path, *, verify: bool = False) -> Folder:
     """A folder to look up finished images in. It is not locked, and nothing is written."""
-    folder = Folder(Path(path), overwrite=False)
-    with contextlib.suppress(OSError), (folder.path / MANIFEST).open("rb") as manifest:
-        keys = array("Q", (int(entry["key"], 16) for line in manifest if (entry := folder._parse_entry(line))))
-        folder._done = array("Q", sorted(keys))
+    folder = Folder(Path(path), verify=verify, is_locked=False)
+    with contextlib.suppress(OSError):
+        deque(folder._check(), maxlen=0)
     return folder
 
 
 def find_grid(path: str | Path) -> Path | None:
     """The contact sheet that an earlier run of a folder wrote; None if it is missing or was changed."""
     try:
-        grid = json.loads((Path(path) / PRIVATE / GRID).read_bytes())
-        found = Path(path) / Path(grid["file"]).name
-        return found if found.stat().st_size == grid["bytes"] else None
+        grid = parse_json((Path(path) / PRIVATE / GRID).read_bytes())
+        name = Path(grid["file"]).name
+        found = Path(path) / name
+        is_grid = name.startswith("grid") and name.endswith(".png") and not found.is_symlink()
+        return found if is_grid and found.stat().st_size == grid["bytes"] else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
 @contextlib.contextmanager
-def open_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Folder]:
-    """Create a folder if necessary, and lock it for this process.
+def open_folder(path: str | Path, *, overwrite: bool = False, verify: bool = False) -> Iterator[Folder]:
+    """Create a folder if necessary, lock it for this process, and check its images.
 
-    overwrite: images may replace files that the manifest does not list. Raises InputError if the folder cannot be
-    written to or another run has locked it.
+    overwrite: images may replace files that the manifest does not list. verify: compare the hashes of all images, not
+    only of those written since the last check. Raises InputError if the folder cannot be written to or another run has
+    locked it.
     """
     from filelock import FileLock, Timeout
 
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"-o {str(path)!r} is a file; give a folder")
+    if PRIVATE in (part.casefold() for part in path.absolute().parts):
+        raise InputError(f"-o {str(path)!r} is among the files of another output folder; give another folder")
     check_writable(path)
     private = path / PRIVATE
+    for part in (private, path / MANIFEST, *(private.iterdir() if private.is_dir() else ())):
+        if part.is_symlink():
+            raise InputError(f"{part} is a link, which may lead out of the folder; give another folder")
     private.mkdir(parents=True, exist_ok=True)
     lock, owner = FileLock(private / "lock"), private / "owner.json"
     try:
@@ -215,9 +246,11 @@ def open_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Folder
         raise InputError(
             f"{str(path)!r} is in use by {_describe_owner(owner)}; wait for it, or give another folder"
         ) from None
+    except OSError as error:  # filelock follows no link, because locking would empty the file behind it
+        raise InputError(f"cannot lock {str(path)!r} ({error.strerror}); remove {private / 'lock'}") from None
     try:
         process = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        folder = Folder(path, overwrite)
+        folder = Folder(path, overwrite=overwrite, verify=verify)
         try:
             try:
                 write_atomic(owner, json.dumps(process).encode())
@@ -232,58 +265,6 @@ def open_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Folder
         lock.release()
 
 
-def run_seed(
-    path: str | Path,
-    given: int | None,
-    model: ModelIdentity,
-    *,
-    write: bool = True,
-    naming: Mapping[str, str | None] | None = None,
-) -> tuple[int, list[str]]:
-    """The seed of a run, and notes: `given`, or else the seed of the folder's earlier runs, or else a random one.
-
-    The folder records the seed, unless `write` is False. naming: options that names and files depend on, such as
-    {"--format": "png"}; a note reports each that differs from the run before, since finished images are not written
-    again. Raises InputError if the folder holds images of another model, or of another revision of it.
-    """
-    record = Path(path) / PRIVATE / "run.json"
-    known = _read_run(record)
-    if known is None:
-        seed = secrets.randbelow(2**32) if given is None else given
-        if write:
-            state = {"seed": seed, **dataclasses.asdict(model), "version": __version__, **(naming or {})}
-            state["model"] = state.pop("name")
-            _write_run(record, state)
-        return seed, []
-    if (known["model"], known["revision"]) != (model.name, model.revision):
-        theirs, ours = f"{known['model']} ({known['revision']})", f"{model.name} ({model.revision})"
-        raise InputError(f"{str(path)!r} holds images by {theirs}, not by {ours}; give another folder")
-    changed = {option: known[option] for option, value in (naming or {}).items() if known.get(option, value) != value}
-    before = [f"no {option}" if was is None else f"{option} {was}" for option, was in changed.items()]
-    notes = [f"the run before had {option}; its images are kept as they are" for option in before]
-    if write and changed:
-        _write_run(record, {**known, **(naming or {})})
-    return known["seed"] if given is None else given, notes
-
-
-def _read_run(record: Path) -> dict[str, Any] | None:
-    """The record of a folder's earlier runs, None if there is none. Raises InputError for a damaged one."""
-    try:
-        known = json.loads(record.read_bytes())
-        return {**known, "seed": int(known["seed"]), "model": str(known["model"]), "revision": str(known["revision"])}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{record} is damaged ({type(error).__name__}); remove it, and give --seed") from None
-
-
-def _write_run(record: Path, state: Mapping[str, Any]) -> None:
-    try:
-        write_atomic(record, (json.dumps(state) + "\n").encode())
-    except OSError as error:
-        raise disk_full(error, record.parent.parent) from error
-
-
 def disk_full(error: OSError, folder: Path) -> WriteError:
     """A system error while an image was written, as a WriteError of one line."""
     reason = error.strerror or str(error)
@@ -293,7 +274,17 @@ def disk_full(error: OSError, folder: Path) -> WriteError:
 
 def _describe_owner(path: Path) -> str:
     try:
-        process = json.loads(path.read_bytes())
-        return f"process {process['pid']} on {process['host']} since {process['since']}"
+        process = parse_json(path.read_bytes())
+        pid, host, since = (str(process[name])[:60] for name in ("pid", "host", "since"))
+        return f"process {pid} on {host} since {since}"
     except (OSError, ValueError, LookupError, TypeError):
         return "another run"
+
+
+def _file_facts(data: bytes) -> dict[str, Any]:
+    """The size and the hash of a file, for its manifest line."""
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _line(fields: Mapping[str, Any]) -> bytes:
+    return f"{json.dumps(fields)}\n".encode()

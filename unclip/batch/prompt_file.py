@@ -11,19 +11,27 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
-from unclip.batch.formats import Lines, RawRow, read_csv, read_jsonl, read_parquet, read_text, read_tsv
-from unclip.batch.row import FIELDS, BadLine, Row
+from unclip.batch.formats import read_csv, read_jsonl, read_parquet, read_tsv
+from unclip.batch.lines import Lines, RawRow
+from unclip.batch.row import BadLine, Row
+from unclip.batch.text_format import read_text
 from unclip.errors import InputError, RequestError, nearest
+from unclip.requests.other_tools import describe_names, hint, rename_fields
+from unclip.requests.text_values import FIELDS
 from unclip.requests.validation import rename_old_fields
+from unclip.requests.values import show
 
 FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".parquet": "parquet"}
+_SAMPLE = 100  # lines that are read for notes
+_MAX_NOTES = 20
 _GZIP = b"\x1f\x8b"
 
 
@@ -54,16 +62,20 @@ class PromptFile:
                 yield BadLine.of(line, index, fields)
             else:
                 try:
-                    yield Row(line, index, rename_old_fields(fields), columns)
+                    yield Row(line, index, rename_fields(rename_old_fields(fields)), columns)
                 except RequestError as error:  # a field has both its names
                     yield BadLine.of(line, index, error)
 
     def header_notes(self) -> list[str]:
-        """Notes about the columns: those carried into the manifest, and those that may be misspelt fields."""
-        if self.format not in ("csv", "tsv", "parquet"):
-            return []
-        row = next((row for row in self.rows() if isinstance(row, Row)), None)
-        return _column_notes(row.columns) if row else []
+        """Notes about the names of fields and columns: those of other tools, those carried into the manifest, typos."""
+        names: dict[str, None] = {}
+        columns: dict[str, None] = {}
+        for _, fields, others in islice(self._raw_rows(), _SAMPLE):  # not all lines have all fields
+            names |= {} if isinstance(fields, Exception) else dict.fromkeys(map(str, fields))
+            columns |= dict.fromkeys(others)
+        notes = [f"columns carried into the manifest: {shorten(columns)}"] if columns else []
+        others = filter(None, map(_describe_column, islice(columns, 200)))
+        return [*notes, *islice((*describe_names(names), *others), _MAX_NOTES)]
 
     def _raw_rows(self) -> Iterator[RawRow]:
         if self.format == "parquet":
@@ -120,12 +132,18 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb") if is_gzip else path.open("rb"))
 
 
-def _column_notes(columns: dict[str, Any]) -> list[str]:
-    notes = [f"columns carried into the manifest: {', '.join(columns)}"] if columns else []
-    for column in columns:
-        if near := nearest(column.lower(), FIELDS):
-            notes.append(f"column {column!r} is not a field of a request; did you mean {near!r}?")
-    return notes
+def shorten(names: Iterable[str]) -> str:
+    """Names for a message, at most 20 of them."""
+    shown = [show(name)[1:-1] for name in islice(names, 21)]
+    return ", ".join(shown if len(shown) <= 20 else [*shown[:20], "..."])
+
+
+def _describe_column(column: str) -> str | None:
+    """A note about a column that another tool would read, or whose name is nearly a field's; None for any other."""
+    if fix := hint(column):
+        return f"column {show(column)} changes nothing; {fix}"
+    near = nearest(column.lower(), FIELDS) if len(column) < 40 else None
+    return f"column {column!r} is not a field of a request; did you mean {near!r}?" if near else None
 
 
 def _format_by_suffix(path: Path) -> str:

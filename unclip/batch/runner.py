@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from unclip.batch.file_names import NameTemplate
 from unclip.batch.jobs import Job, name_values
+from unclip.batch.moved_lines import source_name
 from unclip.batch.output_folder import Folder, ImageFile, disk_full
 from unclip.batch.report import RunReport, Totals
 from unclip.checkpoints.identity import ModelIdentity
@@ -178,6 +179,7 @@ class Runner:
             "image": job.image,
             "seed": result.seed,
             "request": request.to_dict(),
+            **({"inputs": result.inputs} if result.inputs else {}),
             "model": result.model,
             "revision": self._model.revision,
             **({"image_encoder": result.image_encoder} if result.image_encoder is not None else {}),
@@ -189,6 +191,8 @@ class Runner:
             "pixels": made["pixels"],
             "notes": list(result.notes),
             "columns": job.row.columns,
+            "source": source_name(self._output.source),
+            "content": f"{job.content:016x}",
             "key": job.key,
         }
         name = self._output.name.name(name_values(job, request, result.model), f".{self._output.format}")

@@ -1,27 +1,30 @@
 """A session: a prompt file from its check to its exit code."""
 
-import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unclip.batch.estimate import Workload, cell_size, estimate, format_bytes
-from unclip.batch.interrupt import StopOnInterrupt
+from unclip.batch.folder_check import counted
 from unclip.batch.jobs import Job, Settings, Task, check_rows
-from unclip.batch.output_folder import ERRORS, MANIFEST, Folder, disk_full, read_folder
+from unclip.batch.manifest import read_entries
+from unclip.batch.moved_lines import find_moved
+from unclip.batch.output_folder import ERRORS, Folder, disk_full, read_folder
 from unclip.batch.previews import Previews
 from unclip.batch.prompt_file import PromptFile
 from unclip.batch.report import Report, Totals
 from unclip.batch.row import BadLine
 from unclip.batch.runner import Output, Runner, RunOptions
+from unclip.batch.syntax_notes import SyntaxNotes
 from unclip.checkpoints.identity import ModelIdentity
-from unclip.errors import InputError
+from unclip.errors import InputError, UnclipError
 from unclip.images.contact_sheet import layout, sheet, size_of
+from unclip.images.inputs import check_inputs
 from unclip.requests.request import Request
+from unclip.system.interrupts import StopOnInterrupt
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
@@ -47,10 +50,14 @@ class Session:
     strict: bool = False
     grid: Grid | None = None
     preview: bool = False
+    verify: bool = False
+    redo_moved: bool = False
 
     def dry_run(self, settings: Settings, out: Path) -> int:
         """Check every line and report what `run` would make. Nothing is written."""
-        workload, bad = self._check(settings, None, read_folder(out))
+        folder = read_folder(out, verify=self.verify)
+        workload, bad = self._check(settings, None, folder)
+        workload.done += len(self._find_moved(settings, folder, workload))
         self._check_grid(workload, cell_size(workload, self.model))
         self.report.plan(estimate(workload, self.model, out, self.output.format, bad))
         return (2 if self.strict else 1) if bad else 0
@@ -63,6 +70,9 @@ class Session:
         """
         workload, bad = self._check(settings, folder, folder)
         self._refuse_if_strict(bad, folder)
+        if moved := self._find_moved(settings, folder, workload):
+            folder.move(moved)
+            workload.done += len(moved)
         self._check_grid(workload, cell_size(workload, self.model))
         totals = Totals(skipped=workload.done)
         if workload.images > workload.done:
@@ -87,9 +97,12 @@ class Session:
         Returns the work of the good lines and the number of bad ones. folder: records the bad lines; existing: has the
         images that are done.
         """
+        for note in existing.notes:
+            self.report.note(note)
         workload, bad = Workload(), 0
+        notes = SyntaxNotes()
         last = time.monotonic()
-        for count, line in enumerate(check_rows(self.prompts.rows(), settings)):
+        for count, line in enumerate(_readable_lines(self.prompts, settings)):
             if time.monotonic() - last > 10:
                 self.report.say(f"checked {count:,} lines")
                 last = time.monotonic()
@@ -98,13 +111,31 @@ class Session:
                 bad += 1
                 continue
             workload.add(line.request, line.count)
+            notes.add(line)
             if existing.done:
                 workload.done += sum(existing.is_done(job.key) for job in line.jobs())
+        for note in notes:
+            self.report.note(note)
         if bad > _MAX_SHOWN:
             self.report.more_bad_lines(bad - _MAX_SHOWN, folder.path / ERRORS if folder else None)
         if not workload.images and not bad:
             raise InputError(f"{self.prompts.name} holds no prompts for this run; write one per line")
         return workload, bad
+
+    def _find_moved(self, settings: Settings, folder: Folder, workload: Workload) -> dict[str, dict[str, Any]]:
+        """The finished images of lines that have moved in the file, as `Folder.move` takes them; none if unwanted."""
+        if folder.done == workload.done:  # no image is left over
+            return {}
+        found = find_moved(self.prompts, settings, folder)
+        moved, lines = counted(len(found.lines), "image"), f"lines that have moved in {self.prompts.name}"
+        if found.lines and self.redo_moved:
+            self.report.note(f"{moved} of {lines} will be generated again")
+        elif found.lines:
+            self.report.note(f"{moved} of {lines} are kept, with their names and seeds; --redo-moved makes new ones")
+        if found.unused:
+            unused = counted(found.unused, "image")
+            self.report.note(f"no line of {self.prompts.name}, as it is now, asks for {unused} in {folder.path}")
+        return {} if self.redo_moved else found.lines
 
     def _check_with_model(
         self, pipe: "Unclip", settings: Settings, folder: Folder, workload: Workload, bad: int
@@ -164,19 +195,24 @@ class Session:
     def _write_grid(self, settings: Settings, folder: Folder) -> None:
         """Write a contact sheet of the images of this file that exist, in the file's order."""
         assert self.grid is not None
-        lines = [line for line in check_rows(self.prompts.rows(), settings) if isinstance(line, Task)]
+        lines = (line for line in check_rows(self.prompts.rows(), settings) if isinstance(line, Task))
         places = {f"{job.key:016x}": place for place, job in enumerate(job for line in lines for job in line.jobs())}
         found = []
-        with (folder.path / MANIFEST).open("rb") as manifest:
-            for entry in map(json.loads, manifest):
-                if entry["key"] in places and os.path.isfile(folder.path / entry["file"]):
-                    label = f"{entry['seed']} {entry['request']['prompt']}"
-                    found.append((places[entry["key"]], folder.path / entry["file"], label))
+        for entry in read_entries(folder.path):
+            if entry.key not in places:
+                continue
+            path = folder.path / entry.file
+            try:
+                size = size_of(path)
+            except UnclipError as error:
+                self.report.note(f"{error}; the grid goes without it")
+                continue
+            found.append((places[entry.key], path, f"{entry.seed} {entry.prompt}", size))
         if not found:
             return
-        images = [(path, label) for _, path, label in sorted(found)]
-        sizes = [size_of(path) for path, _ in images]
-        cell = max(width for width, _ in sizes), max(height for _, height in sizes)
+        found.sort()
+        images = [(path, label) for _, path, label, _ in found]
+        cell = max(size[0] for *_, size in found), max(size[1] for *_, size in found)
         data = sheet(images, layout(len(images), cell, self.grid.labels))
         try:
             path = folder.write_grid("grid.png", data)
@@ -193,9 +229,20 @@ def _output_size(pipe: "Unclip", request: Request) -> tuple[int, int] | None:
         return None
 
 
+def _readable_lines(prompts: PromptFile, settings: Settings) -> Iterator[Task | BadLine]:
+    """The lines; a BadLine in place of each bad one, and of each whose input files cannot be read."""
+    for line in check_rows(prompts.rows(), settings):
+        if isinstance(line, Task):
+            try:
+                check_inputs(line.request)
+            except InputError as error:
+                line = BadLine.of(line.row.line, line.row.index, error)
+        yield line
+
+
 def _checked_lines(prompts: PromptFile, settings: Settings, pipe: "Unclip") -> Iterator[Task | BadLine]:
     """The good lines; a BadLine in place of each one that the model refuses."""
-    for line in check_rows(prompts.rows(), settings):
+    for line in _readable_lines(prompts, settings):
         if isinstance(line, BadLine):
             continue
         try:

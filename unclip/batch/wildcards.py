@@ -11,15 +11,16 @@ A backslash before one of `{ } | $ \\` makes it plain text; before any other cha
 from __future__ import annotations
 
 import itertools
-import math
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from unclip.errors import RequestError
 
 MAX_COMBINATIONS = 100_000
+"""Limit of the combinations that are counted, and of those that a line may have."""
 _MAX_DEPTH = 20
 _TOKEN = re.compile(r"\\[{}|$\\]|\$\$|[{}|]|[^\\{}|$]+|[\\$]")
 _SPECIAL = re.compile(r"[{}\\]")  # a prompt without these characters is plain text
@@ -63,8 +64,13 @@ class Template:
         return _combinations(self.parts)
 
     def count(self) -> int:
-        """The number of `combinations`."""
+        """The number of `combinations`; MAX_COMBINATIONS + 1 if there are more. In linear time."""
         return _count(self.parts)
+
+    @property
+    def can_be_blank(self) -> bool:
+        """Whether some choice leaves no text but blanks."""
+        return _can_be_blank(self.parts)
 
 
 def parse(text: str) -> Template:
@@ -127,34 +133,29 @@ def _parse_choice(text: str, tokens: list[str], start: int, depth: int) -> tuple
         raise RequestError(
             f"prompt has braces without a choice in {_near(text, tokens, start)}; write {{a|b}}, or \\{{ for a brace"
         )
-    return _make_choice(tuple(options), heads, _near(text, tokens, start)), i + 1
-
-
-def _make_choice(options: tuple[Parts, ...], heads: list[Parts], near: str) -> Choice:
-    """A choice from its options and the texts before its $$. near: its place, for error messages."""
     if not heads:
-        return Choice(options)
+        return Choice(tuple(options)), i + 1
     plain = all(isinstance(part, str) for head in heads for part in head)
     texts = ["".join(map(str, head)) for head in heads]
     match = _COUNT.fullmatch(texts[0]) if plain else None
     if match is None:
-        raise RequestError(f"prompt has no count before the $$ in {near}; write {{2$$a|b|c}}")
+        raise RequestError(f"prompt has no count before the $$ in {_near(text, tokens, start)}; write {{2$$a|b|c}}")
     low = int(match[1])
     high = int(match[2] or low)
     if not 1 <= low <= high <= len(options):
-        count, given = texts[0].strip(), len(options)
-        raise RequestError(f"prompt asks for {count} of {given} options in {near}; ask for 1 to {given}")
-    return Choice(options, low, high, texts[1] if len(texts) == 2 else ", ")
+        raise RequestError(
+            f"prompt asks for {texts[0].strip()} of {len(options)} options in {_near(text, tokens, start)}; "
+            f"ask for 1 to {len(options)}"
+        )
+    return Choice(tuple(options), low, high, texts[1] if len(texts) == 2 else ", "), i + 1
 
 
 def _merge(parts: list[str | Choice]) -> Parts:
     """The parts, with adjacent texts joined."""
     merged: list[str | Choice] = []
-    for part in parts:
-        if isinstance(part, str) and merged and isinstance(merged[-1], str):
-            merged[-1] += part
-        else:
-            merged.append(part)
+    for is_text, group in itertools.groupby(parts, lambda part: isinstance(part, str)):
+        together = list(group)
+        merged += ["".join(map(str, together))] if is_text else together
     return tuple(merged)
 
 
@@ -178,25 +179,95 @@ def _sample(parts: Parts, uniform: Callable[[], float]) -> str:
 
 
 def _combinations(parts: Parts) -> Iterator[str]:
-    each = [[part] if isinstance(part, str) else list(_choice_texts(part)) for part in parts]
-    return map("".join, itertools.product(*each))
+    return map("".join, _product([_texts_of(part) for part in parts]))
+
+
+def _texts_of(part: str | Choice) -> Callable[[], Iterator[str]]:
+    return lambda: iter((part,)) if isinstance(part, str) else _choice_texts(part)
 
 
 def _choice_texts(choice: Choice) -> Iterator[str]:
     for selection in choice.selections():
-        for texts in itertools.product(*(list(_combinations(option)) for option in selection)):
-            yield choice.separator.join(texts)
+        yield from map(choice.separator.join, _product([partial(_combinations, option) for option in selection]))
+
+
+def _product(each: Sequence[Callable[[], Iterator[str]]]) -> Iterator[list[str]]:
+    """The Cartesian product, as of `itertools.product`, which would first list all texts of each."""
+    iterators = [make() for make in each]
+    texts = list(map(next, iterators))
+    while True:
+        yield texts
+        for place in reversed(range(len(each))):
+            text = next(iterators[place], None)
+            if text is not None:
+                texts[place] = text
+                break
+            iterators[place] = each[place]()
+            texts[place] = next(iterators[place])
+        else:
+            return
+
+
+def _can_be_blank(parts: Parts) -> bool:
+    return all(not part.strip() if isinstance(part, str) else _choice_can_be_blank(part) for part in parts)
+
+
+def _choice_can_be_blank(choice: Choice) -> bool:
+    blank = sum(map(_can_be_blank, choice.options))
+    return blank >= choice.low and (choice.low == 1 or not choice.separator.strip())
 
 
 def _count(parts: Parts) -> int:
-    return math.prod(1 if isinstance(part, str) else _count_choice(part) for part in parts)
+    count = 1
+    for part in parts:
+        if isinstance(part, Choice):
+            count = _saturate(count * _count_choice(part))
+            if count > MAX_COMBINATIONS:
+                break
+    return count
 
 
 def _count_choice(choice: Choice) -> int:
-    """The sum of the elementary symmetric polynomials of the options' counts, of degree `low` to `high`."""
-    sums = [1] + [0] * choice.high
-    for option in choice.options:
-        n = _count(option)
-        for size in range(choice.high, 0, -1):
-            sums[size] += sums[size - 1] * n
-    return sum(sums[choice.low :])
+    """The sum of the elementary symmetric polynomials of the options' counts, of degree `low` to `high`.
+
+    Each has at least as many terms as there are selections. If these are not too many, the degree k is small, or n - k:
+    e_k is the coefficient of x^k in the product of (1 + count x), and of x^(n - k) in the product of (count + x).
+    """
+    n = len(choice.options)
+    total = 0
+    for selected in range(choice.low, choice.high + 1):
+        total = _saturate(total + _binomial(n, selected))
+        if total > MAX_COMBINATIONS:
+            return total
+    counts = [_count(option) for option in choice.options]
+    degrees = range(choice.low, choice.high + 1)
+    small = [degree for degree in degrees if degree <= n - degree]
+    large = [n - degree for degree in degrees if degree > n - degree]
+    terms = _coefficients([(1, count) for count in counts], small)
+    return _saturate(terms + _coefficients([(count, 1) for count in counts], large))
+
+
+def _coefficients(factors: list[tuple[int, int]], degrees: list[int]) -> int:
+    """The sum of the coefficients of these degrees in the product of (a + b x), saturated."""
+    if not degrees:
+        return 0
+    product = [1] + [0] * max(degrees)
+    for a, b in factors:
+        for degree in range(len(product) - 1, 0, -1):
+            product[degree] = _saturate(a * product[degree] + b * product[degree - 1])
+        product[0] = _saturate(a * product[0])
+    return sum(product[degree] for degree in degrees)
+
+
+def _binomial(n: int, k: int) -> int:
+    """The number of selections of k of n, saturated."""
+    found = 1
+    for i in range(1, min(k, n - k) + 1):  # grows quickly, so that few steps reach the limit
+        found = found * (n - i + 1) // i
+        if found > MAX_COMBINATIONS:
+            break
+    return _saturate(found)
+
+
+def _saturate(count: int) -> int:
+    return min(count, MAX_COMBINATIONS + 1)

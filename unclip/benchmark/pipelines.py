@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from unclip.benchmark.settings import PROMPT
-from unclip.errors import InputError, did_you_mean
+from unclip.errors import InputError
 
 LIBRARIES = ("unclip", "diffusers")
 
@@ -58,11 +58,8 @@ def load_pipeline(settings: StageBenchmark) -> LoadedPipeline:
     return _load_unclip(settings) if settings.library == "unclip" else _load_diffusers(settings)
 
 
-def check_library(name: str, index: Mapping[str, Any]) -> None:
-    """Raise InputError unless the library `name` can run the model with this model_index.json."""
-    known = LIBRARIES[1:]
-    if name not in known:
-        raise InputError(f"--against {name!r} is unknown; {did_you_mean(name, known)}")
+def check_library(index: Mapping[str, Any]) -> None:
+    """Raise InputError unless diffusers can run the model with this model_index.json."""
     if index.get("_class_name") != "UnCLIPPipeline":
         raise InputError("diffusers runs published checkpoints only: give one with --model")
     if find_spec("transformers") is None:

@@ -4,19 +4,20 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 
+from unclip.checkpoints.lora import Lora, with_loras
 from unclip.checkpoints.networks import (
     ReadTensors,
     build_empty_network,
     class_name,
     load_weights,
+    one_line,
     parameter_shapes,
 )
-from unclip.checkpoints.offload import OffloadStore
 from unclip.checkpoints.tensors import check_shapes, read_tensors, tensor_shapes
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError
@@ -27,18 +28,28 @@ from unclip.system.files import read_json
 Network = TypeVar("Network", bound=nn.Module)
 
 
+class WeightStore(Protocol):
+    """Takes networks without weights, and loads the weights later: `OffloadStore`, or `DeferredStore` in training."""
+
+    def add(self, network: nn.Module, read: ReadTensors, device: torch.device | str) -> nn.Module:
+        """Take an empty network, whose weights `read` reads; returns the network."""
+        ...
+
+
 @dataclass(frozen=True)
 class ComponentLoader:
     """Loads components of the checkpoint in `folder` onto `device`, in precision `dtype`.
 
-    offload: keeps one network in memory at a time; None keeps all. on_loaded: called after each network.
+    offload: loads the weights later, one network at a time; None loads all. on_loaded: called after each network.
+    loras: added to the weights of the networks that they fit.
     """
 
     folder: Path
     device: torch.device
     dtype: torch.dtype
-    offload: OffloadStore | None = None
+    offload: WeightStore | None = None
     on_loaded: Callable[[], None] = lambda: None
+    loras: tuple[Lora, ...] = ()
 
     def load_network(self, component: str, kind: type[Network], small: bool = False) -> Network:
         """The network of a component, with convolutions in channels_last.
@@ -51,8 +62,10 @@ class ComponentLoader:
         if not isinstance(network, kind):
             found = class_name(network)
             raise CheckpointError(f"{folder} holds a {found}, not a {kind.__name__}; download the checkpoint again")
-        check_shapes(folder, parameter_shapes(network), tensor_shapes(folder))
-        read = partial(read_tensors, folder, self.device, self.dtype, channels_last=True)
+        shapes = parameter_shapes(network)
+        check_shapes(folder, shapes, tensor_shapes(folder))
+        read: ReadTensors = partial(read_tensors, folder, self.device, self.dtype, channels_last=True)
+        read = with_loras(read, [lora for lora in self.loras if lora.fits(shapes)])
         if self.offload is None or small:
             pack_convolutions(load_weights(network, read, self.device))
         else:
@@ -75,16 +88,32 @@ class ComponentLoader:
         self.on_loaded()
         return clip
 
-    def load_schedule(self, stage: str) -> Schedule:
-        """The noise schedule of a stage, from its scheduler_config.json as diffusers writes it.
+    def load_prepared(self, network: Network, read: ReadTensors) -> Network:
+        """Load the weights of an empty network, in the precision that `read` has; returns it."""
+        if self.offload is None:
+            load_weights(network, read, self.device)
+        else:
+            self.offload.add(network, read, self.device)
+        self.on_loaded()
+        return network
+
+    def load_schedule(
+        self, component: str, from_config: Callable[[dict[str, Any]], Schedule] = Schedule.from_config
+    ) -> Schedule:
+        """The noise schedule in a component's scheduler_config.json, as diffusers writes it.
 
         Raises CheckpointError for a schedule that is not supported.
         """
-        path = self.folder / f"{stage}_scheduler" / "scheduler_config.json"
-        try:
-            return Schedule.from_config(read_json(path))
-        except CheckpointError as error:
-            raise error if str(path) in str(error) else CheckpointError(f"{path}: {error}") from None
+        return read_schedule(self.folder / component / "scheduler_config.json", from_config)
+
+
+def read_schedule(path: Path, from_config: Callable[[dict[str, Any]], Schedule] = Schedule.from_config) -> Schedule:
+    """The noise schedule in a scheduler_config.json. Raises CheckpointError for one that is not supported."""
+    config = read_json(path)
+    try:
+        return from_config(config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {one_line(error)}") from None
 
 
 def read_submodule(read: ReadTensors, prefix: str, names: Collection[str]) -> dict[str, torch.Tensor]:

@@ -1,21 +1,43 @@
 """Download models from the hub, verify them, and find them in the cache without a network."""
 
-import hashlib
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+from unclip.checkpoints.hub_files import (
+    check_links,
+    find_damaged_files,
+    has_hash,
+    is_in_cache,
+    is_intact,
+    remove_damaged_file,
+    snapshot_identity,
+)
+from unclip.checkpoints.hub_responses import checked_responses
+from unclip.checkpoints.index import INDEX, check_pipeline, find_missing_files
 from unclip.errors import CheckpointError
+from unclip.requests.values import show
+from unclip.system.files import read_json
 
-_ID = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([\w./-]{1,100}))?", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_ID = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(\w[\w./-]{0,99}))?", re.ASCII)
+_URL = re.compile(r"(?:https?:/{1,2})?(?:www\.)?([\w.-]+(?::\d+)?)/([^?#]*)(?:[?#].*)?", re.ASCII)
+_SITES = ("huggingface.co", "hf.co")
+_OTHER_PAGES = ("datasets", "spaces", "docs", "papers", "collections", "blog", "models")
 PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.md", "LICENSE*"]
-VARIANTS = ["*.fp16.*", "*.fp16-*", "*.non_ema.*", "*.non_ema-*"]  # the same weights again; not downloaded
+ENDS = ("*.safetensors", ".json")  # of a variant's files: model.fp16.safetensors, model.safetensors.index.fp16.json
+VARIANTS = ["*.fp16.*", "*.fp16-*", "*.bf16.*", "*.bf16-*", "*.non_ema.*", "*.non_ema-*"]  # the same weights again
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether a name has the form of a hub id: "owner/name", or "owner/name@revision"."""
-    match = _ID.fullmatch(name)
-    return match is not None and ".." not in name and "--" not in match[1]
+def parse_hub_id(name: str) -> str | None:
+    """The hub id, "owner/name" or "owner/name@revision", that a name is or a URL of the hub's site leads to.
+
+    None for any other name. Raises CheckpointError for a page of that site that is not a model.
+    """
+    found = _parse_url(name)
+    return found if found is not None else name if _is_id(name) else None
 
 
 def find_cached(name: str) -> Path | None:
@@ -25,41 +47,45 @@ def find_cached(name: str) -> Path | None:
 
     repository, revision = _split(name)
     try:
-        return Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                local_files_only=True,
-                allow_patterns=PATTERNS,
-                ignore_patterns=VARIANTS,
-            )
+        found = snapshot_download(
+            repository, revision=revision, local_files_only=True, allow_patterns=PATTERNS, ignore_patterns=VARIANTS
         )
     except (LocalEntryNotFoundError, HFValidationError) as error:
         # Newer versions raise for a folder that lacks any listed file, even the model card. Callers check for missing
         # files by the model's own index.
-        incomplete = getattr(error, "snapshot_path", None)
-        return None if incomplete is None else Path(incomplete)
+        found = getattr(error, "snapshot_path", None)
+    return None if found is None else Path(found)
 
 
 def download(name: str) -> Path:
     """Download a hub model into the cache, and compare each file with its hash on the hub; returns the folder.
 
-    Files in the cache are not downloaded again, and a broken download resumes. Raises CheckpointError if the model does
-    not exist, the network fails, or a file has the wrong hash.
+    Files in the cache are not downloaded again, and a broken download resumes. Of a component that has no other
+    weights, the variants in half precision are downloaded. Raises CheckpointError if the model does not exist, the
+    network fails, a file has the wrong hash, or the hub sends names that lead out of the cache.
     """
     from huggingface_hub import snapshot_download
 
     repository, revision = _split(name)
-    try:
+    with _download_errors(name), checked_responses():
+        # First the index alone: the files of another model may be hundreds of gigabytes.
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=[INDEX]))
+        if not (folder / INDEX).is_file():
+            raise CheckpointError(f"it has no {INDEX}, which every checkpoint of a pipeline has; give another model")
+        if is_in_cache(folder, folder / INDEX):  # a link that leads elsewhere is removed below
+            check_pipeline(read_json(folder / INDEX), Path(INDEX))
         folder = Path(
             snapshot_download(repository, revision=revision, allow_patterns=PATTERNS, ignore_patterns=VARIANTS)
         )
-    except Exception as error:  # from the hub library, the HTTP client or the disk
-        raise CheckpointError(f"cannot download {name} from the hub: {_reason(error)}") from None
-    if damaged := find_damaged_files(folder):
-        for path in damaged:  # the next attempt downloads them again
-            path.resolve().unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+        if lacking := [Path(file).parent for file in find_missing_files(folder) if file.endswith(".safetensors")]:
+            variants = [
+                f"{component}/*.{kind}{end}" for component in lacking for kind in ("fp16", "bf16") for end in ENDS
+            ]
+            snapshot_download(repository, revision=folder.name, allow_patterns=variants)
+        damaged = find_damaged_files(folder) + _find_damaged_copies(repository, folder)
+    for path in damaged:  # the next attempt downloads them again
+        remove_damaged_file(folder, path)
+    if damaged:
         raise CheckpointError(
             f"{damaged[0].relative_to(folder)} of {name} does not have its hash on the hub; "
             "the file was removed: try again"
@@ -67,13 +93,21 @@ def download(name: str) -> Path:
     return folder
 
 
-def snapshot_identity(folder: Path) -> tuple[str, str] | None:
-    """(owner/name, commit) of a folder in the hub's cache; None for any other folder."""
-    folder = Path(folder).absolute()
-    repository = folder.parent.parent.name
-    if folder.parent.name != "snapshots" or not _COMMIT.fullmatch(folder.name) or not repository.startswith("models--"):
-        return None
-    return repository.removeprefix("models--").replace("--", "/"), folder.name
+def download_file(repository: str, file: str) -> Path:
+    """A file in the root of a hub repository, from the cache if it is there. Raises CheckpointError as `download`."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with _download_errors(f"{file} of {repository}"), checked_responses():
+        try:
+            path = Path(hf_hub_download(repository, file, local_files_only=True))
+        except LocalEntryNotFoundError:
+            path = Path(hf_hub_download(repository, file))
+            if path.is_symlink() and not is_intact(path.parent, path):
+                remove_damaged_file(path.parent, path)
+                raise CheckpointError("it does not have its hash there; the file was removed: try again") from None
+    check_links(path.parent)
+    return path
 
 
 def list_cached_models() -> list[tuple[str, Path]]:
@@ -81,27 +115,63 @@ def list_cached_models() -> list[tuple[str, Path]]:
     from huggingface_hub import constants
 
     folders = Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/model_index.json")
-    found = {snapshot_identity(path.parent): path.parent for path in sorted(folders)}
-    return [(known[0], folder) for known, folder in found.items() if known is not None]
+    found = {}
+    for path in sorted(folders):
+        known = snapshot_identity(path.parent)
+        if known is not None and is_in_cache(path.parent, path):
+            found[known] = path.parent
+    return [(known[0], folder) for known, folder in found.items()]
 
 
-def find_damaged_files(folder: Path) -> list[Path]:
-    """The files of a folder in the hub's cache whose content does not match the hash in their name."""
-    return [path for path in sorted(folder.rglob("*")) if path.is_symlink() and not _is_intact(path.resolve())]
+@contextmanager
+def _download_errors(name: str) -> Iterator[None]:
+    """Turns every error within this context into a CheckpointError: cannot download `name`."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot download {name} from the hub: {error}") from None
+    except Exception as error:  # from the hub library, the HTTP client or the disk
+        raise CheckpointError(f"cannot download {name} from the hub: {_reason(error)}") from None
 
 
-def _is_intact(blob: Path) -> bool:
-    """Whether a cached file matches the hash that is its name: SHA-256 for large files, git's SHA-1 for others."""
-    if not blob.is_file():
-        return False
-    with blob.open("rb") as file:
-        if re.fullmatch(r"[0-9a-f]{64}", blob.name):
-            return hashlib.file_digest(file, "sha256").hexdigest() == blob.name
-        if re.fullmatch(r"[0-9a-f]{40}", blob.name):
-            digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size, usedforsecurity=False)
-            digest.update(file.read())
-            return digest.hexdigest() == blob.name
-    return True  # its name is not a hash
+def _find_damaged_copies(repository: str, folder: Path) -> list[Path]:
+    """The damaged ones of the files that a cache without symbolic links holds, whose names are no hashes."""
+    from huggingface_hub import HfApi
+
+    copies = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
+    if not copies:
+        return []
+    hashes = {}
+    for entry in HfApi().list_repo_tree(repository, recursive=True, revision=folder.name):
+        large = getattr(entry, "lfs", None)
+        hashes[entry.path] = getattr(entry, "blob_id", "") if large is None else large.sha256
+    names = {path: path.relative_to(folder).as_posix() for path in copies}
+    return [path for path, name in names.items() if name in hashes and not has_hash(path, hashes[name])]
+
+
+def _parse_url(name: str) -> str | None:
+    """The hub id in a URL of the hub's site, which may lack "https://"; None for any other name."""
+    match = _URL.fullmatch(name.strip())
+    site = urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc
+    if match is None or match[1].lower() not in (*_SITES, site):
+        return None
+    parts = [unquote(part) for part in match[2].split("/") if part]
+    if len(parts) < 2 or parts[0] in _OTHER_PAGES:
+        raise CheckpointError(f"{show(name)} is not the page of a model on the hub; give owner/name")
+    kind, revision, rest = parts[2:3], parts[3:4], parts[4:]
+    if kind in (["tree"], ["commit"]) and rest:
+        raise CheckpointError(f"{show(name)} is a part of a model on the hub; give {'/'.join(parts[:2])}")
+    pinned = kind in (["tree"], ["commit"], ["blob"], ["resolve"]) and revision not in ([], ["main"])
+    found = "/".join(parts[:2]) + (f"@{revision[0]}" if pinned else "")
+    if not _is_id(found):
+        raise CheckpointError(f"{show(name)} is not the page of a model on the hub; give owner/name")
+    return found
+
+
+def _is_id(name: str) -> bool:
+    """Whether a name is a hub id that leads to no other folder of the cache, and to none outside."""
+    match = _ID.fullmatch(name)
+    return match is not None and "--" not in match[1] and ".." not in name and "//" not in name and name[-1] not in "/."
 
 
 def _split(name: str) -> tuple[str, str | None]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from unclip.checkpoints.index import INDEX
+from unclip.checkpoints.index import FIX, INDEX, check_pipeline, model_name
 from unclip.checkpoints.locate import find_checkpoint
+from unclip.errors import CheckpointError, RequestError
 from unclip.requests.values import parse_size
 from unclip.system.files import read_json
 from unclip.system.resources import COMPONENTS
@@ -36,13 +38,18 @@ def identify_model(name: str | Path, download: bool = False) -> ModelIdentity:
     """
     folder = find_checkpoint(name, download=download)
     index = read_json(folder / INDEX)
+    check_pipeline(index, folder / INDEX)
+    return ModelIdentity(name=model_name(index, folder), revision=compute_revision(folder), sizes=_sizes(index, folder))
+
+
+def _sizes(index: dict[str, Any], folder: Path) -> tuple[tuple[int, int], ...] | None:
+    """(width, height) of the images of each stage in the index. Raises CheckpointError for a size that is none."""
     stages = index.get("stages")
-    sizes = [stage["size"] for stage in stages.values() if "size" in stage] if isinstance(stages, dict) else []
-    return ModelIdentity(
-        name=str(index.get("name", folder.name)),
-        revision=compute_revision(folder),
-        sizes=tuple(map(parse_size, sizes)) or None,
-    )
+    stages = [stage for stage in stages.values() if isinstance(stage, dict)] if isinstance(stages, dict) else []
+    try:
+        return tuple(parse_size(stage["size"]) for stage in stages if "size" in stage) or None
+    except RequestError as error:
+        raise CheckpointError(f"{folder / INDEX}: {error}; {FIX}") from None
 
 
 def compute_revision(folder: Path) -> str:

@@ -1,35 +1,65 @@
 """Load a whole checkpoint by name, folder or hub id."""
 
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from unclip.checkpoints import hub
 from unclip.checkpoints.component_loader import ComponentLoader
-from unclip.checkpoints.index import INDEX, component_classes
+from unclip.checkpoints.hub_files import snapshot_identity
+from unclip.checkpoints.index import INDEX, check_pipeline, component_classes, model_name
+from unclip.checkpoints.layouts.kandinsky import (
+    PRIORS,
+    is_kandinsky,
+    is_kandinsky_prior,
+    kandinsky_version,
+    load_kandinsky,
+)
 from unclip.checkpoints.layouts.karlo import is_karlo, load_karlo
 from unclip.checkpoints.layouts.native import load_native
+from unclip.checkpoints.layouts.stable_unclip import is_stable_unclip, load_stable_unclip
 from unclip.checkpoints.locate import find_checkpoint
+from unclip.checkpoints.lora import Lora, read_lora
+from unclip.checkpoints.networks import build_empty_network, parameter_shapes
 from unclip.checkpoints.offload import OffloadStore
 from unclip.checkpoints.open_clip_image_encoder import (
     OpenClipImageEncoder,
     find_open_clip_image_encoder,
     is_open_clip_name,
 )
+from unclip.checkpoints.prior_repository import find_prior
 from unclip.checkpoints.tensors import tensor_shapes
 from unclip.errors import CheckpointError
 from unclip.inference.callbacks import Progress
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
+from unclip.requests.values import show
 from unclip.system.allocator import return_large_blocks
 from unclip.system.choices import check_memory
 from unclip.system.device import free_memory
 from unclip.system.files import read_json
 
+OF_PRIOR = ("prior", "text_encoder", "image_encoder")
+"""The networks that are used of the repository of a prior; Karlo's has others too."""
 HEADROOM = 1.5  # free memory relative to the weights for "high": leaves room for activations and other programs
+
+
+@dataclass(frozen=True)
+class Additions:
+    """Files that are loaded together with a checkpoint.
+
+    image_encoder  for a checkpoint without a CLIP image encoder: another checkpoint that has one, or a model of
+                   open_clip with its weights, such as "ViT-L-14/openai"
+    prior          for a checkpoint whose prior is in a repository of its own: another prior than that
+    loras          LoRA files, each with a scale: "FILE" or "FILE:SCALE"
+    """
+
+    image_encoder: str | Path | None = None
+    prior: str | Path | None = None
+    loras: tuple[str | Path, ...] = ()
 
 
 def load_checkpoint(
@@ -37,39 +67,81 @@ def load_checkpoint(
     device: torch.device,
     dtype: torch.dtype,
     memory: str = "high",
-    image_encoder: str | Path | None = None,
+    additions: Additions = Additions(),  # noqa: B008
     progress: Progress | None = None,
 ) -> UnclipModel:
     """Load a checkpoint onto `device`, its denoisers in `dtype` and CLIP in float32.
 
     name: a folder, the name of a bundled model, or a hub id, which is downloaded if it is not in the cache.
     memory: "high" keeps all networks in memory; "low" keeps one and reads each when it is used; "auto" chooses by the
-    free memory. image_encoder: for a checkpoint without a CLIP image encoder, another checkpoint that has one, or a
-    model of open_clip with its weights, such as "ViT-L-14/openai". progress: called as (stage, done, total) after each
-    network is loaded.
+    free memory. progress: called as (stage, done, total) after each network is loaded.
     Raises CheckpointError if the checkpoint is missing, damaged or not in a supported layout.
     """
     folder = find_checkpoint(name, download=True)
     index = read_json(folder / INDEX)
-    components = component_classes(index)
+    if is_kandinsky_prior(index):
+        raise CheckpointError(
+            f"{name} is a prior without a decoder: give the repository of a decoder; it finds its prior"
+        )
+    check_pipeline(index, folder / INDEX)
+    folders = [folder, *find_prior_folders(folder, index, additions.prior)]
+    image_encoder = additions.image_encoder
+    parts = component_folders(folders)
+    loras = read_loras(additions.loras, parts)
     mode = check_memory(memory)
     if mode == "auto":
-        mode = "high" if weight_bytes(folder, components, dtype) * HEADROOM < free_memory(device) else "low"
+        mode = "high" if weight_bytes(parts, dtype) * HEADROOM < free_memory(device) else "low"
     if mode == "low" and device.type == "cpu":
         return_large_blocks()
     offload = OffloadStore() if mode == "low" else None
-    loader = ComponentLoader(folder, device, dtype, offload, _count_loaded(progress, folder, components))
+    on_loaded = _count_loaded(progress, parts)
+    loader, *others = (ComponentLoader(each, device, dtype, offload, on_loaded, loras) for each in folders)
+    model = build_model(index, loader, others, image_encoder)
+    model = replace(model, loras=tuple(lora.name for lora in loras))
+    return model if mode == "high" else without_memory_reuse(model)
+
+
+def build_model(
+    index: dict[str, Any],
+    loader: ComponentLoader,
+    others: Sequence[ComponentLoader] = (),
+    image_encoder: str | Path | None = None,
+) -> UnclipModel:
+    """The model of a checkpoint of any layout. index: its model_index.json. others: the loader of its prior's folder.
+
+    image_encoder: as in `Additions`. Raises CheckpointError for damaged or mismatched components.
+    """
     # A hub model is named as it is found on the hub.
-    origin, revision = hub.snapshot_identity(folder) or (str(index.get("name", folder.name)), None)
-    if image_encoder is not None and (not is_karlo(index) or "image_encoder" in components):
+    origin, revision = snapshot_identity(loader.folder) or (model_name(index, loader.folder), None)
+    if image_encoder is not None and not is_karlo(index):
+        raise CheckpointError(
+            f"{origin} takes no other image encoder, because its CLIP was trained as a whole: leave image_encoder out"
+        )
+    if image_encoder is not None and "image_encoder" in index:
         raise CheckpointError(f"{origin} has its own image encoder: leave image_encoder out")
     if is_karlo(index):
         encoder = None if image_encoder is None else find_image_encoder(image_encoder)
         model = load_karlo(index, loader, origin, revision, encoder)
-        model = replace(model, image_encoder=None if encoder is None else image_encoder_name(encoder))
-    else:
-        model = load_native(index, loader, origin, revision)
-    return model if mode == "high" else without_memory_reuse(model)
+        return replace(model, image_encoder=None if encoder is None else image_encoder_name(encoder))
+    if is_kandinsky(index):
+        return load_kandinsky(index, loader, others[0], origin, revision)
+    if is_stable_unclip(index):
+        return load_stable_unclip(index, loader, others[0] if others else None, origin, revision)
+    return load_native(index, loader, origin, revision)
+
+
+def find_prior_folders(folder: Path, index: Mapping[str, Any], prior: str | Path | None) -> list[Path]:
+    """The folder of the prior, for a checkpoint whose prior is in a repository of its own; else none.
+
+    Raises CheckpointError for a prior that the checkpoint does not take, or that is missing.
+    """
+    if is_kandinsky(index):
+        return [find_prior(folder, PRIORS[kandinsky_version(index)], prior)]
+    if prior is None:
+        return []
+    if is_stable_unclip(index) and "prior" not in index:
+        return [find_prior(folder, "", prior)]
+    raise CheckpointError(f"{folder.name} has a prior of its own, and takes no other: leave prior out")
 
 
 def without_memory_reuse(model: UnclipModel) -> UnclipModel:
@@ -95,24 +167,52 @@ def image_encoder_name(encoder: Path | OpenClipImageEncoder) -> str:
     """The name for records: of open_clip, the hub id with its commit, or else the folder's name."""
     if isinstance(encoder, OpenClipImageEncoder):
         return encoder.name
-    known = hub.snapshot_identity(encoder)
+    known = snapshot_identity(encoder)
     return "@".join(known) if known else encoder.resolve().name
 
 
-def weight_bytes(folder: Path, components: Collection[str], dtype: torch.dtype) -> int:
-    """Bytes of a checkpoint's weights in memory: CLIP in float32, all else in `dtype`."""
+def read_loras(files: Sequence[str | Path], parts: Sequence[Path]) -> tuple[Lora, ...]:
+    """The LoRA files for a checkpoint, given the folders of its networks.
+
+    Raises CheckpointError for a damaged file, or one that fits none of the networks.
+    """
+    loras = tuple(map(read_lora, files))
+    named = [part for part in parts if "_class_name" in read_json(part / "config.json")] if loras else []
+    shapes = [parameter_shapes(build_empty_network(part)) for part in named]
+    for lora in loras:
+        if not any(map(lora.fits, shapes)):
+            raise CheckpointError(
+                f"LoRA {lora.path} changes {show(next(iter(lora.changes)))} and others, which fit no network of this "
+                "model: it is of another family or size"
+            )
+    return loras
+
+
+def component_folders(folders: Sequence[Path]) -> list[Path]:
+    """The folders of all networks of a checkpoint: its own, then the repository of its prior, if that is another."""
+    return [
+        folder / component
+        for folder in folders
+        for component in component_classes(read_json(folder / INDEX))
+        if (folder / component / "config.json").is_file() and (folder == folders[0] or component in OF_PRIOR)
+    ]
+
+
+def weight_bytes(parts: Sequence[Path], dtype: torch.dtype) -> int:
+    """Bytes of the weights of networks, given their folders: CLIP in float32, all else in `dtype`."""
     total = 0
-    for component in components:
-        if (folder / component / "config.json").is_file():
-            values = sum(torch.Size(shape).numel() for shape in tensor_shapes(folder / component).values())
-            total += values * (4 if component in ("clip", "text_encoder", "image_encoder") else dtype.itemsize)
+    for part in parts:
+        values = sum(torch.Size(shape).numel() for shape in tensor_shapes(part).values())
+        total += values * (4 if part.name in ("clip", "text_encoder", "image_encoder") else dtype.itemsize)
     return total
 
 
-def _count_loaded(progress: Progress | None, folder: Path, components: Collection[str]) -> Callable[[], None]:
+def _count_loaded(progress: Progress | None, parts: Sequence[Path]) -> Callable[[], None]:
     """A function to call after each loaded network; reports its number to `progress`. Reports 0 at once."""
-    total = sum((folder / component / "config.json").is_file() for component in components)
-    total -= {"text_encoder", "image_encoder"} <= set(components)  # both belong to one network
+    names = {part.name for part in parts}
+    # CLIP's two encoders are one network. Stable unCLIP's text encoder is not CLIP's, which only comes with a prior.
+    has_both = {"text_encoder", "image_encoder"} <= names and ("image_normalizer" not in names or "prior" in names)
+    total = len(parts) - has_both
     done = count(1)
     if progress is not None:
         progress("loading", 0, total)

@@ -1,38 +1,60 @@
 """Networks from and to component folders: `config.json`, whose `_class_name` selects the class, and `*.safetensors`."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from threading import get_ident
+from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vq_model import VQModel
 from diffusers.models.transformers.prior_transformer import PriorTransformer
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save as serialize
 from torch import nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
+from unclip.checkpoints.index import FIX
 from unclip.checkpoints.tensors import Shapes, check_shapes, read_tensors, tensor_shapes
 from unclip.errors import CheckpointError
 from unclip.models.clip import Clip, ClipConfig
 from unclip.models.config import diffusers_config
 from unclip.models.projection import TextProjection, TextProjectionConfig
+from unclip.models.stable_unclip_decoder import ImageNormalizer, ImageNormalizerConfig
 from unclip.models.text_encoder import TextEncoderConfig, TransformerTextEncoder
 from unclip.requests.values import show
 from unclip.system.files import read_json, write_atomic, write_json
 
-SHARD_INDEX = "model.safetensors.index.json"
 SHARD_SIZE = "15MB"  # of a weight file at most, unless a single tensor is larger
+
+EXTRA_VALUES, EXTRA_TENSORS = 1 << 22, 64
+"""What a network may have beyond its weight files: masks and tables that are computed."""
+
+Network = TypeVar("Network", bound=nn.Module)
 
 NATIVE_CLASSES = {  # class and config class by the name in config.json
     "Clip": (Clip, ClipConfig),
     "TextProjection": (TextProjection, TextProjectionConfig),
     "TextEncoder": (TransformerTextEncoder, TextEncoderConfig),
+    "ImageNormalizer": (ImageNormalizer, ImageNormalizerConfig),
 }
-DIFFUSERS_CLASSES = {cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel)}
-ALIASES = {"UnCLIPTextProjModel": "TextProjection"}  # names of the published checkpoints
+DIFFUSERS_CLASSES = {
+    cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel, VQModel, AutoencoderKL)
+}
+ALIASES = {  # names of the published checkpoints
+    "UnCLIPTextProjModel": "TextProjection",
+    "StableUnCLIPImageNormalizer": "ImageNormalizer",
+}
 
 ReadTensors = Callable[[Collection[str]], dict[str, torch.Tensor]]
 """Reads the tensors of the given names onto their device and in their precision. It may return fewer."""
@@ -47,10 +69,28 @@ def new_network(name: object, config: Mapping[str, Any]) -> nn.Module:
     try:
         if name in NATIVE_CLASSES:
             cls, settings = NATIVE_CLASSES[name]
+            check_types(settings, config)
             return cls(settings(**config))
+        check_types(DIFFUSERS_CLASSES[name], config)
         return DIFFUSERS_CLASSES[name](**config)
     except Exception as error:  # the libraries raise many kinds: AssertionError, KeyError, RuntimeError, ...
         raise CheckpointError(f"the config does not fit {name}: {one_line(error)}") from None
+
+
+def check_types(cls: type, config: Mapping[str, Any]) -> None:
+    """Raise ValueError for a value of another type than the default that `cls` has for it.
+
+    Without this, some wrong values would raise an error at the first step only, or change images without one.
+    """
+    for key, parameter in signature(cls).parameters.items():
+        value, default = config.get(key), parameter.default
+        if value is None or isinstance(value, list | tuple) or default is parameter.empty:
+            continue  # one value for each level, or a setting that the network checks by using it
+        kinds = {bool: bool, int: (int, float), float: (int, float), str: str}.get(type(default))
+        wrong = isinstance(value, dict) if kinds is None else not isinstance(value, kinds)
+        wrong = wrong or (isinstance(value, bool) and type(default) in (int, float))
+        if wrong or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{key} is {show(value)}, and should be like {show(default)}")
 
 
 def class_name(network: nn.Module) -> str:
@@ -67,26 +107,34 @@ def network_config(network: nn.Module) -> dict[str, Any]:
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
-def save_network(network: nn.Module, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write config.json and the weights as `dtype`, in shards of 15 MB; replaces each file atomically.
+def save_network(
+    network: nn.Module,
+    folder: Path,
+    dtype: torch.dtype = torch.float16,
+    name: str = "model",
+    shard_size: str = SHARD_SIZE,
+) -> None:
+    """Write config.json and the weights as `dtype`, in shards; replaces each file atomically.
 
+    name: of the weight files, without their suffix. shard_size: of each file at most, such as "15MB".
     Raises CheckpointError for a finite weight that overflows in `dtype`.
     """
     tensors = {}
-    for name, tensor in network.state_dict().items():
+    for key, tensor in network.state_dict().items():
         tensor = tensor.detach().cpu()
-        tensors[name] = (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
-        if (tensor.isfinite() & ~tensors[name].isfinite()).any():
+        tensors[key] = (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+        if (tensor.isfinite() & ~tensors[key].isfinite()).any():
             kind = str(dtype).removeprefix("torch.")
-            raise CheckpointError(f"{name} holds values beyond {kind}: train with a lower lr, or save as float32")
-    pattern = "model{suffix}.safetensors"
-    split = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=SHARD_SIZE)
+            raise CheckpointError(f"{key} holds values beyond {kind}: train with a lower lr, or save as float32")
+    pattern = name + "{suffix}.safetensors"
+    index = folder / f"{name}.safetensors.index.json"
+    split = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=shard_size)
     for file, names in split.filename_to_tensors.items():
-        write_atomic(folder / file, serialize({name: tensors[name] for name in names}))
+        write_atomic(folder / file, serialize({key: tensors[key] for key in names}))
     if split.is_sharded:
-        write_json(folder / SHARD_INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
+        write_json(index, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
     else:
-        (folder / SHARD_INDEX).unlink(missing_ok=True)
+        index.unlink(missing_ok=True)
     for old in {path.name for path in folder.glob("*.safetensors")} - set(split.filename_to_tensors):
         (folder / old).unlink()
     write_json(folder / "config.json", {"_class_name": class_name(network), **network_config(network)})
@@ -109,11 +157,41 @@ def build_empty_network(folder: Path) -> nn.Module:
     """
     config = read_json(folder / "config.json")
     settings = {key: value for key, value in config.items() if not key.startswith("_")}
+    shapes = tensor_shapes(folder)
     try:
-        with init_empty_weights(include_buffers=False):
-            return new_network(config.get("_class_name"), settings).eval().requires_grad_(False)
+        make = partial(new_network, config.get("_class_name"), settings)
+        return make_empty(make, shapes).eval().requires_grad_(False)
     except CheckpointError as error:
-        raise CheckpointError(f"{folder / 'config.json'}: {error}; download the checkpoint again") from None
+        raise CheckpointError(f"{folder / 'config.json'}: {error}; {FIX}") from None
+
+
+def make_empty(make: Callable[[], Network], shapes: Shapes) -> Network:
+    """The network that `make` makes, with its parameters on the meta device and its buffers in memory.
+
+    shapes: of the tensors in its weight files. A network that is much larger is refused before its buffers take any
+    memory: a config can ask for terabytes. Raises CheckpointError.
+    """
+    thread, most = get_ident(), 2 * sum(map(math.prod, shapes.values())) + EXTRA_VALUES
+    left = {"values": most, "tensors": 4 * len(shapes) + EXTRA_TENSORS}
+
+    def count(_module: nn.Module, _name: str, tensor: torch.Tensor | None) -> None:
+        if tensor is not None and get_ident() == thread:  # hooks see the networks of all threads
+            left["values"] -= tensor.numel()
+            left["tensors"] -= 1
+            if min(left.values()) < 0:
+                raise CheckpointError("the config asks for a larger network than the weight files hold")
+
+    hooks = (register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count))
+    try:
+        with suppress(Exception), torch.device("meta"):  # errors of other kinds are raised again below
+            make()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if min(left.values()) < 0:
+        raise CheckpointError("the config asks for a larger network than the weight files hold")
+    with init_empty_weights(include_buffers=False):
+        return make()
 
 
 def parameter_shapes(network: nn.Module) -> Shapes:

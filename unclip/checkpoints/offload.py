@@ -1,6 +1,8 @@
 """Keep one network in memory at a time, for machines that hold one of them but not all."""
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +13,9 @@ from unclip.system.allocator import release_free_memory
 
 SMALL = 1 << 16
 """Tensors of up to this many values (norms, biases) stay in memory: they cost little, and show a network's device."""
+
+METHODS = ("forward", "encode", "decode", "encode_tokens")
+"""The methods that compute with a network's weights; autoencoders and text encoders have their own."""
 
 
 class OffloadStore:
@@ -35,15 +40,20 @@ class OffloadStore:
             for name, buffer in module.named_buffers(recurse=False):
                 if not buffer.is_meta:
                     module._buffers[name] = buffer.to(device)
-        forward = network.forward
+        for name in METHODS:
+            if (method := getattr(network, name, None)) is not None:
+                setattr(network, name, self._loading(network, method))
+        return network.eval().requires_grad_(False)
+
+    def _loading(self, network: nn.Module, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A method of `network` that loads its weights first."""
 
         def load_and_run(*args: object, **options: object) -> object:
             with self._turn:
                 self.load(network)
-                return forward(*args, **options)
+                return method(*args, **options)
 
-        network.forward = load_and_run
-        return network.eval().requires_grad_(False)
+        return load_and_run
 
     def load(self, network: nn.Module) -> None:
         """Bring the weights of `network` into memory, after freeing another network's."""

@@ -9,7 +9,8 @@ import open_clip
 import torch
 from torch import Tensor
 
-from unclip.checkpoints.tensors import Shapes, open_safetensors
+from unclip.checkpoints.hub import download_file
+from unclip.checkpoints.tensors import Shapes, check_precision, open_safetensors
 from unclip.errors import CheckpointError
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -35,6 +36,7 @@ class OpenClipImageEncoder:
     def shapes(self) -> Shapes:
         """The shapes of its tensors, by their names in `Clip`."""
         with open_safetensors(self.file) as file:
+            check_precision(self.file, file)
             names = [name for name in file.keys() if name.startswith("visual.")]  # noqa: SIM118
             return {name: tuple(file.get_slice(name).get_shape()) for name in names}
 
@@ -80,18 +82,4 @@ def find_open_clip_image_encoder(name: str) -> OpenClipImageEncoder:
         "center_crop": True,
     }
     quick_gelu = bool(weights.get("quick_gelu", config.get("quick_gelu", False)))
-    return OpenClipImageEncoder(name, fields, config["embed_dim"], quick_gelu, _download(repository, name))
-
-
-def _download(repository: str, name: str) -> Path:
-    """The weight file of a hub repository, from the cache if it is there. Raises CheckpointError."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        try:
-            return Path(hf_hub_download(repository, WEIGHTS, local_files_only=True))
-        except Exception:  # not in the cache
-            return Path(hf_hub_download(repository, WEIGHTS))
-    except Exception as error:  # from the hub library, the HTTP client or the disk
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"cannot download {WEIGHTS} of {name} from the hub ({reason})") from None
+    return OpenClipImageEncoder(name, fields, config["embed_dim"], quick_gelu, download_file(repository, WEIGHTS))

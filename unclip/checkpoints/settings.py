@@ -14,13 +14,12 @@ from pydantic import (
     ValidationError,
 )
 
+from unclip.checkpoints.index import FIX
 from unclip.diffusion.codecs import Codec, codec_from_config
 from unclip.diffusion.sampler_names import check_sampler
 from unclip.errors import CheckpointError
 from unclip.requests.fields import MAX_GUIDANCE, MAX_STEPS
 from unclip.requests.values import integer, number, parse_size, show
-
-FIX = "download the checkpoint again"
 
 
 class Settings(BaseModel):
@@ -145,6 +144,24 @@ class ClipVisionSettings(ClipEncoderSettings):
     num_channels: PositiveInt = 3
     image_size: PositiveInt = 224
     patch_size: PositiveInt = 32
+
+
+class XlmRobertaSettings(Settings):
+    """config.json of Kandinsky 2.1's MultilingualCLIP, with the defaults of its class."""
+
+    hidden_size: PositiveInt = 768
+    intermediate_size: PositiveInt = 3072
+    num_attention_heads: PositiveInt = 12
+    num_hidden_layers: PositiveInt = 12
+    vocab_size: PositiveInt = 30522
+    max_position_embeddings: PositiveInt = 512
+    type_vocab_size: PositiveInt = 2
+    transformerDimensions: PositiveInt = 1024
+    numDims: PositiveInt = 768
+    pad_token_id: StrictInt = Field(default=1, ge=0)
+    layer_norm_eps: float = Field(default=1e-12, gt=0)
+    hidden_act: Annotated[str, _only("hidden_act", "gelu")] = "gelu"
+    position_embedding_type: Annotated[str, _only("position_embedding_type", "absolute")] = "absolute"
 
 
 Model = TypeVar("Model", bound=Settings)

@@ -1,5 +1,6 @@
 """Read the safetensors files of a component: their names, shapes and tensors. No other format is read."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,13 +9,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from unclip.checkpoints.index import INDEX, PICKLE_SUFFIXES, find_weight_files
+from unclip.checkpoints.index import FIX, INDEX, PICKLE_SUFFIXES, find_weight_files
 from unclip.errors import CheckpointError
+from unclip.requests.values import show
+from unclip.system.files import foreign_content
 
 REMAP_BYTES = 256 << 20
 """Bytes of a file that are converted before it is mapped again, which releases the pages already converted."""
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
+_ATTENTION = re.compile(r"(.*\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)")
+_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 Shapes = dict[str, tuple[int, ...]]
@@ -25,9 +30,13 @@ def tensor_shapes(folder: Path) -> Shapes:
     shapes: Shapes = {}
     for path in require_weight_files(folder):
         with open_safetensors(path) as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            check_precision(path, file)
+            names = file.keys()
+            found = {current_name(name): tuple(file.get_slice(name).get_shape()) for name in names}
         if duplicates := sorted(found.keys() & shapes.keys()):
-            raise CheckpointError(f"{path} repeats {duplicates[0]} of another file in its folder: keep one of the two")
+            raise CheckpointError(
+                f"{path} repeats {show(duplicates[0])} of another file in its folder: keep one of the two"
+            )
         shapes |= found
     return shapes
 
@@ -50,12 +59,12 @@ def read_tensors(
     tensors: dict[str, torch.Tensor] = {}
     for path in require_weight_files(folder):
         with open_safetensors(path) as file:
-            wanted = [key for key in file.keys() if names is None or key in names]  # noqa: SIM118
+            wanted = [key for key in file.keys() if names is None or current_name(key) in names]  # noqa: SIM118
             # Views keep this mapping alive, and with it all pages that were read through it. Tensors to convert are
             # therefore read through further mappings, below.
             convert = [name for name in wanted if _needs_conversion(file.get_slice(name), dtype, channels_last)]
             views = set(wanted) - set(convert)
-            tensors |= {name: file.get_tensor(name) for name in wanted if name in views}
+            tensors |= {current_name(name): file.get_tensor(name) for name in wanted if name in views}
         while convert:
             done = 0
             with open_safetensors(path, device) as file:
@@ -63,7 +72,7 @@ def read_tensors(
                     name = convert.pop()
                     tensor = file.get_tensor(name)
                     done += tensor.nbytes
-                    tensors[name] = _convert(tensor, dtype, channels_last)
+                    tensors[current_name(name)] = _convert(tensor, dtype, channels_last)
                     del tensor
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
@@ -75,9 +84,32 @@ def check_shapes(folder: Path, expected: Mapping[str, tuple[int, ...]], found: M
     for what, keys in (("lacks", missing), ("has unexpected", extra), ("has misshapen", bad)):
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise CheckpointError(f"{folder} {what} tensors: {', '.join(map(_cut, keys[:3]))}{more}; {FIX}")
+
+
+def check_precision(path: Path, file: Any) -> None:
+    """Raise CheckpointError for a tensor that is not of floating point: quantized weights need their own code to run.
+
+    file: an open safetensors file.
+    """
+    for name in file.keys():  # noqa: SIM118 (not a dict)
+        kind = file.get_slice(name).get_dtype()
+        # Old versions of transformers saved positions, which are not weights.
+        if kind not in FLOATS and not name.endswith(".position_ids"):
             raise CheckpointError(
-                f"{folder} {what} tensors: {', '.join(keys[:3])}{more}; download the checkpoint again"
+                f"{path} holds {show(name)} as {kind}, and only {', '.join(sorted(FLOATS))} can be read; "
+                "get the checkpoint in float16, not quantized"
             )
+
+
+def current_name(name: str) -> str:
+    """The name that diffusers gives a tensor today. Before 0.15 it named those of an autoencoder's attention otherwise.
+
+    Stable Diffusion's published autoencoders have the old names.
+    """
+    if (match := _ATTENTION.fullmatch(name)) is None:
+        return name
+    return f"{match[1]}.{_ATTENTION_NAMES[match[2]]}.{match[3]}"
 
 
 def require_weight_files(folder: Path) -> list[Path]:
@@ -95,7 +127,7 @@ def require_weight_files(folder: Path) -> list[Path]:
             f"{folder} has its weights in {pickled[0]}, and reading a pickle can run any code: "
             f"convert it with `unclip models convert {checkpoint}`"
         )
-    raise CheckpointError(f"no .safetensors file in {folder}; download the checkpoint again")
+    raise CheckpointError(f"no .safetensors file in {folder}; {FIX}")
 
 
 @contextmanager
@@ -105,7 +137,13 @@ def open_safetensors(path: Path, device: torch.device | str = "cpu") -> Iterator
         with safe_open(path, framework="pt", device=str(device)) as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({error}); download the checkpoint again") from None
+        reason = foreign_content(path) or f"missing or damaged ({' '.join(str(error).split())[:100]}); {FIX}"
+        raise CheckpointError(f"{path} is {reason}") from None
+
+
+def _cut(name: str) -> str:
+    """The name of a tensor for a message: at most 80 characters on one line."""
+    return name if len(name) <= 80 and name.isprintable() else show(name)
 
 
 def _needs_conversion(entry: Any, dtype: torch.dtype, channels_last: bool) -> bool:

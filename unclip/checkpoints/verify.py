@@ -6,15 +6,20 @@ from typing import NamedTuple
 
 import torch
 
-from unclip.checkpoints import hub
-from unclip.checkpoints.index import INDEX, component_classes, prediction_target
+from unclip.checkpoints.component_loader import read_schedule
+from unclip.checkpoints.hub_files import find_damaged_files, snapshot_identity
+from unclip.checkpoints.index import INDEX, check_pipeline, component_classes, prediction_target
+from unclip.checkpoints.layouts.kandinsky import is_kandinsky_prior
 from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.networks import build_empty_network, parameter_shapes
 from unclip.checkpoints.tensors import check_shapes, require_weight_files, tensor_shapes
-from unclip.checkpoints.transformers_clip import check_tokenizer
+from unclip.checkpoints.transformers_clip import read_pad_token
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError, InputError
+from unclip.models.xlm_roberta import XlmRobertaTokenizer
 from unclip.system.files import read_json
+
+TEXT_AND_IMAGE_ENCODERS = ("clip", "xlm-roberta", "M-CLIP")  # of transformers; checked with the components together
 
 
 class Finding(NamedTuple):
@@ -27,18 +32,22 @@ class Finding(NamedTuple):
 
 def check_checkpoint(folder: Path) -> Iterator[Finding]:
     """A finding for each component, for the hashes of a hub model, and for the components together."""
-    valid = True
-    for component in component_classes(read_json(folder / INDEX)):
+    valid, index = True, read_json(folder / INDEX)
+    if not is_kandinsky_prior(index):  # it is no model of its own, but its files can be checked
+        check_pipeline(index, folder / INDEX)
+    for component in component_classes(index):
         try:
             finding = Finding(component, describe_component(folder / component), True)
         except InputError as error:
             finding, valid = Finding(component, str(error), False), False
         yield finding
-    if hub.snapshot_identity(folder) is not None:
-        damaged = hub.find_damaged_files(folder)
+    if snapshot_identity(folder) is not None:
+        damaged = find_damaged_files(folder)
         names = ", ".join(str(path.relative_to(folder)) for path in damaged)
         yield Finding("hashes", f"wrong: {names}" if damaged else "match the hub", not damaged)
         valid = valid and not damaged
+    if is_kandinsky_prior(index):  # its decoder's repository is loaded with it
+        return
     if valid:
         try:
             load_checkpoint(folder, torch.device("cpu"), torch.float32, memory="low")  # reads little
@@ -51,11 +60,17 @@ def check_checkpoint(folder: Path) -> Iterator[Finding]:
 def describe_component(folder: Path) -> str:
     """A short description of a component. Raises CheckpointError if it is damaged."""
     if (folder / "scheduler_config.json").is_file():
-        schedule = Schedule.from_config(read_json(folder / "scheduler_config.json"))
-        target = prediction_target(folder.parent, folder.name.removesuffix("_scheduler"))
-        return f"{target if target == 'difference' else schedule.prediction_type}, {schedule.variance_type}"
+        path = folder / "scheduler_config.json"
+        is_unclip = read_json(path).get("_class_name") == "UnCLIPScheduler"
+        schedule = read_schedule(path, Schedule.from_config if is_unclip else Schedule.from_ddpm_config)
+        stage, suffix, _ = folder.name.rpartition("_scheduler")
+        is_difference = suffix and prediction_target(folder.parent, stage) == "difference"
+        return f"{'difference' if is_difference else schedule.prediction_type}, {schedule.variance_type}"
     if (folder / "tokenizer_config.json").is_file():
-        check_tokenizer(folder)
+        if str(read_json(folder / "tokenizer_config.json").get("tokenizer_class")).startswith("XLMRoberta"):
+            XlmRobertaTokenizer(folder / "tokenizer.json")
+            return "the tokenizer of XLM-R"
+        read_pad_token(folder)
         return "the tokenizer of CLIP"
     if (folder / "preprocessor_config.json").is_file():
         read_json(folder / "preprocessor_config.json")
@@ -64,7 +79,7 @@ def describe_component(folder: Path) -> str:
     shapes = tensor_shapes(folder)
     if "_class_name" in config:
         check_shapes(folder, parameter_shapes(build_empty_network(folder)), shapes)
-    elif not str(config.get("model_type")).startswith("clip"):  # CLIP is checked with the components together
+    elif not str(config.get("model_type")).startswith(TEXT_AND_IMAGE_ENCODERS):
         raise CheckpointError(f"{folder / 'config.json'} names no class; download the checkpoint again")
     parameters = sum(torch.Size(shape).numel() for shape in shapes.values())
     files = len(require_weight_files(folder))

@@ -4,7 +4,21 @@ from typing import Annotated
 
 import typer
 
-from unclip.cli import batch, bench, config, embed, evaluate, generate, inpaint, models, reproduce, show, train, vary
+from unclip.cli import (
+    batch,
+    bench,
+    config,
+    embed,
+    evaluate,
+    generate,
+    inpaint,
+    models,
+    reproduce,
+    serve,
+    show,
+    train,
+    vary,
+)
 from unclip.cli.help import CONTEXT, HelpCommand, HelpGroup
 from unclip.cli.settings import OLD_NAMES, SettingsCommand, load_settings
 from unclip.version import __version__
@@ -62,6 +76,7 @@ app.command("embed", cls=SettingsCommand, rich_help_panel=GENERATE)(embed.embed)
 app.command("batch", cls=SettingsCommand, rich_help_panel=PROMPT_FILES)(batch.batch)
 app.command("show", cls=HelpCommand, rich_help_panel=PROMPT_FILES)(show.show)
 app.command("reproduce", cls=HelpCommand, rich_help_panel=PROMPT_FILES)(reproduce.reproduce)
+app.command("serve", cls=SettingsCommand, rich_help_panel=GENERATE)(serve.serve)
 app.add_typer(models.app, name="models", rich_help_panel=MODELS)
 app.command("config", cls=HelpCommand, rich_help_panel=MODELS)(config.config)
 app.command("train", cls=HelpCommand, rich_help_panel=TRAINING)(train.train)

@@ -9,9 +9,9 @@ import typer
 
 from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.jobs import Settings
-from unclip.batch.output_folder import find_grid, open_folder, run_seed
+from unclip.batch.output_folder import find_grid, open_folder
 from unclip.batch.prompt_file import FORMATS, prompt_file
-from unclip.batch.row import FIELDS, parse_value
+from unclip.batch.run_record import run_seed
 from unclip.batch.runner import Output
 from unclip.batch.session import Grid, Session
 from unclip.checkpoints.identity import identify_model
@@ -21,6 +21,7 @@ from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import InputError
 from unclip.requests.fields import OLD_NAMES, foreign_fields
 from unclip.requests.request import Request
+from unclip.requests.text_values import FIELDS, parse_value
 from unclip.requests.validation import check_mode_name
 
 if TYPE_CHECKING:
@@ -35,12 +36,21 @@ def batch(
     ],
     input_format: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Format of FILE, if its suffix does not say.", rich_help_panel=FILE),
+        typer.Option(
+            metavar="NAME",
+            help="Format of FILE, if its suffix does not say.",
+            callback=options.checked(lambda _, value: options.check_choice("--input-format", value, FORMATS)),
+            rich_help_panel=FILE,
+        ),
     ] = None,
     more: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="FIELD=VALUE", help="Default for any other field; may be repeated.", rich_help_panel=FILE
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Default for any other field; may be repeated.",
+            callback=options.checked(lambda _, value: checked_defaults({}, value)),
+            rich_help_panel=FILE,
         ),
     ] = None,
     all_combinations: Annotated[
@@ -51,7 +61,13 @@ def batch(
         bool, typer.Option("--no-wildcards", help="Treat braces in prompts as text.", rich_help_panel=FILE)
     ] = False,
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Run every N-th line only, from the I-th.", rich_help_panel=FILE)
+        str,
+        typer.Option(
+            metavar="I/N",
+            help="Run every N-th line only, from the I-th.",
+            callback=options.checked(lambda _, value: parse_shard(value)),
+            rich_help_panel=FILE,
+        ),
     ] = "1/1",
     strict: Annotated[
         bool, typer.Option("--strict", help="Generate nothing if any line is bad.", rich_help_panel=FILE)
@@ -65,7 +81,6 @@ def batch(
             "-n",
             metavar="N",
             help="Images per line.  [default: 1]",
-            callback=options.field,
             rich_help_panel=options.IMAGE,
         ),
     ] = None,
@@ -74,7 +89,6 @@ def batch(
         typer.Option(
             metavar="SEED",
             help="Seed for lines without one.  [default: random]",
-            callback=options.field,
             rich_help_panel=options.IMAGE,
         ),
     ] = None,
@@ -96,6 +110,7 @@ def batch(
         typer.Option(
             metavar="PATTERN",
             help="File names, from index, line, image, seed, slug, id, size, model and columns.",
+            callback=options.checked(lambda _, value: NameTemplate.parse(value)),
             rich_help_panel=options.OUTPUT,
         ),
     ] = DEFAULT,
@@ -114,6 +129,22 @@ def batch(
         typer.Option(
             "--overwrite",
             help="Replace files that `unclip batch` did not make.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Compare every finished image with its hash first.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = False,
+    redo_moved: Annotated[
+        bool,
+        typer.Option(
+            "--redo-moved",
+            help="Make new images for lines that have moved in FILE, with their new seeds.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
@@ -180,11 +211,13 @@ def batch(
             strict=strict,
             grid=Grid(labels) if grid else None,
             preview=preview,
+            verify=verify,
+            redo_moved=redo_moved,
         )
         if dry_run:
             plan = settings(run_seed(out, seed, identity, write=False)[0], prompts.folder)
             raise typer.Exit(session.dry_run(plan, Path(out)))
-        with open_folder(out, overwrite=overwrite) as folder:
+        with open_folder(out, overwrite=overwrite, verify=verify) as folder:
             naming = {"--name": name, "--format": image_format, "--dtype": dtype, "--image-encoder": image_encoder}
             used_seed, notes = run_seed(out, seed, identity, naming=naming)
             for note in (f"seed {used_seed}", *notes):

@@ -9,13 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from unclip.benchmark import stages as stage_benchmark
-from unclip.benchmark.pipelines import StageBenchmark, check_library
+from unclip.benchmark.pipelines import LIBRARIES, StageBenchmark, check_library
+from unclip.benchmark.serving import format_serving, measure_serving
 from unclip.benchmark.settings import ModelSettings
 from unclip.benchmark.throughput import describe_machine, format_throughput, measure_throughput, time_first_image
 from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.cli import options
 from unclip.cli.progress import Progress, on_terminal
+from unclip.cli.serve import check_installed
 from unclip.system.files import read_json
 
 
@@ -29,8 +31,21 @@ def bench(
     ] = False,
     against: Annotated[
         str | None,
-        typer.Option(metavar="diffusers", help="Compare with diffusers' own pipeline; implies --stages."),
+        typer.Option(
+            metavar="diffusers",
+            help="Compare with diffusers' own pipeline; implies --stages.",
+            callback=options.checked(lambda _, value: options.check_choice("--against", value, LIBRARIES[1:])),
+        ),
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Measure a server instead, with many clients; takes the extra `serve`.")
+    ] = False,
+    clients: Annotated[
+        int, typer.Option(metavar="N", help="With --serve: clients at a time.", callback=options.at_least_one)
+    ] = 32,
+    requests: Annotated[
+        int, typer.Option(metavar="N", min=0, help="With --serve: calls over which memory is watched.")
+    ] = 500,
     as_json: options.Json = False,
     model: options.Model = "stickers",
     device: options.Device = "auto",
@@ -40,8 +55,8 @@ def bench(
 ) -> None:
     """Measure speed and memory on this machine.
 
-    These are the time to the first image, images per second and peak memory, or with --stages the seconds per step of
-    each stage.
+    These are the time to the first image, images per second and peak memory; with --stages the seconds per step of each
+    stage; with --serve the start, the latency, the throughput and the memory of `unclip serve`.
 
     \b
     Example:
@@ -50,7 +65,7 @@ def bench(
     size = batch_size or 16
     folder = find_checkpoint(model, download=True)  # first: a wrong name must not look like a failed measurement
     if against is not None:
-        check_library(against, read_json(folder / INDEX))
+        check_library(read_json(folder / INDEX))
     if stages or against is not None:
         settings = StageBenchmark("unclip", str(folder), size, device=device, dtype=dtype, memory=memory)
         found = [stage_benchmark.measure_in_process(settings)]
@@ -61,6 +76,13 @@ def bench(
         print(json.dumps(report) if as_json else text)
         return
     model_settings = ModelSettings(model, device, dtype, memory)
+    if serve:
+        check_installed()
+        with closing(Progress(on_terminal(quiet=False))) as progress:
+            found = measure_serving(model_settings, clients, size, repeat, requests, progress)
+        report = {"machine": describe_machine(), "model": model, **found}
+        print(json.dumps(report) if as_json else f"{report['machine']}; {model}\n{format_serving(report)}")
+        return
     report: dict[str, Any] = {
         "machine": describe_machine(),
         "model": model,

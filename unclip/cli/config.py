@@ -9,6 +9,9 @@ import typer
 from unclip.cli import options
 from unclip.cli.settings import setting_named_in_errors, setting_source, settings_commands
 
+SECRETS = ("api-key",)
+"""Settings whose values are not displayed."""
+
 
 def config(ctx: typer.Context, as_json: options.Json = False) -> None:
     """Show all settings and where each is from.
@@ -39,5 +42,7 @@ def settings_in_force(root: Any) -> Iterator[dict[str, Any]]:
             if value is not None:  # otherwise there is nothing to check, and the option may be required
                 with setting_named_in_errors(ctx):
                     value, _ = param.handle_parse_result(ctx, {}, [])
+            if setting in SECRETS and value:
+                value = "(hidden)"
             source = setting_source(ctx, param) or "default"
             yield {"command": name, "name": setting, "value": value, "source": source}

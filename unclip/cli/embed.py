@@ -7,8 +7,9 @@ import typer
 
 from unclip.cli import options
 from unclip.errors import InputError
+from unclip.images.inputs import check_embeddable
 from unclip.requests.request import Request
-from unclip.requests.sources import EMBEDDING_SUFFIX
+from unclip.requests.sources import EMBEDDING_SUFFIX, source_kind
 from unclip.system.files import check_writable
 
 
@@ -38,7 +39,9 @@ def embed(
         raise InputError(f"-o {out!r} must end in {EMBEDDING_SUFFIX}")
     if path.is_dir():
         raise InputError(f"-o {out!r} is a folder; give a file in it")
-    Request(prompt=source, seed=seed)
+    is_prompt = source_kind(source) == "prompt"
+    Request(prompt=source if is_prompt else "an image", seed=seed)
+    check_embeddable(source, decode=True)
     check_writable(path.parent)
 
     from unclip.pipeline import Unclip

@@ -24,7 +24,13 @@ EVALUATION = "Evaluation"  # a section of the help
 
 def evaluate(
     suite: Annotated[
-        str, typer.Option(metavar="|".join(SUITES), help="Domain of the prompts.", rich_help_panel=EVALUATION)
+        str,
+        typer.Option(
+            metavar="|".join(SUITES),
+            help="Domain of the prompts.",
+            callback=options.checked(lambda _, value: options.check_choice("--suite", value, SUITES)),
+            rich_help_panel=EVALUATION,
+        ),
     ] = "stickers",
     # The longest name is the setting's: "n" in unclip.toml is the number of images of a prompt.
     n: Annotated[
@@ -43,13 +49,17 @@ def evaluate(
         typer.Option(
             metavar="PART,...",
             help=f"Parts to measure, of {', '.join(PARTS)}.  [default: all]",
+            callback=options.checked(lambda _, value: parse_parts(value)),
             rich_help_panel=EVALUATION,
         ),
     ] = None,
     samplers: Annotated[
         str,
         typer.Option(
-            metavar="NAME,...", help="Samplers to compare in prior-steps and steps.", rich_help_panel=EVALUATION
+            metavar="NAME,...",
+            help="Samplers to compare in prior-steps and steps.",
+            callback=options.checked(lambda _, value: parse_samplers(value)),
+            rich_help_panel=EVALUATION,
         ),
     ] = ",".join(SAMPLER_NAMES),
     split: Annotated[
@@ -57,11 +67,18 @@ def evaluate(
         typer.Option(
             metavar="|".join(SPLITS),
             help="Combinations that were held out of training, or were in it.",
+            callback=options.checked(lambda _, value: options.check_choice("--split", value, SPLITS)),
             rich_help_panel=EVALUATION,
         ),
     ] = "held_out",
     seed: Annotated[
-        int, typer.Option(metavar="SEED", help="Seed of the prompts and the images.", rich_help_panel=EVALUATION)
+        int,
+        typer.Option(
+            metavar="SEED",
+            help="Seed of the prompts and the images.",
+            callback=options.checked(lambda _, value: check_seed(value)),
+            rich_help_panel=EVALUATION,
+        ),
     ] = 0,
     out: Annotated[
         str,
@@ -90,10 +107,6 @@ def evaluate(
     Example:
       unclip evaluate --only objects,clip --n 40
     """
-    options.check_choice("--suite", suite, SUITES)
-    options.check_choice("--split", split, SPLITS)
-    if not 0 <= seed < MAX_SEED // 2:
-        raise InputError(f"--seed must be from 0 to {MAX_SEED // 2 - 1}, not {seed}")
     names = None if only is None else parse_parts(only)
     sampler_names = parse_samplers(samplers)
     check_writable(out)
@@ -147,3 +160,9 @@ def evaluate(
         print(json.dumps({"setup": report.setup, "results": report.results}))
     if not quiet:
         print(f"unclip: the report is {measured.html_path}", file=sys.stderr)
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError for a seed that leaves no room for those of the images."""
+    if not 0 <= seed < MAX_SEED // 2:
+        raise InputError(f"--seed must be from 0 to {MAX_SEED // 2 - 1}, not {seed}")

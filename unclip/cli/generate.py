@@ -6,6 +6,7 @@ import typer
 
 from unclip.cli import options
 from unclip.cli.image_command import ImageOptions, image_command, make_images
+from unclip.cli.progress import note
 from unclip.errors import InputError
 
 
@@ -27,4 +28,6 @@ def generate(
     """
     if not prompts and embedding is None:
         raise InputError("Missing argument 'PROMPT': say what to show, or give --embedding")
+    if prompts and len(prompts) > 1 and not any(" " in prompt.strip() for prompt in prompts) and not shared.quiet:
+        note(f'{len(prompts)} prompts of one word each; quote a prompt of several words: "{" ".join(prompts)}"')
     make_images([{"prompt": prompt, "size": size, "embedding": embedding} for prompt in prompts or [""]], shared)

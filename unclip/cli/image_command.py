@@ -19,9 +19,11 @@ from unclip.cli.output import Target, find_target
 from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import InputError
 from unclip.images.contact_sheet import Layout, animation, layout, sheet
+from unclip.images.inputs import check_inputs
 from unclip.images.result import Result
 from unclip.requests.fields import foreign_fields
 from unclip.requests.request import Request
+from unclip.requests.sources import check_is_no_file
 from unclip.requests.values import size_text
 from unclip.system.files import write_new
 
@@ -37,16 +39,13 @@ class ImageOptions:
 
     n: Annotated[
         int,
-        typer.Option(
-            "-n", metavar="N", help="Images to generate.", callback=options.field, rich_help_panel=options.IMAGE
-        ),
+        typer.Option("-n", metavar="N", help="Images to generate.", rich_help_panel=options.IMAGE),
     ] = 1
     seed: Annotated[
         int | None,
         typer.Option(
             metavar="SEED",
             help="Seed of the first image; image i has SEED + i.  [default: random, printed]",
-            callback=options.field,
             rich_help_panel=options.IMAGE,
         ),
     ] = None
@@ -56,7 +55,6 @@ class ImageOptions:
         typer.Option(
             metavar="K",
             help="Generate K candidates and keep the n with the best CLIP scores.",
-            callback=options.field,
             rich_help_panel=options.IMAGE,
         ),
     ] = None
@@ -72,7 +70,6 @@ class ImageOptions:
         typer.Option(
             metavar="K",
             help=f"Sample K embeddings and use the one closest to the text.{options.MODELS_DEFAULT}",
-            callback=options.field,
             rich_help_panel=options.PRIOR,
         ),
     ] = None
@@ -92,6 +89,7 @@ class ImageOptions:
             "--format",
             metavar="png|jpg|webp",
             help="Format of the files in a folder.  [default: png]",
+            callback=options.image_format,
             rich_help_panel=options.OUTPUT,
         ),
     ] = None
@@ -170,11 +168,16 @@ def make_images(
     if shared.seed is None:  # one for all prompts, so that the whole command can be repeated with it
         common["seed"] = secrets.randbelow(2**32)
     requests = [Request(**common, **job) for job in jobs]
+    for request in requests:
+        for name, text in request.texts():
+            check_is_no_file(name, text)
     options.check_labels(shared.labels, shared.grid)
     target = find_target(shared.out, sum(request.count for request in requests), shared.image_format)
     for option, wanted in (("--grid", shared.grid), ("--gif", sequence.gif), ("--strip", sequence.strip)):
         if wanted and target.is_file:
             raise InputError(f"{option} goes into a folder, but -o {shared.out!r} is a file; leave one out")
+    for request in requests:
+        check_inputs(request, decode=True)
     saved, cell = generate_and_save(requests, shared, target)
     shown = saved[0].path if len(saved) == 1 else target.path
     pairs = [(image.path, image.label) for image in saved]
@@ -195,8 +198,12 @@ def generate_and_save(
     requests: Sequence[Request], shared: ImageOptions, target: Target
 ) -> tuple[list[Saved], tuple[int, int] | None]:
     """The saved images, in order, and with --grid the (width, height) of its cells."""
+    from unclip.modes.inpainting.prepare import check_edit
     from unclip.pipeline import Unclip
 
+    for request in requests:
+        if request.edits_canvas:
+            check_edit(request)  # before the model is loaded
     saved: list[Saved] = []
     notes: set[str] = set()
     with closing(Progress(on_terminal(shared.quiet))) as progress:

@@ -162,11 +162,11 @@ def outpaint(
 
 
 def split_mask_and_prompt(words: list[str]) -> tuple[str | None, str]:
-    """(mask, prompt) from the arguments after the image. A single one is the mask if it is a file name."""
+    """(mask, prompt) from the arguments after the image. A single one is the mask if it is or looks like a file."""
     if len(words) > 2:
         raise InputError(f"unexpected argument {words[2]!r}: give the image, a mask and a prompt; quote the prompt")
     if len(words) == 2:
         return words[0], words[1]
-    if words and Path(words[0]).suffix and (" " not in words[0] or os.path.isfile(words[0])):
+    if words and (os.path.isfile(words[0]) or " " not in words[0] and Path(words[0]).suffix):
         return words[0], ""
     return None, "".join(words)

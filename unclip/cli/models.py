@@ -12,15 +12,23 @@ from typing import Annotated, Any
 import typer
 
 from unclip.checkpoints import hub
-from unclip.checkpoints.index import INDEX, find_missing_files, find_weight_files, prediction_target
+from unclip.checkpoints.hub_files import snapshot_identity
+from unclip.checkpoints.index import (
+    INDEX,
+    PIPELINES,
+    component_classes,
+    find_missing_files,
+    find_weight_files,
+    prediction_target,
+)
 from unclip.checkpoints.locate import find_checkpoint, list_bundled_models
 from unclip.cli import options
 from unclip.cli.help import CONTEXT, HelpCommand, HelpGroup
 from unclip.errors import CheckpointError, InputError
-from unclip.system.files import check_writable, read_json
+from unclip.requests.values import show
+from unclip.system.files import check_writable, foreign_content, read_json
 
 CARD_LINES = 12
-CLASSES = ("Unclip", "UnCLIPPipeline", "UnCLIPImageVariationPipeline")  # that can be run
 _MAX_JSON = 100 << 20  # bytes; safetensors itself allows headers up to this
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Model name, checkpoint folder or hub id.")]
@@ -40,7 +48,7 @@ def list_models() -> None:
     here = [(name, find_checkpoint(name)) for name in list_bundled_models()]
     for name, folder in hub.list_cached_models():
         with contextlib.suppress(CheckpointError):  # other programs keep their models there too
-            if read_json(folder / INDEX).get("_class_name") in CLASSES:
+            if read_json(folder / INDEX).get("_class_name") in PIPELINES:
                 here.append((f"{name}@{folder.name}", folder))
     if not here:
         raise CheckpointError("this installation has no bundled model; reinstall unclip, or use a full checkout")
@@ -68,7 +76,7 @@ def show_model(
     for line in _card(folder):
         print(line)
     print(f"folder      {folder}")
-    if known := hub.snapshot_identity(folder):
+    if known := snapshot_identity(folder):
         print(f"revision    {known[1]}")
     print(f"licence     {_licence(folder) or 'unknown'}")
     print(f"sizes       {', '.join(sizes(folder, index)) or 'unknown'}")
@@ -135,12 +143,13 @@ def make_components(
     from unclip.pipeline import Unclip
     from unclip.training import principal_components as principal
 
+    given = None if images is None else principal.images_in(images, count)  # before the model is loaded
     pipe = Unclip.from_pretrained(folder, device=device, image_encoder=image_encoder)
-    if images is None:
+    if given is None:
         assert pipe.model.vocabulary is not None  # its file is there, see above
         found = principal.scene_images(count, pipe.model.clip.config.image_size, pipe.model.vocabulary)
     else:
-        found = principal.images_in(images, count)
+        found = given
     print(principal.make_components(pipe.embed_image, found, folder))
 
 
@@ -149,18 +158,19 @@ def download_model(
     name: Annotated[str, typer.Argument(metavar="ID", help="owner/name, or owner/name@revision.")],
 ) -> None:
     """Download a model from the hub into its cache; files that are there are kept."""
-    if not hub.is_hub_id(name):
-        raise CheckpointError(f"{name!r} is not a hub id; give owner/name, such as kakaobrain/karlo-v1-alpha")
-    folder = hub.download(name)
+    hub_id = hub.parse_hub_id(name)
+    if hub_id is None:
+        raise CheckpointError(f"{show(name)} is not a hub id; give owner/name, such as kakaobrain/karlo-v1-alpha")
+    folder = hub.download(hub_id)
     if missing := find_missing_files(folder):
-        raise CheckpointError(f"{name} on the hub is not a checkpoint in safetensors: {missing[0]} is missing")
+        raise CheckpointError(f"{hub_id} on the hub is not a checkpoint in safetensors: {missing[0]} is missing")
     print(f"{folder}  revision {folder.name}")
 
 
 def components(folder: Path, index: dict[str, Any]) -> Iterator[tuple[str, int]]:
     """(component, number of parameters) from the headers of the weight files."""
-    for component, value in index.items():
-        files = find_weight_files(folder / component) if isinstance(value, list) else []
+    for component in component_classes(index):
+        files = find_weight_files(folder / component)
         if files:
             yield component, sum(_parameters(file) for file in files)
 
@@ -192,7 +202,8 @@ def _parameters(file: Path) -> int:
             raise ValueError("the file is too short for its tensors")
         return count
     except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
-        raise CheckpointError(f"{file} is damaged: it has no safetensors header; copy it again") from error
+        reason = foreign_content(file) or "damaged: it has no safetensors header; copy it again"
+        raise CheckpointError(f"{file} is {reason}") from error
 
 
 def _schedules(folder: Path) -> Iterator[str]:

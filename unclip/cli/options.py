@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from unclip.cli.settings import setting_source
+from unclip.checkpoints.hub import parse_hub_id
+from unclip.checkpoints.locate import find_checkpoint
+from unclip.cli.settings import source_in_errors
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import InputError
 from unclip.images.metadata import FORMATS
-from unclip.requests.request import Request
+from unclip.requests.fields import MAX_GUIDANCE
 from unclip.system.choices import DEVICES, DTYPES, MEMORY, check_device, check_dtype, check_memory
 
 # Sections of the help.
@@ -36,6 +38,12 @@ def check_at_least_one(option: str, value: int | None) -> None:
         raise InputError(f"{option} must be at least 1, not {value}")
 
 
+def check_model(name: str) -> None:
+    """Raise CheckpointError unless there is such a model here, or the name is one of the hub."""
+    if parse_hub_id(name) is None:
+        find_checkpoint(name)
+
+
 def check_labels(labels: bool, grid: bool) -> None:
     """Raise InputError for labels without a grid."""
     if labels and not grid:
@@ -45,27 +53,19 @@ def check_labels(labels: bool, grid: bool) -> None:
 def checked(check: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     """A callback for an option that runs `check(param, value)` on a value that is given.
 
-    If the value is from a settings file or a variable, the error names it.
+    If the value is from a settings file or a variable, the error names it. Options that are fields of a Request need no
+    callback: `SettingsCommand` checks them.
     """
 
     def callback(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
         if value is not None:
-            try:
+            with source_in_errors(ctx, param):
                 check(param, value)
-            except InputError as error:
-                source = setting_source(ctx, param)
-                raise InputError(f"{source}: {error}" if source else str(error)) from None
         return value
 
     return callback
 
 
-def check_request_field(param: Any, value: Any) -> None:
-    """Raise RequestError for a value that this field of a Request cannot have, whatever the other fields are."""
-    Request(prompt="any", **{param.name: value})
-
-
-field = checked(check_request_field)
 at_least_one = checked(lambda param, value: check_at_least_one(param.opts[0], value))
 image_format = checked(lambda _, value: check_choice("--format", value, tuple(FORMATS)))
 
@@ -100,7 +100,12 @@ Memory = Annotated[
 ]
 Model = Annotated[
     str,
-    typer.Option(metavar="NAME", help="Name, folder or hub id.", rich_help_panel=MODEL),
+    typer.Option(
+        metavar="NAME",
+        help="Name, folder or hub id.",
+        callback=checked(lambda _, value: check_model(value)),
+        rich_help_panel=MODEL,
+    ),
 ]
 ImageEncoder = Annotated[
     str | None,
@@ -125,13 +130,12 @@ Size = Annotated[
     typer.Option(
         metavar="WxH",
         help="Size, such as 64x64.  [default: the model's largest]",
-        callback=field,
         rich_help_panel=IMAGE,
     ),
 ]
 NegativePrompt = Annotated[
     str | None,
-    typer.Option(metavar="TEXT", help="What the image should not show.", callback=field, rich_help_panel=IMAGE),
+    typer.Option(metavar="TEXT", help="What the image should not show.", rich_help_panel=IMAGE),
 ]
 Embedding = Annotated[
     str | None,
@@ -148,16 +152,13 @@ Fit = Annotated[
 
 Steps = Annotated[
     int | None,
-    typer.Option(
-        metavar="N", help=f"Decoder denoising steps.{MODELS_DEFAULT}", callback=field, rich_help_panel=SAMPLING
-    ),
+    typer.Option(metavar="N", help=f"Decoder denoising steps.{MODELS_DEFAULT}", rich_help_panel=SAMPLING),
 ]
 Guidance = Annotated[
     float | None,
     typer.Option(
         metavar="SCALE",
-        help=f"Decoder guidance, 0 to 1000.{MODELS_DEFAULT}",
-        callback=field,
+        help=f"Decoder guidance, 0 to {MAX_GUIDANCE}.{MODELS_DEFAULT}",
         rich_help_panel=SAMPLING,
     ),
 ]
@@ -166,7 +167,6 @@ Sampler = Annotated[
     typer.Option(
         metavar="NAME",
         help=f"Decoder sampler: {_SAMPLERS}.{MODELS_DEFAULT}",
-        callback=field,
         rich_help_panel=SAMPLING,
     ),
 ]
@@ -175,21 +175,19 @@ UpsamplerSteps = Annotated[
     typer.Option(
         metavar="N",
         help=f"Upsampler denoising steps.{MODELS_DEFAULT}",
-        callback=field,
         rich_help_panel=SAMPLING,
     ),
 ]
 
 PriorSteps = Annotated[
     int | None,
-    typer.Option(metavar="N", help=f"Prior denoising steps.{MODELS_DEFAULT}", callback=field, rich_help_panel=PRIOR),
+    typer.Option(metavar="N", help=f"Prior denoising steps.{MODELS_DEFAULT}", rich_help_panel=PRIOR),
 ]
 PriorGuidance = Annotated[
     float | None,
     typer.Option(
         metavar="SCALE",
-        help=f"Prior guidance, 0 to 1000.{MODELS_DEFAULT}",
-        callback=field,
+        help=f"Prior guidance, 0 to {MAX_GUIDANCE}.{MODELS_DEFAULT}",
         rich_help_panel=PRIOR,
     ),
 ]
@@ -198,7 +196,6 @@ PriorSampler = Annotated[
     typer.Option(
         metavar="NAME",
         help=f"Prior sampler, as --sampler.{MODELS_DEFAULT}",
-        callback=field,
         rich_help_panel=PRIOR,
     ),
 ]

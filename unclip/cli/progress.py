@@ -39,3 +39,8 @@ class Progress:
 def on_terminal(quiet: bool) -> bool:
     """Whether to show bars: standard error is a terminal, and --quiet is not given."""
     return not quiet and sys.stderr.isatty()
+
+
+def note(text: str) -> None:
+    """Print a note on standard error."""
+    print(f"unclip: note: {text}", file=sys.stderr)

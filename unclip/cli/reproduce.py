@@ -1,7 +1,10 @@
 """`unclip reproduce`: make an image again from its record, and compare."""
 
 import json
+import os
+import re
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Annotated, Any
 
@@ -14,14 +17,38 @@ from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import DataError, InputError, RequestError
 from unclip.images import metadata
 from unclip.images.compare import TOLERANCE, Comparison, compare
+from unclip.images.inputs import SOURCES, check_inputs, input_files, is_same_input
 from unclip.requests.request import Request
+from unclip.requests.sources import source_kind
 from unclip.system.choices import DTYPES, check_dtype
+
+OPTIONS = {"image": "--image", "mask": "--mask", "embedding": "--embedding", SOURCES: "--source"}
+_INPUT: Any = {"rich_help_panel": "Input files"}
 
 
 def reproduce(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="PNG, JPEG or WebP file made by unclip.")],
     out: Annotated[
         str | None, typer.Option("-o", "--out", metavar="PATH", help="Keep the new image: a folder or a file.")
+    ] = None,
+    input_image: Annotated[
+        str | None,
+        typer.Option("--image", metavar="FILE", help="The image that was edited, if it is elsewhere now.", **_INPUT),
+    ] = None,
+    input_mask: Annotated[
+        str | None, typer.Option("--mask", metavar="FILE", help="The mask, if it is elsewhere now.", **_INPUT)
+    ] = None,
+    input_embedding: Annotated[
+        str | None, typer.Option("--embedding", metavar="FILE", help="The embedding, if it is elsewhere now.", **_INPUT)
+    ] = None,
+    input_sources: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--source",
+            metavar="FILE",
+            help="Sources of an interpolation, in order, if they are elsewhere now.",
+            **_INPUT,
+        ),
     ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -48,7 +75,8 @@ def reproduce(
 ) -> None:
     """Make an image again from its record, and compare.
 
-    The exit code is 1 if the pixels differ.
+    The record names the input files of an edit and has their hashes; a changed input is reported. The exit code is 1 if
+    the pixels differ.
 
     \b
     Example:
@@ -56,7 +84,13 @@ def reproduce(
     """
     record = metadata.read(image)
     recorded_dtype = record["dtype"] if record.get("dtype") in DTYPES else "auto"
-    request = recorded_request(record, image)
+    given = {"image": input_image, "mask": input_mask, "embedding": input_embedding, SOURCES: input_sources or None}
+    request = recorded_request(with_inputs(record, given, image), image)
+    check_recorded_inputs(request, image)
+    changed = changed_inputs(request, record)
+    for change in changed:
+        if not quiet:
+            print(f"unclip: note: {change} is not the file that was used; the pixels may differ", file=sys.stderr)
     name = recorded_model(record) if model is None else model
     target = None if out is None else find_target(out, images=1)
     if image_encoder is None and isinstance(other := record.get("image_encoder"), str) and not quiet:
@@ -65,7 +99,7 @@ def reproduce(
     from unclip.pipeline import Unclip
 
     with closing(Progress(on_terminal(quiet))) as progress:
-        pipe = Unclip.from_pretrained(name, device, dtype or recorded_dtype, memory, image_encoder, progress)
+        pipe = Unclip.from_pretrained(name, device, dtype or recorded_dtype, memory, image_encoder, progress=progress)
         [result] = pipe.generate(request, progress=progress)
     found = compare(image, record, result.image, result.dtype)
     path = None if target is None else target.save(result)
@@ -76,6 +110,7 @@ def reproduce(
             "identical": found.identical,
             "difference": found.difference,
             "tolerance": found.tolerance,
+            "changed_inputs": changed,
             "dtype": result.dtype,
             "model": result.model,
             "seed": result.seed,
@@ -85,7 +120,8 @@ def reproduce(
     else:
         other_dtype = record.get("dtype") not in (None, result.dtype) and not found.identical
         dtype_note = f"; made in {result.dtype}, not the recorded precision" if other_dtype else ""
-        print(f"{image}: {describe(found)}{dtype_note}" + (f"; the new image is {path}" if path else ""))
+        input_note = f"; changed since: {', '.join(changed)}" if changed and not found.identical else ""
+        print(f"{image}: {describe(found)}{dtype_note}{input_note}" + (f"; the new image is {path}" if path else ""))
     raise typer.Exit(0 if found.agrees else 1)
 
 
@@ -98,6 +134,63 @@ def recorded_request(record: dict[str, Any], image: str) -> Request:
     if request.count != 1 or request.seed is None:
         raise DataError(f"{image!r} has a damaged record: it is not of one image with a seed")
     return request
+
+
+def with_inputs(record: dict[str, Any], given: Mapping[str, Any], image: str) -> dict[str, Any]:
+    """The record with other input files in its request. Raises InputError for an input that it does not have.
+
+    given: a file by field, or None; for "sources" a list, one for each source that is not a prompt.
+    """
+    request = record.get("request")
+    if not isinstance(request, dict):
+        return record
+    request = dict(request)
+    for field, file in given.items():
+        if file is None:
+            continue
+        if request.get(field) is None:
+            raise InputError(f"{image!r} was made without {OPTIONS[field]}; leave it out")
+        request[field] = file if field != SOURCES else replace_sources(request[field], file)
+    return {**record, "request": request}
+
+
+def replace_sources(sources: Any, files: Sequence[str]) -> list[Any]:
+    """The sources with other files in the place of those that are not prompts. Raises InputError for another number."""
+    known = sources if isinstance(sources, list) else []
+    places = [i for i, source in enumerate(known) if is_in_memory(source) or source_kind(source) != "prompt"]
+    if len(places) != len(files):
+        raise InputError(f"--source was given {len(files)} times, and the record has {len(places)} files; name each")
+    return [files[places.index(i)] if i in places else source for i, source in enumerate(known)]
+
+
+def check_recorded_inputs(request: Request, image: str) -> None:
+    """Raise DataError for an input that is not where the record says, or cannot be read."""
+    for field, source in [*input_files(request), *((SOURCES, source) for source in request.sources or ())]:
+        if is_in_memory(source):
+            raise DataError(f"{image!r} was made from {source[1:-1]} in memory; give it by {OPTIONS[field]} FILE")
+        if source_kind(source) != "prompt" and not os.path.isfile(source):
+            raise DataError(f"{image!r} was made from {source!r}, which is not here; give it by {OPTIONS[field]} FILE")
+    check_inputs(request, decode=True)
+
+
+def changed_inputs(request: Request, record: dict[str, Any]) -> list[str]:
+    """The inputs whose hash is not the recorded one, in words; older records have no hashes."""
+    hashes = record.get("inputs")
+    if not isinstance(hashes, dict):
+        return []
+    sources = hashes.get(SOURCES)
+    recorded = iter([one for one in sources if one is not None] if isinstance(sources, list) else [])
+    pairs = [
+        (field, file, next(recorded, None) if field == SOURCES else hashes.get(field))
+        for field, file in input_files(request)
+    ]
+    words = {SOURCES: "source"}
+    return [f"the {words.get(field, field)} {file!r}" for field, file, was in pairs if not is_same_input(file, was)]
+
+
+def is_in_memory(source: Any) -> bool:
+    """Whether a recorded input is only the description of an image in memory."""
+    return isinstance(source, str) and re.fullmatch(r"<an image of \d+x\d+>", source) is not None
 
 
 def recorded_model(record: dict[str, Any]) -> str:

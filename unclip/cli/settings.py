@@ -20,6 +20,9 @@ from unclip.cli.help import HelpCommand
 from unclip.errors import InputError, did_you_mean, nearest
 from unclip.images.metadata import FORMATS
 from unclip.requests import fields
+from unclip.requests.other_tools import hint
+from unclip.requests.request import Request
+from unclip.requests.values import show
 
 FILE = "unclip.toml"
 PREFIX = "UNCLIP_"
@@ -42,6 +45,8 @@ class SettingsCommand(HelpCommand):
             param.envvar = [variable(each) for each in names]
             param.show_envvar = False
             param.envvar_list_splitter = "\n"  # by default a space, which values of --set may contain
+            if param.callback is None and param.name in Request.field_names():
+                param.callback = check_field
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with setting_named_in_errors(ctx):
@@ -84,7 +89,8 @@ def load_settings(ctx: Any) -> None:
             for command, params in commands.items():
                 if setting.command in (None, command) and setting.name in params:
                     param = params[setting.name]
-                    defaults[command][param.name] = setting.value
+                    several = param.multiple and not isinstance(setting.value, list)
+                    defaults[command][param.name] = [setting.value] if several else setting.value
                     sources[command, param.name] = setting.source
     ctx.default_map = defaults
     ctx.meta[_SOURCES] = sources
@@ -122,6 +128,24 @@ def setting_source(ctx: Any, param: Any) -> str | None:
     return ctx.meta[_SOURCES][ctx.info_name, param.name] if source == "DEFAULT_MAP" else None
 
 
+def check_field(ctx: Any, param: Any, value: Any) -> Any:
+    """The value of an option that is a field of a Request, checked as such."""
+    if value is not None:
+        with source_in_errors(ctx, param):
+            Request.check_value(param.name, value)
+    return value
+
+
+@contextmanager
+def source_in_errors(ctx: Any, param: Any) -> Iterator[None]:
+    """Name the settings file or the variable that a value is from in errors about it."""
+    try:
+        yield
+    except InputError as error:
+        source = setting_source(ctx, param)
+        raise InputError(f"{source}: {error}" if source else str(error)) from None
+
+
 @contextmanager
 def setting_named_in_errors(ctx: Any) -> Iterator[None]:
     """Turn click's error about an option into an InputError that names the setting, if the value is from one."""
@@ -132,7 +156,7 @@ def setting_named_in_errors(ctx: Any) -> Iterator[None]:
         if source is None or error.param is None:
             raise
         value = os.environ.get(source) or ctx.lookup_default(error.param.name)
-        raise InputError(f"{source}: {long_name(error.param)} cannot be {value!r:.60}: {error.message}") from None
+        raise InputError(f"{source}: {long_name(error.param)} cannot be {show(value)}: {error.message}") from None
 
 
 def drop_overruled(ctx: Any) -> None:
@@ -153,6 +177,8 @@ def _read(path: Path, commands: dict[str, dict[str, Any]]) -> Iterator[Setting]:
     """The settings of a file, those for all commands first."""
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise InputError(f"{path}: it is nested too deeply; correct the file, or move it away") from None
     except (OSError, ValueError) as error:  # tomllib's and Unicode's errors are ValueErrors
         raise InputError(f"{path}: {' '.join(str(error).split())}; correct the file, or move it away") from None
     tables = {name: value for name, value in found.items() if isinstance(value, dict)}
@@ -172,15 +198,16 @@ def _setting(command: str | None, key: str, value: Any, source: str, commands: d
     name = OLD_NAMES.get(name, name)
     params = {name: param for own, known in commands.items() if command in (None, own) for name, param in known.items()}
     if name not in params:
-        raise InputError(f"{source}: {key!r} is not a setting; {did_you_mean(key.replace('_', '-'), params)}")
+        fix = hint(key) or did_you_mean(key.replace("_", "-"), params)
+        raise InputError(f"{source}: {key!r:.80} is not a setting; {fix}")
     param = params[name]
     if param.is_flag:
         if not isinstance(value, bool):
-            raise InputError(f"{source}: {key} must be true or false, not {value!r:.60}")
+            raise InputError(f"{source}: {key} must be true or false, not {show(value)}")
         return Setting(command, name, value, source)
     values = value if isinstance(value, list) and param.multiple else [value]
     if any(isinstance(one, bool) or not isinstance(one, (int, float, str)) for one in values):
-        raise InputError(f"{source}: {key} cannot be {value!r:.60}; give a number or text")
+        raise InputError(f"{source}: {key} cannot be {show(value)}; give a number or text")
     words = [str(one) for one in values]
     return Setting(command, name, words if param.multiple else words[0], source)
 

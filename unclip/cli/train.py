@@ -17,11 +17,48 @@ def train(
     stage: Annotated[
         str, typer.Argument(metavar="STAGE", help=f"{', '.join(STAGES)}; or all, which trains them in this order.")
     ],
-    out: Annotated[str, typer.Option(metavar="FOLDER", help="Folder for checkpoints, curves and samples.")],
-    recipe: Annotated[str, typer.Option(metavar="NAME", help="Recipe file, or a preset's name.")] = "stickers-cpu",
+    out: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Folder for checkpoints, curves and samples.  [required]")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Recipe file, or a preset's name.  [default: stickers-cpu; finetune for a published model]",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Folder of images with captions, or .tar shards; instead of the recipe's."),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Check the recipe and all images, list the bad files, and train nothing."),
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Pass over images that cannot be read, and count them.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     init: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Start from a model's weights, such as stickers.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Start from a model's weights. A published model's decoder or prior is fine-tuned as it is.",
+        ),
+    ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            metavar="RANK",
+            help="Fine-tune the model of --init with LoRA layers of this rank, saved in a small file.",
+            callback=options.at_least_one,
+        ),
+    ] = None,
+    prior: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Prior of the model of --init, if it is elsewhere.")
+    ] = None,
+    image_encoder: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Image encoder for the model of --init, if it has none.")
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(metavar="M", help="Train each stage this long, not for the recipe's steps.")
@@ -33,22 +70,51 @@ def train(
         ),
     ] = None,
     device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
     quiet: options.Quiet = False,
 ) -> None:
     """Train a stage of a model, or all stages.
 
     \b
-    Example:
+    Examples:
+      unclip train all --recipe mine.toml --check
       unclip train decoder --out runs/mine --minutes 30
+      unclip train decoder --init kandinsky-community/kandinsky-2-2-decoder --lora 8 --data images --out runs/lora
     """
     options.check_choice("stage", stage, CHOICES)
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
         raise InputError(f"--minutes must be a finite number above 0, not {minutes}")
     if minutes is not None and steps is not None:
         raise InputError("--minutes and --steps both limit the training; give one of them")
-    check_writable(out)
+    if out is None and not check:
+        raise InputError("Missing option '--out': give the folder for checkpoints, or --check to train nothing")
+    if out is not None and not check:
+        check_writable(out)
 
     from unclip.training import run
 
-    choices = {"steps": steps, "minutes": minutes, "resume": resume, "init": init, "device": device, "quiet": quiet}
-    run.train(stage, recipe, out, run.TrainingOptions(**choices))
+    choices = run.TrainingOptions(
+        steps=steps,
+        minutes=minutes,
+        resume=resume,
+        init=init,
+        lora=lora,
+        data=data,
+        prior=prior,
+        image_encoder=image_encoder,
+        skip_bad=skip_bad,
+        device=device,
+        dtype=dtype,
+        quiet=quiet,
+    )
+    if check:
+        run.check(stage, recipe, out, choices, print_fault)
+    elif out is not None:
+        run.train(stage, recipe, out, choices)
+
+
+def print_fault(line: str) -> None:
+    """Print a bad file on standard output, above a progress bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(line)

@@ -38,10 +38,11 @@ def denoiser(network: Network, schedule: Schedule) -> Denoise:
 
     def denoise(x: Tensor, t: Tensor) -> Prediction:
         output, variance = network(x, t).to(as_float(x)), None
-        if schedule.variance_type == "learned_range":
+        learned = schedule.variance_type == "learned_range"
+        if learned or output.shape[1] == 2 * x.shape[1]:  # Kandinsky's decoder learned a variance that is not used
             assert output.shape[1] == 2 * x.shape[1], "a learned variance doubles the channels of the output"
             output, variance = output.chunk(2, dim=1)
-        return Prediction(x0_from(output, x, t, schedule), variance)
+        return Prediction(x0_from(output, x, t, schedule), variance if learned else None)
 
     return denoise
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unclip.diffusion.denoiser import Denoise, Prediction
 from unclip.diffusion.noise import Generators
-from unclip.diffusion.samplers import Progress, Solver, check_steps, ddim_step, denoise_loop, even_timesteps
+from unclip.diffusion.samplers import Progress, Solver, check_steps, ddim_step, ddim_timesteps, denoise_loop
 from unclip.diffusion.schedule import Schedule
 
 SKIP = 1
@@ -35,7 +35,7 @@ def invert(
     2 steps.
     """
     check_steps(steps, schedule, least=1 + SKIP)
-    timesteps = even_timesteps(schedule, steps)[SKIP:][::-1]
+    timesteps = ddim_timesteps(schedule, steps)[SKIP:][::-1]
     if progress is not None:  # the network runs before the loop begins
         progress(0, len(timesteps))
     x = first_noise(denoise, x0.float(), timesteps[0], schedule, rounds)

@@ -1,8 +1,11 @@
 """Masked denoising: hold known pixels fixed by replacing x0 there."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from unclip.diffusion.denoiser import Denoise, Prediction
+from unclip.diffusion.schedule import Schedule, add_noise
 
 
 def keep_known(denoise: Denoise, image: Tensor, known: Tensor) -> Denoise:
@@ -24,3 +27,30 @@ def keep_known(denoise: Denoise, image: Tensor, known: Tensor) -> Denoise:
         return Prediction(x0, variance)
 
     return denoise_unknown
+
+
+@dataclass(frozen=True)
+class FrozenNoise:
+    """The noise that the known region has at every step. noise: the initial noise `b ...`.
+
+    below: the timestep from which on it applies; the first step sees the initial noise itself.
+    """
+
+    noise: Tensor
+    schedule: Schedule
+    below: int
+
+
+def freeze_known_noise(denoise: Denoise, image: Tensor, known: Tensor, frozen: FrozenNoise) -> Denoise:
+    """A denoiser that sees, where it is known, `image` with the same noise at every noise level.
+
+    Published latent inpainting networks are sampled so; use it inside `keep_known`, whose arguments these are. Without
+    it, the noise of the known region is the sampler's own.
+    """
+
+    def denoise_from_known(x: Tensor, t: Tensor) -> Prediction:
+        if int(t[0]) < frozen.below:
+            x = known * add_noise(image, frozen.noise, t, frozen.schedule) + (1 - known) * x
+        return denoise(x, t)
+
+    return denoise_from_known

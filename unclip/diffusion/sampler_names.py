@@ -5,11 +5,11 @@ from unclip.errors import RequestError, nearest
 SAMPLER_NAMES = ("unclip", "ddpm", "ddim", "dpmpp-2m", "unipc")
 
 
-def check_sampler(name: str, field: str = "sampler") -> str:
-    """Return `name` if it is a sampler; else raise RequestError with the field, the closest name and all names."""
+def check_sampler(name: str) -> str:
+    """Return `name` if it is a sampler; else raise RequestError with the closest name and all names."""
     if isinstance(name, str) and name in SAMPLER_NAMES:
         return name
     near = nearest(name, SAMPLER_NAMES)
     guess = f"did you mean {near!r}? " if near else ""
     value = " ".join(repr(name)[:80].split())
-    raise RequestError(f"{field} {value} is unknown: {guess}choose from {', '.join(SAMPLER_NAMES)}")
+    raise RequestError(f"sampler {value} is unknown: {guess}choose from {', '.join(SAMPLER_NAMES)}")

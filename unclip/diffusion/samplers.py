@@ -3,7 +3,8 @@
 A sampler is a list of timesteps, from the noisiest (999 of 1000) down, and a step from each to the next. Every
 scheduler gets x0 (`prediction_type="sample"`) and clips nothing itself. The step after the last timestep would return
 x0 for every sampler here (the posterior, DDIM, DPM-Solver++, UniPC), so it is not taken: the last x0 is the result.
-That avoids rounding in the schedulers, and defines a single step for all samplers.
+That avoids rounding in the schedulers, and defines a single step for all samplers. The one exception is DDIM with
+`Schedule.ends_at_first_level`.
 `inversion.py` runs the same loop up the timesteps to find the noise of an image.
 """
 
@@ -60,11 +61,13 @@ class Solver:
     """The timesteps of a sampler, in the order of the loop, and the step from each to the next.
 
     A multistep solver remembers its previous predictions, so each pass of RePaint needs a new one.
+    end: the timestep to which a last step goes; None if the last x0 is the result.
     """
 
     schedule: Schedule
     timesteps: list[int]
     step: Step
+    end: int | None = None
 
 
 def sample(
@@ -93,7 +96,8 @@ def sample(
 
     def make_solver() -> Solver:
         timesteps, step = build(schedule, sampling.steps)
-        return Solver(schedule, timesteps[sampling.skip :], step)
+        end = 0 if schedule.ends_at_first_level and sampling.sampler == "ddim" else None
+        return Solver(schedule, timesteps[sampling.skip :], step, end)
 
     return denoise_loop(denoise, x, make_solver, generators, sampling.resample, last, progress)
 
@@ -110,6 +114,13 @@ def noise_draft(draft: Tensor, noise: Tensor, schedule: Schedule, sampling: Samp
     skip = min(range(len(timesteps)), key=lambda i: abs(timesteps[i] - level))
     t = torch.full((len(noise),), timesteps[skip], device=noise.device)
     return add_noise(draft, noise, t, schedule), replace(sampling, skip=skip)
+
+
+def first_timestep(schedule: Schedule, sampling: Sampling) -> int:
+    """The noisiest timestep of a sampling. Raises RequestError as `sample`."""
+    check_steps(sampling.steps, schedule, least=1 + sampling.skip)
+    timesteps, _ = SAMPLERS[check_sampler(sampling.sampler)](schedule, sampling.steps)
+    return timesteps[sampling.skip]
 
 
 def check_steps(steps: int, schedule: Schedule, least: int = 1) -> None:
@@ -148,12 +159,17 @@ def denoise_loop(
             solver = make_solver()
         if progress is not None:
             progress(done, len(order))
-    return prediction.x0
+    return prediction.x0 if solver.end is None else solver.step(prediction, x, timesteps[-1], solver.end, generators)
 
 
 def _unclip(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
     """Karlo's sampler: the posterior of DDPM over spaced timesteps, with a fixed or a learned variance."""
-    scheduler: Any = UnCLIPScheduler(**_common(schedule, variance_type=schedule.variance_type, clip_sample=False))
+    kind: Any = schedule.variance_type
+    scheduler: Any = UnCLIPScheduler(schedule.num_train_timesteps, kind, clip_sample=False, prediction_type="sample")
+    # It constructs cosine schedules only, and steps by these.
+    scheduler.alphas_cumprod = schedule.alphas_cumprod()
+    scheduler.betas = schedule.betas()
+    scheduler.alphas = 1 - scheduler.betas
 
     def step(prediction: Prediction, x: Tensor, t: int, t_next: int, generators: Generators) -> Tensor:
         output = _with_variance(prediction)
@@ -165,7 +181,8 @@ def _unclip(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
 def _ddpm(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
     """DDPM (Ho et al. 2020), equation 7, over the same timesteps."""
     scheduler: Any = DDPMScheduler(**_common(schedule, variance_type=schedule.variance_type, clip_sample=False))
-    scheduler.set_timesteps(timesteps=_inclusive(schedule, steps))
+    timesteps = _leading(schedule, steps) if schedule.spacing == "leading" else _inclusive(schedule, steps)
+    scheduler.set_timesteps(timesteps=timesteps)
 
     def step(prediction: Prediction, x: Tensor, t: int, t_next: int, generators: Generators) -> Tensor:
         return scheduler.step(_with_variance(prediction), t, x, generator=generators).prev_sample
@@ -183,7 +200,7 @@ def _ddim(schedule: Schedule, steps: int, eta: float = 0.0) -> tuple[list[int], 
     def step(prediction: Prediction, x: Tensor, t: int, t_next: int, generators: Generators) -> Tensor:
         return ddim_step(prediction, x, t, t_next, schedule, eta, generators)
 
-    return even_timesteps(schedule, steps), step
+    return ddim_timesteps(schedule, steps), step
 
 
 def ddim_step(
@@ -240,6 +257,11 @@ def _ode_solver(scheduler_class: type, order: int, schedule: Schedule, steps: in
     return scheduler.timesteps.tolist(), step
 
 
+def ddim_timesteps(schedule: Schedule, steps: int) -> list[int]:
+    """The timesteps of DDIM, and of its inversion."""
+    return _leading(schedule, steps) if schedule.spacing == "leading" else even_timesteps(schedule, steps)
+
+
 def even_timesteps(schedule: Schedule, steps: int) -> list[int]:
     """Evenly spaced timesteps from the last down to one interval above 0, or all of them."""
     last = schedule.num_train_timesteps - 1
@@ -253,6 +275,8 @@ def _common(schedule: Schedule, **more: Any) -> dict[str, Any]:
     return {
         "num_train_timesteps": schedule.num_train_timesteps,
         "beta_schedule": schedule.beta_schedule,
+        "beta_start": schedule.beta_start,
+        "beta_end": schedule.beta_end,
         "prediction_type": "sample",
         **more,
     }
@@ -264,6 +288,13 @@ def _inclusive(schedule: Schedule, steps: int) -> list[int]:
     if steps == 1:
         return [last]
     return [round(i * (last / (steps - 1))) for i in reversed(range(steps))]
+
+
+def _leading(schedule: Schedule, steps: int) -> list[int]:
+    """Stable Diffusion's timesteps: multiples of an integer stride, from 0 or 1 up; they stop short of the last one."""
+    stride = schedule.num_train_timesteps // steps
+    last = schedule.num_train_timesteps - 1
+    return [min(i * stride + schedule.steps_offset, last) for i in reversed(range(steps))]
 
 
 def _with_variance(prediction: Prediction) -> Tensor:

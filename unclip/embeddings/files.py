@@ -7,17 +7,17 @@ the same, on any device and in any folder. Its metadata names the model and the 
 from pathlib import Path
 
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from unclip.embeddings.principal_components import Components
-from unclip.errors import CheckpointError, DataError
+from unclip.errors import CheckpointError, DataError, one_line
 from unclip.system.files import write_atomic
 from unclip.system.resources import COMPONENTS
 
 PROBE = "a photograph of a red apple beside a blue car"
-_SAME_CLIP = 0.9999  # cosine similarity of two probes
+_SAME_CLIP = 0.998  # cosine similarity of two probes; of one CLIP in float32 and bfloat16, it is 0.9999 or less
 
 
 def write_embedding(path: str | Path, embed: Tensor, probe: Tensor, model: str, source: str) -> Path:
@@ -30,16 +30,24 @@ def read_embedding(path: str | Path, probe: Tensor, model: str) -> Tensor:
     """The image embedding `d` in a file, on the CPU. Raises DataError if there is none, or if another CLIP made it."""
     tensors, description = _read(path)
     found, theirs = tensors.get("image_embed"), tensors.get("probe")
-    if found is None or theirs is None or found.ndim != 1 or found.shape != theirs.shape:
+    if found is None or theirs is None or not _are_embeddings(found, theirs):
         raise DataError(f"{str(path)!r} holds no embedding; give a file that `unclip embed` wrote")
     ours = probe.float().cpu()
     if theirs.shape != ours.shape or F.cosine_similarity(theirs.float(), ours, dim=0) < _SAME_CLIP:
-        maker = " ".join(description.get("clip", "another model").split())[:80]
+        maker = one_line(description.get("clip", "another model"))
         raise DataError(
             f"{str(path)!r} was made by the CLIP of {maker}, and {model} has another one: make it again with "
             f"--model {model}"
         )
     return found.float()
+
+
+def _are_embeddings(*tensors: Tensor) -> bool:
+    """Whether tensors are finite real vectors of one length."""
+    shape = tensors[0].shape
+    return all(
+        t.ndim == 1 and t.shape == shape and t.is_floating_point() and t.float().isfinite().all() for t in tensors
+    )
 
 
 def write_components(folder: Path, found: Components) -> Path:
@@ -67,6 +75,6 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # beside SafetensorError, those of types that torch does not have
         reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"cannot read {str(path)!r} as safetensors ({' '.join(reason.split())})") from None
+        raise DataError(f"cannot read {str(path)!r} as safetensors ({one_line(reason)})") from None

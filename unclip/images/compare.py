@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,25 +39,20 @@ def compare(path: str, record: dict[str, Any], image: Image.Image, dtype: str | 
 
     A lossy file is compared by the hash in its record only. Raises DataError for a file that cannot be decoded.
     """
-    from PIL import Image, ImageChops
+    from PIL import ImageChops
+
+    from unclip.images.reading import opened
 
     identical = metadata.pixel_hash(image) == record.get("pixels")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=tuple(set(metadata.FORMATS.values()))) as file:
-                lossy = file.format != "PNG"
-                if not lossy and file.size != image.size:
-                    size, expected = "x".join(map(str, file.size)), "x".join(map(str, image.size))
-                    raise DataError(f"{path!r} is {size} pixels, its record says {expected}; the file was changed")
-                old = None if lossy else file.convert("RGB")
-    except DataError:
-        raise
-    except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        raise DataError(f"{path!r} is damaged: it cannot be decoded") from error
+    with opened(path, repr(path), tuple(set(metadata.FORMATS.values()))) as file:
+        lossy = file.format != "PNG"
+        if not lossy and file.size != image.size:
+            size, expected = "x".join(map(str, file.size)), "x".join(map(str, image.size))
+            raise DataError(f"{path!r} is {size} pixels, its record says {expected}; the file was changed")
+        old = None if lossy else file.convert("RGBA" if file.has_transparency_data else image.mode)
     if old is None:
         return Comparison(identical, 0 if identical else None)
-    bands = ImageChops.difference(old, image.convert("RGB")).split()
+    bands = ImageChops.difference(old, image.convert(old.mode)).split()
     difference = max(int(band.getextrema()[1]) for band in bands)  # pyright: ignore[reportArgumentType]
     # Someone may have edited the pixels and kept the record, so the hash of the pixels themselves decides.
     untouched = metadata.pixel_hash(old) == record.get("pixels")

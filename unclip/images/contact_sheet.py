@@ -49,11 +49,8 @@ def layout(count: int, cell: tuple[int, int], labels: bool) -> Layout:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """(width, height) of an image file, from its header."""
-    from PIL import Image
-
-    with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
-        return image.size
+    """(width, height) of an image file that can be put on a sheet. Raises UnclipError for one that cannot be read."""
+    return _open(path).size
 
 
 def sheet(images: Iterable[tuple[Path, str]], plan: Layout) -> bytes:
@@ -92,13 +89,15 @@ def animation(paths: Sequence[Path], milliseconds: int = 120) -> bytes:
 
 
 def _open(path: Path) -> Image.Image:
-    from PIL import Image
+    """An image file in sRGB, which a sheet of images with different colour profiles has, on white."""
+    from unclip.images.pixels import to_srgb_on_white
+    from unclip.images.reading import opened, upright
 
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
-            return image.convert("RGB")
-    except Exception as error:  # damaged files make Pillow raise many kinds of errors
-        raise UnclipError(f"{str(path)!r} cannot be read for the sheet; run the same command again") from error
+        with opened(path, repr(str(path)), ("PNG", "JPEG", "WEBP")) as image:
+            return to_srgb_on_white(upright(image))[0]
+    except UnclipError as error:
+        raise UnclipError(f"{str(path)!r} cannot be read") from error
 
 
 def _shorten(

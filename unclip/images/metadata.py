@@ -2,8 +2,9 @@
 
 The record is one JSON object with the keys version, model, revision, dtype, seed, request, score, notes and pixels; for
 an image chosen among candidates also ranked, the scores of all candidates; for a model with the image encoder of
-another one also image_encoder, its name. The record contains nothing that differs between two runs of one request in
-one precision, such as times. "pixels" is a hash of the generated image, before a lossy format changes it.
+another one also image_encoder, its name; for a request with input files also inputs, their hashes. The record contains
+nothing that differs between two runs of one request in one precision, such as times. "pixels" is a hash of the
+generated image, before a lossy format changes it.
 
 A PNG has the record in the text chunk "unclip"; JPEG and WebP have it in the EXIF tag ImageDescription. Beside it, for
 other programs: the lines that web interfaces read ("parameters" in PNG, UserComment in EXIF), and XMP in JPEG and WebP.
@@ -15,14 +16,14 @@ import hashlib
 import io
 import json
 import re
-import struct
 import warnings
-import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from unclip.errors import DataError, UnclipError
+from unclip.images import png
 from unclip.requests.fields import edits_canvas
+from unclip.system.json_values import parse_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,10 +35,6 @@ MAX_BYTES = 1 << 20  # of the record
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 """Suffixes of image files that are written, and Pillow's names for their formats."""
-
-_MAX_CHUNKS = 100_000
-
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _EXIF_IFD, _IMAGE_DESCRIPTION, _USER_COMMENT = 0x8769, 0x010E, 0x9286
 
@@ -59,12 +56,15 @@ def pixel_hash(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def image_bytes(image: Image.Image, record: dict[str, Any], format: str = "png") -> bytes:
-    """The bytes of an image file in a format of FORMATS, with a record. In JPEG, transparent pixels are white.
+def image_bytes(image: Image.Image, record: dict[str, Any], format: str = "png", quality: int | None = None) -> bytes:
+    """The bytes of an image file in a format of FORMATS, with a record and the image's colour profile, if it has one.
 
+    In JPEG, transparent pixels are white.
+
+    quality: of JPEG and WebP, 0 .. 100; by default 95.
     Raises UnclipError for a record that is too long for the format.
     """
-    buffer, kind = io.BytesIO(), FORMATS[format]
+    buffer, kind, profile = io.BytesIO(), FORMATS[format], image.info.get("icc_profile")
     text = json.dumps(record, allow_nan=False)  # ASCII: every reader understands it
     if kind == "PNG":
         from PIL.PngImagePlugin import PngInfo
@@ -72,13 +72,15 @@ def image_bytes(image: Image.Image, record: dict[str, Any], format: str = "png")
         info = PngInfo()
         info.add_text(KEY, text)
         info.add_text("parameters", parameters(record))  # Pillow writes an iTXt chunk if it is not Latin-1
-        image.save(buffer, format=kind, pnginfo=info)
+        image.save(buffer, format=kind, pnginfo=info, icc_profile=profile)
     else:
         if kind == "JPEG" and image.mode == "RGBA":
             from PIL import Image
 
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        image.save(buffer, format=kind, exif=_exif(record, text), xmp=_xmp(record), **_QUALITY[kind])
+        exif, xmp = _exif(record, text), _xmp(record)
+        options = _QUALITY[kind] if quality is None else {**_QUALITY[kind], "quality": quality}
+        image.save(buffer, format=kind, exif=exif, xmp=xmp, icc_profile=profile, **options)
     return buffer.getvalue()
 
 
@@ -120,8 +122,8 @@ def read(path: str | Path) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot read {str(path)!r} ({reason})") from error
     try:
-        found = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(text)
+    except ValueError as error:
         raise DataError(f"{str(path)!r} holds a damaged record: it is not JSON") from error
     if not isinstance(found, dict):
         raise DataError(f"{str(path)!r} holds a damaged record: it is not a JSON object")
@@ -134,26 +136,17 @@ def _text_chunk(file: BinaryIO, name: str) -> str:
     Pillow's own reader is not used: it decompresses every text chunk into memory, up to 64 MB, and refuses a whole file
     for one large chunk of another program. This one reads the chunk headers, and the one chunk that is wanted.
     """
-    if file.read(8) != _SIGNATURE:
+    if file.read(8) != png.SIGNATURE:
         raise DataError(f"{name!r} is not a PNG, JPEG or WebP file; give an image that unclip made")
-    for _ in range(_MAX_CHUNKS):
-        head = file.read(8)
-        if len(head) < 8:
-            break
-        length, kind = struct.unpack(">I4s", head)
-        if kind == b"IEND":
-            break
-        prefix = KEY.encode() + b"\0"
-        body = file.read(min(length, len(prefix))) if kind == b"tEXt" else b""
-        if body == prefix:
-            if length > MAX_BYTES:
-                raise DataError(f"{name!r} holds a record of {length} bytes; at most {MAX_BYTES} are read")
-            body += file.read(length - len(prefix))
-            checksum = file.read(4)
-            if len(checksum) < 4 or zlib.crc32(kind + body) != struct.unpack(">I", checksum)[0]:
-                raise DataError(f"{name!r} is damaged: the checksum of its record does not match")
-            return body[len(prefix) :].decode("latin-1")
-        file.seek(length - len(body) + 4, io.SEEK_CUR)
+    prefix = KEY.encode() + b"\0"
+    for chunk in png.chunks(file):
+        if chunk.kind != b"tEXt" or file.read(min(chunk.length, len(prefix))) != prefix:
+            continue
+        if chunk.length > MAX_BYTES:
+            raise DataError(f"{name!r} holds a record of {chunk.length} bytes; at most {MAX_BYTES} are read")
+        if (body := png.read_chunk(file, chunk)) is None:
+            raise DataError(f"{name!r} is damaged: the checksum of its record does not match")
+        return body[len(prefix) :].decode("latin-1")
     raise _no_record(name)
 
 
@@ -213,7 +206,3 @@ def _exif_text(file: BinaryIO, name: str) -> str:
 
 def _no_record(name: str) -> DataError:
     return DataError(f"{name!r} holds no record; it was not made by unclip, or another program saved it since")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

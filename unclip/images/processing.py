@@ -7,8 +7,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from unclip.images.reading import open_image, split_alpha
+from unclip.images.pixels import to_eight_bits, to_srgb_on_white
+from unclip.images.reading import describe, opened, upright, upright_size
 from unclip.requests.values import size_text
+
+LARGE = 4096
+"""Pixels of a side from which on an image is reduced before it is made square."""
 
 
 def to_images(images: Tensor) -> list[Image.Image]:
@@ -36,24 +40,50 @@ def to_square(image: Image.Image, side: int, crop: bool) -> Image.Image:
 
 
 def open_square(source: Any, fit: str) -> tuple[Image.Image, tuple[str, ...]]:
-    """An opaque square image from a file or a PIL image, and notes on how it was made.
+    """An opaque square sRGB image from a file or a PIL image, and notes on how it was made.
 
-    fit: "crop" takes the middle; "pad" adds the usual colour of the border to the shorter sides. Raises DataError for
-    an image that cannot be read.
+    fit: "crop" takes the middle; "pad" adds the usual colour of the border to the shorter sides. A side of LARGE or
+    more pixels is reduced by a whole factor, not below LARGE / 2: models read less, and memory is bounded. Raises
+    DataError for an image that cannot be read.
     """
-    pixels, alpha = split_alpha(open_image(source, "image"))
-    image, notes = Image.fromarray(pixels), []
-    if alpha is not None:
-        image = Image.composite(image, Image.new("RGB", image.size, "white"), Image.fromarray(alpha))
-        notes.append("the transparent parts of the image were made white")
-    size, side = image.size, (min if fit == "crop" else max)(image.size)
-    if fit == "crop" and size != (side, side):
-        image = ImageOps.fit(image, (side, side), Image.Resampling.NEAREST)  # crops without resizing
-        middle = size_text((side, side))
-        notes.append(f"the image, {size_text(size)}, was cropped to its middle {middle}; see fit pad")
-    elif size != (side, side):
-        border = np.concatenate([pixels[[0, -1]].reshape(-1, 3), pixels[:, [0, -1]].reshape(-1, 3)])
-        colour = tuple(np.median(border, axis=0).astype(int).tolist())
-        image = ImageOps.pad(image, (side, side), Image.Resampling.NEAREST, colour)
-        notes.append(f"the image, {size_text(size)}, was padded to {size_text((side, side))}")
-    return image, tuple(notes)
+    name = describe(source, "image")
+    with opened(source, name) as image:
+        size = upright_size(image)
+        side = (min if fit == "crop" else max)(size)
+        factor = max(1, side // (LARGE // 2))
+        if not isinstance(source, Image.Image):  # a JPEG is decoded at 1/2, 1/4 or 1/8 of its size
+            image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
+        embedded = image.info.get("icc_profile")
+        image = to_eight_bits(upright(image), name)
+        middle = _middle(image.size) if fit == "crop" else (0, 0, *image.size)
+        factor = max(1, (min if fit == "crop" else max)(image.size) // (LARGE // 2))  # what the draft left to do
+        if factor > 1:
+            image = image.reduce(factor, box=middle)
+        elif image.size != middle[2:]:
+            image = image.crop(middle)
+    if embedded is not None:
+        image.info["icc_profile"] = embedded
+    image, notes = to_srgb_on_white(image)
+    if size == (side, side):
+        return image, notes
+    if fit == "crop":
+        note = f"the image, {size_text(size)}, was cropped to its middle {size_text((side, side))}; see fit pad"
+    else:
+        note = f"the image, {size_text(size)}, was padded to {size_text((side, side))}"
+        image = _pad(image)
+    return image, (*notes, note)
+
+
+def _middle(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the square in the middle of (width, height)."""
+    side = min(size)
+    left, top = ((length - side) // 2 for length in size)
+    return left, top, left + side, top + side
+
+
+def _pad(image: Image.Image) -> Image.Image:
+    """An RGB image in the middle of a square that has the median colour of its border."""
+    pixels, side = np.asarray(image), max(image.size)
+    border = np.concatenate([pixels[[0, -1]].reshape(-1, 3), pixels[:, [0, -1]].reshape(-1, 3)])
+    colour = tuple(np.median(border, axis=0).astype(int).tolist())
+    return ImageOps.pad(image, (side, side), Image.Resampling.NEAREST, colour)

@@ -22,9 +22,11 @@ def record(result: Result) -> dict[str, Any]:
         "model": result.model,
         "revision": result.revision,
         **({"image_encoder": result.image_encoder} if result.image_encoder is not None else {}),
+        **({"loras": list(result.loras)} if result.loras else {}),
         "dtype": result.dtype,
         "seed": result.seed,
         "request": result.request.to_dict(),
+        **({"inputs": result.inputs} if result.inputs else {}),
         "score": result.score,
         **({"ranked": list(result.ranked)} if result.ranked else {}),
         "notes": list(result.notes),
@@ -36,7 +38,8 @@ def record(result: Result) -> dict[str, Any]:
 class Result:
     """A finished image, and how it was made.
 
-    image          PIL image: RGB, or RGBA for an edit that keeps transparency
+    image          PIL image: RGB, or RGBA for an edit that keeps transparency. In sRGB, or in the colour profile of the
+                   edited image, which is then `image.info["icc_profile"]`
     request        of this image: n = 1, its own seed, every default filled in
     seed           of this image
     model          name of the model
@@ -48,6 +51,8 @@ class Result:
     dtype          precision of the denoisers, such as "bfloat16"; None if unknown
     ranked         for an image chosen among candidates: the scores of all, best first
     image_encoder  name of the checkpoint that the image encoder is from, if it is another one
+    inputs         hash of each input by field, as `images.inputs.input_hashes` gives them
+    loras          names of the LoRA files that were added to the model, with their scales
     """
 
     image: Image.Image
@@ -61,12 +66,14 @@ class Result:
     dtype: str | None = None
     ranked: tuple[float, ...] = ()
     image_encoder: str | None = None
+    inputs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    loras: tuple[str, ...] = ()
 
-    def to_bytes(self, format: str = "png") -> bytes:
-        """The bytes of a "png", "jpg" or "webp" file, with the record (see `images.metadata`)."""
+    def to_bytes(self, format: str = "png", quality: int | None = None) -> bytes:
+        """The bytes of a "png", "jpg" or "webp" file, with the record. quality: as `images.metadata.image_bytes`."""
         from unclip.images import metadata
 
-        return metadata.image_bytes(self.image, record(self), format)
+        return metadata.image_bytes(self.image, record(self), format, quality)
 
     def save(self, path: str | Path) -> Path:
         """Write the image and its record to a file, atomically; an existing file is replaced.

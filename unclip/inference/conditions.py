@@ -14,16 +14,19 @@ class Conditioning:
     """The conditioning of the decoder.
 
     embed: CLIP image embeddings `b d`. text: the encoded prompts. negative: the encoded negative prompts, which
-    guidance steers away from.
+    guidance steers away from. negative_embed: image embeddings `b d` that guidance steers away from, for decoders that
+    are guided by embeddings; None for that of a blank image.
     """
 
     embed: Tensor
     text: TextEncoding
     negative: TextEncoding
+    negative_embed: Tensor | None = None
 
     def rows(self, indices: Sequence[int]) -> "Conditioning":
         """The conditioning of some images, in the order of `indices`."""
-        return Conditioning(self.embed[indices], self.text.rows(indices), self.negative.rows(indices))
+        negative_embed = None if self.negative_embed is None else self.negative_embed[indices]
+        return Conditioning(self.embed[indices], self.text.rows(indices), self.negative.rows(indices), negative_embed)
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unclip.diffusion.noise import Generators, randn
 from unclip.diffusion.tiling import Tiling
 from unclip.embeddings.files import read_components
 from unclip.embeddings.principal_components import Components
 from unclip.errors import RequestError, UnclipError
 from unclip.inference.conditions import Conditioning, Known, Start
-from unclip.inference.encoder import Encoder
+from unclip.inference.encoder import DecoderText, Encoder
 from unclip.inference.priors import Prior
 from unclip.inference.run_context import Run
 from unclip.inference.stage import Stage, StageInputs, StageOptions
 from unclip.models.clip import Clip
 from unclip.models.text import TextEncoding
 from unclip.models.upsampler import enlarge
+from unclip.requests.values import size_text
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class UnclipModel:
     revision       commit of a model from the hub
     folder         of the checkpoint
     image_encoder  name of the checkpoint that the image encoder is from, if it is another one
+    loras          names of the LoRA files that were added, with their scales
+    decoder_text   the decoder's own text encoder; None for a decoder conditioned on CLIP's
     """
 
     name: str
@@ -51,21 +55,35 @@ class UnclipModel:
     revision: str | None = None
     folder: Path | None = None
     image_encoder: str | None = None
+    loras: tuple[str, ...] = ()
+    decoder_text: DecoderText | None = None
 
     @property
     def dtype(self) -> str:
         """The precision of the denoisers: "float32", "bfloat16" or "float16"."""
-        return str(self.decoder.network.projection.null_embed.dtype).removeprefix("torch.")
+        return str(self.decoder.dtype).removeprefix("torch.")
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
         """(width, height) in pixels of the decoder's and each upsampler's images, smallest first."""
-        return [output_size(stage) for stage in (self.decoder, *self.upsamplers)]
+        return [stage.size for stage in (self.decoder, *self.upsamplers)]
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raise RequestError for a (width, height) in pixels that the model does not generate."""
+        if self.decoder.any_size:
+            self.decoder.codec.latent_shape(size[1], size[0])
+        elif size not in self.sizes:
+            known = ", ".join(size_text(known) for known in self.sizes)
+            raise RequestError(f"{self.name} does not generate images of {size_text(size)}; choose from {known}")
+
+    def decoder_size(self, size: tuple[int, int] | None) -> tuple[int, int]:
+        """(width, height) of the decoder's images for images of `size`; None is the largest size."""
+        return self.sizes[0] if size is None or not self.decoder.any_size else size
 
     @cached_property
     def encoder(self) -> Encoder:
-        """CLIP: prompts and images to embeddings."""
-        return Encoder(self.name, self.clip, self.device)
+        """Prompts and images to embeddings."""
+        return Encoder(self.name, self.clip, self.device, self.decoder_text)
 
     def encode_text(self, prompts: Sequence[str]) -> TextEncoding:
         """Prompts -> embeddings `b d`, states `b n d`, mask `b n`."""
@@ -103,20 +121,23 @@ class UnclipModel:
         the conditioning. Raises UnclipError for an image with values that are not finite.
         """
         stage, options = self.decoder, run.options
-        network, embed = stage.network, conditioning.embed
+        network = stage.network
+        size = self.decoder_size(options.size) if known is None else (known.image.shape[3], known.image.shape[2])
         hint, canvas = (), {}
         if known is not None:
             hint = (stage.codec.encode(known.hint[0]), stage.codec.encode_mask(known.hint[1]))
             if tiling is not None:  # the hint covers the canvas; each window gets its part
                 canvas, hint = {"hint": network.hint(*hint)} if network.has_inpainting_inputs else {}, ()
-        null_embed = network.projection.null_embed.expand_as(embed)
+        embed = conditioning.embed
+        if hasattr(network, "augment"):
+            embed = network.augment(embed, randn(embed.shape[1:], generators_of_rows(run, len(embed)), embed.device))
         inputs = StageInputs(
             network.condition(embed, conditioning.text, *hint),
-            network.condition(null_embed, conditioning.negative, *hint),
+            network.condition(self._negative_embed(conditioning), conditioning.negative, *hint),
             tiling,
             canvas,
         )
-        how = StageOptions(options.steps, options.sampler, options.guidance, options.resample)
+        how = StageOptions(options.steps, options.sampler, options.guidance, options.resample, size)
         with run.stage("decoder") as report:
             x = stage.run(inputs, run.generators, how, known, Start() if start is None else start, report)
         return require_finite(x)
@@ -142,8 +163,25 @@ class UnclipModel:
     def invert(self, images: Tensor, conditioning: Conditioning, run: Run) -> Tensor:
         """The initial noise `b c h w` of images `b 3 h w` in [-1, 1] at the decoder's size, by DDIM inversion."""
         with run.stage("inversion") as report:
-            cond = self.decoder.network.condition(conditioning.embed, conditioning.text)
+            network, embed = self.decoder.network, conditioning.embed
+            if hasattr(network, "augment"):  # without noise: what sampling will draw is not known
+                embed = network.augment(embed, torch.zeros_like(embed))
+            cond = network.condition(embed, conditioning.text)
             return self.decoder.invert(images, cond, run.options.steps, report.progress)
+
+    @property
+    def null_embed(self) -> Tensor:
+        """The image embedding `d` of no image: the decoder's learned one, or that of a blank image."""
+        network = self.decoder.network
+        return self.encoder.zero_embed if network.guided_by_embedding else network.null_embed
+
+    def _negative_embed(self, conditioning: Conditioning) -> Tensor | None:
+        """Image embeddings `b d` that guidance steers away from; None for a decoder that has a learned one."""
+        if not self.decoder.network.guided_by_embedding:
+            return None
+        if conditioning.negative_embed is not None:
+            return conditioning.negative_embed
+        return self.encoder.zero_embed.expand_as(conditioning.embed)
 
     def require_prior(self) -> Prior:
         """The prior. Raises RequestError for a model without one."""
@@ -165,14 +203,13 @@ class UnclipModel:
         return found
 
 
+def generators_of_rows(run: Run, rows: int) -> Generators:
+    """The generator of each row of a conditioning: one an image, or that of the one canvas whose windows they are."""
+    return run.generators if len(run.generators) == rows else [*run.generators] * rows
+
+
 def require_finite(images: Tensor) -> Tensor:
     """The same images. Raises UnclipError if a value is not finite."""
     if not images.isfinite().all():
         raise UnclipError("the image has values that are not finite: use a lower guidance, or --dtype float32")
     return images
-
-
-def output_size(stage: Stage) -> tuple[int, int]:
-    """(width, height) in pixels of the images that a stage samples."""
-    _, _, height, width = stage.codec.decode(torch.empty(1, *stage.shape, device="meta")).shape
-    return width, height

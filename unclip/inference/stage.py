@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -16,9 +16,9 @@ from unclip.diffusion.codecs import Codec, Identity
 from unclip.diffusion.denoiser import Denoise, denoiser
 from unclip.diffusion.guidance import NetworkInputs, guided
 from unclip.diffusion.inversion import SKIP, invert
-from unclip.diffusion.masking import keep_known
+from unclip.diffusion.masking import FrozenNoise, freeze_known_noise, keep_known
 from unclip.diffusion.noise import Generators, randn
-from unclip.diffusion.samplers import Progress, Sampling, noise_draft, sample
+from unclip.diffusion.samplers import Progress, Sampling, first_timestep, noise_draft, sample
 from unclip.diffusion.schedule import Schedule
 from unclip.diffusion.tiling import Tiling, tiled
 from unclip.diffusion.wrappers import clamp_x0, map_x0, observe_x0
@@ -67,12 +67,16 @@ class StageInputs:
 
 @dataclass(frozen=True)
 class StageOptions:
-    """The sampling options of a stage. None is its own default. resample: RePaint passes (see `diffusion.repaint`)."""
+    """The sampling options of a stage. None is its own default. resample: RePaint passes (see `diffusion.repaint`).
+
+    size: (width, height) in pixels, for a stage with `any_size`.
+    """
 
     steps: int | None = None
     sampler: str | None = None
     guidance: float | None = None
     resample: int = 1
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,13 @@ class Stage:
     network: called as network(x, t, **inputs) with x `b *shape` and timesteps t `b` (int64); `schedule` says what it
         returns. Inputs come in the network's precision, except those that `network.exact` names, and as
         `network.prepare` returns them. `network.width`, its channels at the latent's size, bounds the chunks (see
-        `chunk_size`). All three attributes are optional.
+        `_chunk_size`). All three attributes are optional.
     shape: of one item in the codec's space, without the batch.
+    any_size: it samples images of any size that its codec allows; `shape` is the default.
     sampler, steps, guidance: the defaults.
     last_network: the network of the last step, if it is a different one.
     last_factor: factor of the last x0 of the sampler "unclip" (see `Schedule.last_factor`).
+    freezes_known_noise: known pixels keep their initial noise (see `diffusion.masking.freeze_known_noise`).
     reuse: on a CPU, keep the memory of each step for the next one. It is faster and takes more memory.
     """
 
@@ -100,7 +106,20 @@ class Stage:
     guidance: float = 1.0
     last_network: Any = None
     last_factor: float = 1.0
+    any_size: bool = False
+    freezes_known_noise: bool = False
     reuse: bool = True
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels of the images that the stage samples by default."""
+        _, height, width = self.shape
+        return width * self.codec.factor, height * self.codec.factor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The network's precision."""
+        return self._placement()[1]
 
     @torch.inference_mode()
     def run(
@@ -114,7 +133,7 @@ class Stage:
     ) -> Tensor:
         """Sample one item per generator: `b 3 H W`, or `b d` for an embedding, in float32.
 
-        known: at the size that this stage samples. A batch goes through the network in chunks (see `chunk_size`).
+        known: at the size that this stage samples. A batch goes through the network in chunks (see `_chunk_size`).
         Raises RequestError for an unknown sampler or a number of steps out of range.
         """
         steps = self.steps if options.steps is None else options.steps
@@ -126,27 +145,27 @@ class Stage:
         device, _ = self._placement()
         # Inverted noise was found without clamping x0, so unguided sampling from it must not clamp either.
         limit = None if start.noise is not None and guidance == 1 else self.schedule.clip
-        bind = partial(self._bind, make_growth_limiter())
-        denoise = last = self._denoiser(partial(bind, self.network), inputs, guidance, limit, len(generators))
-        if self.last_network is not None:
-            last = self._denoiser(partial(bind, self.last_network), inputs, guidance, limit, len(generators))
+        shape = self._shape(options.size, inputs.tiling)
+        denoise, last = self._denoisers(inputs, len(generators), guidance, limit, shape)
         if sampler == "unclip" and steps > 1:  # a single step does not end at timestep 0
             last = map_x0(last, lambda x0: x0 * self.last_factor)
+
+        sampling = Sampling(sampler, steps, options.resample, skip=0 if start.noise is None else SKIP, eta=start.eta)
+        x = randn(shape, generators, device) if start.noise is None else start.noise.to(device)
+        noise = x
+        if start.draft is not None:
+            draft = self.codec.encode(start.draft.to(device, torch.float32))
+            x, sampling = noise_draft(draft, x, self.schedule, sampling)
         if known is not None:
             image = self.codec.encode(known.image.to(device, torch.float32))
             mask = self.codec.encode_mask(known.mask.to(device, torch.float32))
+            if self.freezes_known_noise:
+                frozen = FrozenNoise(noise, self.schedule, first_timestep(self.schedule, sampling))
+                denoise, last = (freeze_known_noise(each, image, mask, frozen) for each in (denoise, last))
             denoise, last = (keep_known(each, image, mask) for each in (denoise, last))
         if report.observe is not None:
             observe = report.observe
             denoise, last = (observe_x0(each, lambda x0: observe(self.codec.decode(x0))) for each in (denoise, last))
-
-        sampling = Sampling(sampler, steps, options.resample, skip=0 if start.noise is None else SKIP, eta=start.eta)
-        tiling = inputs.tiling
-        shape = self.shape if tiling is None else (self.shape[0], tiling.height, tiling.width)
-        x = randn(shape, generators, device) if start.noise is None else start.noise.to(device)
-        if start.draft is not None:
-            draft = self.codec.encode(start.draft.to(device, torch.float32))
-            x, sampling = noise_draft(draft, x, self.schedule, sampling)
         with reuse_freed_blocks(self.reuse and device.type == "cpu"):
             x0 = sample(denoise, x, self.schedule, sampling, generators, last, report.progress)
         return self.codec.decode(x0)
@@ -164,41 +183,54 @@ class Stage:
         x0 = self.codec.encode(images.to(device))
         bind = partial(self._bind, make_growth_limiter(), self.network)
         inputs = StageInputs(cond)
-        denoise = chunked(lambda which: bind(inputs.chunk(which)[0]), len(x0), self.chunk_size(guided=False))
+        chunk_size = self._chunk_size(x0.shape[1:], guided=False)
+        denoise = chunked(lambda which: bind(inputs.chunk(which)[0]), len(x0), chunk_size)
         steps = self.steps if steps is None else steps
         with reuse_freed_blocks(self.reuse and device.type == "cpu"):
             return invert(denoise, x0, self.schedule, steps, progress)
 
-    def chunk_size(self, guided: bool) -> int:
+    def _shape(self, size: tuple[int, int] | None, tiling: Tiling | None) -> tuple[int, ...]:
+        """The shape of one item: of an image of (width, height) pixels, or of a tiling's canvas."""
+        if tiling is not None:
+            return self.shape[0], tiling.height, tiling.width
+        if size is None or not self.any_size:
+            return self.shape
+        return self.codec.latent_shape(size[1], size[0])
+
+    def _chunk_size(self, shape: Sequence[int], guided: bool) -> int:
         """Rows of a batch that the network processes at a time, so that its memory does not grow with the batch.
 
-        Estimated from a U-Net's first level, `network.width` channels at each latent position; a network without
-        `width` takes the whole batch.
+        Estimated from a U-Net's first level, `network.width` channels at each latent position of an item of `shape`; a
+        network without `width` takes the whole batch.
         """
         if (width := getattr(self.network, "width", None)) is None:
             return sys.maxsize
         device, dtype = self._placement()
-        row_bytes = width * math.prod(self.shape[1:]) * dtype.itemsize * (2 if guided else 1)
+        row_bytes = width * math.prod(shape[1:]) * dtype.itemsize * (2 if guided else 1)
         return max(1, CHUNK_BYTES[device.type] // row_bytes)
 
-    def _denoiser(
-        self,
-        bind: Callable[[NetworkInputs], Denoise],
-        inputs: StageInputs,
-        guidance: float,
-        limit: float | None,
-        batch: int,
-    ) -> Denoise:
-        """Conditioned -> guided -> clamped to [-limit, limit], in chunks of the batch or of the windows."""
+    def _denoisers(
+        self, inputs: StageInputs, batch: int, guidance: float, limit: float | None, shape: tuple[int, ...]
+    ) -> tuple[Denoise, Denoise]:
+        """The denoiser of all steps and that of the last one, which may be another network.
 
-        def denoiser_of(which: slice) -> Denoise:
-            cond, uncond = inputs.chunk(which)
-            return clamp_x0(guided(bind, cond, uncond, guidance), limit)
+        Conditioned -> guided -> clamped to [-limit, limit], in chunks of the batch or of the windows.
+        """
+        tiling, bound_growth = inputs.tiling, make_growth_limiter()
+        window = shape if tiling is None else (shape[0], tiling.side, tiling.side)
+        chunk_size = self._chunk_size(window, guided=guidance not in (0, 1))
 
-        chunk_size = self.chunk_size(guidance not in (0, 1))
-        if inputs.tiling is None:
-            return chunked(denoiser_of, batch, chunk_size)
-        return tiled(denoiser_of, inputs.tiling, min(WINDOWS_PER_CHUNK, chunk_size))
+        def in_chunks(network: Any) -> Denoise:
+            def denoiser_of(which: slice) -> Denoise:
+                cond, uncond = inputs.chunk(which)
+                return clamp_x0(guided(partial(self._bind, bound_growth, network), cond, uncond, guidance), limit)
+
+            if tiling is None:
+                return chunked(denoiser_of, batch, chunk_size)
+            return tiled(denoiser_of, tiling, min(WINDOWS_PER_CHUNK, chunk_size))
+
+        denoise = in_chunks(self.network)
+        return denoise, denoise if self.last_network is None else in_chunks(self.last_network)
 
     def _bind(self, bound_growth: Callable[[], None], network: Any, inputs: NetworkInputs) -> Denoise:
         """The denoiser of a network with its inputs, which are moved to its device and precision and prepared once."""

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from unclip.models.cpu.batch_invariance import use_batch_invariant_layers
 from unclip.models.text import TextEncoding, prompt_mask
+from unclip.models.tokenizer import PAD
 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Sizes of the two encoders. The text width equals `embed_dim`, as the prior requires (768 in Karlo).
+    """Sizes of the two encoders. A model has at least one of them.
 
     Published checkpoints differ in more than size; the fields from `normalize` on describe the differences.
     """
@@ -30,7 +31,7 @@ class ClipConfig:
     context_length: int = 32
     vocab_size: int = 49408
     text_width: int = 160
-    text_layers: int = 4
+    text_layers: int = 4  # 0: no text encoder
     text_heads: int = 5
     quick_gelu: bool = False
     normalize: bool = True  # scale embeddings to length sqrt(embed_dim); published checkpoints do not
@@ -40,6 +41,7 @@ class ClipConfig:
     pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     center_crop: bool = False  # make images square by a crop of the centre; False squeezes them
     transformers_tokens: bool = False  # tokenize as transformers does (see `Tokenizer`)
+    pad_token: str = PAD  # of such tokens
 
     def __post_init__(self) -> None:
         for name in ("pixel_mean", "pixel_std"):  # JSON gives lists
@@ -50,7 +52,7 @@ class ClipConfig:
 
 
 class Clip(nn.Module):
-    """An open_clip model. Its parameters have the names of `open_clip.CustomTextCLIP`; `visual` may be None."""
+    """An open_clip model, with the parameter names of `open_clip.CustomTextCLIP`. `visual` or `text` may be None."""
 
     def __init__(self, config: ClipConfig):
         super().__init__()
@@ -66,34 +68,41 @@ class Clip(nn.Module):
                 heads=config.vision_heads,
                 mlp_ratio=config.vision_mlp_ratio,
                 output_dim=config.embed_dim,
-                pool_type="none",  # see `encode_image`
+                pool_type="none",  # see `encode_tokens`
                 act_layer=act_layer,
             )
-        self.text = TextTransformer(
-            context_length=config.context_length,
-            vocab_size=config.vocab_size,
-            width=config.text_width,
-            layers=config.text_layers,
-            heads=config.text_heads,
-            mlp_ratio=config.text_mlp_ratio,
-            output_dim=config.embed_dim,
-            output_tokens=True,
-            pool_type="none",
-            act_layer=act_layer,
-        )
+        self.text = None
+        if config.text_layers:
+            self.text = TextTransformer(
+                context_length=config.context_length,
+                vocab_size=config.vocab_size,
+                width=config.text_width,
+                layers=config.text_layers,
+                heads=config.text_heads,
+                mlp_ratio=config.text_mlp_ratio,
+                output_dim=config.embed_dim,
+                output_tokens=True,
+                pool_type="none",  # see `encode_tokens`
+                act_layer=act_layer,
+            )
         use_batch_invariant_layers(self)
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
 
-    def encode_tokens(self, tokens: Tensor) -> TextEncoding:
-        """Token ids `b n` -> embeddings `b d`, states `b n d`, mask `b n` (True up to the end-of-text token)."""
-        embeds, states = self.text(tokens)  # b n d, b n d
-        embed = embeds[torch.arange(len(tokens)), tokens.argmax(dim=-1)]  # b d, of the first end-of-text token
-        return TextEncoding(self._normalize(embed), states, prompt_mask(tokens), tokens)
+    def encode_tokens(self, tokens: Tensor, mask: Tensor | None = None) -> TextEncoding:
+        """Token ids and mask `b n` -> embeddings `b d`, states `b n w`, in float32.
+
+        mask: by default, True up to the end-of-text token. The model must have a text encoder.
+        """
+        assert self.text is not None, "this CLIP has no text encoder"
+        embeds, states = self.text(tokens)  # b n d, b n w
+        # Projected, then picked: a product with one row per prompt would depend on the batch.
+        first_end = tokens.argmax(dim=-1)
+        embed = embeds[torch.arange(len(tokens), device=tokens.device), first_end]  # b d
+        mask = prompt_mask(tokens) if mask is None else mask
+        return TextEncoding(self._normalize(embed.float()), states.float(), mask, tokens)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Images `b 3 h w` in [-1, 1], of any size -> embeddings `b d`.
-
-        All tokens are projected and then one is taken: a product with one row per image would depend on the batch.
+        """Images `b 3 h w` in [-1, 1], of any size -> embeddings `b d` in float32.
 
         The model must have an image encoder.
         """
@@ -104,7 +113,21 @@ class Clip(nn.Module):
         if (self.config.pixel_mean, self.config.pixel_std) != (ClipConfig.pixel_mean, ClipConfig.pixel_std):
             mean, std = (images.new_tensor(v)[:, None, None] for v in (self.config.pixel_mean, self.config.pixel_std))
             images = ((images + 1) / 2 - mean) / std
-        return self._normalize(self.visual(images.to(self.visual.conv1.weight.dtype))[:, 0])  # of the class token
+        return self._encode_pixels(images)
+
+    def zero_embed(self) -> Tensor:
+        """The embedding `d` of an image whose normalized pixels are all zero.
+
+        Kandinsky's decoders were trained to take it for no image. The model must have an image encoder.
+        """
+        size = self.config.image_size
+        return self._encode_pixels(torch.zeros(1, 3, size, size, device=self.logit_scale.device))[0]
+
+    def _encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Normalized pixels `b 3 s s` -> embeddings `b d`."""
+        assert self.visual is not None, "this CLIP has no image encoder"
+        tokens = self.visual(pixels.to(self.visual.conv1.weight.dtype))  # b n d, all projected, as in `encode_tokens`
+        return self._normalize(tokens[:, 0].float())  # the class token
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images `b 3 h w` and tokens `b n` -> image and text embeddings `b d`, and the logit scale, for training."""

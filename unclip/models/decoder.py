@@ -38,6 +38,14 @@ class Decoder(nn.Module):
         self.text_encoder = text_encoder
         use_batch_invariant_layers(self)
 
+    guided_by_embedding = False
+    """Guidance steers away from the learned null embedding and the negative prompt's text."""
+
+    @property
+    def null_embed(self) -> Tensor:
+        """The learned image embedding `d` of no image."""
+        return self.projection.null_embed
+
     @property
     def has_inpainting_inputs(self) -> bool:
         """Whether the U-Net was trained with GLIDE's inpainting inputs."""
@@ -50,13 +58,13 @@ class Decoder(nn.Module):
 
     def condition(
         self,
-        image_embed: Tensor,
+        image_embed: Tensor | None,
         text: TextEncoding,
         image: Tensor | None = None,
         known: Tensor | None = None,
         pooled: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The conditioning of `forward` for image embeddings `b d` and their text.
+        """The conditioning of `forward` for image embeddings `b d` and their text. None: the learned null embedding.
 
         image, known: clean latent `b c h w` and its mask (1 = known); None if no pixel is known. They become GLIDE's
         inpainting inputs (Nichol et al. 2021, arXiv:2112.10741, "Image Inpainting") if the U-Net was trained with them.
@@ -66,6 +74,8 @@ class Decoder(nn.Module):
             text = self.text_encoder(text)
         if pooled is not None:
             text = text._replace(embed=text.embed * pooled[:, None])
+        if image_embed is None:
+            image_embed = self.projection.null_embed.expand(len(text.embed), -1)
         conditioning = self.projection(image_embed, text)
         if self.has_inpainting_inputs:
             if image is None or known is None:

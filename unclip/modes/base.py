@@ -18,7 +18,7 @@ from unclip.models.text import TextEncoding
 from unclip.requests.request import Request
 
 T = TypeVar("T")
-Requirement = Literal["prior", "image encoder"]
+Requirement = Literal["prior", "image encoder", "text encoder"]
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,51 @@ def sampling_options(request: Request) -> SamplingOptions:
     )
 
 
-def read_or_sample_embeddings(
-    model: UnclipModel, files: Sequence[str | None], text: TextEncoding, negative: TextEncoding, run: Run
-) -> Tensor:
-    """CLIP image embeddings `b d`: read from the file if one is given, else sampled from the prior.
+def read_embeddings(model: UnclipModel, files: Sequence[str | None]) -> list[Tensor | None]:
+    """The image embedding `d` in each file; None where there is no file."""
+    return [None if file is None else model.encoder.read_embedding(file) for file in files]
 
-    Only rows without a file use their generator.
+
+def make_conditioning(
+    model: UnclipModel, given: Sequence[Tensor | None], text: TextEncoding, negative: TextEncoding, run: Run
+) -> Conditioning:
+    """The conditioning of the decoder for prompts `b`: the given image embeddings `d`, else the prior's.
+
+    For a decoder that is guided by embeddings, the prior also samples that of each negative prompt, in the same batch,
+    as other software does: the same seed gives the same image.
+    """
+    count, rows = len(given), []
+    if model.decoder.network.guided_by_embedding:
+        rows = (~negative.is_empty).nonzero().flatten().tolist()
+    against = negative.rows(rows)
+    embeds = sample_missing(
+        model,
+        [*given, *[None] * len(rows)],
+        text.append(against),
+        negative.append(against),
+        run.rows([*range(count), *rows]),
+    )
+    negative_embed = None
+    if rows:
+        negative_embed = model.encoder.zero_embed.repeat(count, 1)  # b d
+        negative_embed[rows] = embeds[count:]
+    return Conditioning(embeds[:count], text, negative, negative_embed)
+
+
+def sample_missing(
+    model: UnclipModel, given: Sequence[Tensor | None], text: TextEncoding, negative: TextEncoding, run: Run
+) -> Tensor:
+    """CLIP image embeddings `b d`: the given ones `d`, and samples of the prior where one is None.
+
+    Only rows without a given one use their generator.
     """
     embed = torch.zeros_like(text.embed)
-    for row, file in enumerate(files):
-        if file is not None:
-            embed[row] = model.encoder.read_embedding(file)
-    rows = [row for row, file in enumerate(files) if file is None]
+    for row, own in enumerate(given):
+        if own is not None:
+            embed[row] = own
+    rows = [row for row, own in enumerate(given) if own is None]
     if rows:
-        embed[rows] = model.sample_prior(text.rows(rows), negative.rows(rows), run.rows(rows))
+        embed[rows] = model.sample_prior(text.rows(rows), negative.rows(rows), run.rows(rows)).to(embed)
     return embed
 
 

@@ -20,9 +20,17 @@ from unclip.inference.conditions import Conditioning, Start
 from unclip.inference.model import UnclipModel
 from unclip.inference.run_context import Run
 from unclip.models.text import TextEncoding
-from unclip.modes.base import Output, Requirement, read_or_sample_embeddings, resolved, score_and_convert
+from unclip.modes.base import (
+    Output,
+    Requirement,
+    make_conditioning,
+    read_embeddings,
+    resolved,
+    sample_missing,
+    score_and_convert,
+)
 from unclip.requests.request import Request
-from unclip.requests.sources import check_is_prompt
+from unclip.requests.sources import check_is_no_file
 
 INVERSION_STEPS = 25
 """Default denoising steps of requests that invert an image."""
@@ -80,11 +88,11 @@ class BipartiteMode:
         for source in self.sources(request):
             kind = self.kind(source)
             if kind == "image":
-                check_header(source, "image")
+                check_header(source, "image", max_side=None)
             elif kind == "embedding":
                 model.encoder.read_embedding(source)
             else:
-                check_is_prompt(source)
+                check_is_no_file("source", source)
 
     @torch.inference_mode()
     def generate(self, model: UnclipModel, requests: Sequence[Request], run: Run) -> list[Output]:
@@ -94,15 +102,16 @@ class BipartiteMode:
         latents = self.find_latents(model, requests, text, run)
 
         pairs = list(zip(requests, latents, strict=True))
-        embed = torch.stack([self.combine(model, request, found.embeds) for request, found in pairs])  # b d
+        embeds = [self.combine(model, request, found.embeds) for request, found in pairs]  # each d
         start = Start(self._mix_noises(pairs), eta=self.eta(requests[0]))
-        images = model.sample(Conditioning(embed, text, negative), run, start=start)  # b 3 H W
+        conditioning = make_conditioning(model, embeds, text, negative, run)
+        images = model.sample(conditioning, run, start=start)  # b 3 H W
 
         prompts = [request.prompt for request in requests]
         asked = text if prompts == decoder_prompts else model.encode_text(prompts)
         targets = [
             own if request.embedding is None else model.encoder.read_embedding(request.embedding)
-            for request, own in zip(requests, embed, strict=True)
+            for request, own in zip(requests, embeds, strict=True)
         ]
         outputs = score_and_convert(model, images, prompts, Conditioning(torch.stack(targets), asked, negative))
         return [Output(output.image, output.score, found.notes) for output, found in zip(outputs, latents, strict=True)]
@@ -134,7 +143,9 @@ class BipartiteMode:
         found |= find_prior_embeddings(model, others, run)
         if requests[0].inverts:
             for row in sorted({source.row for source in others}):
-                [new] = randn(model.decoder.shape, [run.generators[row]], model.device)  # c h w
+                width, height = model.decoder_size(run.options.size)
+                shape = model.decoder.codec.latent_shape(height, width)
+                [new] = randn(shape, [run.generators[row]], model.device)  # c h w
                 found |= {s: Latent(found[s].embed, new) for s in others if s.row == row}
         return [
             gather_latents([found[source] for source in sources if source.row == row]) for row in range(len(requests))
@@ -186,7 +197,8 @@ def find_image_latents(
     embeds = model.encoder.embed_images([image for image, _ in opened])  # n d
     noises: Sequence[Tensor | None] = [None] * len(unique)
     if sources[0].request.inverts:
-        small = [to_tensor(image.resize(model.sizes[0], Image.Resampling.BICUBIC)) for image, _ in opened]
+        size = model.decoder_size(run.options.size)
+        small = [to_tensor(image.resize(size, Image.Resampling.BICUBIC)) for image, _ in opened]
         own = text.rows([source.row for source in unique.values()])
         noises = list(model.invert(torch.stack(small), Conditioning(embeds, own, own), run))  # n c h w
     notes = [notes for _, notes in opened]
@@ -200,9 +212,9 @@ def find_prior_embeddings(model: UnclipModel, sources: Sequence[Source], run: Ru
     """Read the embedding of each file, and sample an embedding for each prompt from the prior."""
     if not sources:
         return {}
-    embeds = read_or_sample_embeddings(
+    embeds = sample_missing(
         model,
-        [source.value if source.kind == "embedding" else None for source in sources],
+        read_embeddings(model, [source.value if source.kind == "embedding" else None for source in sources]),
         model.encode_text([source.value if source.kind == "prompt" else "" for source in sources]),
         model.encode_text([source.request.negative_prompt for source in sources]),
         run.rows([source.row for source in sources]),

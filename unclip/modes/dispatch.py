@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from unclip.images.inputs import input_hashes
 from unclip.images.result import Result
 from unclip.inference.callbacks import Progress
 from unclip.inference.model import UnclipModel
@@ -61,6 +62,7 @@ def generate_best(
 def run_batch(model: UnclipModel, batch: Sequence[Request], callback: Progress | None = None) -> list[Result]:
     """One Result per request. batch: resolved requests of one image each that `micro_batches` put together."""
     run = make_run(model, batch, callback)
+    inputs = [input_hashes(request) for request in batch]  # now: the output may replace an input
     outputs = mode_of(batch[0]).generate(model, batch, run)
     seconds = {stage: total / len(batch) for stage, total in run.timings.items()}
     return [
@@ -71,10 +73,12 @@ def run_batch(model: UnclipModel, batch: Sequence[Request], callback: Progress |
             model=model.name,
             revision=model.revision,
             image_encoder=model.image_encoder,
+            loras=model.loras,
             score=output.score,
             timings=seconds,
             notes=(*notes(model, request), *output.notes),
             dtype=model.dtype,
+            inputs=hashes,
         )
-        for request, output in zip(batch, outputs, strict=True)
+        for request, output, hashes in zip(batch, outputs, inputs, strict=True)
     ]

@@ -10,7 +10,6 @@ from unclip.modes.inpainting.prepare import check_edit
 from unclip.modes.registry import mode_of
 from unclip.requests.fields import foreign_fields
 from unclip.requests.request import Request
-from unclip.requests.values import size_text
 
 
 def resolve(model: UnclipModel, request: Request) -> Request:
@@ -31,9 +30,8 @@ def resolve(model: UnclipModel, request: Request) -> Request:
     if request.edits_canvas:
         defaults.pop("size")  # the canvas has its own
     request = request.resolved(**{name: v for name, v in defaults.items() if name not in foreign}, seed=seed)
-    if request.size is not None and not request.edits_canvas and request.size not in model.sizes:
-        known = ", ".join(size_text(size) for size in model.sizes)
-        raise RequestError(f"{model.name} does not generate images of {size_text(request.size)}; choose from {known}")
+    if request.size is not None and not request.edits_canvas:
+        model.check_size(request.size)
     return request
 
 
@@ -60,9 +58,11 @@ def output_size(model: UnclipModel, request: Request) -> tuple[int, int]:
 
 
 def check_requirements(model: UnclipModel, request: Request) -> None:
-    """Raise RequestError if the model lacks a prior or an image encoder that the resolved request needs."""
+    """Raise RequestError if the model lacks a prior or an encoder of CLIP that the resolved request needs."""
     needed = mode_of(request).requirements(model, request)
     if "prior" in needed:
         model.require_prior()
+    if "text encoder" in needed:
+        model.encoder.require_text_encoder()
     if "image encoder" in needed or request.best_of is not None:
         model.encoder.require_image_encoder("give a prompt, and keep_style 0, or " if request.keep_style else "")

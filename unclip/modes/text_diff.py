@@ -6,7 +6,7 @@ from torch import Tensor
 
 from unclip.embeddings.algebra import slerp, text_diff
 from unclip.inference.model import UnclipModel
-from unclip.modes.base import resolved
+from unclip.modes.base import Requirement, resolved
 from unclip.modes.bipartite import BipartiteMode
 from unclip.requests.fields import THETA
 from unclip.requests.request import Request
@@ -25,6 +25,9 @@ class TextDiff(BipartiteMode):
             return slerp(embeds, target[None], theta)[0]
         new, old = model.encode_text([request.prompt, request.from_prompt or ""]).embed.chunk(2)
         return text_diff(embeds, new, old, theta)[0]
+
+    def requirements(self, model: UnclipModel, request: Request) -> set[Requirement]:
+        return super().requirements(model, request) | ({"text encoder"} if request.embedding is None else set())
 
     def defaults(self, model: UnclipModel, request: Request) -> dict[str, Any]:
         theta = None if request.frames else THETA  # a sequence goes from 0 to theta

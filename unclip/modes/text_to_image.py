@@ -6,10 +6,9 @@ Ramesh et al. 2022, "Hierarchical Text-Conditional Image Generation with CLIP La
 from collections.abc import Sequence
 from typing import Any
 
-from unclip.inference.conditions import Conditioning
 from unclip.inference.model import UnclipModel
 from unclip.inference.run_context import Run
-from unclip.modes.base import Output, Requirement, read_or_sample_embeddings, score_and_convert
+from unclip.modes.base import Output, Requirement, make_conditioning, read_embeddings, score_and_convert
 from unclip.requests.request import Request
 
 
@@ -18,12 +17,11 @@ class TextToImage:
 
     def generate(self, model: UnclipModel, requests: Sequence[Request], run: Run) -> list[Output]:
         prompts = [request.prompt for request in requests]
-        files = [request.embedding for request in requests]
+        given = read_embeddings(model, [request.embedding for request in requests])
         with run.stage("text"):
             text = model.encode_text(prompts)  # b d, b n d
             negative = model.encode_text([request.negative_prompt for request in requests])
-        embed = read_or_sample_embeddings(model, files, text, negative, run)  # b d
-        conditioning = Conditioning(embed, text, negative)
+        conditioning = make_conditioning(model, given, text, negative, run)  # embed: b d
         small = model.decode(conditioning, run)  # b 3 64 64
         large = model.upsample(small, run)  # b 3 256 256
         return score_and_convert(model, large, prompts, conditioning)

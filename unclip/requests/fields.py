@@ -1,7 +1,10 @@
 """The modes of a request, the fields that each has, their limits, and their old names."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
+
+from unclip.diffusion.sampler_names import SAMPLER_NAMES
 
 MASK_MODES = ("white", "black", "alpha")
 """The pixels of a mask that are repainted: white, black, or transparent ones."""
@@ -24,6 +27,7 @@ FIELDS_OF = {
 MODES = tuple(FIELDS_OF)
 CANVAS_MODES = ("inpaint", "outpaint")
 FILE_FIELDS = ("image", "mask", "embedding")
+TEXT_FIELDS = ("prompt", "negative_prompt", "from_prompt", *SIDE_PROMPTS)
 OLD_NAMES = {"negative": "negative_prompt", "harmonize": "resample", "share": "fraction"}
 """Former names of fields, which are still read from every source of requests."""
 
@@ -36,6 +40,72 @@ MAX_FRAMES = 1000
 MAX_SIDE = 8192  # pixels
 THETA = 0.35
 """Default fraction by which a text diff rotates an embedding."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Whole numbers from `low` to `high`. many: the field holds a list of at least one."""
+
+    low: int
+    high: int
+    unit: str | None = None
+    many: bool = False
+
+
+@dataclass(frozen=True)
+class Number:
+    """Numbers from 0 to `high`. many: the field holds a list of at least one."""
+
+    high: float
+    many: bool = False
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of some texts."""
+
+    choices: tuple[str, ...]
+
+
+Limit = Whole | Number | OneOf
+
+_STEPS = Whole(1, MAX_STEPS, "denoising steps")
+_SCALE = Number(MAX_GUIDANCE)
+_FRACTION = Number(1)
+_MARGIN = Whole(0, MAX_SIDE, "pixels")
+_SAMPLER = OneOf(SAMPLER_NAMES)
+LIMITS: dict[str, Limit] = {
+    "mode": OneOf(MODES),
+    "seed": Whole(0, MAX_SEED),
+    "n": Whole(1, MAX_IMAGES, "images"),
+    "steps": _STEPS,
+    "prior_steps": _STEPS,
+    "upsampler_steps": _STEPS,
+    "guidance": _SCALE,
+    "prior_guidance": _SCALE,
+    "sampler": _SAMPLER,
+    "prior_sampler": _SAMPLER,
+    "size": Whole(1, MAX_SIDE, "pixels"),
+    "prior_best_of": Whole(1, MAX_CANDIDATES, "embeddings"),
+    "mask_mode": OneOf(MASK_MODES),
+    "feather": Whole(0, 1024, "pixels"),
+    "resample": Whole(1, 100, "passes"),
+    "keep_style": _FRACTION,
+    **dict.fromkeys(SIDES, _MARGIN),
+    "anchor": OneOf(ANCHORS),
+    "best_of": Whole(1, MAX_CANDIDATES, "images"),
+    "fit": OneOf(FITS),
+    "strength": _FRACTION,
+    "fraction": _FRACTION,
+    "weights": Number(1_000_000, many=True),
+    "theta": _FRACTION,
+    "components": Whole(1, 65536, "components", many=True),
+    "frames": Whole(2, MAX_FRAMES, "images"),
+}
+"""The values that each field may have: what requests are validated by, and what their JSON schema says.
+
+Of `size`, the limits of each side. The other fields are texts, files, or true or false.
+"""
 
 
 def foreign_fields(mode: str) -> set[str]:

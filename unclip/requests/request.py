@@ -2,63 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from unclip.diffusion.sampler_names import check_sampler
 from unclip.errors import RequestError
 from unclip.requests import fields as f
 from unclip.requests import validation, values
+from unclip.requests.sources import source_kind
 
 
-def checked(check: Callable[[str, Any], Any]) -> BeforeValidator:
-    """Validate a field by `check(name, value)`, which returns the value in its final form. None stays None."""
+def checked(check: Callable[[str, Any], Any], required: bool = False) -> BeforeValidator:
+    """Validate a field by `check(name, value)`, which returns the value in its final form.
+
+    None stays None, and is checked as well if the field is required.
+    """
 
     def validate(value: Any, info: ValidationInfo) -> Any:
-        return None if value is None else check(str(info.field_name), value)
+        return None if value is None and not required else check(str(info.field_name), value)
 
     return BeforeValidator(validate)
 
 
-def whole(low: int, high: int) -> BeforeValidator:
-    """A whole number from low to high."""
-    return checked(lambda name, value: values.integer(name, value, low, high))
-
-
-def up_to(high: float) -> BeforeValidator:
-    """A number from 0 to high."""
-    return checked(lambda name, value: values.number(name, value, high))
-
-
-def one_of(choices: tuple[str, ...]) -> BeforeValidator:
-    """One of the choices."""
-    return checked(lambda name, value: values.choice(name, value, choices))
-
-
-def required_text(value: Any, info: ValidationInfo) -> str:
-    """Text, and not None."""
-    return values.text(str(info.field_name), value)
-
-
-Prompt = Annotated[str, BeforeValidator(required_text)]
-OptionalText = Annotated[str | None, checked(values.text)]
-Steps = Annotated[int | None, whole(1, f.MAX_STEPS)]
-Guidance = Annotated[float | None, up_to(f.MAX_GUIDANCE)]
-Sampler = Annotated[str | None, checked(lambda name, value: check_sampler(value, name))]
-Fraction = Annotated[float | None, up_to(1)]
-Pixels = Annotated[int | None, whole(0, f.MAX_SIDE)]
+LIMITED = checked(values.within_limits)
+REQUIRED = checked(values.within_limits, required=True)
+Prompt = Annotated[str, checked(values.prompt, required=True)]
+Text = Annotated[str | None, checked(values.text)]
+OptionalPrompt = Annotated[str | None, checked(values.prompt)]
+Integer = Annotated[int | None, LIMITED]
+Decimal = Annotated[float | None, LIMITED]
+Integers = Annotated[tuple[int, ...] | None, LIMITED]
+Decimals = Annotated[tuple[float, ...] | None, LIMITED]
+Choice = Annotated[str | None, LIMITED]
 Source = Annotated[Any, checked(values.source)]
-Size = Annotated[tuple[int, int] | None, checked(lambda _, value: values.parse_size(value))]
-Weights = Annotated[
-    tuple[float, ...] | None,
-    checked(lambda name, value: values.numbers(name, value, lambda n, v: values.number(n, v, 1e6))),
-]
-Counts = Annotated[
-    tuple[int, ...] | None,
-    checked(lambda name, value: values.numbers(name, value, lambda n, v: values.integer(n, v, 1, 65536))),
-]
 
 
 class Request(BaseModel):
@@ -71,91 +60,116 @@ class Request(BaseModel):
 
     prompt: Prompt = Field("", description="text; may be empty where an image or an embedding guides")
     negative_prompt: Prompt = Field("", description="text that guidance steers away from")
-    mode: Annotated[str, one_of(f.MODES)] = Field("generate", description=f"one of {', '.join(f.MODES)}")
-    seed: Annotated[int | None, whole(0, f.MAX_SEED)] = Field(None, description="image i of the request has seed + i")
-    n: Annotated[int, whole(1, f.MAX_IMAGES)] = Field(1, description="number of images")
-    steps: Steps = Field(None, description="denoising steps of the decoder, 1 .. 1000")
-    prior_steps: Steps = Field(None, description="denoising steps of the prior, 1 .. 1000")
-    upsampler_steps: Steps = Field(None, description="denoising steps of each upsampler, 1 .. 1000")
-    guidance: Guidance = Field(None, description="classifier-free guidance scale of the decoder, 0 .. 1000")
-    prior_guidance: Guidance = Field(None, description="classifier-free guidance scale of the prior, 0 .. 1000")
-    sampler: Sampler = Field(None, description="sampler of the decoder")
-    prior_sampler: Sampler = Field(None, description="sampler of the prior")
-    size: Size = Field(
+    mode: Annotated[str, REQUIRED] = Field("generate", description="what to do")
+    seed: Integer = Field(None, description="image i of the request has seed + i")
+    n: Annotated[int, REQUIRED] = Field(1, description="number of images")
+    steps: Integer = Field(None, description="denoising steps of the decoder")
+    prior_steps: Integer = Field(None, description="denoising steps of the prior")
+    upsampler_steps: Integer = Field(None, description="denoising steps of each upsampler")
+    guidance: Decimal = Field(None, description="classifier-free guidance scale of the decoder")
+    prior_guidance: Decimal = Field(None, description="classifier-free guidance scale of the prior")
+    sampler: Choice = Field(None, description="sampler of the decoder")
+    prior_sampler: Choice = Field(None, description="sampler of the prior")
+    size: Annotated[tuple[int, int] | None, LIMITED] = Field(
         None,
         description='(width, height) in pixels, or "64x64", or 64; when outpainting, of the whole canvas; not for '
         "inpainting. Default: the model's largest",
     )
-    prior_best_of: Annotated[int | None, whole(1, f.MAX_CANDIDATES)] = Field(
+    prior_best_of: Integer = Field(
         None, description="embeddings that the prior samples; the one closest to the text is used"
     )
-    id: OptionalText = Field(None, description="the caller's name for the job, passed through")
+    id: Annotated[str | None, checked(values.text)] = Field(
+        None, description="the caller's name for the job, passed through"
+    )
     image: Source = Field(None, description="the image to edit or to start from: a file or a PIL image of any size")
     mask: Source = Field(
         None, description="inpaint: the mask, a file or a PIL image of the image's size. Default: its transparency"
     )
-    mask_mode: Annotated[str | None, one_of(f.MASK_MODES)] = Field(
+    mask_mode: Choice = Field(
         None, description="inpaint: the pixels of the mask that are repainted: white (default), black or alpha"
     )
-    feather: Annotated[int | None, whole(0, 1024)] = Field(
-        None, description="inpaint: pixels over which the repainted side fades into the kept one"
+    feather: Integer = Field(None, description="inpaint: pixels over which the repainted side fades into the kept one")
+    resample: Integer = Field(
+        None, description="inpaint, outpaint: RePaint passes per stretch of steps; more blend better"
     )
-    resample: Annotated[int | None, whole(1, 100)] = Field(
-        None, description="inpaint, outpaint: RePaint passes per stretch of steps, 1 .. 100; more blend better"
+    keep_style: Decimal = Field(
+        None, description="inpaint, outpaint: weight of the image's own embedding against the prompt's, of 1"
     )
-    keep_style: Fraction = Field(
-        None, description="inpaint, outpaint: weight of the image's own embedding against the prompt's, 0 .. 1"
-    )
-    left: Pixels = Field(None, description="outpaint: pixels to add on the left")
-    right: Pixels = Field(None, description="outpaint: pixels to add on the right")
-    top: Pixels = Field(None, description="outpaint: pixels to add at the top")
-    bottom: Pixels = Field(None, description="outpaint: pixels to add at the bottom")
-    anchor: Annotated[str | None, one_of(f.ANCHORS)] = Field(
-        None, description="outpaint, with size: where on the canvas the image is placed"
-    )
-    left_prompt: OptionalText = Field(None, description="outpaint: prompt for the left side")
-    right_prompt: OptionalText = Field(None, description="outpaint: prompt for the right side")
-    top_prompt: OptionalText = Field(None, description="outpaint: prompt for the top")
-    bottom_prompt: OptionalText = Field(None, description="outpaint: prompt for the bottom")
-    best_of: Annotated[int | None, whole(1, f.MAX_CANDIDATES)] = Field(
+    left: Integer = Field(None, description="outpaint: pixels to add on the left")
+    right: Integer = Field(None, description="outpaint: pixels to add on the right")
+    top: Integer = Field(None, description="outpaint: pixels to add at the top")
+    bottom: Integer = Field(None, description="outpaint: pixels to add at the bottom")
+    anchor: Choice = Field(None, description="outpaint, with size: where on the canvas the image is placed")
+    left_prompt: OptionalPrompt = Field(None, description="outpaint: prompt for the left side")
+    right_prompt: OptionalPrompt = Field(None, description="outpaint: prompt for the right side")
+    top_prompt: OptionalPrompt = Field(None, description="outpaint: prompt for the top")
+    bottom_prompt: OptionalPrompt = Field(None, description="outpaint: prompt for the bottom")
+    best_of: Integer = Field(
         None, description="candidates, with seeds seed .. seed + best_of - 1; the n with the best CLIP scores are kept"
     )
     embedding: Source = Field(
         None,
         description="a file of `unclip embed`, used in place of the prior's embedding; for edit: the target",
     )
-    fit: Annotated[str | None, one_of(f.FITS)] = Field(
+    fit: Choice = Field(
         None, description="how an image becomes square: crop to its middle, or pad with the colour of its border"
     )
-    strength: Fraction = Field(
+    strength: Decimal = Field(
         None, description="vary: 1 starts from new noise, 0 from the image's own; between, a part of it is renewed"
     )
     sources: Annotated[tuple[Any, ...] | None, checked(values.sources)] = Field(
         None, description="interpolate: two or more images, prompts or files of `unclip embed`"
     )
-    fraction: Fraction = Field(None, description="interpolate: position between two sources, 0 .. 1")
-    weights: Weights = Field(None, description="interpolate: the weight of each source")
+    fraction: Decimal = Field(None, description="interpolate: the place between two sources, 0 the first, 1 the second")
+    weights: Annotated[tuple[float, ...] | None, LIMITED] = Field(
+        None, description="interpolate: the weight of each source"
+    )
     same_noise: Annotated[bool | None, checked(values.truth)] = Field(
         None, description="interpolate: use the seed's noise for all images, not the images' own"
     )
-    theta: Fraction = Field(
-        None, description="edit: how far the embedding is rotated towards the prompt or the embedding, 0 .. 1"
+    theta: Decimal = Field(
+        None,
+        description="edit: rotation of the embedding towards the prompt or the target: 0 none, 1 all the way",
     )
-    from_prompt: OptionalText = Field(None, description="edit: what the image shows, from which the prompt differs")
-    components: Counts = Field(
+    from_prompt: OptionalPrompt = Field(None, description="edit: what the image shows, from which the prompt differs")
+    components: Integers = Field(
         None, description="reconstruct: principal components of the embedding that are kept; one image for each number"
     )
-    frames: Annotated[int | None, whole(2, f.MAX_FRAMES)] = Field(
+    frames: Integer = Field(
         None, description="interpolate, edit: images of a sequence from one end to the other, with one seed"
     )
 
     def __init__(self, /, **fields: Any) -> None:  # "/": a mapping from a file may have any key
         fields = validation.rename_old_fields(fields)
         validation.check_names(fields, self.field_names())
-        try:
+        with one_line_errors():
             super().__init__(**fields)
-        except ValidationError as error:
-            raise request_error(error) from None
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """A request from a mapping, or from a Request. Raises RequestError, as Request(...) does."""
+        if isinstance(obj, Mapping):
+            validation.check_keys(obj)
+        with one_line_errors():
+            return super().model_validate(obj, **options)
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """A request from a JSON object. Raises RequestError, as Request(...) does."""
+        with one_line_errors():
+            return super().model_validate_json(json_data, **options)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The schema of the fields as JSON values, with the limits that they are validated by."""
+        schema = handler.resolve_ref_schema(handler(core))
+        for name, field in schema["properties"].items():
+            value = values.field_schema(name)
+            if value is not None:
+                field.pop("type", None)
+                is_required = cls.model_fields[name].default is not None
+                field |= value if is_required else {"anyOf": [*value.get("anyOf", [value]), {"type": "null"}]}
+        return schema
 
     @model_validator(mode="after")
     def _check_together(self) -> Request:
@@ -172,8 +186,19 @@ class Request(BaseModel):
         """A request from JSON values, as `to_dict` gives them. Raises RequestError for an unknown field."""
         if not isinstance(fields, dict):
             raise RequestError(f"a request is an object with the key 'prompt', not {values.show(fields)}")
+        validation.check_keys(fields)
         # Records of earlier versions have a field `rank`, which is always null there.
         return cls(**{name: value for name, value in fields.items() if name != "rank" or value is not None})
+
+    @classmethod
+    def check_value(cls, name: str, value: Any) -> None:
+        """Raise RequestError for a value that this field cannot have, whatever the other fields are."""
+        with one_line_errors():
+            try:
+                BaseModel.__init__(cls.__new__(cls), **{name: value})
+            except ValidationError as error:
+                if error.errors(include_url=False)[0]["loc"]:  # otherwise only the fields do not fit each other
+                    raise
 
     def replace(self, /, **changes: Any) -> Request:
         """The same request with some fields changed, validated again."""
@@ -188,6 +213,12 @@ class Request(BaseModel):
     def prompts(self) -> list[str]:
         """The prompts of the content to generate: the main one and the prompts of sides, without empty ones."""
         return validation.prompts(self.__dict__)
+
+    def texts(self) -> list[tuple[str, str]]:
+        """(field, text) of each text that describes an image, without empty ones."""
+        found = [(name, getattr(self, name)) for name in f.TEXT_FIELDS]
+        found += [("sources", one) for one in self.sources or () if source_kind(one) == "prompt"]
+        return [(name, text) for name, text in found if text and text.strip()]
 
     @property
     def edits_canvas(self) -> bool:
@@ -258,14 +289,18 @@ class Request(BaseModel):
         return {**found, "size": None if self.size is None else values.size_text(self.size)}
 
 
-def request_error(error: ValidationError) -> RequestError:
-    """The first error of a validation as a RequestError of one line."""
-    first = error.errors(include_url=False)[0]
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, RequestError):
-        return cause
-    field = ".".join(map(str, first["loc"])) or "request"
-    return RequestError(f"{field}: {' '.join(first['msg'].split())}")
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn the first error of a validation by pydantic into a RequestError of one line."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, RequestError):
+            raise cause from None
+        field = ".".join(map(str, first["loc"])) or "the request"
+        raise RequestError(f"{field}: {' '.join(first['msg'].split())}") from None
 
 
 def _describe(source: Any) -> str:

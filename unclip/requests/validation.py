@@ -14,6 +14,7 @@ from unclip.requests.fields import (
     SIDES,
     foreign_fields,
 )
+from unclip.requests.other_tools import hint
 from unclip.requests.sources import source_kind
 from unclip.requests.values import choice, show
 
@@ -31,11 +32,19 @@ def rename_old_fields(fields: Fields) -> dict[str, Any]:
     return renamed
 
 
+def check_keys(fields: Mapping[Any, Any]) -> None:
+    """Raise RequestError for a key that is not text, which cannot be a keyword."""
+    for name in fields:
+        if not isinstance(name, str):
+            raise RequestError(f"{show(name)} is not a field of a request; names of fields are text")
+
+
 def check_names(fields: Fields, known: tuple[str, ...]) -> None:
-    """Raise RequestError for an unknown field, with the closest known one."""
+    """Raise RequestError for an unknown field, with the one that it means, or the closest known one."""
     for name in fields:
         if name not in known:
-            raise RequestError(f"{show(name)} is not a field of a request; {did_you_mean(name, known)}")
+            fix = hint(name) or did_you_mean(name[:80], known)
+            raise RequestError(f"{show(name)} is not a field of a request; {fix}")
 
 
 def check_fields(fields: Fields) -> None:

@@ -7,15 +7,53 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unclip.errors import RequestError
-from unclip.requests.fields import MAX_SIDE
+from unclip.errors import RequestError, nearest
+from unclip.requests.fields import FILE_FIELDS, LIMITS, MAX_SIDE, OneOf, Whole
+from unclip.requests.sources import named_kind, source_kind
+
+SIZE = r"\s*(\d{1,9})(?:\s*[xX×]\s*(\d{1,9}))?\s*"
+"""The texts that give a size."""
+
+
+def within_limits(name: str, value: Any) -> Any:
+    """The value of a field of `LIMITS` in its final form. Raises RequestError for one out of its limits."""
+    limit = LIMITS[name]
+    if name == "size":
+        return parse_size(value)
+    if isinstance(limit, OneOf):
+        return choice(name, value, limit.choices)
+
+    def check(name: str, one: Any) -> Any:
+        return integer(name, one, limit.low, limit.high) if isinstance(limit, Whole) else number(name, one, limit.high)
+
+    return numbers(name, value, check) if limit.many else check(name, value)
+
+
+def field_schema(name: str) -> dict[str, Any] | None:
+    """The JSON schema of a field's values, other than null; None if pydantic's own says all."""
+    if name in FILE_FIELDS:
+        return {"type": "string"}
+    if name == "sources":
+        return {"type": "array", "items": {"type": "string"}, "minItems": 2}
+    limit = LIMITS.get(name)
+    if limit is None:
+        return None
+    if isinstance(limit, OneOf):
+        return {"type": "string", "enum": list(limit.choices)}
+    one: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": limit.high}
+    if isinstance(limit, Whole):
+        one |= {"type": "integer", "minimum": limit.low} | ({"unit": limit.unit} if limit.unit else {})
+    if name == "size":
+        pair = {"type": "array", "items": one, "minItems": 2, "maxItems": 2}
+        return {"anyOf": [{"type": "string", "pattern": f"^{SIZE}$"}, one, pair]}
+    return {"type": "array", "items": one, "minItems": 1} if limit.many else one
 
 
 def parse_size(value: Any) -> tuple[int, int]:
     """(width, height) in pixels from "64x48", "64", 64, or a pair."""
     sides: Any = value
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d{1,9})(?:\s*[xX×]\s*(\d{1,9}))?\s*", value, re.ASCII)
+        match = re.fullmatch(SIZE, value, re.ASCII)
         sides = (int(match[1]), int(match[2] or match[1])) if match else None
     elif isinstance(value, int) and not isinstance(value, bool):
         sides = (value, value)
@@ -40,10 +78,27 @@ def text(name: str, value: Any) -> str:
     return value
 
 
+def prompt(name: str, value: Any) -> str:
+    """Text that describes an image, and does not end like the name of a file.
+
+    Whether there is such a file is not asked: the message may go to a client that must not know this machine's files.
+    """
+    found = text(name, value)
+    kind = named_kind(found)
+    if kind == "unread":
+        raise RequestError(f"{name} {show(found)} is a file of a format that is not read; give a PNG, JPEG or WebP")
+    if kind is not None:
+        fix = "say in words what to show, or end it with a full stop"
+        raise RequestError(f"{name} {show(found)} ends like the name of an {kind} file; {fix}")
+    return found
+
+
 def choice(name: str, value: Any, choices: Sequence[str]) -> str:
     """One of the choices."""
-    if value not in choices:
-        raise RequestError(f"{name} {show(value)} is unknown; choose from {', '.join(choices)}")
+    if not isinstance(value, str) or value not in choices:
+        near = nearest(value, choices) if isinstance(value, str) and len(value) < 80 else None
+        guess = f"did you mean {near!r}? " if near else ""
+        raise RequestError(f"{name} {show(value)} is unknown; {guess}choose from {', '.join(choices)}")
     return value
 
 
@@ -98,7 +153,7 @@ def source(name: str, value: Any) -> Any:
         found = str(value) if isinstance(value, Path) else value.strip() if name == "sources" else value
         if not found.strip():
             raise RequestError(f"{name} is empty where an image or a prompt is needed; name one")
-        return found
+        return prompt(name, found) if name == "sources" and source_kind(found) == "prompt" else found
     if name == "embedding" or not hasattr(value, "getexif"):  # PIL is not imported to compare
         wanted = "a file of `unclip embed`" if name == "embedding" else "an image, or a PIL image"
         raise RequestError(f"{name} must be the path of {wanted}, not {show(value)}")
@@ -117,7 +172,7 @@ def show(value: Any) -> str:
     """A value for an error message: one line of at most 80 printable characters."""
     try:
         shown = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    except ValueError:  # Python does not print integers of thousands of digits
+    except (ValueError, RecursionError):  # Python does not print integers of thousands of digits, or deep nesting
         shown = f"this {type(value).__name__}"
     shown = " ".join(shown.split())
     return shown if len(shown) <= 80 else shown[:77] + "..."

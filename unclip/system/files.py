@@ -4,11 +4,13 @@ import contextlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from unclip.errors import CheckpointError, InputError
+from unclip.system.json_values import parse_json
 
 
 def write_atomic(path: str | Path, data: bytes, *, overwrite: bool = True, scratch: Path | None = None) -> Path:
@@ -16,7 +18,7 @@ def write_atomic(path: str | Path, data: bytes, *, overwrite: bool = True, scrat
 
     scratch: folder of the temporary file, on the same file system; None uses the folder of `path`. A caller that may be
     killed can find and remove leftovers there. overwrite: False raises FileExistsError for an existing file, even if
-    another process creates it at the same moment. Raises OSError if the system refuses.
+    another process creates it at the same moment. Raises OSError, with the file's name, if the system refuses.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,10 +34,29 @@ def write_atomic(path: str | Path, data: bytes, *, overwrite: bool = True, scrat
             os.replace(temporary, path)
         else:
             _place_new(temporary, path)
+    except OSError as error:
+        raise named(error, path) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
     return path
+
+
+def named(error: OSError, path: Path) -> OSError:
+    """The same error with the name of a file: a full disk is reported without one."""
+    is_unnamed = error.filename is None and error.errno is not None
+    return OSError(error.errno, error.strerror, str(path)) if is_unnamed else error
+
+
+def remove_temporaries(folder: Path, minutes: float = 0) -> None:
+    """Remove the temporary files that a killed process left in a folder and its subfolders.
+
+    minutes: only those to which nothing was written for so long, where another process may be writing.
+    """
+    for path in folder.rglob(".unclip-*.tmp"):
+        with contextlib.suppress(OSError):  # another process has just removed it
+            if time.time() - path.stat().st_mtime >= 60 * minutes:
+                path.unlink()
 
 
 def write_new(path: str | Path, data: bytes) -> Path:
@@ -91,14 +112,31 @@ def check_writable(folder: str | Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a checkpoint. Raises CheckpointError if the file is missing or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+        value = parse_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{path} is missing; download the checkpoint again") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: it is not JSON ({error}); download the checkpoint again") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
+    except ValueError as error:
+        reason = f"damaged: it is not JSON ({' '.join(str(error).split())[:100]}); download the checkpoint again"
+        raise CheckpointError(f"{path} is {foreign_content(path) or reason}") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is damaged: it is not a JSON object; download the checkpoint again")
     return value
+
+
+def foreign_content(path: Path) -> str | None:
+    """What a file is that stands in for the file itself, and the fix; None for any other file."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError:
+        return None
+    if start.startswith(b"version https://git-lfs"):
+        return "a git-lfs pointer, not the file itself: run `git lfs pull` in its folder, or download the file"
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "a web page, not the file itself: download the file from the link on that page"
+    return None
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

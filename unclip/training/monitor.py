@@ -1,24 +1,99 @@
-"""The loss curve and the progress bar of a training run."""
+"""The loss curve, the progress bars and the notes of a training run."""
 
 import copy
 import csv
 import io
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from unclip.system.files import write_atomic
+from unclip.system.files import named, write_atomic
 from unclip.training.budget import Budget, Progress
+from unclip.training.loss_plot import plot_loss
+
+
+def print_note(text: str) -> None:
+    """Print a note on standard error, above a progress bar if there is one."""
+    tqdm.write(f"unclip: note: {text}", file=sys.stderr)
+
+
+def track(items: Sequence[Any], description: str) -> Iterable[Any]:
+    """The items, with a progress bar that counts them."""
+    return tqdm(items, desc=description, leave=False, dynamic_ncols=True)
+
+
+class FaultList:
+    """Prints the first of the files that cannot be used, and how many there are, unless `quiet`.
+
+    skip_bad: whether the run passes over them.
+    """
+
+    SHOWN = 20
+
+    def __init__(self, quiet: bool, skip_bad: bool):
+        self.quiet, self.skip_bad = quiet, skip_bad
+        self.first: list[str] = []
+        self.count = 0
+
+    def add(self, line: str) -> None:
+        """Count a file. line: the file, and why it cannot be used."""
+        self.count += 1
+        if len(self.first) < self.SHOWN:
+            self.first.append(line)
+
+    def report(self) -> None:
+        """Print the list, if it has anything to add to the error that names its first line."""
+        if self.quiet or self.count < (1 if self.skip_bad else 2):
+            return
+        for line in self.first:
+            print_note(f"passed over: {line}" if self.skip_bad else line)
+        if self.count > self.SHOWN:
+            print_note(f"{self.count:,} bad files; --check lists all of them")
+        elif self.skip_bad:
+            print_note(f"bad files passed over: {self.count}")
+
+
+class SkippedFiles:
+    """Counts the images that break only when they are decoded during a run, and prints the first ones, unless `quiet`.
+
+    Each file is counted once, however often the run comes to it.
+    """
+
+    SHOWN = 20
+    REMEMBERED = 100_000  # the count stops there, so that memory stays bounded
+
+    def __init__(self, quiet: bool):
+        self.quiet = quiet
+        self._lines: set[str] = set()
+
+    def add(self, line: str) -> None:
+        """Count a file. line: the file, and why it cannot be used."""
+        if line in self._lines or len(self._lines) == self.REMEMBERED:
+            return
+        self._lines.add(line)
+        if not self.quiet and len(self._lines) <= self.SHOWN:
+            print_note(f"passed over: {line}")
+
+    def report(self) -> None:
+        """Print how many files were passed over, if any."""
+        if self._lines and not self.quiet:
+            more = " or more" if len(self._lines) == self.REMEMBERED else ""
+            print_note(f"files passed over during the run: {len(self._lines):,}{more}")
 
 
 class LossCurve:
-    """The loss curve in loss.csv, and in TensorBoard if that is installed.
+    """The loss curve in loss.csv and loss.png, and in TensorBoard if that is installed.
 
-    A killed run may have written rows after its last saved state, and half a row. Rows beyond `progress` are dropped,
-    so that each step occurs once.
+    title: of the plot. A killed run may have written rows after its last saved state, and half a row. Rows beyond
+    `progress` are dropped, so that each step occurs once.
     """
 
-    def __init__(self, folder: Path, progress: Progress):
+    def __init__(self, folder: Path, title: str, progress: Progress):
+        self.folder, self.title = folder, title
         path = folder / "loss.csv"
         header, rows = read_rows(path, progress.step)
         kept = io.StringIO(newline="")
@@ -39,11 +114,14 @@ class LossCurve:
 
     def write(self, progress: Progress, batch_size: int, **figures: float) -> None:
         """Add the row of the step that has just ended."""
-        if self.empty:
-            self.rows.writerow(["step", "images", "seconds", *figures])
-            self.empty = False
-        row = [progress.step, progress.step * batch_size, f"{progress.seconds:.1f}"]
-        self.rows.writerow(row + [f"{value:.6g}" for value in figures.values()])
+        try:
+            if self.empty:
+                self.rows.writerow(["step", "images", "seconds", *figures])
+                self.empty = False
+            row = [progress.step, progress.step * batch_size, f"{progress.seconds:.1f}"]
+            self.rows.writerow(row + [f"{value:.6g}" for value in figures.values()])
+        except OSError as error:  # of the disk, when the buffer is full
+            raise named(error, self.folder / "loss.csv") from error
         if progress.step % 50 == 0:
             self.flush()
         if self.board:
@@ -52,10 +130,28 @@ class LossCurve:
 
     def flush(self) -> None:
         """Write all rows to the file: a saved state must not be ahead of its curve."""
-        self.file.flush()
+        try:
+            self.file.flush()
+        except OSError as error:
+            raise named(error, self.folder / "loss.csv") from error
 
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+    def save_plot(self) -> None:
+        """Write all rows, and loss.png, if there are any."""
+        self.flush()
+        with (self.folder / "loss.csv").open(newline="", encoding="utf-8") as file:
+            points = [(float(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+        if points:
+            steps, losses = np.array(points).T
+            buffer = io.BytesIO()
+            plot_loss(self.title, steps, losses).save(buffer, format="PNG")
+            write_atomic(self.folder / "loss.png", buffer.getvalue())
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            self.file.close()
+        except OSError as error:  # the disk is full: do not hide the error that ended the run
+            if kind is None:
+                raise named(error, self.folder / "loss.csv") from error
         if self.board:
             self.board.close()
 
@@ -71,9 +167,12 @@ def read_rows(path: Path, last: int) -> tuple[list[str], list[list[str]]]:
 
 
 class ProgressBar:
-    """A progress bar over steps, or over seconds if the budget is in minutes, with images/s and the time left."""
+    """A progress bar over steps, or over seconds if the budget is in minutes, with images/s and the time left.
 
-    def __init__(self, budget: Budget, progress: Progress, batch_size: int, quiet: bool):
+    title: the stage, which begins the line.
+    """
+
+    def __init__(self, title: str, budget: Budget, progress: Progress, batch_size: int, quiet: bool):
         self.budget, self.batch_size = budget, batch_size
         self.first = self.now = copy.copy(progress)
         self.is_first_step = True
@@ -83,6 +182,7 @@ class ProgressBar:
             total, initial, unit = 60 * budget.minutes, progress.seconds, "{n:.0f}/{total:.0f} s"
         self.total = total
         self.bar = tqdm(
+            desc=title,
             total=total,
             initial=min(initial, total),  # pyright: ignore[reportArgumentType] (tqdm takes floats)
             bar_format="{l_bar}{bar}| " + unit + "{postfix}",

@@ -11,11 +11,13 @@ from unclip.embeddings.files import write_components
 from unclip.embeddings.principal_components import principal_components
 from unclip.errors import DataError
 from unclip.images.processing import open_square
-from unclip.requests.sources import IMAGE_SUFFIXES
+from unclip.images.reading import check_header
 from unclip.stickers.captions import nouns_in
 from unclip.stickers.compose import SceneOptions
 from unclip.stickers.render import render
 from unclip.stickers.stream import scene_at
+from unclip.training.data.decode import IMAGE_EXTENSIONS, extension_of
+from unclip.training.data.folder import list_files
 
 BATCH = 64
 SEED = 1 << 20  # of scenes that no recipe uses
@@ -46,9 +48,14 @@ def scene_images(count: int, side: int, vocabulary: Collection[str]) -> Iterator
 def images_in(folder: Path, count: int) -> Iterator[Image.Image]:
     """At most `count` images of a folder and its subfolders, sorted by name and cropped to squares.
 
-    Raises DataError for a folder without images, or for an image that cannot be read.
+    Raises DataError for a folder without images, or for an image whose header cannot be read.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    if not paths:
-        raise DataError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}); give a folder that has some")
-    return (open_square(str(path), "crop")[0] for path in paths[:count])
+    files, faults, _ = list_files(folder)
+    if faults:
+        raise DataError(faults[0])
+    names = [name for name in files if extension_of(name) in IMAGE_EXTENSIONS][:count]
+    if not names:
+        raise DataError(f"{folder} has no images (.{', .'.join(IMAGE_EXTENSIONS)}); give a folder that has some")
+    for name in names:
+        check_header(str(folder / name), "image", max_side=None)
+    return (open_square(str(folder / name), "crop")[0] for name in names)

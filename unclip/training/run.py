@@ -1,182 +1,151 @@
 """Train the stages of a recipe, and export them into one checkpoint folder."""
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.networks import class_name, load_network, save_network
-from unclip.checkpoints.tensors import read_tensors
-from unclip.errors import CheckpointError, DataError, InputError, RecipeError
+from unclip.errors import InputError
 from unclip.stickers.captions import vocabulary
 from unclip.stickers.sprites import load_nouns
 from unclip.system.device import pick_device
-from unclip.system.files import read_json, write_json
+from unclip.system.files import read_json, remove_temporaries, write_json
 from unclip.training.budget import Budget
-from unclip.training.compatibility import (
-    check_predictions,
-    check_weight_settings,
-    same_weights,
-    weight_settings,
-)
-from unclip.training.data.datasets import open_dataset
-from unclip.training.data.decode import Sample
+from unclip.training.compatibility import check_predictions, same_weights
+from unclip.training.data.datasets import make_dataset
+from unclip.training.data.stored import Listing
+from unclip.training.fine_tuning import check_fine_tuning, fine_tune, is_fine_tuning
 from unclip.training.loop import Session, fit
+from unclip.training.monitor import print_note
+from unclip.training.options import TrainingOptions, check_no_state, explained_memory_errors, stages_to_resume
 from unclip.training.recipe import Recipe, load_recipe
-from unclip.training.state import PORTABLE, has_state
+from unclip.training.sources import open_sources, read_examples
+from unclip.training.stages import NEED_CLIP, check_clip, check_stages, load_initial_weights, new_task
 from unclip.training.tasks.base import Task
-from unclip.training.tasks.clip import ClipTask
-from unclip.training.tasks.decoder import DecoderTask
 from unclip.training.tasks.frozen_clip import FrozenClip
-from unclip.training.tasks.prior import PriorTask
-from unclip.training.tasks.upsampler import UpsamplerTask
 from unclip.version import __version__
 
 CLIP_STATISTICS = ("clip_mean", "clip_std")
 """Tensors of a prior that are measured on its CLIP. They are measured again if the initial weights had another CLIP."""
-EXAMPLES_START = 2**40
-"""Index of the first example for statistics and sample grids: no run comes this far in an endless dataset."""
-
-OpenImages = Callable[[int], Dataset[Sample]]
-"""Side in pixels -> the training images as squares of that size."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """The options of a training run.
-
-    steps, minutes: length of each stage's run, resumed parts included; by default, the recipe's steps.
-    resume: continue the runs in the output folder.
-    init: a model whose weights the stages start from, and whose CLIP is used if none has been trained here.
-    device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-    quiet: show no progress bar.
-    """
-
-    steps: int | None = None
-    minutes: float | None = None
-    resume: bool = False
-    init: str | Path | None = None
-    device: str = "auto"
-    quiet: bool = False
+STALE_MINUTES = 60
+"""Age of a temporary file in the checkpoint folder, which several runs may share, at which it is a leftover."""
+DEFAULT_RECIPE = "stickers-cpu"
 
 
 def train(
     stage: str,
-    recipe: str | Path,
+    recipe: str | Path | None,
     out: str | Path,
     options: TrainingOptions = TrainingOptions(),  # noqa: B008 (frozen)
 ) -> Path:
     """Train one stage, or "all" stages of the recipe in order, and return the checkpoint folder `out/model`.
 
-    recipe: a preset's name or a TOML file. `out/STAGE` receives a stage's state, loss curve and samples. Raises
-    InputError for mistakes in the recipe, the data or the options, and if `out` holds a run that `resume` does not
-    continue.
+    With a published model as `options.init`, or with `options.lora`, fine-tune that model (`fine_tuning.fine_tune`).
+
+    recipe: a preset's name or a TOML file; None is the preset of the bundled model. `out/STAGE` receives a stage's
+    state, loss curve and samples. The recipe of every stage, and the header and the caption of every image, are checked
+    before the first stage trains. Raises InputError for mistakes in the recipe, the data or the options, and if `out`
+    holds a run that `resume` does not continue; `loop.fit` lists the errors that end a run later.
     """
-    loaded, out, device = load_recipe(recipe), Path(out), pick_device(options.device)
+    if is_fine_tuning(options):
+        return fine_tune(stage, recipe, Path(out), options)
+    out, device = Path(out), pick_device(options.device)
+    dtype = options.precision(device)
+    loaded, stages, resumed, init = check_run(stage, recipe, out, options)
+    sources = open_sources(loaded, stages, options)
     model = out / "model"
-    stages = list(loaded.stages) or ["clip"] if stage == "all" else [stage]
-    resumed = stages_to_resume(stages, out) if options.resume else []
-    if not options.resume and (existing := [out / name for name in stages if has_state(out / name)]):
-        raise InputError(f"{existing[0]} holds a run already: add --resume to continue, or choose another --out")
-    open_images = cache(partial(dataset, loaded))  # listing a folder or scanning shards may take minutes
-    init = None if options.init is None else find_checkpoint(options.init)
-    if init is not None:
-        check_predictions([name for name in stages if name not in resumed], loaded, init)  # before hours of training
-        if "clip" not in stages and not (model / "clip").exists():
-            save_network(load_network(init / "clip"), model / "clip")
+
+    remove_temporaries(model, STALE_MINUTES)
+    if init is not None and "clip" not in stages and not (model / "clip").exists():
+        save_network(load_network(init / "clip"), model / "clip")
     with torch.random.fork_rng():  # the caller's random state stays as it is
-        for name in stages:
-            table = loaded.stage(name)
-            images = partial(open_images, stage=name if table.data else None)
-            torch.manual_seed(loaded.seed)  # for the initial weights
-            task = new_task(name, loaded, model, device, images)
-            if init is not None and name not in resumed:
-                new_clip = name == "prior" and not same_weights(init / "clip", model / "clip")
-                load_initial_weights(task, init, CLIP_STATISTICS if new_clip else ())
-            session = Session(
-                folder=out / name,
-                seed=loaded.seed,
-                budget=Budget(table.fit.steps if options.steps is None else options.steps, options.minutes),
-                device=device,
-                resume=name in resumed,
-                quiet=options.quiet,
-            )
-            fit(task, images(task.size), table.fit, session)
-            export(name, task, loaded, model)
+        for number, name in enumerate(stages, start=1):
+            with explained_memory_errors(name):
+                table = loaded.stage(name)
+                images = partial(make_dataset, sources[loaded.data_source(name)], seed=loaded.seed)
+                examples = partial(read_examples, images, device, skip_bad=options.skip_bad)
+                torch.manual_seed(loaded.seed)  # for the initial weights
+                clip = FrozenClip.load(model / "clip", device) if name in NEED_CLIP else None
+                task = new_task(name, table, clip, examples)
+                task.fit_to_data()
+                if init is not None and name not in resumed:
+                    new_clip = name == "prior" and not same_weights(init / "clip", model / "clip")
+                    load_initial_weights(task, init, CLIP_STATISTICS if new_clip else ())
+                session = Session(
+                    title=f"{name} ({number} of {len(stages)})" if len(stages) > 1 else name,
+                    folder=out / name,
+                    seed=loaded.seed,
+                    budget=Budget(table.fit.steps if options.steps is None else options.steps, options.minutes),
+                    device=device,
+                    resume=name in resumed,
+                    skip_bad=options.skip_bad,
+                    quiet=options.quiet,
+                    dtype=dtype,
+                )
+                fit(task, images(task.size), table.fit, session)
+                export(name, task, loaded, model)
     return model
 
 
-def stages_to_resume(stages: list[str], out: Path) -> list[str]:
-    """The stages that have a state; an interrupted run of all stages may not have reached the later ones.
+def check(
+    stage: str,
+    recipe: str | Path | None,
+    out: str | Path | None = None,
+    options: TrainingOptions = TrainingOptions(),  # noqa: B008 (frozen)
+    on_fault: Callable[[str], None] = print,
+) -> None:
+    """Check the recipe and the data of one stage or "all" stages without training. All images are decoded.
 
-    Raises CheckpointError if none has.
+    out: the folder of the run; None checks nothing about a folder. on_fault: receives a line for each file
+    that cannot be used. Raises InputError as `train` does.
     """
-    found = [name for name in stages if has_state(out / name)]
-    if not found:
-        folders = " or ".join(str(out / name) for name in stages)
-        raise CheckpointError(f"nothing to resume in {folders}: leave out --resume, or copy a {PORTABLE} there")
-    return found
+    folder = None if out is None else Path(out)
+    if is_fine_tuning(options):
+        _, sources = check_fine_tuning(stage, recipe, folder, options, on_fault)
+    else:
+        loaded, stages, *_ = check_run(stage, recipe, folder, options)
+        sources = open_sources(loaded, stages, options, on_fault=on_fault)
+    for where, source in sources.items():
+        if not options.quiet:
+            found = f"{len(source.samples):,} images" if isinstance(source, Listing) else "scenes, made on the fly"
+            print_note(f"{where}: {found}")
 
 
-def load_initial_weights(task: Task, model: Path, exclude: Collection[str] = ()) -> None:
-    """Load the weights of a checkpoint into a task's networks, except those named in `exclude`.
+def check_run(
+    stage: str, recipe: str | Path | None, out: Path | None, options: TrainingOptions
+) -> tuple[Recipe, list[str], list[str], Path | None]:
+    """The recipe, the stages of a run in order, those of them that resume, and the model they start from.
 
-    Raises CheckpointError if sizes or settings differ.
+    Raises InputError for mistakes in the recipe of any stage or in the options.
     """
-    for component, network in task.networks().items():
-        weights = read_tensors(model / component, "cpu", torch.float32)
-        weights |= {name: value for name, value in network.state_dict().items() if name in exclude}
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError:
-            raise CheckpointError(
-                f"the {component} of {model} does not have the recipe's sizes: use a model of this recipe"
-            ) from None
-        found = {f"{component} {key}": value for key, value in read_json(model / component / "config.json").items()}
-        check_weight_settings(model, weight_settings({component: network}, task.predicts), found)
-
-
-def dataset(recipe: Recipe, size: int, stage: str | None = None) -> Dataset[Sample]:
-    """The training images of a recipe as squares of `size` pixels; with a stage, including its own data table.
-
-    Raises DataError for a mistake in the tables, or for data that cannot be read.
-    """
-    try:
-        return open_dataset(recipe.data_table(stage), size, recipe.seed)
-    except DataError as error:
-        raise DataError(f"{recipe.data_source(stage)}: {error}") from None
-
-
-def new_task(name: str, recipe: Recipe, model: Path, device: torch.device, images: OpenImages) -> Task:
-    """The task of a stage, with new random weights.
-
-    model: the checkpoint folder with the trained CLIP, which the prior and the decoder need. Raises RecipeError if it
-    is missing.
-    """
-    table = recipe.stage(name)
-    examples = partial(read_examples, images, device)
-    if name == "clip":
-        return ClipTask(table)
-    if name == "upsampler":
-        return UpsamplerTask(table, examples)
-    if not (model / "clip" / "config.json").exists():
-        raise RecipeError(f"the {name} needs a trained CLIP in {model / 'clip'}: run `unclip train clip` first")
-    kind = PriorTask if name == "prior" else DecoderTask
-    return kind(table, FrozenClip(model / "clip", device), examples)
-
-
-def read_examples(images: OpenImages, device: torch.device, size: int, count: int = 16) -> tuple[Tensor, list[str]]:
-    """Images `count 3 size size` in [-1, 1] and their captions, for statistics and sample grids."""
-    source = images(size)
-    pixels, captions = zip(*(source[EXAMPLES_START + i] for i in range(count)), strict=True)
-    return torch.stack(pixels).to(device).float() / 127.5 - 1, list(captions)
+    if options.prior is not None or options.image_encoder is not None:
+        raise InputError(
+            "--prior and --image-encoder belong to a published model that --init fine-tunes; leave them out"
+        )
+    loaded = load_recipe(DEFAULT_RECIPE if recipe is None else recipe, options.data)
+    stages = list(loaded.stages) or ["clip"] if stage == "all" else [stage]
+    for name in stages:
+        loaded.stage(name)
+    resumed: list[str] = []
+    if out is not None and options.resume:
+        resumed = stages_to_resume(stages, out)
+    elif out is not None:
+        check_no_state(stages, out)
+    model = None if out is None else out / "model"
+    init = None if options.init is None else find_checkpoint(options.init)
+    new = [name for name in stages if name not in resumed]
+    if init is not None:
+        check_predictions(new, loaded, init)
+    elif model is not None and "clip" not in stages:
+        for name in stages:
+            check_clip(name, model)
+    check_stages(loaded, stages, model, {} if init is None else dict.fromkeys(new, init))
+    return loaded, stages, resumed, init
 
 
 def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from unclip.errors import CheckpointError
+from unclip.errors import CheckpointError, RecipeError
 from unclip.system.files import write_atomic
 from unclip.training.budget import Progress
 from unclip.training.compatibility import check_weight_settings
@@ -24,8 +24,15 @@ from unclip.training.recipe import Fit
 
 FILE = "state.safetensors"
 PORTABLE = "portable.safetensors"
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""AdamW's state of a parameter."""
+MOMENTS = {
+    "adamw": ("step", "exp_avg", "exp_avg_sq"),
+    "adamw8bit": ("step", "state1", "state2", "qmap1", "qmap2", "absmax1", "absmax2"),
+}
+"""The optimisers' state of a parameter. In 8 bits, small parameters have no maps (qmap, absmax)."""
+
+
+class _DamagedError(CheckpointError):
+    """A file of a state is cut off, or is something else."""
 
 
 class State:
@@ -38,15 +45,27 @@ class State:
 
     def __init__(self, network: nn.Module, fit: Fit, settings: Mapping[str, Any]):
         self.progress = Progress()
+        self.is_whole = True
         self.settings = settings
         self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
         decayed = [p for p in self.parameters.values() if p.ndim > 1]
         plain = [p for p in self.parameters.values() if p.ndim <= 1]
         groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-        self.adam = torch.optim.AdamW(
-            groups, lr=fit.lr, betas=(0.9, fit.beta2), weight_decay=fit.weight_decay, fused=True
-        )
+        self.moments = MOMENTS[fit.optimizer]
+        self.adam = new_optimizer(groups, fit)
+
+    @contextmanager
+    def step(self, ema: float) -> Iterator[None]:
+        """In the block, the optimiser makes a step; afterwards the step is counted and the average updated.
+
+        If it fails halfway, the weights belong to no step, and `is_whole` stays False: the state must not be saved.
+        """
+        self.is_whole = False
+        yield
+        self.progress.step += 1
+        self.update_average(ema)
+        self.is_whole = True
 
     def update_average(self, limit: float) -> None:
         """Move the average towards the weights: an EMA with momentum `limit`, and less early in the run."""
@@ -90,42 +109,60 @@ class State:
 
     def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
         """Write tensors, the progress and the settings into one file, atomically."""
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        # To the CPU first: the device may have run out of memory.
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"progress": json.dumps(vars(self.progress)), "meaning": json.dumps(self.settings)}
         write_atomic(path, serialize(tensors, metadata=metadata))
 
-    def load(self, folder: Path) -> None:
-        """Read state.safetensors, or portable.safetensors if there is no other. Nothing changes unless all of it fits.
+    def load(self, folder: Path) -> str | None:
+        """Read state.safetensors, or portable.safetensors if the first is missing or damaged.
 
-        Raises CheckpointError if there is no state, or if it is damaged or was made with another recipe.
+        Nothing changes unless all of a file fits. Returns a note if a damaged file was passed over. Raises
+        CheckpointError if there is no state, if all are damaged, or if one was made with another recipe.
         """
-        if not has_state(folder):
+        paths = [folder / name for name in (FILE, PORTABLE) if (folder / name).is_file()]
+        if not paths:
             raise CheckpointError(f"nothing to resume in {folder}; leave out --resume to start")
-        path = folder / (FILE if (folder / FILE).is_file() else PORTABLE)
+        damaged: list[str] = []
+        for path in paths:
+            try:
+                self._read(path)
+            except _DamagedError as error:
+                self.adam.state.clear()
+                damaged.append(str(error))
+                continue
+            if not damaged:
+                return None
+            step = self.progress.step
+            return f"{damaged[0]}: the run resumes from step {step} of {PORTABLE}, with new optimiser moments"
+        files = f"{FILE} or {PORTABLE}"
+        raise CheckpointError(f"{damaged[0]}; copy an intact {files} there, or delete {folder} to start again")
+
+    def _read(self, path: Path) -> None:
+        """Read a file. Raises _DamagedError if it is damaged, CheckpointError if it was made with another recipe."""
         try:
             with safe_open(path, framework="pt") as file:
-                progress = Progress(**json.loads(file.metadata()["progress"]))
+                metadata = file.metadata()
+                progress = Progress(**json.loads(metadata["progress"]))
                 shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no dict)
                 self._check_shapes(path, shapes)
-                if "meaning" in file.metadata():
-                    check_weight_settings(path, self.settings, json.loads(file.metadata()["meaning"]))
+                if "meaning" in metadata:
+                    check_weight_settings(path, self.settings, json.loads(metadata["meaning"]))
                 elif self.settings.get("prediction") == "difference":  # states without settings are older than this
                     check_weight_settings(path, self.settings, {"prediction": "sample"})
                 for name, parameter in self.parameters.items():
                     with torch.no_grad():
                         parameter.copy_(file.get_tensor(f"weights.{name}"))
                     self.ema[name].copy_(file.get_tensor(f"ema.{name}"))
-                    if f"exp_avg.{name}" in shapes:
-                        moments = {key: file.get_tensor(f"{key}.{name}") for key in MOMENTS}
+                    found = [key for key in self.moments if f"{key}.{name}" in shapes]
+                    if found:
                         self.adam.state[parameter] = {
-                            key: matching_layout(parameter, value) for key, value in moments.items()
+                            key: matching_layout(parameter, file.get_tensor(f"{key}.{name}")) for key in found
                         }
         except CheckpointError:
             raise
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{path} is damaged or not a training state ({error}); replace it, or leave out --resume to start again"
-            ) from None
+            raise _DamagedError(f"{path} is damaged or not a training state ({' '.join(str(error).split())})") from None
         self.progress = progress
 
     def _check_shapes(self, path: Path, found: dict[str, tuple[int, ...]]) -> None:
@@ -134,8 +171,11 @@ class State:
         for name, parameter in self.parameters.items():
             shape = tuple(parameter.shape)
             wanted |= {f"weights.{name}": shape, f"ema.{name}": shape}
-            if any(f"{key}.{name}" in found for key in MOMENTS):
-                wanted |= {f"{key}.{name}": () if key == "step" else shape for key in MOMENTS}
+            moments = [key for key in self.moments if f"{key}.{name}" in found]
+            if moments and self.moments == MOMENTS["adamw"]:
+                moments = self.moments
+            own = {"step": ()} | dict.fromkeys(("exp_avg", "exp_avg_sq", "state1", "state2"), shape)
+            wanted |= {f"{key}.{name}": own.get(key, found.get(f"{key}.{name}", ())) for key in moments}
         for key in [*wanted, *found]:
             if found.get(key) != wanted.get(key):
                 theirs, ours = (list(shapes[key]) if key in shapes else "missing" for shapes in (found, wanted))
@@ -147,9 +187,21 @@ class State:
 
 def matching_layout(parameter: Tensor, moment: Tensor) -> Tensor:
     """A moment on its parameter's device and in its memory format, because fused AdamW works on raw memory."""
-    if moment.ndim == 0:  # the number of steps
+    if moment.shape != parameter.shape:  # the number of steps, or a map of 8 bits
         return moment.to(parameter.device)
-    return torch.empty_like(parameter).copy_(moment)
+    return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
+
+
+def new_optimizer(groups: list[dict[str, Any]], fit: Fit) -> torch.optim.Optimizer:
+    """AdamW for groups of parameters. Raises RecipeError if bitsandbytes is needed and not installed."""
+    options = {"lr": fit.lr, "betas": (0.9, fit.beta2), "weight_decay": fit.weight_decay}
+    if fit.optimizer == "adamw":
+        return torch.optim.AdamW(groups, fused=True, **options)
+    try:
+        from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise RecipeError('optimizer = "adamw8bit" needs bitsandbytes: pip install bitsandbytes') from None
+    return AdamW8bit(groups, **options)
 
 
 def has_state(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from unclip.errors import InputError, RecipeError, did_you_mean, nearest
+from unclip.requests.values import show
 
 EXPECTED = {
     "int_type": "a whole number",
@@ -50,7 +51,7 @@ def check_keys(table: Mapping[str, Any], known: Sequence[str], where: str) -> No
     """Raise RecipeError for an unknown key, naming the closest known one."""
     for key in table:
         if key not in known:
-            raise RecipeError(f"{where}: unknown key {key!r}; {did_you_mean(key, known)}")
+            raise RecipeError(f"{where}: unknown key {show(key)}; {did_you_mean(key, known)}")
 
 
 def _message(model: type[BaseModel], fault: Any, where: str) -> str:
@@ -60,13 +61,13 @@ def _message(model: type[BaseModel], fault: Any, where: str) -> str:
     for name in tables:
         model = _nested(model.model_fields[name])
     if fault["type"] == "extra_forbidden":
-        return f"{place}: unknown key {key!r}; {did_you_mean(key, model.model_fields)}"
+        return f"{place}: unknown key {show(key)}; {did_you_mean(key, model.model_fields)}"
     if fault["type"] == "missing":
         return f"{place}: the key {key!r} is missing; add it"
     index = "".join(f"[{part}]" for part in fault["loc"] if isinstance(part, int))
     if fault["type"] in ("string_too_short", "too_short"):
         return f"{place}: {key}{index} is empty; fill it in"
-    return f"{place}: {key}{index} = {fault['input']!r} should be {_expected(model.model_fields[key], fault)}"
+    return f"{place}: {key}{index} = {show(fault['input'])} should be {_expected(model.model_fields[key], fault)}"
 
 
 def _nested(field: FieldInfo) -> type[BaseModel]:

@@ -319,7 +319,7 @@ def test_an_image_encoder_can_be_added(karlo, variations, tmp_path: Path, monkey
         Unclip.from_pretrained(variations[0], "cpu", "float32", image_encoder=variations[0])
     with pytest.raises(CheckpointError, match="karlo has no image_encoder; give the image variation repository"):
         Unclip.from_pretrained(karlo("one")[0], "cpu", "float32", image_encoder=karlo("one")[0])
-    with pytest.raises(CheckpointError, match="projection_dim is 16, the text's is 24"):
+    with pytest.raises(CheckpointError, match="embed_dim is 16, the text's is 24"):
         Unclip.from_pretrained(karlo("other")[0], "cpu", "float32", image_encoder=variations[0])
 
 

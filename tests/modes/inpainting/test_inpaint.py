@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageChops
 
-from tests.helpers import box_mask, difference, noise_image, pixels
+from tests.helpers import box_mask, difference, kept, noise_image, pixels
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import RequestError, UnclipError
 from unclip.images.processing import to_images
@@ -23,25 +23,17 @@ from unclip.inference.stage import Stage, StageOptions
 from unclip.pipeline import Unclip
 from unclip.requests.request import Request
 
-
-def kept(result: Result, image: Image.Image, given: Image.Image) -> bool:
-    """Whether the known pixels are unchanged and the masked ones are not."""
-    free = np.asarray(given) > 0
-    same = (pixels(result) == pixels(image)).all(-1)
-    return bool(same[~free].all() and same[free].mean() < 0.1)
-
-
 # ---- known pixels
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 @pytest.mark.parametrize("size", [(32, 32), (60, 40), (11, 17)])
 def test_known_pixels_are_identical_in_the_file(tiny: Unclip, sampler: str, size, tmp_path: Path) -> None:
-    image, given = noise_image(*size), box_mask(size, (3, 2, 9, 8))
-    [result] = tiny.inpaint(image, given, "a cat", seed=1, sampler=sampler, prior_sampler=sampler)
+    image, mask = noise_image(*size), box_mask(size, (3, 2, 9, 8))
+    [result] = tiny.inpaint(image, mask, "a cat", seed=1, sampler=sampler, prior_sampler=sampler)
     assert result.image.size == size
     with Image.open(result.save(tmp_path / "edited.png")) as written:
-        assert kept(result, image, given)
+        assert kept(result, image, mask)
         assert np.array_equal(pixels(written), pixels(result))
 
 
@@ -50,9 +42,9 @@ def test_twenty_edits_change_only_masked_pixels(tiny: Unclip) -> None:
     touched = np.zeros((64, 100), bool)
     for i in range(20):
         left, top = 20 * (i % 5), 16 * (i // 5)
-        given = box_mask(image.size, (left, top, left + 9, top + 7))
-        touched |= np.asarray(given) > 0
-        [result] = tiny.inpaint(image, given, "a dog", seed=i, steps=2, prior_steps=1, upsampler_steps=1)
+        mask = box_mask(image.size, (left, top, left + 9, top + 7))
+        touched |= np.asarray(mask) > 0
+        [result] = tiny.inpaint(image, mask, "a dog", seed=i, steps=2, prior_steps=1, upsampler_steps=1)
         image = result.image
     assert np.array_equal(pixels(image)[~touched], pixels(original)[~touched])
     assert (pixels(image)[touched] != pixels(original)[touched]).any(-1).mean() > 0.9
@@ -66,9 +58,9 @@ def test_a_mask_that_keeps_every_pixel_returns_the_image_with_a_note(tiny: Uncli
 
 
 def test_a_grey_mask_blends_once(tiny: Unclip) -> None:
-    image, given = noise_image(32, 32), Image.new("L", (32, 32), 255)  # no edge, at which colours are matched
+    image, mask = noise_image(32, 32), Image.new("L", (32, 32), 255)  # no edge, at which colours are matched
     [whole], [half] = (
-        tiny.inpaint(image, given.point(lambda value, grey=grey: min(value, grey)), "a cat", seed=1)
+        tiny.inpaint(image, mask.point(lambda value, grey=grey: min(value, grey)), "a cat", seed=1)
         for grey in (255, 128)
     )
     between = pixels(image) + 128 / 255 * (pixels(whole) - pixels(image))
@@ -77,22 +69,22 @@ def test_a_grey_mask_blends_once(tiny: Unclip) -> None:
 
 def test_a_full_mask_equals_text_to_image(tiny: Unclip) -> None:
     [edited] = tiny.inpaint(noise_image(32, 32), Image.new("L", (32, 32), 255), "a cat", seed=5)
-    [drawn] = tiny.generate("a cat", seed=5)
-    assert np.abs(pixels(edited) - pixels(drawn)).max() <= 1
-    assert edited.score == pytest.approx(drawn.score, abs=1e-2)
+    [generated] = tiny.generate("a cat", seed=5)
+    assert np.abs(pixels(edited) - pixels(generated)).max() <= 1
+    assert edited.score == pytest.approx(generated.score, abs=1e-2)
 
 
 def test_a_wide_region_is_inpainted_in_several_windows(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference_run, "time", SimpleNamespace(perf_counter=count().__next__))  # a tick a look
-    image, told = noise_image(200, 70), []
-    given = box_mask(image.size, (10, 5, 190, 60))
-    request = Request(mode="inpaint", image=image, mask=given, prompt="a cat", seed=1)
-    [result] = tiny.generate(request, progress=lambda stage, done, total: told.append(stage))
-    assert kept(result, image, given)
-    names = {name.partition(",")[0] for name in told if name.startswith("window")}
+    monkeypatch.setattr(inference_run, "time", SimpleNamespace(perf_counter=count().__next__))  # one tick per call
+    image, reported = noise_image(200, 70), []
+    mask = box_mask(image.size, (10, 5, 190, 60))
+    request = Request(mode="inpaint", image=image, mask=mask, prompt="a cat", seed=1)
+    [result] = tiny.generate(request, progress=lambda stage, done, total: reported.append(stage))
+    assert kept(result, image, mask)
+    names = {name.partition(",")[0] for name in reported if name.startswith("window")}
     assert len(names) > 5
     assert f"window 1 of {len(names)}" in names
-    views = {name.partition(",")[0] for name in told if name.startswith("context view")}
+    views = {name.partition(",")[0] for name in reported if name.startswith("context view")}
     assert len(views) > 1 and f"context view 1 of {len(views)}" in views
     assert result.timings["decoder"] == len(views) + 1  # by this clock: of all views, and of all windows as one
     assert result.timings["upsampler"] == len(names)
@@ -100,26 +92,26 @@ def test_a_wide_region_is_inpainted_in_several_windows(tiny: Unclip, monkeypatch
 
 
 def test_distant_masked_regions_are_inpainted_separately(tiny: Unclip) -> None:
-    image, told = noise_image(300, 70), []
+    image, reported = noise_image(300, 70), []
     one, other = box_mask(image.size, (10, 5, 20, 20)), box_mask(image.size, (270, 40, 290, 60))
     both = ImageChops.lighter(one, other)
-    requests = [Request(mode="inpaint", image=image, mask=given, prompt="a cat", seed=1) for given in (both, one)]
-    [result, alone] = tiny.generate(requests, progress=lambda stage, done, total: told.append(stage))
+    requests = [Request(mode="inpaint", image=image, mask=mask, prompt="a cat", seed=1) for mask in (both, one)]
+    [result, alone] = tiny.generate(requests, progress=lambda stage, done, total: reported.append(stage))
     assert kept(result, image, both)
     assert np.array_equal(pixels(result)[:, :100], pixels(alone)[:, :100])
     assert (pixels(result)[40:60, 270:290] != pixels(image)[40:60, 270:290]).any(-1).mean() > 0.9
-    assert {name.partition(",")[0] for name in told if "prior" not in name} == {"region 1 of 2", "region 2 of 2"}
-    assert sum("prior" in name for name in told) == 1 + tiny.model.prior.stage.steps  # once for all holes, from 0
+    assert {name.partition(",")[0] for name in reported if "prior" not in name} == {"region 1 of 2", "region 2 of 2"}
+    assert sum("prior" in name for name in reported) == 1 + tiny.model.prior.stage.steps  # once for all regions, from 0
 
 
 def test_all_masked_regions_use_the_embedding_of_the_original_image(
     tiny: Unclip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image, looked, embed_images = noise_image(300, 70), [], Encoder.embed_images
-    given = ImageChops.lighter(box_mask(image.size, (10, 5, 20, 20)), box_mask(image.size, (270, 40, 290, 60)))
-    monkeypatch.setattr(Encoder, "embed_images", lambda *own: (looked.extend(own[1]), embed_images(*own))[1])
-    [result] = tiny.inpaint(image, given, "", seed=1)
-    assert kept(result, image, given) and [np.array_equal(pixels(one), pixels(image)) for one in looked] == [True]
+    image, seen, embed_images = noise_image(300, 70), [], Encoder.embed_images
+    mask = ImageChops.lighter(box_mask(image.size, (10, 5, 20, 20)), box_mask(image.size, (270, 40, 290, 60)))
+    monkeypatch.setattr(Encoder, "embed_images", lambda *own: (seen.extend(own[1]), embed_images(*own))[1])
+    [result] = tiny.inpaint(image, mask, "", seed=1)
+    assert kept(result, image, mask) and [np.array_equal(pixels(one), pixels(image)) for one in seen] == [True]
 
 
 # ---- outpainting
@@ -133,11 +125,11 @@ def test_outpainting_preserves_the_image_and_fills_the_margins(tiny: Unclip, mar
     [result] = tiny.outpaint(image, "a cat", seed=2, **margins)
     left = margins.get("left", 58 if "size" in margins else 0)
     top = margins.get("top", 18 if "size" in margins else 0)
-    drawn = pixels(result)
-    assert np.array_equal(drawn[top : top + 32, left : left + 32], pixels(image))
-    beyond = np.ones(drawn.shape[:2], bool)
+    generated = pixels(result)
+    assert np.array_equal(generated[top : top + 32, left : left + 32], pixels(image))
+    beyond = np.ones(generated.shape[:2], bool)
     beyond[top : top + 32, left : left + 32] = False
-    assert (drawn[beyond] == 0).all(-1).mean() < 0.05  # nothing of the empty canvas is left
+    assert (generated[beyond] == 0).all(-1).mean() < 0.05  # nothing of the empty canvas is left
 
 
 def test_a_side_has_its_own_prompt(tiny: Unclip) -> None:
@@ -175,14 +167,14 @@ def test_sides_with_their_own_prompts_use_separate_windows(tiny: Unclip) -> None
 
 
 def test_a_long_image_is_scored_along_its_whole_length(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked = []
-    monkeypatch.setattr(Encoder, "score", lambda _, images, prompts: (looked.append(images), [0.1, 0.1, 0.6])[1])
+    seen = []
+    monkeypatch.setattr(Encoder, "score", lambda _, images, prompts: (seen.append(images), [0.1, 0.1, 0.6])[1])
     outpainter = Unclip(replace(tiny.model, shown_above=0.5))
     image = noise_image(70, 32)
     [result] = outpainter.outpaint(image, "a cat", seed=2, right=16)
     assert ["nothing was added" in note for note in result.notes] == [True]
     ends = [
-        np.array_equal(pixels(one), pixels(image)[:, x : x + 32]) for one, x in zip(looked[0], (0, 19, 38), strict=True)
+        np.array_equal(pixels(one), pixels(image)[:, x : x + 32]) for one, x in zip(seen[0], (0, 19, 38), strict=True)
     ]
     assert ends == [True] * 3
 
@@ -190,7 +182,7 @@ def test_a_long_image_is_scored_along_its_whole_length(tiny: Unclip, monkeypatch
 def test_keep_style_applies_to_a_decoder_that_adds_only_the_prompt(tiny: Unclip) -> None:
     outpainter = Unclip(replace(tiny.model, shown_above=0.99))
     plain, styled = (
-        outpainter.outpaint(noise_image(32, 32), "", seed=2, right=16, keep_style=share)[0] for share in (None, 1.0)
+        outpainter.outpaint(noise_image(32, 32), "", seed=2, right=16, keep_style=weight)[0] for weight in (None, 1.0)
     )
     assert plain.request.keep_style is None and not np.array_equal(pixels(plain)[:, 32:], pixels(styled)[:, 32:])
 
@@ -220,34 +212,34 @@ def test_a_prompt_that_the_image_already_shows_is_not_used(tiny: Unclip, monkeyp
         asked.append((images, prompts))
         return [0.6]
 
-    painted = run("a cat", shown_above=1.0)
-    assert painted.notes == ()
+    edited = run("a cat", shown_above=1.0)
+    assert edited.notes == ()
     monkeypatch.setattr(Encoder, "score", score)
-    assert np.array_equal(pixels(run("a cat", shown_above=0.61)), pixels(painted))
+    assert np.array_equal(pixels(run("a cat", shown_above=0.61)), pixels(edited))
     bare = run("a cat")
     assert np.array_equal(pixels(asked[-2][0][0]), pixels(image)) and asked[-2][1] == [
         "a cat"
-    ]  # the original was looked at
-    assert not np.array_equal(pixels(bare), pixels(painted))
-    assert np.array_equal(pixels(bare), pixels(run("two dogs")))  # for nothing is said
+    ]  # the original was seen at
+    assert not np.array_equal(pixels(bare), pixels(edited))
+    assert np.array_equal(pixels(bare), pixels(run("two dogs")))  # nothing is added
     assert ["nothing was added" in note for note in bare.notes] == [True]
     silent = run("")
     assert np.array_equal(pixels(bare), pixels(silent)) and silent.notes == ()
     assert not np.array_equal(pixels(bare), pixels(run("", right_prompt="a cat")))
-    # what a side's prompt says is painted, whatever is there already
+    # what a side's prompt says is edited, whatever is there already
     named = run("a cat", right_prompt="a cat", left_prompt="a cat")
-    assert named.notes == () and np.array_equal(pixels(named), pixels(painted))
+    assert named.notes == () and np.array_equal(pixels(named), pixels(edited))
     assert np.array_equal(
         pixels(run("a cat", keep_style=0.5)), pixels(run("a cat", keep_style=0.5, right_prompt="a cat"))
     )
 
 
 def test_an_inpainting_prompt_is_always_used(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
-    image, given = noise_image(32, 32), box_mask((32, 32), (4, 4, 28, 28))
-    [painted] = tiny.inpaint(image, given, "a cat", seed=3)
+    image, mask = noise_image(32, 32), box_mask((32, 32), (4, 4, 28, 28))
+    [edited] = tiny.inpaint(image, mask, "a cat", seed=3)
     monkeypatch.setattr(Encoder, "score", lambda self, images, prompts: [1.0])
     outpainter = Unclip(replace(tiny.model, shown_above=0.5))
-    assert np.array_equal(pixels(outpainter.inpaint(image, given, "a cat", seed=3)[0]), pixels(painted))
+    assert np.array_equal(pixels(outpainter.inpaint(image, mask, "a cat", seed=3)[0]), pixels(edited))
 
 
 # ---- context views
@@ -268,11 +260,11 @@ def test_windows_start_from_the_draft_and_are_placed_correctly(
     """Everything generated continues the ramp of the original, and so must sketch, draft and image."""
     width = left + 32 + right
     whole = to_images(ramp(width, 32))[0]
-    looked = []
+    seen = []
 
     def decode(self, conditioning, run, known=None, start=None, tiling=None):
         draft = None if start is None else start.draft
-        looked.append((known, draft, tiling))
+        seen.append((known, draft, tiling))
         if tiling is None:  # a view as wide as the canvas
             return ramp(16, 16)
         assert draft.shape == (1, 3, 16, (end - begin) // 2)
@@ -287,7 +279,7 @@ def test_windows_start_from_the_draft_and_are_placed_correctly(
     monkeypatch.setattr(UnclipModel, "upsample", upsample)
     [result] = tiny.outpaint(whole.crop((left, 0, left + 32, 32)), "a cat", seed=1, left=left, right=right)
     assert np.abs(pixels(result) - pixels(whole)).max() <= 8
-    (view, none, _), (known, draft, tiling) = looked
+    (view, none, _), (known, draft, tiling) = seen
     assert none is None and (view.mask[0, 0, 8] == 1).float().mean().item() == pytest.approx(32 / width, abs=0.15)
     assert known.mask.shape[-2:] == draft.shape[-2:] == (16 * tiling.height // 4, 16 * tiling.width // 4)
 
@@ -316,9 +308,9 @@ def test_one_window_per_side_needs_no_context_view(tiny: Unclip, monkeypatch: py
 
     def run(tiny: Unclip = tiny, **more) -> None:
         request = Request(mode="outpaint", prompt="two birds", image=noise_image(32, 32), seed=2, **{**sides, **more})
-        told = []
-        tiny.generate(request, progress=lambda stage, done, total: told.append(stage))
-        views.append(len({name for name in told if name.startswith("context view")}))
+        reported = []
+        tiny.generate(request, progress=lambda stage, done, total: reported.append(stage))
+        views.append(len({name for name in reported if name.startswith("context view")}))
 
     trained = Unclip(replace(tiny.model, shown_above=0.9))
     run()
@@ -347,8 +339,8 @@ def test_tiled_windows_receive_the_known_pixels_as_a_hint(tiny: Unclip, monkeypa
 def test_a_view_that_is_not_finite_is_refused(tiny: Unclip, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Stage.run
 
-    def broken(self, inputs, *told, **options):
-        return run(self, inputs, *told, **options) * (1 if inputs.tiling else float("nan"))
+    def broken(self, inputs, *reported, **options):
+        return run(self, inputs, *reported, **options) * (1 if inputs.tiling else float("nan"))
 
     monkeypatch.setattr(Stage, "run", broken)
     with pytest.raises(UnclipError, match="not finite"):
@@ -359,28 +351,28 @@ def test_a_view_that_is_not_finite_is_refused(tiny: Unclip, monkeypatch: pytest.
 
 
 def test_keep_style_mixes_the_embeddings_of_image_and_prompt(tiny: Unclip) -> None:
-    image, given = noise_image(32, 32), box_mask((32, 32), (4, 4, 28, 28))
+    image, mask = noise_image(32, 32), box_mask((32, 32), (4, 4, 28, 28))
 
     def run(prompt: str, **fields) -> Result:
-        return tiny.inpaint(image, given, prompt, seed=3, **fields)[0]
+        return tiny.inpaint(image, mask, prompt, seed=3, **fields)[0]
 
-    results = [run("a cat", keep_style=share) for share in (0.0, 0.5, 1.0)]
+    results = [run("a cat", keep_style=weight) for weight in (0.0, 0.5, 1.0)]
     for a, b in ((0, 1), (1, 2), (0, 2)):
         assert not np.array_equal(pixels(results[a]), pixels(results[b]))
     assert np.array_equal(pixels(run("a cat")), pixels(results[0]))  # the default
-    unsaid = run("")
-    assert unsaid.request.keep_style == 1
-    assert unsaid.score is None
-    other = tiny.inpaint(noise_image(32, 32), given, "", seed=3)[0]
-    free = np.asarray(given) > 0
-    assert not np.array_equal(pixels(unsaid)[free], pixels(other)[free])
+    without_prompt = run("")
+    assert without_prompt.request.keep_style == 1
+    assert without_prompt.score is None
+    other = tiny.inpaint(noise_image(32, 32), mask, "", seed=3)[0]
+    masked = np.asarray(mask) > 0
+    assert not np.array_equal(pixels(without_prompt)[masked], pixels(other)[masked])
 
 
 def test_resampling_repeats_steps(tiny: Unclip) -> None:
-    image, given, steps = noise_image(32, 32), box_mask((32, 32), (4, 4, 28, 28)), []
+    image, mask, steps = noise_image(32, 32), box_mask((32, 32), (4, 4, 28, 28)), []
     for resample in (1, 3):
         count = []
-        request = Request(mode="inpaint", image=image, mask=given, prompt="a cat", seed=1, resample=resample)
+        request = Request(mode="inpaint", image=image, mask=mask, prompt="a cat", seed=1, resample=resample)
         tiny.generate(request, progress=lambda stage, done, total, c=count: c.append(total) if "dec" in stage else None)
         steps.append(count[-1])
     assert steps == [4, 10]  # 3 stretches of one step, thrice, and the last step
@@ -429,13 +421,13 @@ def test_an_invalid_mask_raises_before_sampling(tiny: Unclip) -> None:
     good = Request(mode="inpaint", image=noise_image(32, 32), mask=box_mask((32, 32), (0, 0, 9, 9)), prompt="a cat")
     bad = Request(mode="inpaint", image=noise_image(32, 32), mask=box_mask((9, 9), (0, 0, 9, 9)), prompt="a cat")
     with pytest.raises(RequestError, match="the mask is 9x9"):
-        tiny.stream([good, bad])  # not asked for a result yet
+        tiny.stream([good, bad])  # before a result is requested
 
 
 def test_an_embedding_replaces_the_prior_in_inpainting(tiny: Unclip, cat, dog, tmp_path: Path) -> None:
     mask = Image.new("L", (16, 16), 255)
-    files = [tiny.save_embedding(tmp_path / f"{i}.safetensors", picture) for i, picture in enumerate((cat, dog))]
-    drawn = [tiny.inpaint(cat, mask, "a cat", seed=5, embedding=file)[0] for file in files]
-    assert difference(*drawn) > 5
-    requests = [d.request for d in drawn]
-    assert all(difference(a, b) <= 1 for a, b in zip(tiny.generate(requests), drawn, strict=True))
+    files = [tiny.save_embedding(tmp_path / f"{i}.safetensors", image) for i, image in enumerate((cat, dog))]
+    generated = [tiny.inpaint(cat, mask, "a cat", seed=5, embedding=file)[0] for file in files]
+    assert difference(*generated) > 5
+    requests = [d.request for d in generated]
+    assert all(difference(a, b) <= 1 for a, b in zip(tiny.generate(requests), generated, strict=True))

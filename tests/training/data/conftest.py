@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.data.helpers import encoded, flat, write_tar
-from unclip.training.data.folder import ImageFolder
+from tests.training.data.helpers import encoded, flat, folder_dataset, shard_dataset, write_tar
 from unclip.training.data.stored import CaptionedImages
-from unclip.training.data.webdataset import TarShards
 
 
 @pytest.fixture
@@ -42,4 +40,4 @@ def shards(tmp_path: Path) -> str:
 @pytest.fixture(params=["folder", "shards"])
 def stored(request: pytest.FixtureRequest, folder: Path, shards: str) -> CaptionedImages:
     """The images from each of the two."""
-    return ImageFolder(folder, 4, 3) if request.param == "folder" else TarShards(shards, 4, 3)
+    return folder_dataset(folder, 4, 3) if request.param == "folder" else shard_dataset(shards, 4, 3)

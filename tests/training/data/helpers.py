@@ -7,6 +7,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from unclip.training.data.folder import list_folder
+from unclip.training.data.stored import CaptionedImages
+from unclip.training.data.webdataset import list_shards
+
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 
@@ -47,3 +51,13 @@ def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
 def same(a, b) -> bool:
     """Whether two samples or batches are equal."""
     return torch.equal(a[0], b[0]) and a[1] == b[1]
+
+
+def folder_dataset(path: str | Path, size: int, seed: int) -> CaptionedImages:
+    """The images of a folder as a dataset."""
+    return CaptionedImages(list_folder(path), size, seed)
+
+
+def shard_dataset(paths, size: int, seed: int) -> CaptionedImages:
+    """The images of tar shards as a dataset."""
+    return CaptionedImages(list_shards(paths), size, seed)

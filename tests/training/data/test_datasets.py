@@ -4,17 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.data.helpers import same
+from tests.training.data.helpers import folder_dataset, same, shard_dataset
 from unclip.errors import DataError
 from unclip.training.data.datasets import open_dataset
-from unclip.training.data.folder import ImageFolder
-from unclip.training.data.webdataset import TarShards
 
 
 def test_open_dataset_opens_each_kind(folder: Path, shards: str):
-    assert same(open_dataset({"kind": "folder", "path": str(folder)}, 4, 1)[7], ImageFolder(folder, 4, 1)[7])
-    assert same(open_dataset({"kind": "webdataset", "shards": shards}, 4, 1)[7], TarShards(shards, 4, 1)[7])
-    assert same(open_dataset({"kind": "webdataset", "shards": [shards]}, 4, 1)[7], TarShards(shards, 4, 1)[7])
+    assert same(open_dataset({"kind": "folder", "path": str(folder)}, 4, 1)[7], folder_dataset(folder, 4, 1)[7])
+    assert same(open_dataset({"kind": "webdataset", "shards": shards}, 4, 1)[7], shard_dataset(shards, 4, 1)[7])
+    assert same(open_dataset({"kind": "webdataset", "shards": [shards]}, 4, 1)[7], shard_dataset(shards, 4, 1)[7])
 
 
 @pytest.mark.parametrize(

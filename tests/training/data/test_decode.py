@@ -5,11 +5,13 @@ import random
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from tests.images.profiles import rgb_profile
 from tests.training.data.helpers import BLUE, RED, WHITE, encoded, flat, halves, pixel
 from unclip.errors import DataError
-from unclip.training.data.decode import decode_image
+from unclip.images.colour import ColourProfile
+from unclip.training.data.decode import HEADER, check_header, decode_image
 
 
 def test_the_shorter_side_is_resized_and_the_centre_kept():
@@ -29,11 +31,25 @@ def test_a_long_strip_is_cropped():
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "PNG"])
 def test_exif_orientation_is_applied(format: str):
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown after a quarter turn clockwise: the left of the file is the top of the picture
+    exif[0x0112] = 6  # a quarter turn clockwise: the left of the file is the top of the image
     out = decode_image(encoded(halves(16, 16), format, exif=exif), "x", 8)
     for x in (1, 6):
         assert torch.tensor(pixel(out, x, 0)).sub(torch.tensor(RED)).abs().max() < 30
         assert torch.tensor(pixel(out, x, 7)).sub(torch.tensor(BLUE)).abs().max() < 30
+
+
+def test_metadata_that_pillow_refuses_does_not_stop_the_reading():
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", "x" * (3 << 20), zip=True)
+    for image in (encoded(halves(16, 16), pnginfo=text), encoded(halves(16, 16), exif=b"Exif\0\0no header")):
+        assert pixel(decode_image(image, "x", 16), 1, 8) == RED
+
+
+def test_colours_are_converted_to_srgb():
+    tagged = flat(0, (8, 8))
+    tagged.paste((200, 60, 50), (0, 0, 8, 8))
+    expected = ColourProfile(rgb_profile()).to_srgb(tagged).getpixel((0, 0))
+    assert pixel(decode_image(encoded(tagged, icc_profile=rgb_profile()), "x", 8), 1, 1) == expected != (200, 60, 50)
 
 
 def transparent_images() -> dict[str, bytes]:
@@ -103,7 +119,26 @@ def test_damaged_images_raise_only_data_errors(format: str):
             assert str(error).startswith(("here.png is ", "cannot read here.png (")) and "\n" not in str(error)
 
 
-def test_other_formats_are_refused_whatever_their_name():
-    for format in ("GIF", "BMP", "TIFF"):
-        with pytest.raises(DataError, match="x.png is not a readable image; give one of PNG, JPEG, WEBP"):
-            decode_image(encoded(flat(0), format), "x.png", 4)
+@pytest.mark.parametrize("format", ["GIF", "BMP", "TIFF"])
+def test_further_formats_are_read_whatever_their_name(format: str):
+    assert pixel(decode_image(encoded(halves(8, 8), format), "x.png", 8), 1, 1) == RED
+
+
+def test_other_formats_are_refused():
+    with pytest.raises(DataError, match="x.png is not a readable image; give one of PNG, JPEG, WEBP"):
+        decode_image(encoded(flat(0), "PPM"), "x.png", 4)
+
+
+def test_a_header_is_read_without_the_rest_of_the_file():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8))
+    for long_header in (False, True):
+        data, limits = encoded(noise, "JPEG", comment=b"x" * (3 * HEADER if long_header else 9)), []
+
+        def read(limit: int, data: bytes = data, limits: list[int] = limits) -> bytes:
+            limits.append(limit)
+            return data if limit < 0 else data[:limit]
+
+        check_header(read, "x")
+        assert len(data) > 2 * HEADER and limits == ([HEADER, -1] if long_header else [HEADER])
+    with pytest.raises(DataError, match="^x is not a readable image"):
+        check_header(lambda limit: b"GIF but no", "x")

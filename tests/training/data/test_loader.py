@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.data.helpers import same
+from tests.training.data.helpers import folder_dataset, same
 from unclip.errors import DataError
-from unclip.training.data.folder import ImageFolder
 from unclip.training.data.loader import batches
 
 
@@ -33,5 +32,5 @@ def test_a_damaged_image_ends_the_batches_with_a_one_line_error(folder: Path, wo
     whole = (folder / "4.png").read_bytes()
     (folder / "4.png").write_bytes(whole[:50])
     with pytest.raises(DataError, match=r"cannot read .*4\.png \(") as caught:
-        list(itertools.islice(batches(ImageFolder(folder, 4, 0), 2, 0, workers), 5))
+        list(itertools.islice(batches(folder_dataset(folder, 4, 0), 2, 0, workers), 5))
     assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)

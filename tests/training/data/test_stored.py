@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.data.helpers import encoded, flat, pixel, same
-from unclip.training.data.folder import ImageFolder
+from tests.training.data.helpers import encoded, flat, folder_dataset, pixel, same
 
 
 def test_an_epoch_has_every_image_once_with_its_caption(stored):
@@ -33,7 +32,7 @@ def test_random_access_equals_sequential_access(stored):
 
 
 def test_the_seed_decides_the_order(folder: Path):
-    first, again, other = (ImageFolder(folder, 4, seed) for seed in (0, 0, 1))
+    first, again, other = (folder_dataset(folder, 4, seed) for seed in (0, 0, 1))
     captions = [[data[i][1] for i in range(10)] for data in (first, again, other)]
     assert captions[0] == captions[1] != captions[2]
 
@@ -47,6 +46,6 @@ def test_one_of_several_captions_is_selected(tmp_path: Path):
     (tmp_path / "a.JPG").write_bytes(encoded(flat(50), "JPEG"))
     (tmp_path / "a.txt").write_text("one\n\n  two  \n")
     (tmp_path / ".hidden.txt").write_text("no")
-    data = ImageFolder(tmp_path, 4, 0)
-    drawn = [data[i][1] for i in range(40)]
-    assert set(drawn) == {"one", "two"} and drawn == [data[i][1] for i in range(40)]
+    data = folder_dataset(tmp_path, 4, 0)
+    chosen = [data[i][1] for i in range(40)]
+    assert set(chosen) == {"one", "two"} and chosen == [data[i][1] for i in range(40)]

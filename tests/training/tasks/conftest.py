@@ -23,7 +23,7 @@ def clip(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> FrozenClip
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("clip")
     save_network(ClipTask(recipe.stage("clip")).network, folder, torch.float32)
-    return FrozenClip(folder, torch.device("cpu"))
+    return FrozenClip.load(folder, torch.device("cpu"))
 
 
 @pytest.fixture(params=STAGES)

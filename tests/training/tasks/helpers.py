@@ -7,12 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from unclip.training.recipe import Recipe, StageRecipe
+from unclip.training.stages import new_task
 from unclip.training.tables import read_table
-from unclip.training.tasks.clip import ClipTask
-from unclip.training.tasks.decoder import DecoderTask
 from unclip.training.tasks.frozen_clip import FrozenClip
-from unclip.training.tasks.prior import PriorTask
-from unclip.training.tasks.upsampler import UpsamplerTask
 
 CAPTIONS = ["a red cat", "a dog", "two blue apples on a pink background", "a tree"]
 
@@ -25,12 +22,9 @@ def example_images(size: int, count: int = 16) -> tuple[Tensor, list[str]]:
 
 def make_task(name: str, recipe: Recipe, clip: FrozenClip, **options: Any) -> Any:
     """The task of a stage with some of its options changed."""
-    table = with_options(name, recipe.stage(name), **options)
-    if name == "clip":
-        return ClipTask(table)
-    if name == "upsampler":
-        return UpsamplerTask(table, example_images)
-    return {"prior": PriorTask, "decoder": DecoderTask}[name](table, clip, example_images)
+    task = new_task(name, with_options(name, recipe.stage(name), **options), clip, example_images)
+    task.fit_to_data()
+    return task
 
 
 def with_options(name: str, stage: StageRecipe, **options: Any) -> StageRecipe:

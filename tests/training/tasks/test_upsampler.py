@@ -23,11 +23,11 @@ def test_the_condition_is_the_enlarged_small_image_of_the_crop(recipe: Recipe, c
 def test_an_untrained_difference_returns_the_enlarged_image(recipe: Recipe, clip: FrozenClip):
     task = make_task("upsampler", recipe, clip, prediction="difference")
     enlarged = example_images(32, 2)[0]
-    drawn = task.stage().run(StageInputs({"enlarged": task.codec.encode(enlarged)}), make_generators(range(2)))
-    torch.testing.assert_close(drawn, enlarged, atol=1e-5, rtol=0)
+    output = task.stage().run(StageInputs({"enlarged": task.codec.encode(enlarged)}), make_generators(range(2)))
+    torch.testing.assert_close(output, enlarged, atol=1e-5, rtol=0)
     other = make_task("upsampler", recipe, clip, prediction="sample")
-    drawn = other.stage().run(StageInputs({"enlarged": task.codec.encode(enlarged)}), make_generators(range(2)))
-    assert (drawn - enlarged).abs().mean() > 0.1
+    output = other.stage().run(StageInputs({"enlarged": task.codec.encode(enlarged)}), make_generators(range(2)))
+    assert (output - enlarged).abs().mean() > 0.1
 
 
 def test_degrading_blurs_and_adds_noise_up_to_the_given_strength(recipe: Recipe, clip: FrozenClip):

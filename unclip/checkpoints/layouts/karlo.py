@@ -13,7 +13,7 @@ from unclip.checkpoints.component_loader import ComponentLoader
 from unclip.checkpoints.index import INDEX, component_classes
 from unclip.checkpoints.open_clip_image_encoder import OpenClipImageEncoder
 from unclip.checkpoints.settings import FIX
-from unclip.checkpoints.transformers_clip import prepare_clip
+from unclip.checkpoints.transformers_clip import find_clip, prepare_clip
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError
 from unclip.inference.model import UnclipModel
@@ -25,6 +25,7 @@ from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
 from unclip.models.projection import TextProjection
 from unclip.models.upsampler import Upsampler
+from unclip.requests.fields import MAX_SIDE
 from unclip.requests.values import show
 
 CLASSES = {
@@ -46,7 +47,8 @@ UPSAMPLER = {"steps": 7}
 
 def is_karlo(index: Mapping[str, Any]) -> bool:
     """Whether a model_index.json is of this layout."""
-    return "stages" not in index and bool({"text_encoder", "super_res_first", "super_res_last"} & index.keys())
+    own = {"text_encoder", "super_res_first", "super_res_last"}
+    return "stages" not in index and "unet" not in index and bool(own & index.keys())
 
 
 def load_karlo(
@@ -63,7 +65,7 @@ def load_karlo(
     components = check_components(index, loader.folder / INDEX)
     if "image_encoder" in components:
         image_encoder = loader.folder
-    clip = loader.load_clip(*prepare_clip(loader.folder, loader.device, image_encoder))
+    clip = loader.load_clip(*prepare_clip(find_clip(loader.folder, image_encoder), loader.device))
     prior = load_prior(loader, clip) if "prior" in components else None
     decoder = load_decoder(loader, clip)
     return UnclipModel(
@@ -90,7 +92,7 @@ def load_prior(loader: ComponentLoader, clip: Clip) -> DiffusionPrior:
     transformer = loader.load_network("prior", PriorTransformer)
     sizes = {"embedding_dim": dim, "num_embeddings": clip.config.context_length, "additional_embeddings": 4}
     check_config(loader, "prior", transformer, sizes)
-    stage = build_stage("prior", Prior(transformer), loader.load_schedule("prior"), (dim,), **PRIOR)
+    stage = build_stage("prior", Prior(transformer), loader.load_schedule("prior_scheduler"), (dim,), **PRIOR)
     return DiffusionPrior(stage, best_of=1)
 
 
@@ -101,7 +103,7 @@ def load_decoder(loader: ComponentLoader, clip: Clip) -> Stage:
     dim = clip.config.embed_dim
     if projection.config.clip_embeddings_dim != dim or clip.config.text_width != dim:
         raise CheckpointError(f"{loader.folder}: text_encoder and text_proj have different widths; {FIX}")
-    schedule = loader.load_schedule("decoder")
+    schedule = loader.load_schedule("decoder_scheduler")
     sizes = {"cross_attention_dim": projection.config.cross_attention_dim, "in_channels": 3}
     check_config(loader, "decoder", unet, {**sizes, "out_channels": output_channels(schedule)})
     return build_stage("decoder", Decoder(projection, unet), schedule, image_shape(loader, "decoder", unet), **DECODER)
@@ -109,7 +111,7 @@ def load_decoder(loader: ComponentLoader, clip: Clip) -> Stage:
 
 def load_upsampler(loader: ComponentLoader) -> Stage:
     """The upsampler's stage, whose last step has a network of its own."""
-    schedule = loader.load_schedule("super_res")
+    schedule = loader.load_schedule("super_res_scheduler")
     names = ("super_res_first", "super_res_last")
     unets = [loader.load_network(name, UNet2DModel) for name in names]
     sizes = {
@@ -147,7 +149,11 @@ def image_shape(loader: ComponentLoader, component: str, unet: nn.Module) -> tup
     """c, h, w of the images that a U-Net samples. Raises CheckpointError if its config has no valid size."""
     size = diffusers_config(unet).sample_size
     sides = (size, size) if isinstance(size, int) else size
-    if not isinstance(sides, tuple | list) or len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
+    if (
+        not isinstance(sides, tuple | list)
+        or len(sides) != 2
+        or not all(type(s) is int and 0 < s <= MAX_SIDE for s in sides)
+    ):
         path = loader.folder / component / "config.json"
         raise CheckpointError(f"{path}: sample_size is {show(size)}, and should be a number of pixels; {FIX}")
     return 3, sides[0], sides[1]

@@ -116,7 +116,7 @@ def build_stage(
     return Stage(
         name,
         network,
-        loader.load_schedule(name),
+        loader.load_schedule(f"{name}_scheduler"),
         shape,
         sampler=settings.sampler,
         steps=settings.steps,

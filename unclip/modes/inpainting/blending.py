@@ -67,5 +67,6 @@ def _sum_neighbours(values: Tensor) -> Tensor:
 
 def _blur(values: Tensor, deviation: float = _ALONG) -> Tensor:
     """`c h w`, blurred by a Gaussian of that standard deviation in pixels."""
-    side = min(2 * round(3 * deviation) + 1, *(2 * length - 1 for length in values.shape[-2:]))
-    return gaussian_blur(values, [side, side], [deviation, deviation])
+    # Reflection at the borders limits a kernel to almost twice a side, each for itself: an image may be thin.
+    wide, high = (min(2 * round(3 * deviation) + 1, 2 * values.shape[axis] - 1) for axis in (-1, -2))
+    return gaussian_blur(values, [wide, high], [deviation, deviation])

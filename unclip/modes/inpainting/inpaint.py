@@ -12,7 +12,7 @@ from unclip.images.processing import to_images
 from unclip.inference.conditions import Conditioning, Known, Start
 from unclip.inference.model import UnclipModel
 from unclip.inference.run_context import Run
-from unclip.modes.base import Output, Requirement, read_or_sample_embeddings
+from unclip.modes.base import Output, Requirement, make_conditioning, read_embeddings
 from unclip.modes.inpainting.canvas import Canvas
 from unclip.modes.inpainting.plan import (
     Edit,
@@ -98,9 +98,10 @@ def open_canvases(requests: Sequence[Request]) -> Iterator[Canvas]:
 
 def finish(model: UnclipModel, edit: Edit) -> Output:
     """The edited image with its score and notes."""
-    image, prompt = edit.canvas.image(), edit.request.prompt
-    scored = prompt.strip() and model.encoder.encodes_images
-    return Output(image, model.encoder.score([image], [prompt])[0] if scored else None, tuple(edit.notes()))
+    prompt, score = edit.request.prompt, None
+    if prompt.strip() and model.encoder.encodes_images:
+        score = model.encoder.score([edit.canvas.visible()], [prompt])[0]
+    return Output(edit.canvas.image(), score, tuple(edit.notes()))
 
 
 @dataclass(frozen=True)
@@ -131,20 +132,18 @@ def embed_prompts(model: UnclipModel, edits: Sequence[Edit], run: Run) -> Prompt
     with run.stage("text"):
         text = model.encode_text([prompt or "" for _, prompt in pairs])
         negative = model.encode_text([edits[i].request.negative_prompt for i, _ in pairs])
-    embed = model.decoder.network.projection.null_embed.to(text.embed).expand_as(text.embed).clone()  # n d
-    prompted = [row for row, weight in enumerate(weights) if weight is not None and weight < 1]
-    if prompted:
-        canvases = [pairs[row][0] for row in prompted]
-        files = [edits[i].request.embedding for i in canvases]
-        embed[prompted] = read_or_sample_embeddings(
-            model, files, text.rows(prompted), negative.rows(prompted), run.rows(canvases)
-        )
+    given: list[Tensor | None] = [model.null_embed] * len(pairs)
+    for row, ((i, _), weight) in enumerate(zip(pairs, weights, strict=True)):
+        if weight is not None and weight < 1:
+            [given[row]] = read_embeddings(model, [edits[i].request.embedding])
+    conditioning = make_conditioning(model, given, text, negative, run.rows([i for i, _ in pairs]))
     styled = [row for row, weight in enumerate(weights) if weight]
     if styled:
+        embed = conditioning.embed  # n d
         images = model.encoder.embed_images([edits[pairs[row][0]].canvas.original() for row in styled])
         fraction = torch.tensor([weights[row] for row in styled], device=embed.device)
         embed[styled] = slerp(embed[styled], images, fraction)
-    return PromptEmbeddings({pair: row for row, pair in enumerate(pairs)}, Conditioning(embed, text, negative))
+    return PromptEmbeddings({pair: row for row, pair in enumerate(pairs)}, conditioning)
 
 
 @dataclass(frozen=True)

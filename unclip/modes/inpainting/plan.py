@@ -38,9 +38,11 @@ class Edit:
     prompt_shown: bool
 
     def notes(self) -> list[str]:
-        """Messages for the user about parts of the request without effect."""
+        """Messages for the user about the input files, and about parts of the request without effect."""
         windows = [window for region in self.regions for window in region]
-        notes = [] if windows else ["the mask keeps every pixel: the image is unchanged"]
+        notes = [*self.canvas.notes]
+        if not windows:
+            notes.append("the mask keeps every pixel: the image is unchanged")
         if self.prompt_shown and any(window.prompt is None for window in windows):
             notes.append(
                 "the image seems to show the prompt already (by CLIP), so nothing was added; to add something new, use "

@@ -1,14 +1,12 @@
-"""Prepare the canvas of an edit: from an image and its mask, or with margins to outpaint.
-
-Masks that people give (white or transparent = repaint) become `known` (KEEP = preserve) here and nowhere else.
-"""
+"""Prepare the canvas of an edit: from an image and its mask, or with margins to outpaint."""
 
 import numpy as np
-from PIL import Image, ImageFilter
 
 from unclip.errors import RequestError
-from unclip.images.reading import check_header, open_image, split_alpha
+from unclip.images.pixels import Pixels, read_pixels
+from unclip.images.reading import check_header
 from unclip.modes.inpainting.canvas import KEEP, Canvas
+from unclip.modes.inpainting.mask import check_mask, check_mask_source, read_known
 from unclip.requests.fields import MAX_SIDE, SIDES
 from unclip.requests.request import Request
 from unclip.requests.values import size_text
@@ -33,31 +31,33 @@ def check_edit(request: Request) -> tuple[int, int]:
 
 def open_canvas(request: Request) -> Canvas:
     """The canvas of an edit. Raises DataError for an image that cannot be read, RequestError as `check_edit`."""
-    image = open_image(request.image, "image")
-    pixels, alpha = split_alpha(image)
+    image = read_pixels(request.image, "image")
     if request.outpaints:
-        return add_margins(request, pixels, alpha)
-    known = read_known(request, image.size, alpha)
+        return add_margins(request, image)
+    height, width = image.colours.shape[:2]
+    known, notes = read_known(request, (width, height), image.alpha)
     # Transparency that served as the mask is filled; any other transparency stays.
-    height, width = known.shape
-    return Canvas(pixels, known, None if request.mask is None else alpha, (0, 0, width, height))
+    alpha = None if request.mask is None else image.alpha
+    return Canvas(image.colours, known, alpha, (0, 0, width, height), image.profile, (*image.notes, *notes))
 
 
-def add_margins(request: Request, pixels: np.ndarray, alpha: np.ndarray | None) -> Canvas:
-    """A canvas with an image `h w 3` on it and masked margins around it. alpha: `h w`, or None."""
-    rows, columns = pixels.shape[:2]
+def add_margins(request: Request, image: Pixels) -> Canvas:
+    """A canvas with an image on it and masked margins around it."""
+    rows, columns = image.colours.shape[:2]
     left, top, width, height = place_original(request, (columns, rows))
     bottom, right = top + rows, left + columns
     area = (slice(top, bottom), slice(left, right))
     canvas = Canvas(
         np.zeros((height, width, 3), np.uint8),
         np.zeros((height, width), np.uint8),
-        None if alpha is None else np.full((height, width), 255, np.uint8),
+        None if image.alpha is None else np.full((height, width), 255, np.uint8),
         (left, top, right, bottom),
+        image.profile,
+        image.notes,
     )
-    canvas.pixels[area], canvas.known[area] = pixels, KEEP
+    canvas.pixels[area], canvas.known[area] = image.colours, KEEP
     if canvas.alpha is not None:
-        canvas.alpha[area] = alpha
+        canvas.alpha[area] = image.alpha
     return canvas
 
 
@@ -89,52 +89,3 @@ def place_original(request: Request, size: tuple[int, int]) -> tuple[int, int, i
         if getattr(request, f"{side}_prompt") is not None and not pixels:
             raise RequestError(f"{side}_prompt is given, but there is no margin on that side: add one, or leave it out")
     return left, top, width, height
-
-
-def read_known(request: Request, size: tuple[int, int], alpha: np.ndarray | None) -> np.ndarray:
-    """The known pixels `h w` uint8 of an inpainting, from its mask or the alpha of its image. Soft values stay soft.
-
-    size: of the image. Raises RequestError as `check_edit`.
-    """
-    if request.mask is None:
-        check_mask_source(request, alpha is not None)
-        known = alpha
-    else:
-        mask = open_image(request.mask, "mask")
-        pixels, mask_alpha = split_alpha(mask)
-        check_mask(request, mask.size, size, mask_alpha is not None)
-        if request.mask_mode == "alpha":
-            known = mask_alpha
-        else:
-            grey = np.asarray(Image.fromarray(pixels).convert("L"))
-            known = grey if request.mask_mode == "black" else 255 - grey
-    return feather_known(np.array(known), request.feather or 0)  # a copy: a canvas writes into its arrays
-
-
-def check_mask_source(request: Request, has_transparency: bool) -> None:
-    """Raise RequestError for an inpainting without a mask whose image cannot serve as one."""
-    if request.mask_mode not in (None, "alpha"):
-        raise RequestError(f"mask is missing: mask_mode {request.mask_mode} needs one")
-    if not has_transparency:
-        raise RequestError("mask is missing, and the image has no transparency to use as one: give a mask")
-
-
-def check_mask(
-    request: Request, mask_size: tuple[int, int], image_size: tuple[int, int], has_transparency: bool
-) -> None:
-    """Raise RequestError for a mask of another size than the image, or without the transparency it needs."""
-    if image_size != mask_size:
-        raise RequestError(
-            f"the mask is {size_text(mask_size)} and the image {size_text(image_size)}: give a mask of that size"
-        )
-    if request.mask_mode == "alpha" and not has_transparency:
-        raise RequestError("the mask has no transparency, so mask_mode alpha finds nothing to repaint")
-
-
-def feather_known(known: np.ndarray, pixels: int) -> np.ndarray:
-    """Fade the masked side of each edge into the kept side over some pixels. known: `h w` uint8."""
-    if not pixels:
-        return known
-    kept = Image.fromarray(np.where(known == KEEP, np.uint8(255), np.uint8(0)))
-    blurred = np.asarray(kept.filter(ImageFilter.GaussianBlur(pixels / 2)), dtype=np.float32)
-    return np.maximum(known, (2 * blurred).clip(0, 255).astype(np.uint8))  # blurred is 1/2 at an edge: 2x is all kept

@@ -31,16 +31,17 @@ class Region(NamedTuple):
     def single_window(self, canvas: Canvas, size: int) -> Box | None:
         """The window that contains the region with some context, or a whole small canvas; None if one is not enough.
 
-        size: of the model's images, in pixels.
+        It extends past a canvas that is narrower than the model's images. size: of these, in pixels.
         """
-        width, height = canvas.size
         region = max(self.right - self.left, self.bottom - self.top)
-        side = min(max(size, round(_CONTEXT * region)), MAX_SHRINK * size, width, height)
-        if region * _MIN_CONTEXT > side and not region == side == width == height:
+        least = smallest_window(canvas, size)
+        side = min(max(least, round(_CONTEXT * region)), max(least, min(MAX_SHRINK * size, *canvas.size)))
+        if region * _MIN_CONTEXT > side and side < max(canvas.size):
             return None
-        x = min(max(0, (self.left + self.right - side) // 2), width - side)
-        y = min(max(0, (self.top + self.bottom - side) // 2), height - side)
-        return Box(x, y, side)
+        width, height = canvas.size
+        return Box(
+            place_around(self.left, self.right, side, width), place_around(self.top, self.bottom, side, height), side
+        )
 
     def reach(self, canvas: Canvas, size: int) -> "Region":
         """The region and everything that is in any window with a part of it."""
@@ -54,6 +55,19 @@ class Region(NamedTuple):
         inside = np.zeros(shape, bool)
         inside[self.top : self.bottom, self.left : self.right] = True
         return inside
+
+
+def smallest_window(canvas: Canvas, size: int) -> int:
+    """The side of the smallest window: the model's `size`, or of a canvas that is smaller, its longer side.
+
+    Not the shorter side, so that the number of windows of a thin canvas depends on its area.
+    """
+    return min(size, max(canvas.size))
+
+
+def place_around(low: int, high: int, side: int, length: int) -> int:
+    """The start of a window of `side` pixels around low .. high, within `length`; it is centred on a shorter length."""
+    return (length - side) // 2 if length < side else min(max(0, (low + high - side) // 2), length - side)
 
 
 def masked_regions(canvas: Canvas, size: int) -> list[Region]:

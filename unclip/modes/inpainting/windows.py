@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from unclip.modes.inpainting.canvas import Box, Canvas
-from unclip.modes.inpainting.regions import MAX_SHRINK, Region
+from unclip.modes.inpainting.regions import MAX_SHRINK, Region, smallest_window
 
 
 def place_windows(
@@ -16,19 +16,21 @@ def place_windows(
     A small region gets one window with some context. A larger one gets windows of the model's size that overlap by
     half; the next one always has its known part closest to half, so that they grow outwards from the known pixels.
     These lie on a grid of `cells` a side, so that they can be denoised as one canvas; the last ones may extend past the
-    canvas by a part of a cell.
+    canvas by a part of a cell, and all of them where it is narrower than a window.
 
     size: of the model's images, in pixels. cells: positions of the decoder's latent along a side. region: everything
     masked by default. separate_sides: do not cover the margins of different sides by one window.
     """
     if not canvas.masked.any():
         return []
-    region = region or Region.around(canvas.masked)
+    region = Region.around(canvas.masked) if region is None else region
     window = region.single_window(canvas, size)
     covers_canvas = window is not None and window.side == max(canvas.size)
     if window is not None and (not canvas.has_margins or covers_canvas and not separate_sides):
         return [window]
-    side = min(size, *canvas.size)
+    side = smallest_window(canvas, size)
+    if separate_sides:  # a small canvas is divided: half of a side is enough for the margin there
+        side = min(side, max(min(canvas.size), -(-max(canvas.size) // 2)))
     masked = canvas.masked & region.mask(canvas.masked.shape)
     return list(_order_outwards(masked, side, *(window_starts(length, side, cells) for length in masked.shape)))
 
@@ -47,13 +49,10 @@ def place_context_views(canvas: Canvas, windows: Sequence[Box], size: int) -> li
     several.
     """
     ends = [canvas.origin] + [(box.left, box.top, box.left + box.side, box.top + box.side) for box in windows]
-    lows, highs = np.min(ends, axis=0)[:2], np.max(ends, axis=0)[2:].clip(max=canvas.size)
+    lows, highs = np.min(ends, axis=0)[:2].clip(min=0), np.max(ends, axis=0)[2:].clip(max=canvas.size)
     (left, top), (width, height) = lows.tolist(), (highs - lows).tolist()
-    side = min(max(width, height), MAX_SHRINK * min(size, width, height))
-    # An extent shorter than the context view is centred in it.
-    tops, lefts = (
-        window_starts(length, side, side) if length > side else [(length - side) // 2] for length in (height, width)
-    )
+    side = min(max(width, height), MAX_SHRINK * size)
+    tops, lefts = (window_starts(length, side, side) for length in (height, width))
     masked = canvas.masked[top : top + height, left : left + width]
     return [Box(box.left + left, box.top + top, side) for box in _order_outwards(masked, side, tops, lefts)]
 
@@ -81,6 +80,11 @@ def _order_outwards(masked: np.ndarray, side: int, tops: list[int], lefts: list[
 
 
 def window_starts(length: int, side: int, cells: int) -> list[int]:
-    """The starts of windows along a length: every half side, and at its end or a part of a cell beyond."""
-    last = -(-max(0, length - side) * cells // side)  # in cells
+    """The starts of windows along a length: every half side, and at its end or a part of a cell beyond.
+
+    A single window is centred on a length that is shorter.
+    """
+    if length < side:
+        return [(length - side) // 2]
+    last = -(-(length - side) * cells // side)  # in cells
     return sorted({round(cell * side / cells) for cell in (*range(0, last, max(1, cells // 2)), last)})

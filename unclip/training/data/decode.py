@@ -2,45 +2,56 @@
 
 import io
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from unclip.errors import DataError
-from unclip.images.reading import opened
+from unclip.images.pixels import to_srgb_on_white
+from unclip.images.reading import opened, upright
+from unclip.requests.sources import IMAGE_SUFFIXES
 
 Sample = tuple[torch.Tensor, str]  # uint8 3 h w, caption
 
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
-IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
+IMAGE_EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
+CAPTION_EXTENSIONS = ("txt", "caption", "json")
+"""Extensions of caption files; if an image has several such files, the first in this order is read."""
+HEADER = 1 << 14  # bytes; most headers end before
 
 
 def decode_image(data: bytes, name: str, size: int) -> torch.Tensor:
-    """Decode a PNG, JPEG or WebP file to an upright, square RGB uint8 tensor `3 size size`.
+    """Decode an image file to an upright, square RGB uint8 tensor `3 size size`.
 
-    The shorter side is resized to `size` pixels (bicubic, antialiased), the longer one is cropped to its centre, and
-    transparency is composited on white. name: the file, for messages. Raises DataError for a damaged image, for other
-    formats and for an image above Pillow's pixel limit.
+    The shorter side is resized to `size` pixels (bicubic, antialiased), the longer one is cropped to its centre.
+    Colours are converted to sRGB, and transparency is composited on white. Of an animation, the first image is used.
+
+    name: the file, for messages. Raises DataError for a damaged image, for other formats and for an image above
+    Pillow's pixel limit.
     """
-    with opened(io.BytesIO(data), name, IMAGE_FORMATS) as image:
+    with opened(io.BytesIO(data), name) as image:
         image.draft(None, (3 * size, 3 * size))  # a large JPEG decodes at 1/2, 1/4 or 1/8 of its size
-        square = _centre_square(_on_white(ImageOps.exif_transpose(image)), size)
+        square = _centre_square(to_srgb_on_white(upright(image), name)[0], size)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()  # 3 h w
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB, with transparency composited on white."""
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's convert clips at 255 instead of scaling
-        grey = np.asarray(image).astype(np.float64) / 257
-        image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+def check_header(read: Callable[[int], bytes], name: str) -> None:
+    """Read the header of an image file; no pixels are decoded.
+
+    read: returns at most that many bytes from the start of the file, or with -1 all of it. Raises DataError as
+    `decode_image` does, for what the header shows.
+    """
+    for limit in (HEADER, -1):
+        try:
+            with opened(io.BytesIO(read(limit)), name):
+                return
+        except DataError:
+            if limit == -1:
+                raise
 
 
 def _centre_square(image: Image.Image, size: int) -> Image.Image:
@@ -49,6 +60,17 @@ def _centre_square(image: Image.Image, size: int) -> Image.Image:
     left, top = (image.width - side) / 2, (image.height - side) / 2
     # Resizing only the box resizes and crops at once: the rest of a long strip is never computed.
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+
+
+def read_captions(data: bytes, extension: str, name: str) -> list[str]:
+    """The captions in a caption file: the "text" or "caption" of a .json, or the non-empty lines of another file.
+
+    name: the file, for messages. Raises DataError for damaged text, and if there is no caption.
+    """
+    captions = row_captions(json_object(data, name), name) if extension == "json" else text_lines(data, name)
+    if not captions:
+        raise DataError(f"{name}: the caption is empty; write one or remove the image")
+    return captions
 
 
 def text_lines(data: bytes, name: str) -> list[str]:
@@ -64,7 +86,7 @@ def json_object(data: str | bytes, name: str) -> dict[str, Any]:
     """A JSON object from text. Raises DataError for anything else."""
     try:
         row = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
         raise DataError(f'{name}: not a JSON object; write {{"caption": "..."}} on it')
@@ -80,12 +102,23 @@ def row_captions(row: Mapping[str, Any], name: str) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
         raise DataError(f'{name}: needs "text" or "caption", a string or a list of strings')
+    for text in values:
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # JSON can hold half of a surrogate pair, which no tokenizer takes
+            raise DataError(f"{name}: the caption is not valid Unicode; write it again") from None
     return [text.strip() for text in values if text.strip()]
 
 
-def read_bytes(path: Path) -> bytes:
-    """The contents of a file. Raises DataError if it cannot be read."""
+def read_bytes(path: Path, limit: int = -1) -> bytes:
+    """The contents of a file, or its first `limit` bytes. Raises DataError if it cannot be read."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(limit)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); restore or remove it") from error
+
+
+def extension_of(name: str) -> str:
+    """The extension of a file name, in lower case and without the dot; empty if there is none."""
+    return os.path.splitext(name)[1][1:].lower()

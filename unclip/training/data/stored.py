@@ -1,54 +1,126 @@
 """Stored images with captions: what folders and tar shards have in common."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import Dataset
 
 from unclip.errors import DataError
-from unclip.training.data.decode import Sample, decode_image
+from unclip.training.data.decode import Sample, check_header, decode_image, extension_of
+
+Track = Callable[[Sequence[Any], str], Iterable[Any]]
+"""(items, what is done with them) -> the same items, while a progress bar counts them."""
+
+
+def untracked(items: Sequence[Any], _description: str) -> Iterable[Any]:
+    """The items, without a progress bar."""
+    return items
+
+
+class StoredSample(Protocol):
+    """A stored image with its captions. Each call reads the file."""
+
+    @property
+    def name(self) -> str:
+        """The file, for messages."""
+        ...
+
+    def image(self, limit: int = -1) -> bytes:
+        """The encoded image, or its first `limit` bytes. Raises DataError if it cannot be read."""
+        ...
+
+    def captions(self) -> list[str]:
+        """The captions, at least one. Raises DataError if there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The samples of a folder or of shards, in a fixed order.
+
+    where: the folder or the shards, for messages.
+    faults: a line for each image without a caption, caption without an image, and part that cannot be read.
+    notes: a line about files that are not read on purpose.
+    """
+
+    where: str
+    samples: Sequence[StoredSample]
+    faults: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+    def without(self, items: Collection[int]) -> "Listing":
+        """The listing without faults and without the samples of some numbers. Raises DataError if nothing is left."""
+        samples = [sample for item, sample in enumerate(self.samples) if item not in items]
+        if not samples:
+            raise DataError(f"{self.where}: no image with a caption can be read; mend the files")
+        return replace(self, samples=samples, faults=())
 
 
 class CaptionedImages(Dataset[Sample]):
     """Stored images in a new random order every epoch: index i is image `i % len` of epoch `i // len`.
 
     `len` is the number of images. Indices continue beyond it. If an image has several captions, (seed, i) selects one.
+    Raises DataError if the listing has faults; `Listing.without` leaves them out.
     """
 
-    def __init__(self, count: int, size: int, seed: int):
-        self.count, self.size, self.seed = count, size, seed
+    def __init__(self, listing: Listing, size: int, seed: int):
+        if count := len(listing.faults):
+            raise DataError(listing.faults[0] + (f" (and {count - 1} more)" if count > 1 else ""))
+        self.samples, self.size, self.seed = listing.samples, size, seed
         self._order: tuple[int, torch.Tensor] | None = None  # the current epoch and its permutation
 
-    def _load(self, item: int) -> tuple[str, bytes, list[str]]:
-        """An image's name for messages, its encoded bytes, and its captions."""
-        raise NotImplementedError
-
     def __len__(self) -> int:
-        return self.count
+        return len(self.samples)
 
     def __getitem__(self, index: int) -> Sample:
         if index < 0:
             raise IndexError(f"index {index}: data indices start at 0")
-        epoch, place = divmod(index, self.count)
+        epoch, place = divmod(index, len(self))
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(_random_bits(self.seed, "epoch", epoch))
-            self._order = (epoch, torch.randperm(self.count, generator=generator))
-        name, data, captions = self._load(int(self._order[1][place]))
-        if not captions:
-            raise DataError(f"{name}: the caption is empty; write one or remove the image")
+            self._order = (epoch, torch.randperm(len(self), generator=generator))
+        sample = self.samples[int(self._order[1][place])]
+        captions = sample.captions()
         caption = captions[_random_bits(self.seed, "caption", index) % len(captions)]
-        return decode_image(data, name, self.size), caption
+        return decode_image(sample.image(), sample.name, self.size), caption
 
 
-def check_pairs(where: str, uncaptioned: list[str], imageless: list[str]) -> None:
-    """Raise one DataError for all images without a caption and all captions without an image."""
-    faults = [
-        f"{len(names)} {fault} (first: {names[0]})"
-        for names, fault in ((uncaptioned, "without a caption"), (imageless, "without an image"))
-        if names
-    ]
-    if faults:
-        raise DataError(f"{where}: samples {' and '.join(faults)}; complete or remove them")
+def find_faults(
+    samples: Sequence[StoredSample], *, decode: bool = False, track: Track = untracked
+) -> Iterator[tuple[int, str]]:
+    """Read the caption and the header of every sample; yield (number, what is wrong) for each that cannot be used.
+
+    decode: decode the pixels as well, which finds files that are cut off. One sample is in memory at a time.
+    """
+    doing = "decoding images" if decode else "reading headers and captions"
+    for item, sample in enumerate(track(samples, doing)):
+        try:
+            sample.captions()
+            if decode:
+                decode_image(sample.image(), sample.name, 64)
+            else:
+                check_header(sample.image, sample.name)
+        except DataError as error:
+            yield item, str(error)
+
+
+def describe_unread(where: str, unread: Counter[str]) -> tuple[str, ...]:
+    """A note on files that are not read, given their number by extension; empty if there are none."""
+    if not unread:
+        return ()
+    kinds = [f"{count:,} {'.' + kind if kind else 'without an extension'}" for kind, count in unread.most_common(8)]
+    others = sum(unread.values()) - sum(count for _, count in unread.most_common(8))
+    shown = ", ".join([*kinds, *([f"{others:,} others"] if others else [])])
+    return (f"{where}: {sum(unread.values()):,} other files are not read: {shown}",)
+
+
+def count_extensions(names: Iterable[str]) -> Counter[str]:
+    """The number of files by their extension, in lower case."""
+    return Counter(extension_of(name) for name in names)
 
 
 def _random_bits(seed: int, purpose: str, counter: int) -> int:

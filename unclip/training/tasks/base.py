@@ -40,6 +40,10 @@ class Task(Protocol):
         """The noise schedule of the finished stage; None for CLIP."""
         ...
 
+    def fit_to_data(self) -> None:
+        """Set the initial weights that are measured on examples. Call it once, before the training."""
+        ...
+
     def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
         """The loss of a batch.
 

@@ -39,6 +39,9 @@ class ClipTask:
         self.tokenizer = Tokenizer(config.context_length)
         self.size = config.image_size
 
+    def fit_to_data(self) -> None:
+        """Nothing: CLIP starts from random weights."""
+
     def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
         """The contrastive loss, and the accuracy at rank 1 among the captions of the batch."""
         # Above 100 the similarities saturate (CLIP, section 2.5).

@@ -48,7 +48,6 @@ class DecoderTask:
         )
         own_text = copy_text_encoder(clip.clip) if self.options.own_text else None
         self.network = Decoder(TextProjection(projection), unet, self.shape[0], own_text).to(clip.device)
-        self._whiten_projection(*examples(self.size, 512))
         self.schedule = Schedule(prediction_type=self.predicts, clip=1.0)
 
     def _build_unet(self, recipe: StageRecipe, where: str) -> Any:
@@ -96,13 +95,14 @@ class DecoderTask:
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_loss(network(x_t, t, **conditioning), x_t, x0, t, self.schedule), {}
 
-    def _whiten_projection(self, images: Tensor, captions: list[str]) -> None:
+    def fit_to_data(self) -> None:
         """Scale the projection's initial weights so that every direction of CLIP's outputs passes with equal variance.
 
         A contrastive embedding has most of its length in a few directions (here the dozen that tell the backgrounds
         apart). It encodes the objects in other directions, ten to a hundred times shorter, which new random weights
         would all but hide from the decoder.
         """
+        images, captions = self.examples(self.size, 512)
         projection = self.network.projection
         parts = list(zip(images.split(64), range(0, len(images), 64), strict=True))
         texts = [self.clip.encode_text(captions[i : i + len(part)]) for part, i in parts]
@@ -152,9 +152,19 @@ class DecoderTask:
 
 def copy_text_encoder(clip: Clip) -> TransformerTextEncoder:
     """A text encoder for the decoder, initialised with CLIP's weights. Its token embedding stays frozen."""
+    assert clip.text is not None, "this CLIP has no text encoder"
     config = clip.config
-    sizes = {"layers": config.text_layers, "heads": config.text_heads, "context_length": config.context_length}
-    encoder = TransformerTextEncoder(TextEncoderConfig(width=config.text_width, vocab_size=config.vocab_size, **sizes))
+    encoder = TransformerTextEncoder(
+        TextEncoderConfig(
+            width=config.text_width,
+            layers=config.text_layers,
+            heads=config.text_heads,
+            context_length=config.context_length,
+            vocab_size=config.vocab_size,
+            mlp_ratio=config.text_mlp_ratio,
+            quick_gelu=config.quick_gelu,
+        )
+    )
     weights = {name: value for name, value in clip.text.state_dict().items() if name != "text_projection"}
     encoder.transformer.load_state_dict(weights)
     # Any distinct vectors suffice, and a dense gradient for 49,408 tokens, few of which occur, slows every step down.

@@ -25,12 +25,18 @@ class PriorTask:
         self.options = recipe.task
         self.sampling = recipe.sampling
         self.clip = clip
+        self.examples = examples
         config = clip.clip.config
         sizes = {"embedding_dim": config.embed_dim, "num_embeddings": config.context_length}
         self.network = Prior(build_network("PriorTransformer", recipe.model, sizes, f"{recipe.source} [prior.model]"))
         self.size = config.image_size
         self.schedule = Schedule(prediction_type=self.predicts, clip=5.0)
-        embeds = torch.cat([clip.encode_images(part) for part in examples(self.size, 2048)[0].split(256)])
+
+    @torch.no_grad()
+    def fit_to_data(self) -> None:
+        """Set the mean and the deviation by which embeddings are whitened, as measured on examples."""
+        parts = self.examples(self.size, 2048)[0].split(256)
+        embeds = torch.cat([self.clip.encode_images(part) for part in parts])
         transformer = self.network.transformer
         for parameter, value in (
             (transformer.clip_mean, embeds.mean(0)),

@@ -49,6 +49,9 @@ class UpsamplerTask:
         self.network = Upsampler(unet, difference)
         self.schedule = Schedule(prediction_type="sample" if difference else self.predicts, clip=1.0)
 
+    def fit_to_data(self) -> None:
+        """Nothing: the initial weights do not depend on the images."""
+
     def _check_sizes(self, unet: nn.Module, where: str) -> None:
         size, small, crop = self.options.size, self.options.small, self.options.crop
         check_multiple(where, "size", size, small)

@@ -1,0 +1,147 @@
+"""Every mode on every family of checkpoints, on tiny random ones: the table in docs/guides/published-models.md."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers import box_mask, difference, noise_image, pixels
+from tests.published_kandinsky import SIZES_2_2, kandinsky_decoder, kandinsky_prior
+from tests.published_kandinsky_2_1 import SIZES_2_1, kandinsky_2_1_decoder, kandinsky_2_1_prior
+from tests.published_stable_unclip import SIZES as STABLE_SIZES
+from tests.published_stable_unclip import image_variation, text_to_image
+from unclip import Unclip
+from unclip.errors import RequestError
+from unclip.images import metadata
+from unclip.requests.request import Request
+
+IMAGE = noise_image(56, 40)
+MASK = box_mask((56, 40), (10, 10, 30, 30))
+FAST = {"seed": 3, "steps": 3}
+GUIDED = FAST | {"prior_steps": 2}
+KANDINSKY = ("kandinsky 2.2", "kandinsky 2.2 inpaint", "kandinsky 2.1", "kandinsky 2.1 inpaint")
+STABLE = ("stable unclip", "stable unclip variations")
+FAMILIES = ("karlo", "karlo variations", *KANDINSKY, *STABLE)
+NEEDS_PRIOR = ("karlo variations", "stable unclip variations")
+NEEDS_TEXT_ENCODER = ("stable unclip variations",)  # of CLIP; the decoder's own shares no space with images
+NEEDS_IMAGE_ENCODER = ("karlo", "stable unclip")
+
+FROM_TEXT: dict[str, Callable[[Unclip], list]] = {
+    "generate": lambda pipe: pipe.generate("a cat", n=2, **GUIDED),
+    "negative prompt": lambda pipe: pipe.generate("a cat", negative_prompt="a dog", **GUIDED),
+    "inpaint": lambda pipe: pipe.inpaint(IMAGE, MASK, "a hat", **GUIDED),
+    "outpaint": lambda pipe: pipe.outpaint(IMAGE, "a beach", left=10, right=60, **GUIDED),
+}
+FROM_IMAGES: dict[str, Callable[[Unclip], list]] = {
+    "inpaint without a prompt": lambda pipe: pipe.inpaint(IMAGE, MASK, **FAST),
+    "vary": lambda pipe: pipe.vary(IMAGE, **FAST),
+    "vary, inverted": lambda pipe: pipe.vary(IMAGE, strength=0.3, **FAST),
+    "interpolate": lambda pipe: pipe.interpolate(IMAGE, noise_image(40, 40), frames=3, **FAST),
+    "edit": lambda pipe: pipe.edit(IMAGE, "a dog", "a cat", **FAST),
+    "reconstruct": lambda pipe: pipe.reconstruct(IMAGE, **FAST),
+}
+FROM_BOTH: dict[str, Callable[[Unclip], list]] = {
+    "best of": lambda pipe: pipe.generate("a cat", best_of=3, **GUIDED),
+    "mix": lambda pipe: pipe.interpolate(IMAGE, "a cat", frames=3, **GUIDED),
+}
+
+
+@pytest.fixture(scope="module")
+def pipes(karlo, variations, tmp_path_factory) -> Callable[[str], Unclip]:
+    """A function: family -> pipeline."""
+    made: dict[str, Unclip] = {}
+
+    def folder_of(family: str) -> Path:
+        if family.startswith("karlo"):
+            return karlo("one")[0] if family == "karlo" else variations[0]
+        folder, size = tmp_path_factory.mktemp("model"), SIZES_2_2["one"]
+        if family in STABLE:
+            make = image_variation if family.endswith("variations") else text_to_image
+            make(STABLE_SIZES["one"], folder).save_pretrained(folder / "model")
+            return folder / "model"
+        make, make_prior, name = kandinsky_decoder, kandinsky_prior, "kandinsky-2-2-prior"
+        if family.startswith("kandinsky 2.1"):
+            make, make_prior, name = kandinsky_2_1_decoder, kandinsky_2_1_prior, "kandinsky-2-1-prior"
+            size = SIZES_2_1["one"]
+        make_prior(size, folder).save_pretrained(folder / name)
+        make(size, inpaint=family.endswith("inpaint")).save_pretrained(folder / "decoder")
+        return folder / "decoder"
+
+    def pipe(family: str) -> Unclip:
+        if family not in made:
+            made[family] = Unclip.from_pretrained(folder_of(family), "cpu", "float32")
+        return made[family]
+
+    return pipe
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("mode", [*FROM_TEXT, *FROM_IMAGES, *FROM_BOTH])
+def test_a_family_runs_a_mode_or_refuses_it_in_one_line(pipes, family: str, mode: str) -> None:
+    pipe, run = pipes(family), (FROM_TEXT | FROM_IMAGES | FROM_BOTH)[mode]
+    needs_prior, needs_encoder = mode in FROM_TEXT | FROM_BOTH, mode in FROM_IMAGES | FROM_BOTH
+    lacks_text = mode == "edit" and family in NEEDS_TEXT_ENCODER
+    if needs_prior and family in NEEDS_PRIOR or needs_encoder and family in NEEDS_IMAGE_ENCODER or lacks_text:
+        with pytest.raises(RequestError, match="has no (prior|image encoder|text encoder)") as caught:
+            run(pipe)
+        assert "\n" not in str(caught.value)
+        return
+    results = run(pipe)
+    found = pixels(results[0])
+    assert found.std() > 1
+    if mode in ("inpaint", "inpaint without a prompt"):
+        kept = np.asarray(MASK) == 0
+        assert (found[kept] == pixels(IMAGE)[kept]).all() and (found[~kept] != pixels(IMAGE)[~kept]).any()
+    elif mode == "outpaint":
+        assert (found[:, 10:66] == pixels(IMAGE)).all()
+    else:
+        assert results[0].image.size == pipe.model.sizes[-1]
+    [again] = pipe.generate(results[0].request)  # of this image alone
+    assert difference(again, results[0]) <= 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_progress_of_loading_ends_at_its_total(pipes, family: str) -> None:
+    seen: list[tuple[str, int, int]] = []
+    Unclip.from_pretrained(pipes(family).model.folder, "cpu", "float32", progress=lambda *step: seen.append(step))
+    assert [done for _, done, _ in seen] == list(range(len(seen)))
+    assert all(total == len(seen) - 1 for _, _, total in seen)
+
+
+@pytest.mark.parametrize("family", [*KANDINSKY, "stable unclip"])
+def test_an_image_does_not_depend_on_its_batch(pipes, family: str) -> None:
+    pipe = pipes(family)
+    prompts = ["a cat", "two dogs", "a red hat"]
+    requests = [Request(prompt=p, negative_prompt="a tree" if i == 1 else "", **GUIDED) for i, p in enumerate(prompts)]
+    together = pipe.generate(requests)
+    for request, result in zip(requests, together, strict=True):
+        [alone] = pipe.generate(request)
+        assert difference(alone, result) <= 1
+
+
+@pytest.mark.parametrize("family", [*KANDINSKY, *STABLE])
+def test_low_memory_gives_the_same_images(pipes, family: str) -> None:
+    pipe = pipes(family)
+    low = Unclip.from_pretrained(pipe.model.folder, "cpu", "float32", "low")
+    modes = [FROM_TEXT["inpaint"]] if pipe.model.prior is not None else []
+    modes += [FROM_IMAGES["vary, inverted"]] if pipe.model.encoder.encodes_images else []
+    for run in modes:
+        assert difference(run(pipe)[0], run(low)[0]) <= 1
+
+
+@pytest.mark.parametrize("size", [(48, 32), (16, 64)])
+def test_latent_families_sample_any_multiple(pipes, size: tuple[int, int]) -> None:
+    pipe = pipes("kandinsky 2.2")
+    [result] = pipe.generate("a cat", size=size, **GUIDED)
+    assert result.image.size == size
+    with pytest.raises(RequestError, match="multiples of 4"):
+        pipe.generate("a cat", size=(50, 32), **GUIDED)
+
+
+def test_the_record_makes_the_image_again(pipes, tmp_path: Path) -> None:
+    pipe = pipes("kandinsky 2.2")
+    [result] = pipe.generate("a cat", size=(48, 32), negative_prompt="a dog", **GUIDED)
+    result.save(tmp_path / "cat.png")
+    [again] = pipe.generate(Request.from_dict(metadata.read(tmp_path / "cat.png")["request"]))
+    assert difference(again, result) == 0

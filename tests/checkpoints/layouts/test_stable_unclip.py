@@ -1,0 +1,147 @@
+"""Stable unCLIP: this pipeline gives the same images as diffusers' own, with DDIM."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableUnCLIPImg2ImgPipeline, StableUnCLIPPipeline
+
+from tests.helpers import noise_image
+from tests.published_stable_unclip import SIZES, image_variation, text_to_image
+from tests.sampling import sample_tensors
+from unclip import Unclip
+from unclip.diffusion.noise import make_generators
+from unclip.errors import CheckpointError, RequestError
+from unclip.modes.base import make_conditioning, make_run
+from unclip.modes.resolve import model_defaults
+from unclip.requests.request import Request
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def both(request, tmp_path_factory) -> tuple[Unclip, StableUnCLIPPipeline]:
+    """A text to image checkpoint, loaded by this project and by diffusers."""
+    folder = tmp_path_factory.mktemp(request.param)
+    theirs = text_to_image(SIZES[request.param], folder)
+    theirs.save_pretrained(folder / "model")
+    return Unclip.from_pretrained(folder / "model", "cpu", "float32"), theirs
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def variations(request, tmp_path_factory) -> tuple[Unclip, StableUnCLIPImg2ImgPipeline]:
+    """An image variation checkpoint, loaded by this project and by diffusers."""
+    folder = tmp_path_factory.mktemp(request.param)
+    theirs = image_variation(SIZES[request.param], folder)
+    theirs.save_pretrained(folder / "model")
+    return Unclip.from_pretrained(folder / "model", "cpu", "float32"), theirs
+
+
+def assert_same(found: torch.Tensor, expected: np.ndarray) -> None:
+    """Compare images `b 3 h w` in [-1, 1] with diffusers' `b h w 3` in [0, 1]."""
+    images = ((found.clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1).numpy()
+    assert images.shape == expected.shape
+    assert (np.abs(images - expected) > 2 / 255).mean() < 0.01  # random weights amplify rounding here and there
+    assert np.median(np.abs(images - expected)) < 1e-4
+    assert expected.std() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("prompts", "fields"),
+    [
+        (["a red cat!"], {}),
+        (["a red cat!", "two dogs"], {"prior_steps": 2, "steps": 7}),
+        (["a red cat!"], {"size": (48, 32)}),
+        (["a cat"], {"guidance": 1.0, "prior_guidance": 1.0}),
+    ],
+)
+def test_images_are_those_of_diffusers(both, prompts: list[str], fields: dict) -> None:
+    ours, theirs = both
+    fields = {"prior_steps": 3, "steps": 4, "sampler": "ddim"} | fields
+    requests = [ours.resolve(Request(prompt=p, seed=7 + i, **fields)) for i, p in enumerate(prompts)]
+    first = requests[0]
+    expected = theirs(
+        prompts,
+        width=first.size[0],
+        height=first.size[1],
+        num_inference_steps=first.steps,
+        guidance_scale=first.guidance,
+        prior_num_inference_steps=first.prior_steps,
+        prior_guidance_scale=first.prior_guidance,
+        generator=make_generators([request.seed for request in requests]),
+        output_type="np",
+    ).images
+    assert_same(sample_tensors(ours, requests), expected)
+
+
+def test_negative_prompts_guide_the_decoder_as_in_diffusers(both) -> None:
+    ours, theirs = both
+    request = ours.resolve(
+        Request(prompt="a cat", negative_prompt="blurry dogs", seed=7, prior_steps=3, steps=4, sampler="ddim")
+    )
+    expected = theirs(
+        "a cat",
+        negative_prompt="blurry dogs",
+        num_inference_steps=4,
+        prior_num_inference_steps=3,
+        generator=make_generators([7]),
+        output_type="np",
+    ).images
+    # There, a negative prompt does not reach the prior.
+    model, run = ours.model, make_run(ours.model, [request])
+    text, nothing, negative = (model.encode_text([prompt]) for prompt in ("a cat", "", "blurry dogs"))
+    embed = model.sample_prior(text, nothing, run)
+    assert_same(model.sample(make_conditioning(model, list(embed), text, negative, run), run), expected)
+
+
+@pytest.mark.parametrize("prompt", ["", "a red cat"])
+def test_variations_are_those_of_diffusers(variations, prompt: str) -> None:
+    ours, theirs = variations
+    image = noise_image(28, 28)
+    request = ours.resolve(
+        Request(mode="vary", image=image, prompt=prompt, seed=5, steps=4, sampler="ddim", fit="crop")
+    )
+    expected = theirs(
+        image,
+        prompt,
+        width=request.size[0],
+        height=request.size[1],
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance,
+        generator=make_generators([5]),
+        output_type="np",
+    ).images
+    embed = ours.embed_image(image)
+    assert_same(sample_tensors(ours, [request], embed.view(1, -1)), expected)
+
+
+def test_the_defaults_are_the_published_ones(both) -> None:
+    found = model_defaults(both[0].model)
+    assert (found["steps"], found["guidance"], found["prior_steps"], found["prior_guidance"]) == (20, 10, 25, 4)
+
+
+def test_image_variations_refuse_what_needs_a_prior(variations) -> None:
+    ours, _ = variations
+    with pytest.raises(RequestError, match="has no prior"):
+        ours.generate("a cat", steps=2)
+    with pytest.raises(RequestError, match="no text encoder"):
+        ours.score([noise_image(8, 8)], ["a cat"])
+
+
+def test_a_prior_is_taken_from_another_repository_if_it_fits(both, tmp_path: Path) -> None:
+    ours, theirs = both
+    folder = ours.model.folder
+    size = next(size for size in SIZES.values() if size["dim"] == ours.model.clip.config.embed_dim)
+    image_variation(size, tmp_path).save_pretrained(tmp_path / "variations")
+    prior = tmp_path / "karlo"
+    for name in ("prior", "prior_scheduler"):
+        (prior / name).mkdir(parents=True)
+        for file in (folder / name).iterdir():
+            (prior / name / file.name).write_bytes(file.read_bytes())
+    theirs.prior_text_encoder.save_pretrained(prior / "text_encoder")
+    theirs.prior_tokenizer.save_pretrained(prior / "tokenizer")
+    (prior / "model_index.json").write_text('{"prior": ["diffusers", "PriorTransformer"]}')
+    pipe = Unclip.from_pretrained(tmp_path / "variations", "cpu", "float32", prior=prior)
+    [result] = pipe.generate("a cat", steps=2, prior_steps=2)
+    assert result.score is not None
+    with pytest.raises(CheckpointError, match="a prior of its own"):
+        Unclip.from_pretrained(folder, "cpu", "float32", prior=prior)

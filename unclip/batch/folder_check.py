@@ -1,0 +1,153 @@
+"""The check of an output folder: its manifest against its images, and the notes on what is damaged.
+
+An image that was written after the last check is compared with its hash, any other by its size. So a resumed run reads
+no image twice, and notices one that another program has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from unclip.batch.manifest import MANIFEST, PRIVATE, RUN, Entry, read_lines
+from unclip.images.metadata import FORMATS
+
+DAMAGED = "damaged.jsonl"
+"""The lines of the manifest that could not be read."""
+_CHECKED = "checked"  # an empty file, as old as the last check
+_MAX_NAMED = 3  # images that a note names
+
+Condition = Literal["done", "missing", "altered"]
+
+
+class FolderCheck:
+    """A check of a folder. verify: compare the hashes of all images, not only of those written since the last check."""
+
+    def __init__(self, folder: Path, verify: bool) -> None:
+        self.altered: list[str] = []
+        self._folder = folder
+        self._verify = verify
+        self._keys = array("Q")
+        self._damaged: list[bytes] = []
+        self._lost = not (folder / MANIFEST).exists() and (folder / PRIVATE / RUN).exists()
+
+    def kept_lines(self) -> Iterator[tuple[bytes, Entry]]:
+        """The lines of the manifest whose images are done, and their entries."""
+        checked = _last_check(self._folder)
+        for line, entry in read_lines(self._folder):
+            if entry is None:
+                if line.endswith(b"\n"):  # another one was cut off when a run was killed
+                    self._damaged.append(line)
+                continue
+            condition = check_image(self._folder, entry, checked, self._verify)
+            if condition == "done":
+                self._keys.append(int(entry.key, 16))
+                yield line, entry
+            elif condition == "altered":
+                self.altered.append(entry.file)
+
+    def keys(self) -> array[int]:
+        """The keys of the images that are done, sorted."""
+        return array("Q", sorted(self._keys))
+
+    def finish(self) -> None:
+        """Keep the damaged lines in a file of their own, and remember when the images were checked."""
+        if self._damaged:
+            with (self._folder / PRIVATE / DAMAGED).open("ab") as file:
+                file.writelines(self._damaged)
+        mark_checked(self._folder)
+
+    def notes(self) -> list[str]:
+        """Messages about damage, and what becomes of it."""
+        found = []
+        again = "kept as found, and generated again under other names"
+        if self._lost and (images := sum(1 for _ in _image_files(self._folder))):
+            found.append(
+                f"{self._folder / MANIFEST} is missing, so the prompts of {counted(images, 'image')} in the folder are "
+                f"unknown: {again}"
+            )
+        if self._damaged:
+            found.append(
+                f"{counted(len(self._damaged), 'line')} of {self._folder / MANIFEST} cannot be read and moved to "
+                f"{self._folder / PRIVATE / DAMAGED}; the images: {again}"
+            )
+        if self.altered:
+            found.append(
+                f"{counted(len(self.altered), 'image')} changed since written ({_some(self.altered)}): {again}"
+            )
+        return found
+
+
+def mark_checked(folder: Path) -> None:
+    """Remember that all images that exist now are as the manifest says."""
+    (folder / PRIVATE / _CHECKED).touch()
+
+
+def check_image(folder: Path, entry: Entry, checked: int, thorough: bool) -> Condition:
+    """Compare an image with its entry: by its size, and by its hash if it was written after the last check.
+
+    checked: time of the last check, in nanoseconds. thorough: compare the hash in any case, without one that of the
+    pixels.
+    """
+    path = folder / entry.file
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):  # reading from a pipe would not end
+            return "missing"
+        if found.st_size != entry.bytes:
+            return "altered"
+        if entry.sha256 is not None:
+            recent = found.st_mtime_ns > checked
+            return "altered" if (recent or thorough) and _file_hash(path) != entry.sha256 else "done"
+        return "altered" if thorough and not _has_pixels(path, entry.pixels) else "done"
+    except (OSError, ValueError):
+        return "missing"
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _has_pixels(path: Path, pixels: str | None) -> bool:
+    """Whether the file can be decoded and, if its format is lossless, has the pixels of this hash."""
+    from PIL import Image
+
+    from unclip.images.metadata import FORMATS, pixel_hash
+
+    try:
+        with Image.open(path, formats=tuple(set(FORMATS.values()))) as image:
+            image.load()
+            return image.format != "PNG" or pixels is None or pixel_hash(image) == pixels
+    except Exception:  # a damaged file makes Pillow raise nearly anything
+        return False
+
+
+def _last_check(folder: Path) -> int:
+    """The time of the last check of a folder, in nanoseconds by the clock of its file system; 0 without one."""
+    try:
+        return (folder / PRIVATE / _CHECKED).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    """The image files in a folder and its subfolders, except previews and contact sheets."""
+    for path in folder.rglob("*"):
+        own = path.relative_to(folder).parts[0] in (PRIVATE, "previews") or path.name.startswith("grid")
+        if path.suffix.lower().removeprefix(".") in FORMATS and not own:
+            yield path
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: "1 image", "2 images"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MAX_NAMED]) + (", ..." if len(names) > _MAX_NAMED else "")

@@ -1,0 +1,84 @@
+"""The manifest of an output folder: one JSON object per image. It may be damaged: nothing in it is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from unclip.system.json_values import parse_json
+
+MANIFEST = "manifest.jsonl"
+PRIVATE = ".unclip"
+"""The folder of an output folder's own files."""
+RUN = "run.json"
+"""The record of its runs (`batch.run_record`)."""
+
+
+def _inside_the_folder(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts or "\0" in name or not path.name:
+        raise ValueError("it is not in the folder")
+    if path.parts[0].casefold() == PRIVATE:
+        raise ValueError("it is a file of the folder itself")
+    return name
+
+
+Hash64 = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", strict=True)]
+
+
+class Entry(BaseModel):
+    """A line of the manifest, as far as it is read again.
+
+    file      name in the folder, with "/" between its parts
+    key       of the job (`jobs.job_key`), 16 hexadecimal digits
+    bytes     size of the file
+    sha256    of the file; older manifests have none
+    pixels    hash of the pixels (`images.metadata.pixel_hash`)
+    source    name of the prompt file; older manifests have none
+    content   the job without its place in the prompt file (`jobs.content_key`); older manifests have none
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    file: Annotated[str, Field(strict=True), AfterValidator(_inside_the_folder)]
+    key: Hash64
+    bytes: Annotated[int, Field(strict=True, ge=0)]
+    sha256: Annotated[str, Field(strict=True)] | None = None
+    pixels: Annotated[str, Field(strict=True)] | None = None
+    source: Annotated[str, Field(strict=True)] | None = None
+    content: Hash64 | None = None
+    seed: Annotated[int, Field(strict=True)] | None = None
+    request: dict[str, Any] = {}
+    timings: dict[str, Annotated[float, Field(allow_inf_nan=False, ge=0)]] = {}
+
+    @property
+    def prompt(self) -> str:
+        """The prompt of the image."""
+        return str(self.request.get("prompt", ""))
+
+
+def parse_entry(line: bytes) -> Entry | None:
+    """A line of a manifest, or None if it is damaged."""
+    try:
+        return Entry.model_validate(parse_json(line, finite=False))  # columns may hold any number
+    except (ValueError, ValidationError):
+        return None
+
+
+def read_lines(folder: Path) -> Iterator[tuple[bytes, Entry | None]]:
+    """The lines of a folder's manifest that are not blank, each as bytes and as an Entry, or None if it is damaged."""
+    try:
+        with (folder / MANIFEST).open("rb") as manifest:
+            for line in manifest:
+                if line.strip():
+                    yield line, parse_entry(line)
+    except FileNotFoundError:
+        return
+
+
+def read_entries(folder: Path) -> Iterator[Entry]:
+    """The entries of a folder's manifest, without damaged lines."""
+    return (entry for _, entry in read_lines(folder) if entry is not None)

@@ -1,0 +1,51 @@
+"""Find the prior of a checkpoint whose prior is published in a repository of its own."""
+
+from pathlib import Path
+
+from unclip.checkpoints import hub
+from unclip.checkpoints.hub_files import snapshot_identity
+from unclip.checkpoints.index import INDEX, component_classes
+from unclip.checkpoints.locate import find_checkpoint
+from unclip.errors import CheckpointError
+from unclip.system.files import read_json
+
+
+def find_prior(folder: Path, default: str, prior: str | Path | None = None) -> Path:
+    """The folder of the prior of the checkpoint in `folder`.
+
+    prior: a folder or hub id that is used instead. Otherwise the model card names the prior, and `default`, a hub id,
+    is used where it does not. It is looked for beside `folder`, then in the hub's cache; it is downloaded only if
+    `folder` is from the hub itself. Raises CheckpointError if there is none.
+    """
+    if prior is not None:
+        return check_prior(find_checkpoint(prior, download=True), str(prior))
+    name = prior_in_card(folder) or default
+    beside = folder.absolute().parent / name.rpartition("/")[2]
+    if (beside / INDEX).is_file():
+        return check_prior(beside, str(beside))
+    try:
+        return check_prior(find_checkpoint(name, download=snapshot_identity(folder) is not None), name)
+    except CheckpointError as error:
+        raise CheckpointError(f"the prior of {folder.name} is missing ({error}); or give one by --prior") from None
+
+
+def prior_in_card(folder: Path) -> str | None:
+    """The hub id of the prior that a model card's front matter names; None if it names none."""
+    from huggingface_hub import ModelCard
+
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    try:
+        found = ModelCard.load(card, ignore_metadata_errors=True).data.get("prior")
+    except Exception:  # whatever a damaged card makes the YAML reader raise; its prior is found otherwise
+        return None
+    name = found[0] if isinstance(found, list) and found else found
+    return name if isinstance(name, str) and hub.parse_hub_id(name) is not None else None
+
+
+def check_prior(folder: Path, name: str) -> Path:
+    """The same folder. Raises CheckpointError if it holds no prior."""
+    if "prior" not in component_classes(read_json(folder / INDEX)):
+        raise CheckpointError(f"{name} has no prior: give the repository of one, such as a kandinsky-2-2-prior")
+    return folder

@@ -1,0 +1,69 @@
+"""Read the body of a call: JSON or a form, as clients send them, within limits."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+
+from unclip.server.errors import ApiError
+from unclip.system.json_values import parse_json
+
+MAX_FILES = 17  # OpenAI's limit is 16 images and a mask
+MAX_FIELDS = 200
+
+
+@dataclass(frozen=True)
+class Body:
+    """The fields of a call: JSON values, or text from a form. files: the contents of its files, by field."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, list[bytes]] = field(default_factory=dict)
+    is_form: bool = False
+
+
+async def read_body(http: HttpRequest) -> Body:
+    """The body of a call. Fields that are null are left out; `image[]` is the same as `image`.
+
+    Raises ApiError if it is neither a JSON object nor a form.
+    """
+    media_type = http.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        return await _read_form(http)
+    if media_type not in ("", "application/json", "text/json") and not media_type.endswith("+json"):
+        raise ApiError(
+            f"Unsupported content type: {media_type[:80]!r}. Send application/json or multipart/form-data.", 415
+        )
+    return Body(_parse_json(await http.body()))
+
+
+def _parse_json(data: bytes) -> dict[str, Any]:
+    try:
+        found = parse_json(data)
+    except ValueError as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise ApiError(f"The body is not valid JSON: {reason}.") from None
+    if not isinstance(found, dict):
+        raise ApiError('The body must be a JSON object, such as {"prompt": "a red balloon"}.')
+    return {name: value for name, value in found.items() if value is not None}
+
+
+async def _read_form(http: HttpRequest) -> Body:
+    fields: dict[str, Any] = {}
+    files: dict[str, list[bytes]] = {}
+    try:
+        async with http.form(max_files=MAX_FILES, max_fields=MAX_FIELDS) as form:
+            for key, value in form.multi_items():
+                name = key.removesuffix("[]")
+                if isinstance(value, UploadFile):
+                    files.setdefault(name, []).append(await value.read())
+                elif name in fields:
+                    several = fields[name] if isinstance(fields[name], list) else [fields[name]]
+                    fields[name] = [*several, value]
+                elif value != "":
+                    fields[name] = value
+    except HTTPException as error:  # Starlette's, for a damaged form
+        raise ApiError(f"The form cannot be read: {error.detail}") from None
+    return Body(fields, files, is_form=True)

@@ -1,0 +1,41 @@
+"""The settings of a server."""
+
+from dataclasses import dataclass
+
+from unclip.requests.batching import BATCH
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """The settings of a server. Sizes are in bytes, times in seconds.
+
+    api_keys       keys, one of which each call must have; none: no key is asked for
+    hosts          names in the Host header that are served; None: every name
+    origins        other web pages ("https://example.com") whose scripts may call this server
+    max_images     images of one call
+    max_body       of one call
+    max_pixels     of one input image, and of one canvas
+    body_timeout   until a call has arrived completely
+    batch_size     images that are generated together
+    batch_wait     without another call, after which a micro-batch that is not full begins; at most five times as long
+    queue_size     images that wait or run; further calls are refused with status 429
+    max_input      of decoded input images of all calls that wait or run
+    keep_time      that a result or an upload can be fetched, since it was last used
+    keep_size      of all results and uploads together; the least recently used ones are dropped first
+    """
+
+    api_keys: tuple[str, ...] = ()
+    hosts: tuple[str, ...] | None = LOOPBACK
+    origins: tuple[str, ...] = ()
+    max_images: int = 10
+    max_body: int = 50 << 20
+    max_pixels: int = 1 << 24
+    body_timeout: float = 60.0
+    batch_size: int = BATCH
+    batch_wait: float = 0.01
+    queue_size: int = 256
+    max_input: int = 1 << 30
+    keep_time: float = 3600.0
+    keep_size: int = 256 << 20

@@ -1,0 +1,93 @@
+"""Make the tasks of a recipe's stages, and check all of them before the first one trains."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+
+from unclip.checkpoints.networks import build_empty_network, parameter_shapes
+from unclip.checkpoints.tensors import read_tensors, tensor_shapes
+from unclip.errors import CheckpointError, RecipeError
+from unclip.models.clip import Clip, ClipConfig
+from unclip.system.files import read_json
+from unclip.training.compatibility import check_weight_settings, weight_settings
+from unclip.training.recipe import Recipe, StageRecipe
+from unclip.training.tasks.base import Examples, Task
+from unclip.training.tasks.clip import ClipTask
+from unclip.training.tasks.decoder import DecoderTask
+from unclip.training.tasks.frozen_clip import FrozenClip
+from unclip.training.tasks.prior import PriorTask
+from unclip.training.tasks.upsampler import UpsamplerTask
+
+NEED_CLIP = ("prior", "decoder")
+META = torch.device("meta")
+
+
+def new_task(name: str, table: StageRecipe, clip: FrozenClip | None, examples: Examples) -> Task:
+    """The task of a stage, with new random weights. clip: for the stages that need it (`NEED_CLIP`).
+
+    Raises RecipeError for settings of the network that do not fit.
+    """
+    if name == "clip":
+        return ClipTask(table)
+    if name == "upsampler":
+        return UpsamplerTask(table, examples)
+    assert clip is not None
+    return (PriorTask if name == "prior" else DecoderTask)(table, clip, examples)
+
+
+def check_stages(recipe: Recipe, stages: Collection[str], model: Path | None, init: Mapping[str, Path]) -> None:
+    """Build the networks of stages without memory for their weights, so that mistakes show before any training.
+
+    model: the checkpoint folder of the run, whose CLIP is used if the stages do not include one. init: the models from
+    which stages start. Raises RecipeError for settings that do not fit, CheckpointError for initial weights of other
+    sizes or settings.
+    """
+    with init_empty_weights():
+        clip = FrozenClip(_empty_clip(recipe, stages, model).to(META), META)
+        for name in stages:
+            task = new_task(name, recipe.stage(name), clip, _no_examples)
+            if name in init:
+                check_initial_weights(task, init[name])
+
+
+def _empty_clip(recipe: Recipe, stages: Collection[str], model: Path | None) -> nn.Module:
+    """The CLIP that the stages will use, without weights."""
+    if "clip" not in stages and model is not None and (model / "clip" / "config.json").exists():
+        return build_empty_network(model / "clip")
+    return ClipTask(recipe.stage("clip")).network if "clip" in recipe.stages else Clip(ClipConfig())
+
+
+def _no_examples(size: int, count: int = 16) -> tuple[Tensor, list[str]]:
+    raise AssertionError("a check uses no images")
+
+
+def check_clip(name: str, model: Path) -> None:
+    """Raise RecipeError if a stage needs a CLIP and the checkpoint folder has none."""
+    if name in NEED_CLIP and not (model / "clip" / "config.json").exists():
+        raise RecipeError(f"the {name} needs a trained CLIP in {model / 'clip'}: run `unclip train clip` first")
+
+
+def check_initial_weights(task: Task, model: Path) -> None:
+    """Raise CheckpointError unless a checkpoint has weights of the sizes and with the settings of a task's networks."""
+    for component, network in task.networks().items():
+        if parameter_shapes(network) != tensor_shapes(model / component):
+            raise CheckpointError(
+                f"the {component} of {model} does not have the recipe's sizes: use a model of this recipe"
+            )
+        found = {f"{component} {key}": value for key, value in read_json(model / component / "config.json").items()}
+        check_weight_settings(model, weight_settings({component: network}, task.predicts), found)
+
+
+def load_initial_weights(task: Task, model: Path, exclude: Collection[str] = ()) -> None:
+    """Load the weights of a checkpoint into a task's networks, except those named in `exclude`.
+
+    Raises CheckpointError if sizes or settings differ.
+    """
+    check_initial_weights(task, model)
+    for component, network in task.networks().items():
+        weights = read_tensors(model / component, "cpu", torch.float32)
+        weights |= {name: value for name, value in network.state_dict().items() if name in exclude}
+        network.load_state_dict(weights)

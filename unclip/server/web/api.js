@@ -38,7 +38,8 @@ export class Api {
   async *events(path, body, signal) {
     const headers = { "content-type": "application/json", accept: "text/event-stream" };
     const response = await this.#fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal });
-    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    const reader = response.body.getReader();
+    const decoder = new TextDecoder();
     let text = "";
     for (;;) {
       const { done, value } = await reader.read().catch((error) => {
@@ -46,11 +47,11 @@ export class Api {
         throw new ApiError("The connection to the server broke. Finished images are kept; generate again.");
       });
       if (done) return;
-      text += value;
+      text += decoder.decode(value, { stream: true });
       for (let end; (end = text.indexOf("\n\n")) >= 0; text = text.slice(end + 2)) {
         const event = parseEvent(text.slice(0, end));
         if (event === null) continue; // a comment that keeps the connection alive
-        if (event[0] === "error") throw fromBody(event[1], response);
+        if (event[0] === "error") throw fromBody(event[1], response); // the last one of a stream
         yield event;
       }
     }

@@ -64,6 +64,7 @@ class App {
     }
     this.showAll();
     this.fit();
+    this.page.say("");
     document.body.dataset.ready = "";
   }
 
@@ -318,7 +319,7 @@ class App {
     if (this.running) this.running.abort();
     this.isAccepting = true;
     try {
-      const image = await this.#placed({ key: chosen.key, ...staged.box }, chosen);
+      const image = await this.#placed({ key: chosen.key, ...staged.box }, chosen, staged.kind === "generated");
       this.staging.end();
       this.change({ image, strokes: [], label: staged.kind === "image" ? "open an image" : "accept a candidate" });
       const index = staged.candidates.indexOf(chosen);
@@ -332,15 +333,15 @@ class App {
     }
   }
 
-  /** The image of the canvas with another one on top. The server puts them together; this page encodes no pixels. */
-  async #placed(top, { width, height }) {
+  /** The image of the canvas with another one on top, in place of what is below or over it. The server puts them together; this page encodes no pixels. */
+  async #placed(top, { width, height }, replaces) {
     const below = this.image;
     const isWhole = top.width === width && top.height === height;
     if (isWhole && (below === null || contains(top, below))) return top;
     const [first, all] = below === null ? [top, top] : [below, union(below, top)];
     const keys = below === null ? [top.key] : [below.key, top.key];
     const found = await this.files.withIds(keys, async (ids) => {
-      const place = { left: top.left - first.left, top: top.top - first.top, width: top.width, height: top.height };
+      const place = { left: top.left - first.left, top: top.top - first.top, width: top.width, height: top.height, replaces };
       const layers = [...(below === null ? [] : [{ file_id: ids[0] }]), { file_id: ids.at(-1), ...place }];
       return this.api.json("/v1/canvas", { layers });
     });
@@ -522,7 +523,11 @@ class App {
       leave: () => this.#write(),
     });
     listShortcuts(byId("shortcuts"), byId("single-keys"));
-    listenForKeys(actions, () => ({ isStaged: staging.current !== null, isPainting: tools.hasCursor }));
+    listenForKeys(actions, () => ({
+      isStaged: staging.current !== null,
+      hasSeveral: staging.current?.candidates.length > 1,
+      isPainting: tools.hasCursor,
+    }));
     tools.choose("frame");
   }
 }

@@ -2,8 +2,8 @@
 
 const HINTS = {
   create: "A new image from the prompt, placed in the frame.",
-  fill: "New pixels where you painted, and where the frame has no image yet. All others stay as they are.",
-  vary: "Other images with the same content and style as the part in the frame.",
+  fill: "New pixels where you paint or the frame is empty. All others stay as they are.",
+  vary: "Other versions of the part in the frame, with the same content.",
   change: "Changes the part in the frame from one description towards another.",
 };
 const PLACEHOLDERS = {
@@ -32,7 +32,6 @@ export class FieldError extends Error {
 export class Form {
   onChange = () => {};
   onFrame = () => {}; // (box)
-  onExample = () => {};
 
   constructor(element) {
     this.element = element;

@@ -36,8 +36,8 @@ const isText = (element) =>
   (element.matches("textarea, select") || (element.matches("input") && !["radio", "checkbox", "range"].includes(element.type)));
 const isPressable = (element) => element instanceof HTMLElement && element.matches("button, summary, a, input, select");
 
-/** Listen for shortcuts. actions: by name, see below. state: () => {isStaged, isPainting}: whether
- * candidates are on the canvas, and whether a painting tool is moved by the keyboard. */
+/** Listen for shortcuts. actions: by name, see below. state: () => {isStaged, hasSeveral, isPainting}:
+ * whether a candidate is on the canvas, whether several are, and whether a painting tool is moved by the keyboard. */
 export function listenForKeys(actions, state) {
   window.addEventListener("keydown", (event) => {
     if (document.querySelector("dialog[open]") || event.isComposing) return;
@@ -52,7 +52,7 @@ export function listenForKeys(actions, state) {
   });
 }
 
-function find(event, { isStaged, isPainting }) {
+function find(event, { isStaged, hasSeveral, isPainting }) {
   const { target, key } = event;
   if (event.ctrlKey || event.metaKey) {
     if (key === "Enter") return "generate";
@@ -64,8 +64,8 @@ function find(event, { isStaged, isPainting }) {
   if (event.altKey || isText(target)) return null;
   if (isStaged) {
     const inOwnKeys = target instanceof HTMLElement && target.matches("input[type=radio], input[type=range]");
-    if (key === "ArrowLeft" && !inOwnKeys) return "previous";
-    if (key === "ArrowRight" && !inOwnKeys) return "next";
+    if (key === "ArrowLeft" && hasSeveral && !inOwnKeys) return "previous";
+    if (key === "ArrowRight" && hasSeveral && !inOwnKeys) return "next";
     if (key === "Enter" && (!isPressable(target) || target.matches(".thumb"))) return "accept";
   }
   if (localStorage.getItem(SWITCH) === "off") return null;

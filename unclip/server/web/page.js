@@ -78,7 +78,7 @@ export class Page {
     const size = byId("brush-size");
     size.hidden = !["brush", "eraser"].includes(current);
     size.querySelector("input").value = brushSize;
-    size.querySelector("output").textContent = `${brushSize} px`;
+    size.querySelector(".value").textContent = `${brushSize} px`;
   }
 
   showZoom(scale) {
@@ -116,7 +116,11 @@ export class Page {
       on.theme();
     });
     byId("history-toggle").addEventListener("click", () => this.#showHistory(byId("history").hidden));
-    this.#showHistory(matchMedia("(min-width: 1100px)").matches);
+    // Where there is no room beside the canvas, the history covers it, and only while it is asked for.
+    const hasRoom = matchMedia("(min-width: 1100px)");
+    this.#showHistory(hasRoom.matches);
+    hasRoom.addEventListener("change", () => this.#showHistory(hasRoom.matches));
+    byId("entries").addEventListener("click", () => hasRoom.matches || this.#showHistory(false));
     this.#listenForFiles(on.open);
     document.addEventListener("visibilitychange", () => document.hidden && on.leave());
     window.addEventListener("pagehide", on.leave);

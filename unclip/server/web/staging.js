@@ -75,10 +75,10 @@ export class Staging {
   /** The candidate in words, for the bar and for screen readers. */
   describe() {
     const { candidates, chosen, kind } = this.current;
-    if (kind === "image") return "Opened image: move the frame to place it";
+    if (kind === "image") return "Opened image · move the frame to place it";
     const { key, seed, score } = candidates[chosen];
     const number = candidates.length > 1 ? `${chosen + 1} of ${candidates.length}` : "Result";
-    if (!key) return `${number}, in progress`;
+    if (!key) return `${number} · in progress`;
     return [number, `seed ${seed}`, ...(score == null ? [] : [`score ${score.toFixed(2)}`])].join(" · ");
   }
 
@@ -94,7 +94,8 @@ export class Staging {
     const { current } = this;
     this.element.hidden = current === null;
     if (current !== null) {
-      this.text.textContent = this.describe();
+      const [number, ...rest] = this.describe().split(" · ");
+      this.text.replaceChildren(Object.assign(document.createElement("b"), { textContent: number }), rest.join(" · "));
       this.#showThumbs(current);
       const isOne = current.candidates.length === 1;
       for (const id of ["previous", "next"]) document.getElementById(id).hidden = isOne;

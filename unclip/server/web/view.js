@@ -54,12 +54,13 @@ export class View {
   /** Show a box as large as the screen allows, beside the tools that cover its edges. */
   fit(box, maxScale = 4) {
     const { width, height } = this.size;
-    const side = width > 560 ? 72 : 56;
-    const room = { width: width - 2 * side, height: height - 64 - 132 };
+    const isStacked = matchMedia("(max-width: 760px)").matches; // as in the style sheet
+    const [side, top, bottom] = isStacked ? [20, 78, width > 680 ? 80 : 122] : [72, 64, width > 680 ? 140 : 190];
+    const room = { width: width - 2 * side, height: Math.max(80, height - top - bottom) };
     const scale = Math.min(maxScale, room.width / box.width, room.height / box.height);
     this.scale = Math.min(MAX_SCALE, Math.max(MIN_SCALE, scale));
     this.x = width / 2 - (box.left + box.width / 2) * this.scale;
-    this.y = 64 + room.height / 2 - (box.top + box.height / 2) * this.scale;
+    this.y = top + room.height / 2 - (box.top + box.height / 2) * this.scale;
     this.redraw();
   }
 
@@ -111,7 +112,7 @@ export class View {
     const { context } = this;
     const step = 32 * this.scale * 2 ** Math.max(0, Math.ceil(Math.log2(24 / (32 * this.scale))));
     const { width, height } = this.size;
-    context.fillStyle = isDark ? "#34343c" : "#d5d5d0";
+    context.fillStyle = isDark ? "#3c3c46" : "#c6c6c0";
     const start = (offset) => ((offset % step) + step) % step;
     for (let y = start(this.y); y < height; y += step) {
       for (let x = start(this.x); x < width; x += step) context.fillRect(x - 0.75, y - 0.75, 1.5, 1.5);

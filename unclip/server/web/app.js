@@ -51,6 +51,7 @@ class App {
 
   async start() {
     this.#listen();
+    this.storage.onFull = () => this.page.alert("The browser has no room to keep this: download it before you leave.");
     const isPersistent = await this.storage.open();
     this.mayStore = await claimSession();
     if (!this.mayStore) this.page.alert("The canvas is open in another tab. What you do here is gone when you close it.");
@@ -109,13 +110,14 @@ class App {
     if (!this.mayStore) return;
     const staged = this.staging.current;
     const finished = staged?.candidates.filter(({ key }) => key) ?? [];
+    const chosen = Math.max(0, finished.indexOf(this.staging.chosen));
     await this.storage.put("session", SESSION, {
       values: this.form.values,
       states: this.timeline.states,
       index: this.timeline.index,
       entries: this.history.entries,
       frame: this.frame.box,
-      staged: finished.length ? { ...staged, candidates: finished, chosen: 0, isRunning: false } : null,
+      staged: finished.length ? { ...staged, candidates: finished, chosen, isRunning: false } : null,
     });
   }
 
@@ -297,8 +299,8 @@ class App {
     if (failure?.name === "AbortError") this.page.say("Stopped.");
     else if (failure) this.#fail(failure);
     if (candidates.length && !failure) {
-      const keys = candidates.length > 1 ? "Left and right browse, Enter accepts, Escape discards." : "Enter accepts, Escape discards.";
-      this.page.say(`${candidates.length === 1 ? "The image is" : `${candidates.length} images are`} ready. ${keys}`);
+      const [ready, browse] = candidates.length > 1 ? [`${candidates.length} images are`, "← → browse, "] : ["The image is", ""];
+      this.page.say(`${ready} ready: ${browse}Enter accepts, Escape discards.`);
     }
     if (notes.size) this.page.note([...notes].join(" "));
   }

@@ -16,6 +16,7 @@ function opened() {
 
 /** Values by key in the two stores. Without IndexedDB (some private windows) they live as long as the page. */
 export class Storage {
+  onFull = () => {}; // called when something cannot be kept on disk
   #database = null;
   #memory = { files: new Map(), session: new Map() };
 
@@ -44,19 +45,18 @@ export class Storage {
     return this.#run(store, "readonly", (objects) => objects.get(key));
   }
 
-  /** Keep a value. False if there is no room for it on disk: then it is kept until the page is closed. */
+  /** Keep a value; if there is no room for it on disk, until the page is closed. */
   async put(store, key, value) {
     if (this.#database) {
       try {
         await this.#run(store, "readwrite", (objects) => objects.put(value, key));
         this.#memory[store].delete(key);
-        return true;
+        return;
       } catch {
-        // The quota is used up, or the browser closed the database.
+        this.onFull(); // the quota is used up, or the browser closed the database
       }
     }
     this.#memory[store].set(key, value);
-    return false;
   }
 
   async keys(store) {

@@ -61,13 +61,17 @@ def served(pipe: Any, **settings: Any) -> Iterator[str]:
 
 @pytest.fixture
 def held(tiny: Unclip) -> Any:
-    """The pipeline of the tiny model, whose micro-batches go on until `held.gate` is set or all clients have gone."""
+    """The pipeline of the tiny model, whose micro-batches go on until `held.gate` is set or all clients have gone.
+
+    `held.begun` is set when one begins.
+    """
     from unclip.pipeline import Unclip
 
     class Held(Unclip):
-        gate = threading.Event()
+        begun, gate = threading.Event(), threading.Event()
 
         def generate_batch(self, requests, progress=None):
+            self.begun.set()
             while not self.gate.wait(0.01):
                 assert progress is not None
                 progress("decoder", 0, 1)

@@ -96,8 +96,23 @@ def load_checkpoint(
     offload = OffloadStore() if mode == "low" else None
     on_loaded = _count_loaded(progress, parts)
     loader, *others = (ComponentLoader(each, device, dtype, offload, on_loaded, loras) for each in folders)
+    model = build_model(index, loader, others, image_encoder)
+    model = replace(model, loras=tuple(lora.name for lora in loras))
+    return model if mode == "high" else without_memory_reuse(model)
+
+
+def build_model(
+    index: dict[str, Any],
+    loader: ComponentLoader,
+    others: Sequence[ComponentLoader] = (),
+    image_encoder: str | Path | None = None,
+) -> UnclipModel:
+    """The model of a checkpoint of any layout. index: its model_index.json. others: the loader of its prior's folder.
+
+    image_encoder: as in `Additions`. Raises CheckpointError for damaged or mismatched components.
+    """
     # A hub model is named as it is found on the hub.
-    origin, revision = snapshot_identity(folder) or (model_name(index, folder), None)
+    origin, revision = snapshot_identity(loader.folder) or (model_name(index, loader.folder), None)
     if image_encoder is not None and not is_karlo(index):
         raise CheckpointError(
             f"{origin} takes no other image encoder, because its CLIP was trained as a whole: leave image_encoder out"
@@ -107,15 +122,12 @@ def load_checkpoint(
     if is_karlo(index):
         encoder = None if image_encoder is None else find_image_encoder(image_encoder)
         model = load_karlo(index, loader, origin, revision, encoder)
-        model = replace(model, image_encoder=None if encoder is None else image_encoder_name(encoder))
-    elif is_kandinsky(index):
-        model = load_kandinsky(index, loader, others[0], origin, revision)
-    elif is_stable_unclip(index):
-        model = load_stable_unclip(index, loader, others[0] if others else None, origin, revision)
-    else:
-        model = load_native(index, loader, origin, revision)
-    model = replace(model, loras=tuple(lora.name for lora in loras))
-    return model if mode == "high" else without_memory_reuse(model)
+        return replace(model, image_encoder=None if encoder is None else image_encoder_name(encoder))
+    if is_kandinsky(index):
+        return load_kandinsky(index, loader, others[0], origin, revision)
+    if is_stable_unclip(index):
+        return load_stable_unclip(index, loader, others[0] if others else None, origin, revision)
+    return load_native(index, loader, origin, revision)
 
 
 def find_prior_folders(folder: Path, index: Mapping[str, Any], prior: str | Path | None) -> list[Path]:

@@ -37,7 +37,8 @@ def check_inputs(request: Request, *, decode: bool = False) -> None:
         if field == "embedding" or source_kind(source) == "embedding":
             check_embedding_header(source)
         else:
-            check_image(source, "image" if field == SOURCES else field, decode=decode)
+            check = check_canvas_image if request.edits_canvas else check_square_image
+            check(source, "image" if field == SOURCES else field, decode=decode)
     for source in request.sources or ():
         if source_kind(source) == "prompt":
             check_is_no_file(SOURCES, source)
@@ -51,14 +52,24 @@ def check_embeddable(source: Any, *, decode: bool = False) -> None:
     if kind == "prompt":
         check_is_no_file("prompt", source)
     else:
-        check_image(source, "image", decode=decode)
+        check_square_image(source, "image", decode=decode)
 
 
-def check_image(source: Any, field: str, *, decode: bool) -> None:
-    """Raise DataError for an image that cannot be read. The field names it in the error."""
+def check_canvas_image(source: Any, field: str, *, decode: bool) -> None:
+    """Raise DataError for an image that cannot be read, or is too large to edit. The field names it in the error."""
     from unclip.images.reading import check_header, open_image
 
     (open_image if decode else check_header)(source, field)
+
+
+def check_square_image(source: Any, field: str, *, decode: bool) -> None:
+    """Raise DataError for an image that cannot be read. It may be large: only a small square of it is used."""
+    from unclip.images.processing import open_square
+    from unclip.images.reading import check_header
+
+    check_header(source, field, max_side=None)
+    if decode:
+        open_square(source, "crop")
 
 
 def check_embedding_header(path: str) -> None:

@@ -57,5 +57,5 @@ def images_in(folder: Path, count: int) -> Iterator[Image.Image]:
     if not names:
         raise DataError(f"{folder} has no images (.{', .'.join(IMAGE_EXTENSIONS)}); give a folder that has some")
     for name in names:
-        check_header(str(folder / name), "image")
+        check_header(str(folder / name), "image", max_side=None)
     return (open_square(str(folder / name), "crop")[0] for name in names)

@@ -86,14 +86,12 @@ def load_kandinsky(
     """
     reads_text = kandinsky_version(index) == "2.1"
     check_classes(index, DECODER_CLASSES | (TEXT_CLASSES if reads_text else {}), loader)
-    check_classes(read_json(prior_loader.folder / INDEX), PRIOR_CLASSES, prior_loader)
-    folder = prior_loader.folder
-    clip = prior_loader.load_clip(*prepare_clip(find_clip(folder, folder), loader.device, loader.dtype))
+    clip, prior = load_prior_repository(prior_loader)
     text = load_decoder_text(loader) if reads_text else None
     return UnclipModel(
         name,
         clip,
-        load_prior(prior_loader, clip),
+        prior,
         load_decoder(loader, clip, None if text is None else text.encoder.config),
         (),
         loader.device,
@@ -101,6 +99,13 @@ def load_kandinsky(
         folder=loader.folder,
         decoder_text=text,
     )
+
+
+def load_prior_repository(loader: ComponentLoader) -> tuple[Clip, DiffusionPrior]:
+    """Both encoders of CLIP, and the prior. Raises CheckpointError as `load_kandinsky` does."""
+    check_classes(read_json(loader.folder / INDEX), PRIOR_CLASSES, loader)
+    clip = loader.load_clip(*prepare_clip(find_clip(loader.folder, loader.folder), loader.device, loader.dtype))
+    return clip, load_prior(loader, clip)
 
 
 def check_classes(index: Mapping[str, Any], classes: Mapping[str, tuple[str, ...]], loader: ComponentLoader) -> None:

@@ -257,7 +257,9 @@ def test_moving_the_frame_over_the_edge_extends_the_image(canvas, tmp_path):
     canvas.says("Frame 32 by 32 at -16, -8")
     expect(canvas.page.get_by_role("radio", name="Fill")).to_be_checked()
     response = canvas.generate("edits", prompt="a dog", seed=2)
-    assert response.request.post_data_json["frame"] == [-16, -8, 32, 32]
+    body = response.request.post_data_json
+    assert body["frame"] == [-16, -8, 32, 32]
+    assert {name for name in body if name.endswith("prompt")} == {"prompt", "left_prompt", "top_prompt"}
     canvas.accept()
     path = canvas.download(tmp_path)
     after = pixels(path)
@@ -272,8 +274,28 @@ def test_moving_the_frame_over_the_edge_extends_the_image(canvas, tmp_path):
     canvas.press("Control+Shift+z")
     canvas.says("Done again")
     assert (pixels(canvas.download(tmp_path)) == after).all()
-    canvas.press("Control+z", "Control+z")
+    canvas.drag((0.5, 0.5), (1.25, 0.5))  # over the gap at the top right, which is no margin of a rectangle
+    canvas.generate("edits", prompt="a dog", seed=3)
+    canvas.press("Escape", "Control+z", "Control+z")
     expect(canvas.button("Download")).to_be_disabled()
+
+
+def test_the_bundled_model_extends_an_image(browser, tmp_path):
+    from unclip.pipeline import Unclip
+
+    with served(Unclip.from_pretrained("stickers", device="cpu", dtype="float32")) as url:
+        for canvas in opened(browser, url):
+            canvas.page.set_default_timeout(120_000)
+            canvas.generate("generations", prompt="a penguin on a pink background", seed=7)
+            canvas.accept()
+            before = pixels(canvas.download(tmp_path))
+            canvas.page.locator("#frame").focus()
+            canvas.press("Shift+ArrowRight", "Shift+ArrowRight")
+            canvas.generate("edits", prompt="a fox on a pink background", seed=7)
+            canvas.accept()
+            after = pixels(canvas.download(tmp_path))
+            assert after.shape == (256, 384, 3) and (after[:, :256] == before).all()
+            assert after[:, 256:].std(axis=(0, 1)).max() > 20  # something is there, beside the background
 
 
 def test_the_frame_is_moved_and_resized_by_keyboard_handles_and_numbers(canvas):

@@ -12,7 +12,7 @@ const PLACEHOLDERS = {
   vary: "",
   change: "a fox",
 };
-const EXAMPLES = ["a penguin on a pink background", "a strawberry to the left of a mushroom", "three balloons"];
+const EXAMPLES = ["a penguin on a pink background", "a strawberry to the left of a mushroom", "three apples on a blue background"];
 const NUMBERS = {
   seed: { name: "Seed", whole: true, low: 0, high: Number.MAX_SAFE_INTEGER },
   steps: { name: "Steps", whole: true, low: 1, high: 1000 },

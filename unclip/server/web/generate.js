@@ -1,6 +1,6 @@
 // From the canvas and the form to a call of the API, and from its events to candidates.
 
-import { contains, intersection, middle } from "./boxes.js";
+import { bottom, contains, intersection, middle, right } from "./boxes.js";
 import { fromBase64 } from "./files.js";
 import { FieldError } from "./form.js";
 import { hasTransparency, maskOf } from "./mask.js";
@@ -37,7 +37,8 @@ export async function planCall({ mode, fields, image, strokes, frame, model, fil
     if (mask === null && contains(image, frame) && !hasTransparency(bitmap, image, frame)) {
       throw new FieldError("Paint over what should change, or move the frame over the edge of the image.", null);
     }
-    const body = ([id]) => ({ ...common, image: id, mask: mask ?? undefined, frame: relative(frame, image) });
+    const sides = mask === null ? sidePrompts(fields.prompt, bitmap, image, frame) : {};
+    const body = ([id]) => ({ ...common, ...sides, image: id, mask: mask ?? undefined, frame: relative(frame, image) });
     return { path: "/v1/images/edits", keys: [image.key], box: frame, body };
   }
   // The model sees a square (or what it was made for) in the middle of the part that has an image.
@@ -46,6 +47,22 @@ export async function planCall({ mode, fields, image, strokes, frame, model, fil
   const place = relative(box, image);
   const body = ([id]) => ({ ...common, image: id, frame: place, ...(mode === "change" ? { mode: "edit" } : {}) });
   return { path: `/v1/images/${mode === "vary" ? "variations" : "edits"}`, keys: [image.key], box, body };
+}
+
+/** The prompt for each side over which the frame extends the image: someone who writes one wants to see it there.
+ *
+ * As the prompt of the whole frame alone, it may count as shown already, and nothing would be added. An image with gaps
+ * is inpainted, which has no sides. */
+function sidePrompts(prompt, bitmap, image, frame) {
+  if (!prompt || hasTransparency(bitmap, image, intersection(image, frame))) return {};
+  const isOver = {
+    left: frame.left < image.left,
+    right: right(frame) > right(image),
+    top: frame.top < image.top,
+    bottom: bottom(frame) > bottom(image),
+  };
+  const sides = Object.keys(isOver).filter((side) => isOver[side]);
+  return Object.fromEntries(sides.map((side) => [`${side}_prompt`, prompt]));
 }
 
 const relative = (box, image) => [box.left - image.left, box.top - image.top, box.width, box.height];

@@ -40,6 +40,7 @@ export class Page {
 
   #message(text, kind) {
     this.dismiss();
+    text = text.charAt(0).toUpperCase() + text.slice(1);
     const words = Object.assign(document.createElement("p"), { textContent: text });
     const close = byId("help-dialog").querySelector("[data-close]").cloneNode(true);
     close.addEventListener("click", () => this.dismiss());

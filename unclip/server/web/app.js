@@ -2,12 +2,14 @@
 
 import { Api } from "./api.js";
 import { boxText, contains, intersection, union } from "./boxes.js";
+import { connectControls } from "./controls.js";
 import { Files } from "./files.js";
 import { FieldError, Form } from "./form.js";
 import { Frame } from "./frame.js";
-import { makeCall, planCall, possibleModes } from "./generate.js";
+import { possibleModes } from "./generate.js";
+import { Generating } from "./generating.js";
+import { placeOnTop } from "./images.js";
 import { History } from "./history.js";
-import { listenForKeys, listShortcuts } from "./keys.js";
 import { Page } from "./page.js";
 import { Staging } from "./staging.js";
 import { claimSession, Storage } from "./store.js";
@@ -33,12 +35,16 @@ class App {
   timeline = new Timeline([EMPTY]);
   models = [];
   layers = { image: null, candidate: null };
-  running = null; // the AbortController of the call that is being made
+  generating = new Generating(this);
   mayStore = false;
   #saving = 0;
 
   get image() {
     return this.timeline.current.image;
+  }
+
+  get running() {
+    return this.generating.controller !== null;
   }
 
   get strokes() {
@@ -50,7 +56,7 @@ class App {
   }
 
   async start() {
-    this.#listen();
+    connectControls(this);
     this.storage.onFull = () => this.page.alert("The browser has no room to keep this: download it before you leave.");
     const isPersistent = await this.storage.open();
     this.mayStore = await claimSession();
@@ -60,7 +66,7 @@ class App {
     await this.#loadModels(session?.values.model);
     if (session) await this.#restore(session);
     else {
-      const [width, height] = this.#modelSize();
+      const [width, height] = this.modelSize();
       this.frame.set({ left: 0, top: 0, width, height });
     }
     this.showAll();
@@ -78,7 +84,7 @@ class App {
     }
   }
 
-  #modelSize() {
+  modelSize() {
     return this.model ? this.model.sizes.at(-1).split("x").map(Number) : [256, 256];
   }
 
@@ -103,10 +109,10 @@ class App {
   /** Keep the session a moment later, so that many small changes are written once. */
   save(delay = 120) {
     clearTimeout(this.#saving);
-    this.#saving = setTimeout(() => this.#write(), delay);
+    this.#saving = setTimeout(() => this.write(), delay);
   }
 
-  async #write() {
+  async write() {
     if (!this.mayStore) return;
     const staged = this.staging.current;
     const finished = staged?.candidates.filter(({ key }) => key) ?? [];
@@ -147,12 +153,12 @@ class App {
       "mask-clear": this.strokes.length > 0,
     });
     byId("frame").classList.toggle("locked", this.frame.isLocked());
-    byId("frame").classList.toggle("runs", this.running !== null);
+    byId("frame").classList.toggle("runs", this.running);
     byId("frame").querySelector(".empty").hidden = !(image === null && this.staging.current === null);
-    this.#loadLayers();
+    this.loadLayers();
   }
 
-  async #loadLayers() {
+  async loadLayers() {
     const { image } = this;
     const bitmap = image && (await this.files.bitmap(image.key).catch((error) => this.page.alert(error.message)));
     const candidate = await this.staging.layer().catch(() => null);
@@ -214,7 +220,7 @@ class App {
     const { current } = this.staging;
     if (current?.kind === "image") {
       current.box = { ...current.box, left: this.frame.box.left, top: this.frame.box.top };
-      this.#loadLayers();
+      this.loadLayers();
     }
     this.form.setFrame(this.frame.box);
     if (!isFinal) return;
@@ -225,103 +231,23 @@ class App {
     this.page.say(`Frame ${boxText(this.frame.box)}.`);
   }
 
-  // ---- generating
+  // ---- candidates
 
-  async generate() {
-    if (this.running) {
-      this.running.abort();
-      return;
-    }
-    const started = document.activeElement;
-    const { image, strokes, model, files } = this;
-    const [mode, frame] = [this.form.mode, this.frame.box];
-    let call;
-    try {
-      call = await planCall({ mode, fields: this.form.request(mode), image, strokes, frame, model, files });
-    } catch (error) {
-      this.#fail(error);
-      return;
-    }
-    const entry = { mode, values: this.form.values, frame, box: call.box, image, strokes, chosen: 0, after: null };
-    await this.#run(call, entry);
-    // Arrow keys, Enter and Escape are for the candidates now, unless the user is somewhere else.
-    if (this.staging.current && [started, document.body].includes(document.activeElement)) byId("staging").focus();
-  }
-
-  async #run(call, entry) {
-    const count = Number(entry.values.n);
-    const candidates = Array.from({ length: count }, () => ({ key: null }));
-    this.running = new AbortController();
-    this.page.dismiss();
-    this.staging.begin({ kind: "generated", box: call.box, candidates, entry: null, isRunning: true });
-    this.page.progress(0, "Waiting for the model");
-    this.showAll();
-    const notes = new Set();
-    let failure = null;
-    try {
-      await makeCall(this.api, this.files, call, this.running.signal, {
-        progress: (fraction, text) => this.page.progress(fraction, text),
-        preview: (index, blob) => this.staging.preview(index, blob),
-        done: async (index, blob, event) => {
-          event.notes.forEach((note) => notes.add(note));
-          const { seed, score, width, height } = event;
-          const key = await this.files.add(blob, { id: event.file_id, width, height });
-          this.staging.finish(index, { key, seed, score, width, height });
-          this.#remember(entry);
-        },
-      });
-    } catch (error) {
-      failure = error;
-    }
-    this.running = null;
-    this.page.progress(null);
-    this.#settle(failure, notes);
-  }
-
-  /** Keep finished candidates in the history at once, so that nothing that happens later loses them. */
-  #remember(entry) {
-    const staged = this.staging.current;
-    const candidates = staged.candidates.filter(({ key }) => key).map(({ blob, bitmap, ...kept }) => kept);
-    if (staged.entry === null) staged.entry = this.history.add({ ...entry, candidates });
-    else this.history.update(staged.entry, { candidates });
-    this.save();
-  }
-
-  #settle(failure, notes) {
-    const staged = this.staging.current;
-    const candidates = staged.candidates.filter(({ key }) => key);
-    if (candidates.length) {
-      const chosen = Math.max(0, candidates.indexOf(this.staging.chosen));
-      this.staging.begin({ ...staged, candidates, chosen, isRunning: false });
-    } else this.staging.end();
-    this.showAll();
-    this.save();
-    if (failure?.name === "AbortError") this.page.say("Stopped.");
-    else if (failure) this.#fail(failure);
-    if (candidates.length && !failure) {
-      const [ready, browse] = candidates.length > 1 ? [`${candidates.length} images are`, "← → browse, "] : ["The image is", ""];
-      this.page.say(`${ready} ready: ${browse}Enter accepts, Escape discards.`);
-    }
-    if (notes.size) this.page.note([...notes].join(" "));
-  }
-
-  #fail(error) {
+  fail(error) {
     this.page.alert(error.message);
     const field = error instanceof FieldError ? error.field : { theta: "strength" }[error.param] ?? error.param;
     if (field) this.form.point(field);
     if (!(error instanceof FieldError) && error.status === undefined) console.error(error);
   }
 
-  // ---- candidates
-
   async accept() {
     const staged = this.staging.current;
     const { chosen } = this.staging;
     if (!chosen?.key || this.isAccepting) return;
-    if (this.running) this.running.abort();
+    this.generating.stop();
     this.isAccepting = true;
     try {
-      const image = await this.#placed({ key: chosen.key, ...staged.box }, chosen, staged.kind === "generated");
+      const image = await placeOnTop(this, { key: chosen.key, ...staged.box }, chosen, staged.kind === "generated");
       this.staging.end();
       this.change({ image, strokes: [], label: staged.kind === "image" ? "open an image" : "accept a candidate" });
       const index = staged.candidates.indexOf(chosen);
@@ -329,31 +255,15 @@ class App {
       this.page.say("Accepted.");
       byId("frame").focus({ preventScroll: true });
     } catch (error) {
-      this.#fail(error);
+      this.fail(error);
     } finally {
       this.isAccepting = false;
     }
   }
 
-  /** The image of the canvas with another one on top, in place of what is below or over it. The server puts them together; this page encodes no pixels. */
-  async #placed(top, { width, height }, replaces) {
-    const below = this.image;
-    const isWhole = top.width === width && top.height === height;
-    if (isWhole && (below === null || contains(top, below))) return top;
-    const [first, all] = below === null ? [top, top] : [below, union(below, top)];
-    const keys = below === null ? [top.key] : [below.key, top.key];
-    const found = await this.files.withIds(keys, async (ids) => {
-      const place = { left: top.left - first.left, top: top.top - first.top, width: top.width, height: top.height, replaces };
-      const layers = [...(below === null ? [] : [{ file_id: ids[0] }]), { file_id: ids.at(-1), ...place }];
-      return this.api.json("/v1/canvas", { layers });
-    });
-    const key = await this.files.add(await this.api.blob(found.path), found);
-    return { key, left: all.left, top: all.top, width: found.width, height: found.height };
-  }
-
   discard() {
     if (this.running) {
-      this.running.abort();
+      this.generating.stop();
       return;
     }
     this.staging.end();
@@ -403,134 +313,14 @@ class App {
     this.frame.set(entry.frame);
   }
 
-  // ---- images from outside
-
-  async open(blob) {
-    if (this.running || !blob) return;
-    this.page.dismiss();
-    this.page.say("Opening the image.");
-    try {
-      const stored = await this.api.upload(blob, "image");
-      const { width, height } = stored;
-      const key = await this.files.add(blob, stored);
-      const name = blob.name ?? "image";
-      const candidates = [{ key, width, height, seed: null, score: null }];
-      const { image, strokes } = this;
-      this.staging.end();
-      const box = { left: this.frame.box.left, top: this.frame.box.top, width, height };
-      this.#frameFor(box);
-      const entry = { mode: "image", name, values: this.form.values, frame: this.frame.box, box, image, strokes, candidates };
-      const id = this.history.add({ ...entry, chosen: 0, after: null });
-      this.staging.begin({ kind: "image", box, candidates, entry: id, isRunning: false });
-      if (image === null) await this.accept();
-      else this.page.say("Move the frame to place the image. Enter accepts, Escape discards.");
-      this.showAll();
-      this.fit();
-      this.save();
-    } catch (error) {
-      this.#fail(error);
-    }
-  }
-
-  /** A frame for an image that was opened: all of it, if the model sees enough of it at once. */
-  #frameFor(box) {
-    const [width, height] = this.#modelSize();
-    const isSmall = box.width <= 3 * width && box.height <= 3 * height;
-    this.frame.set(isSmall ? box : { ...box, width: Math.min(box.width, width), height: Math.min(box.height, height) });
-  }
-
-  async download() {
-    if (!this.image) return;
-    const { blob } = await this.files.get(this.image.key);
-    const url = await this.files.url(this.image.key);
-    const format = { "image/jpeg": "jpg", "image/webp": "webp", "image/gif": "gif" }[blob.type] ?? "png";
-    const link = Object.assign(document.createElement("a"), { href: url, download: `unclip-canvas.${format}` });
-    link.click();
-    this.page.say("Downloaded.");
-  }
-
   clear() {
     if (this.running) return;
     this.staging.end();
-    const [width, height] = this.#modelSize();
+    const [width, height] = this.modelSize();
     this.frame.set({ left: 0, top: 0, width, height });
     this.change({ image: null, strokes: [], label: "new canvas" });
     this.fit();
     this.page.say("New canvas. Undo brings the old one back.");
-  }
-
-  // ---- buttons and keys
-
-  #listen() {
-    const { form, frame, history, staging, tools, view } = this;
-    form.onChange = () => (this.showAll(), this.save());
-    form.onFrame = (box) => frame.set(box);
-    form.element.addEventListener("submit", (event) => (event.preventDefault(), this.generate()));
-    form.fields.prompt.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.ctrlKey) return;
-      event.preventDefault();
-      if (!this.running) this.generate();
-    });
-    frame.onChange = (isFinal) => this.frameMoved(isFinal);
-    frame.edges = () => (this.image ? [this.image] : []);
-    frame.isLocked = () => this.running !== null || (staging.current !== null && staging.current.kind !== "image");
-    history.onRestore = (entry) => this.restore(entry);
-    history.onStage = (entry) => (staging.end(), this.stage(entry));
-    staging.onChange = () => this.#loadLayers();
-    tools.onStroke = (stroke) => this.addStroke(stroke, stroke.erase ? "erase the mask" : "paint the mask");
-    tools.onChange = () => this.page.showTool(tools);
-    tools.onHint = (text) => this.page.say(text);
-    view.onChange = () => (frame.place(), this.page.showZoom(view.scale));
-    const zoom = 1.25;
-    const actions = {
-      generate: () => this.generate(),
-      escape: () => (this.running ? this.running.abort() : document.activeElement.blur()),
-      undo: () => this.travel("undo"),
-      redo: () => this.travel("redo"),
-      download: () => this.download(),
-      open: () => byId("file").click(),
-      new: () => this.clear(),
-      previous: () => this.browse(-1),
-      next: () => this.browse(1),
-      accept: () => this.accept(),
-      discard: () => this.discard(),
-      compare: () => staging.current && staging.compare(),
-      maskAll: () => this.coverFrame("box"),
-      maskInvert: () => this.coverFrame("invert"),
-      maskClear: () => this.clearMask(),
-      smaller: () => tools.setBrushSize(tools.brushSize / 1.25),
-      larger: () => tools.setBrushSize(tools.brushSize * 1.25),
-      zoomIn: () => view.zoom(zoom),
-      zoomOut: () => view.zoom(1 / zoom),
-      fit: () => this.fit(),
-      actualSize: () => view.zoom(1 / view.scale),
-      prompt: () => form.fields.prompt.focus(),
-      help: () => byId("help-dialog").showModal(),
-      holdSpace: () => tools.holdSpace(true),
-      releaseSpace: () => tools.holdSpace(false),
-      ...Object.fromEntries(["frame", "brush", "eraser", "lasso", "hand"].map((name) => [name, () => tools.choose(name)])),
-    };
-    const buttons = {
-      "mask-all": "maskAll", "mask-invert": "maskInvert", "mask-clear": "maskClear", "zoom-in": "zoomIn",
-      "zoom-out": "zoomOut", "zoom-fit": "fit", "zoom-level": "actualSize",
-    };
-    const same = ["undo", "redo", "download", "open", "new", "previous", "next", "accept", "discard", "compare", "help"];
-    for (const name of same) buttons[name] = name;
-    for (const [id, action] of Object.entries(buttons)) byId(id).addEventListener("click", () => actions[action]());
-    this.page.listen({
-      tool: (name) => tools.choose(name),
-      brushSize: (size) => tools.setBrushSize(size),
-      open: (file) => this.open(file),
-      theme: () => view.redraw(),
-      leave: () => this.#write(),
-    });
-    listShortcuts(byId("shortcuts"), byId("single-keys"));
-    listenForKeys(actions, () => ({
-      isStaged: staging.current !== null,
-      hasSeveral: staging.current?.candidates.length > 1,
-      isPainting: tools.hasCursor,
-    }));
-    tools.choose("frame");
   }
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image
 
 from tests.helpers import noise_image
 from tests.server.calls import png
@@ -200,6 +201,23 @@ def test_a_second_image_is_placed_by_moving_the_frame(canvas, tmp_path):
     canvas.says("Accepted")
     expected = before.copy()
     expected[8:24, 8:24] = np.asarray(image)
+    assert (pixels(canvas.download(tmp_path)) == expected).all()
+
+
+def test_what_a_transparent_image_covers_stays_visible(canvas, tmp_path):
+    canvas.generate("generations", prompt="a cat", seed=1)
+    canvas.accept()
+    before = pixels(canvas.download(tmp_path))
+    glass = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+    glass.putpixel((3, 4), (9, 8, 7, 255))
+    source = tmp_path / "glass.png"
+    source.write_bytes(png(glass))
+    canvas.page.locator("#file").set_input_files(source)
+    canvas.says("Move the frame to place the image")
+    canvas.page.locator("#frame").focus()
+    canvas.accept()
+    expected = before.copy()
+    expected[4, 3] = (9, 8, 7)
     assert (pixels(canvas.download(tmp_path)) == expected).all()
 
 

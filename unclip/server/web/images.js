@@ -2,15 +2,18 @@
 
 import { contains, union } from "./boxes.js";
 
-/** The image of the canvas with another one on top, in place of what is below or over it. The server puts them together; this page encodes no pixels. */
+/** The image of the canvas with another one on top. The server puts them together: this page encodes no pixels.
+ *
+ * replaces: transparent pixels of the upper image, too, replace those below. */
 export async function placeOnTop(app, top, { width, height }, replaces) {
   const below = app.image;
   const isWhole = top.width === width && top.height === height;
-  if (isWhole && (below === null || contains(top, below))) return top;
+  if (isWhole && (below === null || (replaces && contains(top, below)))) return top;
   const [first, all] = below === null ? [top, top] : [below, union(below, top)];
   const keys = below === null ? [top.key] : [below.key, top.key];
   const found = await app.files.withIds(keys, async (ids) => {
-    const place = { left: top.left - first.left, top: top.top - first.top, width: top.width, height: top.height, replaces };
+    const { width, height } = top;
+    const place = { left: top.left - first.left, top: top.top - first.top, width, height, replaces };
     const layers = [...(below === null ? [] : [{ file_id: ids[0] }]), { file_id: ids.at(-1), ...place }];
     return app.api.json("/v1/canvas", { layers });
   });

@@ -1,26 +1,21 @@
 """Load a whole checkpoint by name, folder or hub id."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from unclip.checkpoints.additions import Additions
 from unclip.checkpoints.component_loader import ComponentLoader
+from unclip.checkpoints.families import check_no_prior, is_kandinsky, is_karlo, is_stable_unclip
 from unclip.checkpoints.hub_files import snapshot_identity
 from unclip.checkpoints.index import INDEX, check_pipeline, component_classes, model_name
-from unclip.checkpoints.layouts.kandinsky import (
-    PRIORS,
-    is_kandinsky,
-    is_kandinsky_prior,
-    kandinsky_version,
-    load_kandinsky,
-)
-from unclip.checkpoints.layouts.karlo import is_karlo, load_karlo
+from unclip.checkpoints.layouts.kandinsky import load_kandinsky
+from unclip.checkpoints.layouts.karlo import load_karlo
 from unclip.checkpoints.layouts.native import load_native
-from unclip.checkpoints.layouts.stable_unclip import is_stable_unclip, load_stable_unclip
+from unclip.checkpoints.layouts.stable_unclip import load_stable_unclip
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.lora import Lora, read_lora
 from unclip.checkpoints.networks import build_empty_network, parameter_shapes
@@ -30,7 +25,7 @@ from unclip.checkpoints.open_clip_image_encoder import (
     find_open_clip_image_encoder,
     is_open_clip_name,
 )
-from unclip.checkpoints.prior_repository import find_prior
+from unclip.checkpoints.prior_repository import find_prior_folders
 from unclip.checkpoints.tensors import tensor_shapes
 from unclip.errors import CheckpointError
 from unclip.inference.callbacks import Progress
@@ -45,21 +40,6 @@ from unclip.system.files import read_json
 OF_PRIOR = ("prior", "text_encoder", "image_encoder")
 """The networks that are used of the repository of a prior; Karlo's has others too."""
 HEADROOM = 1.5  # free memory relative to the weights for "high": leaves room for activations and other programs
-
-
-@dataclass(frozen=True)
-class Additions:
-    """Files that are loaded together with a checkpoint.
-
-    image_encoder  for a checkpoint without a CLIP image encoder: another checkpoint that has one, or a model of
-                   open_clip with its weights, such as "ViT-L-14/openai"
-    prior          for a checkpoint whose prior is in a repository of its own: another prior than that
-    loras          LoRA files, each with a scale: "FILE" or "FILE:SCALE"
-    """
-
-    image_encoder: str | Path | None = None
-    prior: str | Path | None = None
-    loras: tuple[str | Path, ...] = ()
 
 
 def load_checkpoint(
@@ -77,17 +57,15 @@ def load_checkpoint(
     free memory. progress: called as (stage, done, total) after each network is loaded.
     Raises CheckpointError if the checkpoint is missing, damaged or not in a supported layout.
     """
+    loras = tuple(map(read_lora, additions.loras))  # before a download of gigabytes
     folder = find_checkpoint(name, download=True)
     index = read_json(folder / INDEX)
-    if is_kandinsky_prior(index):
-        raise CheckpointError(
-            f"{name} is a prior without a decoder: give the repository of a decoder; it finds its prior"
-        )
+    check_no_prior(index, str(name))
     check_pipeline(index, folder / INDEX)
     folders = [folder, *find_prior_folders(folder, index, additions.prior)]
     image_encoder = additions.image_encoder
     parts = component_folders(folders)
-    loras = read_loras(additions.loras, parts)
+    check_loras(loras, parts)
     mode = check_memory(memory)
     if mode == "auto":
         mode = "high" if weight_bytes(parts, dtype) * HEADROOM < free_memory(device) else "low"
@@ -97,7 +75,8 @@ def load_checkpoint(
     on_loaded = _count_loaded(progress, parts)
     loader, *others = (ComponentLoader(each, device, dtype, offload, on_loaded, loras) for each in folders)
     model = build_model(index, loader, others, image_encoder)
-    model = replace(model, loras=tuple(lora.name for lora in loras))
+    prior = None if additions.prior is None else repository_name(folders[1])
+    model = replace(model, prior_name=prior, loras=tuple(lora.name for lora in loras))
     return model if mode == "high" else without_memory_reuse(model)
 
 
@@ -130,20 +109,6 @@ def build_model(
     return load_native(index, loader, origin, revision)
 
 
-def find_prior_folders(folder: Path, index: Mapping[str, Any], prior: str | Path | None) -> list[Path]:
-    """The folder of the prior, for a checkpoint whose prior is in a repository of its own; else none.
-
-    Raises CheckpointError for a prior that the checkpoint does not take, or that is missing.
-    """
-    if is_kandinsky(index):
-        return [find_prior(folder, PRIORS[kandinsky_version(index)], prior)]
-    if prior is None:
-        return []
-    if is_stable_unclip(index) and "prior" not in index:
-        return [find_prior(folder, "", prior)]
-    raise CheckpointError(f"{folder.name} has a prior of its own, and takes no other: leave prior out")
-
-
 def without_memory_reuse(model: UnclipModel) -> UnclipModel:
     """The same model, whose stages return freed memory to the system instead of reusing it."""
     decoder, *upsamplers = (replace(stage, reuse=False) for stage in (model.decoder, *model.upsamplers))
@@ -167,16 +132,17 @@ def image_encoder_name(encoder: Path | OpenClipImageEncoder) -> str:
     """The name for records: of open_clip, the hub id with its commit, or else the folder's name."""
     if isinstance(encoder, OpenClipImageEncoder):
         return encoder.name
-    known = snapshot_identity(encoder)
-    return "@".join(known) if known else encoder.resolve().name
+    return repository_name(encoder)
 
 
-def read_loras(files: Sequence[str | Path], parts: Sequence[Path]) -> tuple[Lora, ...]:
-    """The LoRA files for a checkpoint, given the folders of its networks.
+def repository_name(folder: Path) -> str:
+    """The name for records of a folder: of the hub, the id with its commit, or else the folder's name."""
+    known = snapshot_identity(folder)
+    return "@".join(known) if known else folder.resolve().name
 
-    Raises CheckpointError for a damaged file, or one that fits none of the networks.
-    """
-    loras = tuple(map(read_lora, files))
+
+def check_loras(loras: Sequence[Lora], parts: Sequence[Path]) -> None:
+    """Raise CheckpointError for a LoRA file that fits none of the networks in the folders `parts`."""
     named = [part for part in parts if "_class_name" in read_json(part / "config.json")] if loras else []
     shapes = [parameter_shapes(build_empty_network(part)) for part in named]
     for lora in loras:
@@ -185,7 +151,6 @@ def read_loras(files: Sequence[str | Path], parts: Sequence[Path]) -> tuple[Lora
                 f"LoRA {lora.path} changes {show(next(iter(lora.changes)))} and others, which fit no network of this "
                 "model: it is of another family or size"
             )
-    return loras
 
 
 def component_folders(folders: Sequence[Path]) -> list[Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from unclip.checkpoints.hub import parse_hub_id
 from unclip.checkpoints.identity import compute_revision
 from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.locate import find_checkpoint
@@ -30,7 +31,8 @@ RECIPE = "finetune"
 """The preset that is used if no recipe is given."""
 FROZEN = ("clip_mean", "clip_std")
 """Parameters that are measured and not trained: the statistics of a prior's embeddings."""
-SHARD_SIZE = "5GB"
+WEIGHTS, SHARD_SIZE = "diffusion_pytorch_model", "5GB"
+"""The name and the size of weight files, as diffusers writes them."""
 
 
 def is_fine_tuning(options: TrainingOptions) -> bool:
@@ -44,7 +46,20 @@ def is_fine_tuning(options: TrainingOptions) -> bool:
                 "--lora changes a model: name it by --init, such as kandinsky-community/kandinsky-2-2-decoder"
             )
         return False
-    return options.lora is not None or "stages" not in read_json(find_checkpoint(options.init, download=True) / INDEX)
+    return options.lora is not None or not is_native(options.init)
+
+
+def is_native(init: str | Path) -> bool:
+    """Whether a model is in this project's own layout. A model that is yet to be downloaded counts as a published one.
+
+    Raises CheckpointError if there is no such model.
+    """
+    if parse_hub_id(str(init)) is None or Path(init).is_dir():
+        return "stages" in read_json(find_checkpoint(init) / INDEX)
+    try:
+        return "stages" in read_json(find_checkpoint(init) / INDEX)
+    except CheckpointError:
+        return False
 
 
 def fine_tune(stage: str, recipe: str | Path | None, out: Path, options: TrainingOptions) -> Path:
@@ -127,7 +142,10 @@ def check_fine_tuning(
     elif out is not None:
         check_no_state([stage], out)
     sources = open_sources(loaded, [None], options, on_fault)
-    check_size(open_stage(stage, options), loaded.finetune, table_of(loaded))
+    part = open_stage(stage, options)
+    if options.lora is None and is_native(part.folder):
+        raise InputError(f"{options.init} was trained from a recipe: continue with --recipe, or fine-tune it by --lora")
+    check_size(part, loaded.finetune, table_of(loaded))
     return loaded, sources
 
 
@@ -167,10 +185,10 @@ def export_checkpoint(part: TrainableStage, model: Path) -> Path:
             shutil.copyfile(path, model / name)
     for component, network in part.components.items():
         config = (model / component / "config.json").read_bytes()
-        files = {"name": "diffusion_pytorch_model", "shard_size": SHARD_SIZE}
+        save = partial(save_network, network, model / component, name=WEIGHTS, shard_size=SHARD_SIZE)
         try:
-            save_network(network, model / component, **files)
+            save()
         except CheckpointError:  # values beyond float16
-            save_network(network, model / component, torch.float32, **files)
+            save(dtype=torch.float32)
         (model / component / "config.json").write_bytes(config)  # with the names of its library
     return model

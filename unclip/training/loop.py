@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -83,7 +84,7 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
     folder, budget = session.folder, session.budget
     accelerator = _new_accelerator(session.device, session.dtype)
     task.network.to(accelerator.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
-    meaning = weight_settings(task.networks(), task.predicts) | session.settings
+    meaning = {**weight_settings(task.networks(), task.predicts), **session.settings}
     state = State(task.network, settings, meaning)
     if session.resume:
         note = state.load(folder)
@@ -163,6 +164,7 @@ def _new_accelerator(device: torch.device, dtype: torch.dtype | None) -> Acceler
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # accelerate takes the current one
     mixed = "bf16" if (has_native_bfloat16(device) if dtype is None else dtype == torch.bfloat16) else "no"
+    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run in this process had another precision
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
     if accelerator.num_processes > 1:
         raise RecipeError("training runs in one process: start it with `unclip train`, not with `accelerate launch`")

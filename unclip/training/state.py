@@ -98,7 +98,9 @@ class State:
             tensors[f"weights.{name}"] = parameter.detach()
             tensors[f"ema.{name}"] = self.ema[name]
             for key, value in self.adam.state.get(parameter, {}).items():
-                tensors[f"{key}.{name}"] = torch.as_tensor(value)
+                value = torch.as_tensor(value)
+                # The maps of 8 bits are one tensor for all parameters, which safetensors does not write.
+                tensors[f"{key}.{name}"] = value.clone() if key.startswith("qmap") else value
         self._write(folder / FILE, tensors)
 
     def save_portable(self, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Fine-tuning the decoder or the prior of a loaded checkpoint, as training tasks."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -110,7 +109,7 @@ class FineTunedDecoder:
         samples = self.stage.run(StageInputs(cond, uncond), make_generators(range(count)), options)
         return contact_sheet(torch.cat([self.resized(images), samples.to(images)]), count)
 
-    def networks(self) -> Mapping[str, nn.Module]:
+    def networks(self) -> dict[str, nn.Module]:
         """The networks of the decoder."""
         return dict(self.part.components)
 

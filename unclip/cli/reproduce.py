@@ -85,6 +85,8 @@ def reproduce(
       unclip reproduce out/a-penguin-7.png
     """
     record = metadata.read(image)
+    if "canvas" in record:
+        raise DataError(f"{image!r} is a canvas, whose parts were made by requests of their own; see `unclip show`")
     recorded_dtype = record["dtype"] if record.get("dtype") in DTYPES else "auto"
     given = {"image": input_image, "mask": input_mask, "embedding": input_embedding, SOURCES: input_sources or None}
     request = recorded_request(with_inputs(record, given, image), image)

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from unclip.checkpoints.component_loader import ComponentLoader
+from unclip.checkpoints.families import is_kandinsky_prior
 from unclip.checkpoints.hub_files import snapshot_identity
 from unclip.checkpoints.index import INDEX, check_pipeline, model_name
-from unclip.checkpoints.layouts.kandinsky import is_kandinsky_prior, load_prior_repository
+from unclip.checkpoints.layouts.kandinsky import load_prior_repository
 from unclip.checkpoints.load import build_model, find_prior_folders
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.networks import ReadTensors, load_weights

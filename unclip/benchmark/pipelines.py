@@ -201,6 +201,8 @@ def _load_kandinsky(settings: StageBenchmark, device: Any, dtype: Any) -> Loaded
 def _load_stable_unclip(settings: StageBenchmark, device: Any, dtype: Any) -> LoadedPipeline:
     diffusers: Any = import_module("diffusers")
     pipe = _placed(diffusers.StableUnCLIPPipeline.from_pretrained(settings.folder), device, dtype)
+    # The PNDM of the published configs evaluates the network once more than it has steps, which a step's time must not.
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
     networks = {
         "text": pipe.prior_text_encoder,
         "prior": pipe.prior,

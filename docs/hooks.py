@@ -27,8 +27,10 @@ LINK = re.compile(r"(\]\()([^)\s#]+)([^)]*\))")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages of `PAGES` and the PNG images below `IMAGES` to the site."""
-    paths = {path.relative_to(ROOT).as_posix() for path in (ROOT / IMAGES).rglob("*.png")}
+    """Add the pages of `PAGES` and the images below `IMAGES` to the site."""
+    paths = {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / IMAGES).rglob("*") if path.suffix in (".png", ".webp")
+    }
     for source, target in {**PAGES, **{path: path for path in paths}}.items():
         files.append(File.generated(config, target, abs_src_path=str(ROOT / source)))
     return files

@@ -4,8 +4,9 @@
     python examples/embeddings.py psnr [IMAGES] [MODEL] [STEPS ...]   PSNR of reconstructions
     python examples/embeddings.py best-of [PROMPTS] [FOLDER] [MODEL]   gain of best-of-k, judged by the checker
 
-The figures show images that the model made itself, of nouns that it keeps best. The measurements use scenes of its domain,
-in combinations that training never used, without selection. The PCA reconstructions need components.safetensors in the checkpoint: `unclip models components stickers` makes it.
+The figures show images that the model made itself, of nouns that it keeps best. The measurements use scenes of its
+domain, in combinations that training never used, without selection. The PCA reconstructions need
+components.safetensors in the checkpoint: `unclip models components stickers` makes it.
 """
 
 import sys
@@ -71,8 +72,8 @@ def figures(folder: str = "out", model: str = "stickers") -> None:
     except RequestError as error:
         print(f"no PCA reconstructions: {error}")
     for name, lines in rows.items():
-        make_sheet(lines).save(out / f"{name}.png", optimize=True)
-        print(out / f"{name}.png")
+        make_sheet(lines).save(out / f"{name}.webp", quality=90, method=6)
+        print(out / f"{name}.webp")
 
 
 def psnr(count: str = "32", model: str = "stickers", *steps: str) -> None:

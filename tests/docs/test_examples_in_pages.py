@@ -7,7 +7,6 @@ that judges the images shares nothing with the model.
 
 import glob
 import json
-import os
 import re
 import shlex
 import shutil
@@ -112,12 +111,12 @@ def reason_not_to_run(command: str) -> str | None:
 def parse(arguments: list[str]) -> None:
     """Parse arguments as the command line does, and run nothing. Raises a usage error of click."""
     command, context = typer.main.get_command(app), None
-    while True:
-        context = command.make_context(command.name, arguments, parent=context)
-        if not hasattr(command, "resolve_command"):
-            return
-        rest = [*context._protected_args, *context.args] if hasattr(context, "_protected_args") else context.args
-        _, command, arguments = command.resolve_command(context, rest)
+    while arguments and hasattr(command, "commands"):
+        context = command.context_class(command, info_name=command.name, parent=context, **command.context_settings)
+        name, *arguments = arguments
+        assert name in command.commands, f"unclip has no command {name!r}"
+        command = command.commands[name]
+    command.make_context(command.name, arguments, parent=context)
 
 
 def arguments_of(command: str) -> list[str]:
@@ -158,7 +157,9 @@ def scene_of(caption: str) -> Scene | None:
     subject, background = found.groups()
     nouns, place = load_nouns(), lambda name: PlacedObject(name, 0.5, 0.5, 0.5)
     singular = {f"{article}{name}": name for name in nouns for article in ("a ", "an ", "")}
-    plural = {f"{words[0]} {noun.plural}": (n, name) for n, words in COUNT_WORDS.items() for name, noun in nouns.items()}
+    plural = {
+        f"{words[0]} {noun.plural}": (n, name) for n, words in COUNT_WORDS.items() for name, noun in nouns.items()
+    }
     if subject in plural:
         count, name = plural[subject]
         scene = Scene((place(name),) * count, background, "count", count=count)
@@ -223,8 +224,7 @@ def check_kept_pixels(path: Path, request: dict[str, Any]) -> None:
 
 def check_images(page: str, folder: Path) -> None:
     """The images that a page made: what they show, and their kept pixels."""
-    paths = sorted(path for path in folder.rglob("*.png") if not path.is_relative_to(ROOT))
-    requests = {path: request_of(path) for path in paths}
+    requests = {path: request_of(path) for path in sorted(folder.rglob("*.png"))}  # follows no links
     shown: dict[str, list[bool]] = {}
     for path, request in requests.items():
         if request.get("mode") in ("inpaint", "outpaint") and isinstance(request["image"], str):

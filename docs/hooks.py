@@ -28,9 +28,8 @@ LINK = re.compile(r"(\]\()([^)\s#]+)([^)]*\))")
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages of `PAGES` and the images below `IMAGES` to the site."""
-    paths = {
-        path.relative_to(ROOT).as_posix() for path in (ROOT / IMAGES).rglob("*") if path.suffix in (".png", ".webp")
-    }
+    images = (path for kind in ("png", "webp") for path in (ROOT / IMAGES).rglob(f"*.{kind}"))
+    paths = {path.relative_to(ROOT).as_posix() for path in images if path.name != "atlas.webp"}
     for source, target in {**PAGES, **{path: path for path in paths}}.items():
         files.append(File.generated(config, target, abs_src_path=str(ROOT / source)))
     return files

@@ -30,6 +30,7 @@ class Hub:
     sha: str = COMMIT  # in the description of the repository
     listed: list[str] = field(default_factory=list)  # further file names
     redirects: dict[str, str] = field(default_factory=dict)  # file -> where it is redirected to
+    others: "list[Hub]" = field(default_factory=list)  # further repositories on the same server
     url: str = ""
 
     def files(self) -> list[str]:
@@ -68,32 +69,35 @@ def serve(hub: Hub) -> Iterator[Hub]:
 
         def answer(self, body: bool) -> None:
             path = self.path.partition("?")[0]
-            hub.requests.append((self.command, path, self.headers.get("Range")))
-            if path == f"/api/models/{hub.name}/revision/main" or path == f"/api/models/{hub.name}":
-                siblings = [{"rfilename": file} for file in hub.files() + hub.listed]
-                return self.send_json({"_id": "1", "id": hub.name, "sha": hub.sha, "siblings": siblings, "tags": []})
-            if path.startswith(f"/api/models/{hub.name}/tree/"):
-                more = [{"type": "file", "path": file, "size": 1, "oid": "1" * 40} for file in hub.listed]
-                return self.send_json([self.entry(file) for file in hub.files()] + more)
-            found = re.fullmatch(f"/{hub.name}/resolve/(?:{COMMIT}|main)/(.+)", path)
+            self.hub = next((other for other in hub.others if f"/{other.name}/" in f"{path}/"), hub)
+            self.hub.requests.append((self.command, path, self.headers.get("Range")))
+            if path == f"/api/models/{self.hub.name}/revision/main" or path == f"/api/models/{self.hub.name}":
+                siblings = [{"rfilename": file} for file in self.hub.files() + self.hub.listed]
+                return self.send_json(
+                    {"_id": "1", "id": self.hub.name, "sha": self.hub.sha, "siblings": siblings, "tags": []}
+                )
+            if path.startswith(f"/api/models/{self.hub.name}/tree/"):
+                more = [{"type": "file", "path": file, "size": 1, "oid": "1" * 40} for file in self.hub.listed]
+                return self.send_json([self.entry(file) for file in self.hub.files()] + more)
+            found = re.fullmatch(f"/{self.hub.name}/resolve/(?:{COMMIT}|main)/(.+)", path)
             if found is None:
                 return self.send_json({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
-            if found[1] in hub.redirects and body:
-                return self.send_json({}, 302, {"Location": hub.redirects[found[1]]})
-            if found[1] not in hub.files():
+            if found[1] in self.hub.redirects and body:
+                return self.send_json({}, 302, {"Location": self.hub.redirects[found[1]]})
+            if found[1] not in self.hub.files():
                 return self.send_json({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
             self.send_file(found[1], body)
 
         def entry(self, file: str) -> dict:
-            size = (hub.folder / file).stat().st_size
-            entry = {"type": "file", "path": file, "size": size, "oid": hub.etag(file)}
+            size = (self.hub.folder / file).stat().st_size
+            entry = {"type": "file", "path": file, "size": size, "oid": self.hub.etag(file)}
             if file.endswith(".safetensors"):
-                entry |= {"oid": "1" * 40, "lfs": {"oid": hub.etag(file), "size": size, "pointerSize": 100}}
+                entry |= {"oid": "1" * 40, "lfs": {"oid": self.hub.etag(file), "size": size, "pointerSize": 100}}
             return entry
 
         def send_file(self, file: str, body: bool) -> None:
-            data = (hub.folder / file).read_bytes()
-            if file in hub.forged:
+            data = (self.hub.folder / file).read_bytes()
+            if file in self.hub.forged:
                 data = data[:-1] + bytes([data[-1] ^ 1])
             start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
             part = data[start:]
@@ -101,14 +105,14 @@ def serve(hub: Hub) -> Iterator[Hub]:
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
             self.send_header("Content-Length", str(len(part)))
-            self.send_header("ETag", f'"{hub.etag(file)}"')
-            self.send_header("X-Repo-Commit", hub.commit)
+            self.send_header("ETag", f'"{self.hub.etag(file)}"')
+            self.send_header("X-Repo-Commit", self.hub.commit)
             if file.endswith(".safetensors"):
-                self.send_header("X-Linked-Etag", f'"{hub.etag(file)}"')
+                self.send_header("X-Linked-Etag", f'"{self.hub.etag(file)}"')
                 self.send_header("X-Linked-Size", str(len(data)))
             self.end_headers()
-            if body and file in hub.broken and not start:
-                self.wfile.write(part[: hub.broken.pop(file)])
+            if body and file in self.hub.broken and not start:
+                self.wfile.write(part[: self.hub.broken.pop(file)])
                 self.close_connection = True
             elif body:
                 self.wfile.write(part)

@@ -42,15 +42,18 @@ def test_gallery(tmp_path):
         assert sheet.width > sheet.height > 256
 
 
-def test_a_checkpoint_for_benchmarks(tmp_path, capsys):
-    run("full_size.py", str(tmp_path / "full"), "--tiny")
+@pytest.mark.parametrize(
+    ("family", "side"), [("karlo", 16), ("kandinsky-2-2", 128), ("kandinsky-2-1", 128), ("stable-unclip", 128)]
+)
+def test_a_checkpoint_for_benchmarks(family, side, tmp_path, capsys):
+    run("full_size.py", str(tmp_path / "full"), "--tiny", "--family", family)
     assert capsys.readouterr().out.endswith(f"M parameters in {tmp_path / 'full'}\n")
     assert main(["models", "check", str(tmp_path / "full")]) == 0
     capsys.readouterr()
     arguments = ["--model", str(tmp_path / "full"), "--steps", "2", "--prior-steps", "2", "--upsampler-steps", "2"]
     assert main(["generate", "a cat", *arguments, "--memory", "low", "-o", str(tmp_path / "cat.png")]) == 0
     with Image.open(tmp_path / "cat.png") as image:
-        assert image.size == (16, 16)
+        assert image.size == (side, side)
 
 
 def test_edit(tmp_path):

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unclip.checkpoints.load import Additions, load_checkpoint
+from unclip.checkpoints.additions import Additions
+from unclip.checkpoints.load import load_checkpoint
 from unclip.errors import RequestError
 from unclip.images.inputs import check_embeddable
 from unclip.images.processing import open_square

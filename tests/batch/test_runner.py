@@ -244,7 +244,7 @@ def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("data")
     (tmp_path / "out" / ".unclip").mkdir(parents=True)
     (tmp_path / "out" / ".unclip" / "lock").symlink_to(tmp_path / "mine")
-    with pytest.raises(InputError, match="cannot lock .*; remove .*lock"), open_folder(tmp_path / "out"):
+    with pytest.raises(InputError, match="lock is a link"), open_folder(tmp_path / "out"):
         pass
     assert (tmp_path / "mine").read_text() == "data"
 

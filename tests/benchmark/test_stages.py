@@ -1,6 +1,7 @@
 """The benchmark of stages: its report and its parts, but no actual speeds."""
 
 import json
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from unclip.benchmark.pipelines import StageBenchmark
 from unclip.cli.main import main
 from unclip.errors import UnclipError
 from unclip.inference import stage as stage_module
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,21 @@ def test_both_libraries_are_measured_by_stage(karlo: Path, monkeypatch: pytest.M
         assert row["tflop"] == pytest.approx(ours["stages"][stage]["tflop"], rel=0.1)
     text = stages.format_stages(ours).splitlines()
     assert text[0] == "unclip, float32 on cpu" and "images a minute" in text[-1]
+
+
+@pytest.mark.parametrize("family", ["kandinsky-2-2", "kandinsky-2-1", "stable-unclip"])
+def test_latent_families_are_measured_against_diffusers(family: str, tmp_path: Path) -> None:
+    runpy.run_path(str(EXAMPLES / "full_size.py"))["main"](str(tmp_path / "model"), "--tiny", "--family", family)
+    sides = [
+        stages.measure_stages(StageBenchmark(library, str(tmp_path / "model"), steps=2, device="cpu", dtype="float32"))
+        for library in ("diffusers", "unclip")
+    ]
+    assert list(sides[0]["stages"]) == list(sides[1]["stages"])
+    for stage, row in sides[1]["stages"].items():
+        theirs = sides[0]["stages"][stage]
+        assert row["seconds_a_step"] > 0 and row["steps"] == theirs["steps"]
+        if stage in ("decoder", "autoencoder"):  # ours skips work without effect
+            assert theirs["tflop"] * 1.001 >= row["tflop"] == pytest.approx(theirs["tflop"], rel=0.3)
 
 
 def test_a_process_of_its_own_reports_results_and_failure(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

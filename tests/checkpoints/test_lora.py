@@ -104,3 +104,23 @@ def test_files_that_do_not_fit_are_refused_in_one_line(folder, tmp_path) -> None
         load(None, "text.safetensors")
     with pytest.raises(CheckpointError, match="scale"):
         Unclip.from_pretrained(folder, "cpu", "float32", lora="x.safetensors:inf")
+
+
+def test_the_prior_takes_files_of_diffusers_attention_processors(folder, tmp_path) -> None:
+    """The names that diffusers' example train_text_to_image_lora_prior.py saves."""
+    plain = Unclip.from_pretrained(folder, "cpu", "float32")
+    transformer = plain.model.prior.stage.network.transformer
+    torch.manual_seed(0)
+    tensors, expected = {}, {}
+    for part in ("to_q", "to_k", "to_v", "to_out"):
+        layer = "transformer_blocks.1.attn1." + ("to_out.0" if part == "to_out" else part)
+        weight = transformer.get_submodule(layer).weight
+        down, up = torch.randn(4, weight.shape[1]), torch.randn(weight.shape[0], 4)
+        name = f"transformer_blocks.1.attn1.processor.{part}_lora"
+        tensors |= {f"{name}.down.weight": down, f"{name}.up.weight": up}
+        expected[layer] = weight + up @ down
+    save_file(tensors, tmp_path / "pytorch_lora_weights.safetensors")
+    changed = Unclip.from_pretrained(folder, "cpu", "float32", lora=tmp_path / "pytorch_lora_weights.safetensors")
+    for layer, weight in expected.items():
+        torch.testing.assert_close(changed.model.prior.stage.network.transformer.get_submodule(layer).weight, weight)
+    assert difference(changed.generate("a cat", **FAST)[0], plain.generate("a cat", **FAST)[0]) > 1

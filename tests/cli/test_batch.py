@@ -102,7 +102,7 @@ def test_options_are_defaults_for_the_lines(call, pipeline):
         "prior-best-of=5",
     ]
     assert call("p.jsonl", *options, "--device", "cpu", "--dtype", "float32")[0] == 0
-    opened = {"device": "cpu", "dtype": "float32", "memory": "auto", "image_encoder": None}
+    opened = {"device": "cpu", "dtype": "float32", "memory": "auto", "image_encoder": None, "prior": None, "lora": ()}
     assert pipeline.opened == [("m", opened)]
     requests = [entry["request"] for entry in manifest()]
     assert sorted(request["steps"] for request in requests) == [3, 3, 9, 9]

@@ -217,8 +217,8 @@ def test_settings_of_all_commands_reach_options_that_can_be_repeated(call, monke
     found = in_force(call)
     assert found["serve.model"] == (["a/model"], "unclip.toml") and found["generate.model"][0] == "a/model"
     assert found["serve.allow-host"][0] == ["one", "two"]
-    monkeypatch.setenv("UNCLIP_MODEL", "another")
-    assert in_force(call)["serve.model"] == (["another"], "UNCLIP_MODEL")
+    monkeypatch.setenv("UNCLIP_MODEL", "b/another")
+    assert in_force(call)["serve.model"] == (["b/another"], "UNCLIP_MODEL")
 
 
 def test_keys_are_not_displayed(call, monkeypatch):

@@ -61,7 +61,8 @@ def test_lines_and_files(painter, capsys, tmp_path):
     assert out.splitlines() == [f"new/out/{name}.png  seed {name[-1]}" for name in names]
     assert err == "unclip: note: it is plain\n"
     assert sorted(path.stem for path in (tmp_path / "new/out").iterdir()) == names
-    assert painter.opened == ("stickers", {"device": "auto", "dtype": "auto", "memory": "auto", "image_encoder": None})
+    opened = {"device": "auto", "dtype": "auto", "memory": "auto", "image_encoder": None, "prior": None, "lora": ()}
+    assert painter.opened == ("stickers", opened)
 
 
 def test_a_prompt_without_quotation_marks_gets_a_hint(painter, capsys):
@@ -153,7 +154,8 @@ def test_every_option_reaches_the_request(painter):
         "best_of": 4, "embedding": "e.safetensors",
     }  # fmt: skip
     assert request.to_dict() == expected
-    opened = {"device": "cpu", "dtype": "float32", "memory": "auto", "image_encoder": "there"}
+    opened = {"device": "cpu", "dtype": "float32", "memory": "auto"}
+    opened |= {"image_encoder": "there", "prior": None, "lora": ()}
     assert painter.opened == ("here", opened)
 
 

@@ -38,8 +38,8 @@ def test_show_a_checkpoint_folder(checkpoint, capsys):
     out = capsys.readouterr().out
     assert out.startswith("# A tiny model\n")
     assert "sizes       64x64\n" in out
-    assert "clip        1.2 M parameters\n" in out
-    assert "decoder     0.3 M parameters\n" in out
+    assert "clip                    1.2 M parameters\n" in out
+    assert "decoder                 0.3 M parameters\n" in out
     assert '"_class_name": "Unclip"' in out
 
 

@@ -206,3 +206,12 @@ def test_an_image_in_memory_is_given_as_a_file(tiny, tiny_model, tmp_path, capsy
     assert reproduce(tiny_model, capsys, str(tmp_path / "v.png"))[2].endswith("in memory; give it by --image FILE\n")
     code, out, err = reproduce(tiny_model, capsys, str(tmp_path / "v.png"), "--image", str(tmp_path / "photo.png"))
     assert code == 0 and out.endswith("identical pixels\n") and err == ""
+
+
+def test_a_canvas_has_no_single_request(tmp_path, capsys):
+    path = tmp_path / "canvas.png"
+    path.write_bytes(metadata.canvas_bytes(noise_image(8, 8), {"version": "0.1.0", "canvas": []}))
+    assert main(["show", str(path)]) == 0
+    assert main(["reproduce", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "is a canvas, whose parts were made by requests of their own" in error and error.count("\n") == 1

@@ -35,6 +35,10 @@ def call(capsys, tmp_path: Path, monkeypatch):
         (["clip", "--out", "runs", "--recipe", "mine.toml"], "no recipe 'mine.toml'"),
         (["clip", "--out", "runs", "--steps", "-3"], "--steps must be at least 1"),
         (["clip", "--out", "runs", "--steps", "many"], "--steps"),
+        (["decoder", "--out", "runs", "--init", "stickers", "--lora", "0"], "--lora must be at least 1"),
+        (["decoder", "--out", "runs", "--lora", "8"], "--lora changes a model: name it by --init"),
+        (["decoder", "--out", "runs", "--init", "stickers", "--lora", "8"], "no [data] table; give --data FOLDER"),
+        (["upsampler", "--out", "runs", "--init", "stickers", "--lora", "8"], "only the prior and the decoder"),
         (["clip", "--out", "runs", "--minutes", "nan"], "--minutes must be"),
         (["clip", "--out", "runs", "--minutes", "-1"], "--minutes must be"),
         (["clip", "--out", "runs", "--device", "gpu"], "choose from auto, cpu"),
@@ -70,16 +74,31 @@ def test_the_arguments_reach_the_training(monkeypatch, tmp_path: Path):
     out = str(tmp_path / "runs")
     assert main(["train", "all", "--out", out, "--minutes", "1.5", "--resume", "--device", "cpu", "--quiet"]) == 0
     [(*names, options)] = given
-    assert names == ["all", "stickers-cpu", out]
+    assert names == ["all", None, out]
     assert vars(options) == {
         "resume": True,
         "init": None,
+        "lora": None,
+        "data": None,
+        "prior": None,
+        "image_encoder": None,
         "skip_bad": False,
         "device": "cpu",
+        "dtype": "auto",
         "minutes": 1.5,
         "steps": None,
         "quiet": True,
     }
+
+
+def test_the_arguments_of_a_fine_tuning_reach_the_training(monkeypatch, tmp_path: Path):
+    given = []
+    monkeypatch.setattr(run, "train", lambda *arguments: given.append(arguments))
+    words = "--init owner/model --lora 8 --data images --prior owner/prior --image-encoder ViT-L-14/openai"
+    assert main(["train", "decoder", "--out", str(tmp_path / "runs"), *words.split(), "--dtype", "bfloat16"]) == 0
+    [(*_, options)] = given
+    found = {"init": "owner/model", "lora": 8, "data": "images", "prior": "owner/prior", "dtype": "bfloat16"}
+    assert vars(options).items() >= {**found, "image_encoder": "ViT-L-14/openai"}.items()
 
 
 def test_an_interrupt_ends_with_130(monkeypatch, tmp_path: Path, capsys):

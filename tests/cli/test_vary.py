@@ -158,7 +158,7 @@ def test_all_modes_in_a_prompt_file(folder: Path, capsys) -> None:
         (["edit", "photo.png"], "or give an embedding"),
         (["generate"], "PROMPT"),
         (["generate", "--embedding", "photo.png"], "cannot read 'photo.png' as safetensors"),
-        (["generate", "a cat", "--image-encoder", "stickers"], "has its own image encoder"),
+        (["generate", "a cat", "--image-encoder", "stickers"], "takes no other image encoder"),
         (["embed", "photo.png", "-o", "e.bin"], "must end in .safetensors"),
         (["embed", "photo.heic", "-o", "e.safetensors"], "'photo.heic' is a file of a format that is not read"),
         (["embed", "e.safetensors", "-o", "f.safetensors"], "'e.safetensors' is the name of an embedding"),

@@ -53,10 +53,15 @@ def test_tokens_masked_in_every_row_are_skipped_when_sampling() -> None:
         block.ff.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
     whole = prior(x, t, **prior.condition(text))  # with gradients, as in training, all tokens are computed
     with torch.no_grad():
-        sampled = prior(x, t, **prior.condition(text))
+        exact = prior(x, t, **prior.condition(text))
+        prior.bfloat16()
+        half = {k: v.bfloat16() if v.is_floating_point() else v for k, v in prior.condition(text).items()}
+        sampled = prior(x.bfloat16(), t, **half)
     seen = int(text.mask.any(0).sum())
-    assert lengths == [TOKENS + 4] * 2 + [seen + 4] * 2
-    torch.testing.assert_close(sampled, whole)
+    # float32 keeps blocks of 16 tokens, for batch invariance; here, these are all
+    assert lengths == [TOKENS + 4] * 4 + [seen + 4] * 2
+    torch.testing.assert_close(exact, whole)
+    torch.testing.assert_close(sampled.float(), whole, atol=0.1, rtol=0.1)
 
 
 def test_whitening_and_its_inverse() -> None:

@@ -15,7 +15,9 @@ for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "
 
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient
+    from playwright.sync_api import Browser
 
+    from tests.server.canvas_page import Canvas
     from unclip.pipeline import Unclip
 
 BASE = "http://127.0.0.1:8000"
@@ -61,13 +63,17 @@ def served(pipe: Any, **settings: Any) -> Iterator[str]:
 
 @pytest.fixture
 def held(tiny: Unclip) -> Any:
-    """The pipeline of the tiny model, whose micro-batches go on until `held.gate` is set or all clients have gone."""
+    """The pipeline of the tiny model, whose micro-batches go on until `held.gate` is set or all clients have gone.
+
+    `held.begun` is set when one begins.
+    """
     from unclip.pipeline import Unclip
 
     class Held(Unclip):
-        gate = threading.Event()
+        begun, gate = threading.Event(), threading.Event()
 
         def generate_batch(self, requests, progress=None):
+            self.begun.set()
             while not self.gate.wait(0.01):
                 assert progress is not None
                 progress("decoder", 0, 1)
@@ -88,3 +94,24 @@ def url(tiny: Unclip) -> Iterator[str]:
     """The url of a server of the tiny model with the default settings, on the loopback interface."""
     with served(tiny) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser, for one module: while it runs, no other test may run an event loop in this thread."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.server.canvas_page import PROGRAM
+
+    # As root, as in containers, chromium starts without its sandbox only. The pages are our own.
+    options = {"executable_path": PROGRAM, "args": ["--no-sandbox"]}
+    with sync_playwright() as playwright, playwright.chromium.launch(**options) as found:
+        yield found
+
+
+@pytest.fixture
+def canvas(browser: Browser, url: str) -> Iterator[Canvas]:
+    """The page of a canvas of the tiny model, in a profile of its own."""
+    from tests.server.canvas_page import opened
+
+    yield from opened(browser, url)

@@ -15,6 +15,10 @@ from tests.server.calls import GENERATIONS, png, same
 from tests.server.conftest import served
 
 openai = pytest.importorskip("openai")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Item:UserWarning:pydantic"),  # of litellm's types
+    pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning"),  # variations
+]
 
 IMAGE = noise_image(32, 32)
 MASK = box_mask(IMAGE.size, (0, 0, 16, 32))

@@ -5,10 +5,12 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tests.helpers import noise_image
+from tests.images.profiles import rgb_profile
 from tests.server.calls import GENERATIONS, error_of, png
-from unclip.server.errors import ApiError
+from unclip.images import metadata
 from unclip.server.store import Store
 
 IMAGE = noise_image(20, 12)
@@ -78,9 +80,8 @@ def test_the_least_recently_used_files_give_way():
     third = store.add(b"z" * 40, "png", (1, 1))
     assert [store.get(file.id) is not None for file in (first, second, third)] == [True, False, True]
     assert store.bytes == 80
-    with pytest.raises(ApiError, match="larger"):
-        store.add(b"x" * 101, "png", (1, 1))
-    assert store.bytes == 80
+    large = store.add(b"x" * 101, "png", (1, 1))
+    assert store.get(large.id) is not None and (len(store), store.bytes) == (1, 101)
 
 
 # ---- the canvas
@@ -140,3 +141,51 @@ def test_an_impossible_canvas_is_refused(client, layers, status, param):
     id = upload(client, IMAGE)
     layers = [{name: id if value == "ID" else value for name, value in layer.items()} for layer in layers]
     assert error_of(compose(client, *layers), status)["param"] == param
+
+
+def test_a_canvas_keeps_the_records_of_its_parts(client, tmp_path):
+    seeds = (1, 2)
+    first, second = (
+        client.post(GENERATIONS, json={"prompt": "a cat", "seed": seed}).json()["data"][0]["file_id"] for seed in seeds
+    )
+    one = compose(client, {"file_id": first}, {"file_id": second, "left": -32}).json()["id"]
+    two = compose(client, {"file_id": upload(client, IMAGE), "left": 100}, {"file_id": one, "left": 4, "top": 5}).json()
+    path = tmp_path / "canvas.png"
+    path.write_bytes(client.get(two["path"]).content)
+    record = metadata.read(path)
+    places = [(part["left"], part["top"], part["width"], part["height"]) for part in record["canvas"]]
+    assert places == [(96, 0, 20, 12), (32, 5, 32, 32), (0, 5, 32, 32)]
+    assert [part["record"] and part["record"]["seed"] for part in record["canvas"]] == [None, *seeds]
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"canvas": 1}', '{"canvas": [{"left": "a", "top": 0}, 1]}', '{"a": NaN}'])
+def test_a_record_from_outside_cannot_break_a_canvas(client, text, tmp_path):
+    info, buffer = PngInfo(), io.BytesIO()
+    info.add_text(metadata.KEY, text)
+    IMAGE.save(buffer, format="PNG", pnginfo=info)
+    id = client.post("/v1/files", files={"file": ("a.png", buffer.getvalue())}).json()["id"]
+    path = tmp_path / "canvas.png"
+    path.write_bytes(client.get(compose(client, {"file_id": id}).json()["path"]).content)
+    assert "canvas" in metadata.read(path)
+
+
+def test_transparent_pixels_of_a_layer_that_replaces_replace(client):
+    glass = Image.new("RGBA", (4, 4), (255, 0, 0, 128))
+    layers = {"file_id": upload(client, IMAGE)}, {"file_id": upload(client, glass), "replaces": True}
+    canvas = content(client, compose(client, *layers).json()["id"])
+    assert {canvas.getpixel((x, y)) for x in range(4) for y in range(4)} == {(255, 0, 0, 128)}
+    assert canvas.getpixel((4, 0)) == (*IMAGE.getpixel((4, 0)), 255)
+
+
+def test_a_canvas_has_the_colour_profile_of_its_first_image(client):
+    profile = rgb_profile(1.0)
+    below = IMAGE.copy()
+    below.info["icc_profile"] = profile
+    buffer = io.BytesIO()
+    below.save(buffer, format="PNG", icc_profile=profile)
+    id = client.post("/v1/files", files={"file": ("a.png", buffer.getvalue())}).json()["id"]
+    grey = Image.new("RGB", (4, 4), (128, 128, 128))
+    canvas = content(client, compose(client, {"file_id": id}, {"file_id": upload(client, grey)}).json()["id"])
+    assert canvas.info["icc_profile"] == profile
+    assert canvas.getpixel((10, 5)) == IMAGE.getpixel((10, 5))
+    assert canvas.getpixel((1, 1)) == pytest.approx((55, 55, 55), abs=2)  # sRGB's 128 in linear light

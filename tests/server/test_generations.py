@@ -159,6 +159,8 @@ def test_a_wrong_field_is_named(client, fields, param, words):
         (b'{"prompt": "a", "guidance": NaN}', "NaN"),
         (b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}", "JSON"),
         (b"[" * 200_000, "nested"),
+        (b'{"prompt": "a", "sources": ' + b"[" * 200 + b"]" * 200 + b"}", "nested"),
+        (b'{"prompt": "a", "guidance": 1e999}', "finite"),
     ],
 )
 def test_a_damaged_body_is_a_wrong_request(client, body, words):

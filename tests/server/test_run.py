@@ -68,8 +68,7 @@ def test_a_signal_finishes_what_runs_and_refuses_what_waits(held, number):
 
         running = threading.Thread(target=call, args=("running",))
         running.start()
-        wait_until(lambda: queued(url) == 1)
-        time.sleep(0.1)  # until it no longer waits for others to share its micro-batch
+        wait_until(held.begun.is_set)
         waiting = threading.Thread(target=call, args=("waiting",), kwargs={"steps": 3})
         waiting.start()
         wait_until(lambda: queued(url) == 2)
@@ -95,7 +94,7 @@ def test_a_second_signal_ends_what_runs(held):
 
         thread = threading.Thread(target=call)
         thread.start()
-        wait_until(lambda: queued(url) == 4)
+        wait_until(held.begun.is_set)
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.2)

@@ -107,7 +107,15 @@ def examples(size: int, count: int = 16) -> tuple[torch.Tensor, list[str]]:
     return torch.zeros(count, 3, size, size), ["a cat", "a dog"] * (count // 2)
 
 
-@pytest.mark.parametrize("name", presets())
+def test_the_preset_of_fine_tuning_takes_its_data_from_the_command(tmp_path):
+    recipe = load_recipe("finetune", tmp_path)
+    assert not recipe.stages and recipe.data == {"kind": "folder", "path": str(tmp_path)}
+    assert recipe.finetune.fit_for(lora=True).lr == 10 * recipe.finetune.fit_for(lora=False).lr == 1e-4
+    shards = load_recipe("stickers-cpu", "part-{0..3}.tar")
+    assert shards.data_table("clip") == {"kind": "webdataset", "shards": "part-{0..3}.tar"}
+
+
+@pytest.mark.parametrize("name", sorted({*presets()} - {"finetune"}))
 def test_the_presets_make_networks(name: str):
     recipe = load_recipe(name)
     assert set(recipe.stages) == set(STAGES)

@@ -22,7 +22,7 @@ from unclip.diffusion.noise import make_generators
 from unclip.errors import CheckpointError, DataError, InputError, RecipeError, TrainingError
 from unclip.inference.stage import StageInputs
 from unclip.system.files import read_json
-from unclip.training import run
+from unclip.training import run, sources
 from unclip.training.recipe import STAGES
 from unclip.training.run import TrainingOptions
 from unclip.training.tasks.clip import ClipTask
@@ -210,15 +210,15 @@ def test_sizes_that_do_not_match_are_refused_before_any_training(tiny_recipe: Pa
 
 
 def test_the_images_are_listed_once(tiny_recipe: Path, tmp_path: Path, monkeypatch):
-    opened, open_source = [], run.open_source
-    monkeypatch.setattr(run, "open_source", lambda *args: (opened.append(args[0]), open_source(*args))[1])
+    opened, open_source = [], sources.open_source
+    monkeypatch.setattr(sources, "open_source", lambda *args: (opened.append(args[0]), open_source(*args))[1])
     train("all", tiny_recipe, tmp_path, steps=1)
     assert [table["kind"] for table in opened] == ["folder"]
 
 
 def test_a_stage_uses_its_own_data_table(tiny_recipe: Path, tmp_path: Path, monkeypatch):
-    opened, open_source = [], run.open_source
-    monkeypatch.setattr(run, "open_source", lambda *args: (opened.append(args[0]), open_source(*args))[1])
+    opened, open_source = [], sources.open_source
+    monkeypatch.setattr(sources, "open_source", lambda *args: (opened.append(args[0]), open_source(*args))[1])
     recipe = tmp_path / "own.toml"
     text = re.sub(
         r"\[data\]\n(.*\n)*?\n", '[data]\nkind = "scenes"\n\n', tiny_recipe.read_text(encoding="utf-8"), count=1

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.training.toy import STEPS, Toy, assert_same, rows, run, step_of
+from tests.training.toy import QUICK, STEPS, Toy, assert_same, rows, run, step_of
 from unclip.errors import CheckpointError
 from unclip.training.budget import Budget
 
@@ -97,3 +97,13 @@ def test_the_full_state_takes_precedence_over_the_portable_one(whole: Path, tmp_
     task = Toy()
     run(tmp_path, task, budget=Budget(4), resume=True)
     assert task.calls == 1
+
+
+def test_moments_of_8_bits_resume_exactly(tmp_path: Path):
+    pytest.importorskip("bitsandbytes")
+    settings = QUICK.model_copy(update={"optimizer": "adamw8bit", "decay": 0.0})
+    run(tmp_path / "whole", Toy(200), settings, budget=Budget(4))
+    run(tmp_path / "parts", Toy(200), settings, budget=Budget(2))
+    run(tmp_path / "parts", Toy(200), settings, budget=Budget(4), resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+    assert "absmax1.0.weight" in load_file(tmp_path / "whole" / "state.safetensors")  # not too small for 8 bits

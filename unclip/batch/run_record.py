@@ -71,9 +71,10 @@ def _read_run(record: Path) -> dict[str, Any] | None:
         RunRecord.model_validate(known)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not the record of a run"
-        raise InputError(f"{record} is damaged ({reason}); remove it, and give --seed") from None
+    except OSError as error:
+        raise InputError(f"cannot read {record} ({error.strerror}); give another folder") from None
+    except ValueError:
+        raise InputError(f"{record} is damaged (it is not the record of a run); remove it, and give --seed") from None
     return known
 
 

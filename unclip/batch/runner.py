@@ -182,7 +182,7 @@ class Runner:
             **({"inputs": result.inputs} if result.inputs else {}),
             "model": result.model,
             "revision": self._model.revision,
-            **({"image_encoder": result.image_encoder} if result.image_encoder is not None else {}),
+            **{name: made[name] for name in ("image_encoder", "prior", "loras") if name in made},
             "dtype": result.dtype,
             "version": __version__,
             "score": result.score,

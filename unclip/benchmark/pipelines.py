@@ -5,10 +5,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from unclip.benchmark.settings import PROMPT
+from unclip.checkpoints.families import PRIORS, is_kandinsky, is_native, is_stable_unclip, kandinsky_version
+from unclip.checkpoints.index import INDEX
+from unclip.checkpoints.prior_repository import find_prior
 from unclip.errors import InputError
+from unclip.system.files import read_json
 
 LIBRARIES = ("unclip", "diffusers")
 
@@ -22,7 +27,7 @@ class StageBenchmark:
         folder: The checkpoint.
         batch_size: Images generated at a time.
         steps: Timed steps of each stage, at least two; the first is slower, since it has no memory to reuse.
-        device, dtype, memory: As in `Unclip.from_pretrained`.
+        device, dtype, memory, prior: As in `Unclip.from_pretrained`.
     """
 
     library: str
@@ -32,6 +37,7 @@ class StageBenchmark:
     device: str = "auto"
     dtype: str = "auto"
     memory: str = "auto"
+    prior: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class LoadedPipeline:
     """A pipeline that is ready to be measured.
 
     Attributes:
-        networks: Stage -> network.
+        networks: Stage -> network. The small text encoder that a decoder has beside CLIP's is not among them.
         steps: Stage -> the model's default number of steps.
         generate: Generates a batch with the given number of steps in every stage.
         dtype: The precision of the networks.
@@ -60,27 +66,35 @@ def load_pipeline(settings: StageBenchmark) -> LoadedPipeline:
 
 def check_library(index: Mapping[str, Any]) -> None:
     """Raise InputError unless diffusers can run the model with this model_index.json."""
-    if index.get("_class_name") != "UnCLIPPipeline":
+    if is_native(index):
         raise InputError("diffusers runs published checkpoints only: give one with --model")
+    if is_kandinsky(index) and "Inpaint" in str(index.get("_class_name")):
+        raise InputError("the benchmark generates from text: give the decoder without inpainting inputs")
+    if not is_kandinsky(index) and "prior" not in index:
+        raise InputError("the benchmark generates from text: give a checkpoint with a prior")
     if find_spec("transformers") is None:
         raise InputError("diffusers needs transformers for this: pip install transformers")
 
 
 def _load_unclip(settings: StageBenchmark) -> LoadedPipeline:
     """Load this project's pipeline."""
+    from unclip.diffusion.codecs import Latents
     from unclip.modes.resolve import model_defaults
     from unclip.pipeline import Unclip
     from unclip.requests.request import Request
 
-    pipe = Unclip.from_pretrained(settings.folder, settings.device, settings.dtype, settings.memory)
+    pipe = Unclip.from_pretrained(
+        settings.folder, settings.device, settings.dtype, settings.memory, prior=settings.prior
+    )
     model: Any = pipe.model
     prior, defaults = model.require_prior(), model_defaults(model)
-    networks = {
-        "text": model.clip.text,
-        "prior": prior.stage.network.transformer,
-        "decoder": model.decoder.network.unet,
-    }
+    networks = {"text": model.clip.text, "prior": prior.stage.network.transformer}
     steps = {"text": 2, "prior": defaults["prior_steps"], "decoder": defaults["steps"]}
+    if model.decoder.network.guided_by_embedding:  # the image encoder makes the embedding to steer away from
+        networks["image encoder"], steps["image encoder"] = model.clip.visual, 1
+    networks["decoder"] = model.decoder.network.unet
+    if isinstance(codec := model.decoder.codec, Latents):
+        networks["autoencoder"], steps["autoencoder"] = codec.autoencoder.network.decoder, 1
     for stage in model.upsamplers:
         networks[stage.name], steps[stage.name] = stage.network.unet, stage.steps
         if stage.last_network is not None:
@@ -93,20 +107,25 @@ def _load_unclip(settings: StageBenchmark) -> LoadedPipeline:
         )
         pipe.generate(request, batch_size=settings.batch_size)
 
-    dtype = model.decoder.network.projection.null_embed.dtype
-    return LoadedPipeline(networks, steps, generate, dtype, model.device)
+    return LoadedPipeline(networks, steps, generate, model.decoder.dtype, model.device)
 
 
 def _load_diffusers(settings: StageBenchmark) -> LoadedPipeline:
-    """Load diffusers' pipeline for the published layout, as its users get it."""
+    """Load diffusers' pipeline for a published layout, as its users get it."""
     import torch
-    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
     from unclip.system.device import pick_device
 
-    diffusers: Any = import_module("diffusers")
-    device = pick_device(settings.device)
+    index = read_json(Path(settings.folder) / INDEX)
+    load = _load_kandinsky if is_kandinsky(index) else _load_stable_unclip if is_stable_unclip(index) else _load_karlo
     dtype = torch.float32 if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    return load(settings, pick_device(settings.device), dtype)
+
+
+def _load_karlo(settings: StageBenchmark, device: Any, dtype: Any) -> LoadedPipeline:
+    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+    diffusers: Any = import_module("diffusers")
     classes: dict[str, Any] = {
         "prior": diffusers.PriorTransformer,
         "decoder": diffusers.UNet2DConditionModel,
@@ -119,8 +138,7 @@ def _load_diffusers(settings: StageBenchmark) -> LoadedPipeline:
     }
     # Components are loaded one by one, since not every release of diffusers finds the class of text_proj by its index.
     components = {name: cls.from_pretrained(settings.folder, subfolder=name) for name, cls in classes.items()}
-    pipe = diffusers.UnCLIPPipeline(**components).to(device, dtype)  # transformers would keep the file's precision
-    pipe.set_progress_bar_config(disable=True)
+    pipe = _placed(diffusers.UnCLIPPipeline(**components), device, dtype)
     networks = {
         "text": pipe.text_encoder,
         "prior": pipe.prior,
@@ -133,10 +151,82 @@ def _load_diffusers(settings: StageBenchmark) -> LoadedPipeline:
     def generate(count: int) -> None:
         pipe(
             [PROMPT] * settings.batch_size,
-            generator=[torch.Generator("cpu").manual_seed(i) for i in range(settings.batch_size)],
+            generator=_generators(settings),
             prior_num_inference_steps=count,
             decoder_num_inference_steps=count,
             super_res_num_inference_steps=count,
         )
 
     return LoadedPipeline(networks, steps, generate, dtype, device)
+
+
+def _load_kandinsky(settings: StageBenchmark, device: Any, dtype: Any) -> LoadedPipeline:
+    diffusers: Any = import_module("diffusers")
+    folder = Path(settings.folder)
+    version = kandinsky_version(read_json(folder / INDEX))
+    kind = {"2.1": "Kandinsky", "2.2": "KandinskyV22"}[version]
+    prior_folder = find_prior(folder, PRIORS[version], settings.prior)
+    prior = _placed(getattr(diffusers, f"{kind}PriorPipeline").from_pretrained(prior_folder), device, dtype)
+    cls = getattr(diffusers, f"{kind}Pipeline")
+    parts = {}
+    if version == "2.1":  # not every release of diffusers finds the class by its index
+        texts = import_module(f"{cls.__module__.rpartition('.')[0]}.text_encoder")
+        parts["text_encoder"] = texts.MultilingualCLIP.from_pretrained(folder / "text_encoder")
+    decoder = _placed(cls.from_pretrained(folder, **parts), device, dtype)
+    networks = {
+        "text": prior.text_encoder,
+        "prior": prior.prior,
+        "image encoder": prior.image_encoder,
+        "decoder": decoder.unet,
+        "autoencoder": decoder.movq.decoder,
+    }
+    steps = {"text": 2, "prior": 25, "image encoder": 1, "decoder": 100, "autoencoder": 1}
+    side = decoder.unet.config.sample_size * decoder.movq_scale_factor
+
+    def generate(count: int) -> None:
+        prompts = [PROMPT] * settings.batch_size
+        embeds = prior(prompts, num_inference_steps=count, generator=_generators(settings))
+        decoder(
+            *([prompts] if version == "2.1" else []),
+            **{name: embeds[name] for name in ("image_embeds", "negative_image_embeds")},
+            height=side,
+            width=side,
+            num_inference_steps=count,
+            generator=_generators(settings),
+        )
+
+    return LoadedPipeline(networks, steps, generate, dtype, device)
+
+
+def _load_stable_unclip(settings: StageBenchmark, device: Any, dtype: Any) -> LoadedPipeline:
+    diffusers: Any = import_module("diffusers")
+    pipe = _placed(diffusers.StableUnCLIPPipeline.from_pretrained(settings.folder), device, dtype)
+    networks = {
+        "text": pipe.prior_text_encoder,
+        "prior": pipe.prior,
+        "decoder": pipe.unet,
+        "autoencoder": pipe.vae.decoder,
+    }
+    steps = {"text": 2, "prior": 25, "decoder": 20, "autoencoder": 1}
+
+    def generate(count: int) -> None:
+        pipe(
+            [PROMPT] * settings.batch_size,
+            generator=_generators(settings),
+            prior_num_inference_steps=count,
+            num_inference_steps=count,
+        )
+
+    return LoadedPipeline(networks, steps, generate, dtype, device)
+
+
+def _placed(pipe: Any, device: Any, dtype: Any) -> Any:
+    """The pipeline on a device and in one precision, since transformers keeps that of the files."""
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device, dtype)
+
+
+def _generators(settings: StageBenchmark) -> list[Any]:
+    import torch
+
+    return [torch.Generator("cpu").manual_seed(i) for i in range(settings.batch_size)]

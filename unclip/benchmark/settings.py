@@ -7,9 +7,10 @@ PROMPT = "a penguin on a pink background"
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The model to measure: its name, and device, dtype and memory as in `Unclip.from_pretrained`."""
+    """The model to measure: its name, and device, dtype, memory and prior as in `Unclip.from_pretrained`."""
 
     model: str
     device: str = "auto"
     dtype: str = "auto"
     memory: str = "auto"
+    prior: str | None = None

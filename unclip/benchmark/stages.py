@@ -85,11 +85,11 @@ def seconds_per_step(calls: Sequence[float], measured_steps: int, steps: int) ->
 def count_steps(stage: str, count: int, stages: Iterable[str]) -> int:
     """Return the number of steps of a stage when images are generated in `count` steps.
 
-    The text encoder runs twice, for the prompt and the negative prompt.
+    The text encoder runs twice, for the prompt and the negative prompt; the image encoder and the autoencoder run once.
     """
     if stage == "text":
         return 2
-    if stage.endswith(", last"):
+    if stage.endswith(", last") or stage in ("image encoder", "autoencoder"):
         return 1
     return count - 1 if f"{stage}, last" in stages else count
 

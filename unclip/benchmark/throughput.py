@@ -59,6 +59,7 @@ def time_first_image(settings: ModelSettings) -> float:
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["generate", PROMPT, "--model", settings.model, "--seed", "0", "--quiet"]
         arguments += ["--device", settings.device, "--dtype", settings.dtype, "--memory", settings.memory]
+        arguments += [] if settings.prior is None else ["--prior", settings.prior]
         command = [sys.executable, "-m", "unclip", *arguments, "-o", str(Path(folder) / "first.png")]
         start = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True)
@@ -83,7 +84,12 @@ def measure_throughput(
     from unclip.pipeline import Unclip
 
     pipe = Unclip.from_pretrained(
-        settings.model, device=settings.device, dtype=settings.dtype, memory=settings.memory, progress=progress
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        memory=settings.memory,
+        prior=settings.prior,
+        progress=progress,
     )
     sizes = sorted(pipe.model.sizes, key=lambda size: size[0] * size[1])
     return {

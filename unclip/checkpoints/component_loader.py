@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -18,7 +18,6 @@ from unclip.checkpoints.networks import (
     one_line,
     parameter_shapes,
 )
-from unclip.checkpoints.offload import OffloadStore
 from unclip.checkpoints.tensors import check_shapes, read_tensors, tensor_shapes
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError
@@ -29,18 +28,26 @@ from unclip.system.files import read_json
 Network = TypeVar("Network", bound=nn.Module)
 
 
+class WeightStore(Protocol):
+    """Takes networks without weights, and loads the weights later: `OffloadStore`, or `DeferredStore` in training."""
+
+    def add(self, network: nn.Module, read: ReadTensors, device: torch.device | str) -> nn.Module:
+        """Take an empty network, whose weights `read` reads; returns the network."""
+        ...
+
+
 @dataclass(frozen=True)
 class ComponentLoader:
     """Loads components of the checkpoint in `folder` onto `device`, in precision `dtype`.
 
-    offload: keeps one network in memory at a time; None keeps all. on_loaded: called after each network.
+    offload: loads the weights later, one network at a time; None loads all. on_loaded: called after each network.
     loras: added to the weights of the networks that they fit.
     """
 
     folder: Path
     device: torch.device
     dtype: torch.dtype
-    offload: OffloadStore | None = None
+    offload: WeightStore | None = None
     on_loaded: Callable[[], None] = lambda: None
     loras: tuple[Lora, ...] = ()
 

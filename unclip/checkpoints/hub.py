@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from unclip.checkpoints.families import is_kandinsky_prior
 from unclip.checkpoints.hub_files import (
     check_links,
     find_damaged_files,
@@ -73,7 +74,9 @@ def download(name: str) -> Path:
         if not (folder / INDEX).is_file():
             raise CheckpointError(f"it has no {INDEX}, which every checkpoint of a pipeline has; give another model")
         if is_in_cache(folder, folder / INDEX):  # a link that leads elsewhere is removed below
-            check_pipeline(read_json(folder / INDEX), Path(INDEX))
+            index = read_json(folder / INDEX)
+            if not is_kandinsky_prior(index):  # a part of a model, in a repository of its own
+                check_pipeline(index, Path(INDEX))
         folder = Path(
             snapshot_download(repository, revision=revision, allow_patterns=PATTERNS, ignore_patterns=VARIANTS)
         )

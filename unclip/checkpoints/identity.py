@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unclip.checkpoints.families import check_no_prior
 from unclip.checkpoints.index import FIX, INDEX, check_pipeline, model_name
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.errors import CheckpointError, RequestError
@@ -38,6 +39,7 @@ def identify_model(name: str | Path, download: bool = False) -> ModelIdentity:
     """
     folder = find_checkpoint(name, download=download)
     index = read_json(folder / INDEX)
+    check_no_prior(index, str(name))
     check_pipeline(index, folder / INDEX)
     return ModelIdentity(name=model_name(index, folder), revision=compute_revision(folder), sizes=_sizes(index, folder))
 

@@ -1,26 +1,22 @@
 """Load a whole checkpoint by name, folder or hub id."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from unclip.checkpoints.additions import Additions
 from unclip.checkpoints.component_loader import ComponentLoader
+from unclip.checkpoints.families import check_no_prior, is_kandinsky, is_karlo, is_stable_unclip
 from unclip.checkpoints.hub_files import snapshot_identity
 from unclip.checkpoints.index import INDEX, check_pipeline, component_classes, model_name
-from unclip.checkpoints.layouts.kandinsky import (
-    PRIORS,
-    is_kandinsky,
-    is_kandinsky_prior,
-    kandinsky_version,
-    load_kandinsky,
-)
-from unclip.checkpoints.layouts.karlo import is_karlo, load_karlo
+from unclip.checkpoints.layouts.kandinsky import load_kandinsky
+from unclip.checkpoints.layouts.karlo import load_karlo
 from unclip.checkpoints.layouts.native import load_native
-from unclip.checkpoints.layouts.stable_unclip import is_stable_unclip, load_stable_unclip
+from unclip.checkpoints.layouts.stable_unclip import load_stable_unclip
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.lora import Lora, read_lora
 from unclip.checkpoints.networks import build_empty_network, parameter_shapes
@@ -30,7 +26,7 @@ from unclip.checkpoints.open_clip_image_encoder import (
     find_open_clip_image_encoder,
     is_open_clip_name,
 )
-from unclip.checkpoints.prior_repository import find_prior
+from unclip.checkpoints.prior_repository import find_prior_folders
 from unclip.checkpoints.tensors import tensor_shapes
 from unclip.errors import CheckpointError
 from unclip.inference.callbacks import Progress
@@ -45,21 +41,6 @@ from unclip.system.files import read_json
 OF_PRIOR = ("prior", "text_encoder", "image_encoder")
 """The networks that are used of the repository of a prior; Karlo's has others too."""
 HEADROOM = 1.5  # free memory relative to the weights for "high": leaves room for activations and other programs
-
-
-@dataclass(frozen=True)
-class Additions:
-    """Files that are loaded together with a checkpoint.
-
-    image_encoder  for a checkpoint without a CLIP image encoder: another checkpoint that has one, or a model of
-                   open_clip with its weights, such as "ViT-L-14/openai"
-    prior          for a checkpoint whose prior is in a repository of its own: another prior than that
-    loras          LoRA files, each with a scale: "FILE" or "FILE:SCALE"
-    """
-
-    image_encoder: str | Path | None = None
-    prior: str | Path | None = None
-    loras: tuple[str | Path, ...] = ()
 
 
 def load_checkpoint(
@@ -77,17 +58,15 @@ def load_checkpoint(
     free memory. progress: called as (stage, done, total) after each network is loaded.
     Raises CheckpointError if the checkpoint is missing, damaged or not in a supported layout.
     """
+    loras = tuple(map(read_lora, additions.loras))  # before a download of gigabytes
     folder = find_checkpoint(name, download=True)
     index = read_json(folder / INDEX)
-    if is_kandinsky_prior(index):
-        raise CheckpointError(
-            f"{name} is a prior without a decoder: give the repository of a decoder; it finds its prior"
-        )
+    check_no_prior(index, str(name))
     check_pipeline(index, folder / INDEX)
     folders = [folder, *find_prior_folders(folder, index, additions.prior)]
     image_encoder = additions.image_encoder
     parts = component_folders(folders)
-    loras = read_loras(additions.loras, parts)
+    check_loras(loras, parts)
     mode = check_memory(memory)
     if mode == "auto":
         mode = "high" if weight_bytes(parts, dtype) * HEADROOM < free_memory(device) else "low"
@@ -96,8 +75,24 @@ def load_checkpoint(
     offload = OffloadStore() if mode == "low" else None
     on_loaded = _count_loaded(progress, parts)
     loader, *others = (ComponentLoader(each, device, dtype, offload, on_loaded, loras) for each in folders)
+    model = build_model(index, loader, others, image_encoder)
+    prior = None if additions.prior is None else repository_name(folders[1])
+    model = replace(model, prior_name=prior, loras=tuple(lora.name for lora in loras))
+    return model if mode == "high" else without_memory_reuse(model)
+
+
+def build_model(
+    index: dict[str, Any],
+    loader: ComponentLoader,
+    others: Sequence[ComponentLoader] = (),
+    image_encoder: str | Path | None = None,
+) -> UnclipModel:
+    """The model of a checkpoint of any layout. index: its model_index.json. others: the loader of its prior's folder.
+
+    image_encoder: as in `Additions`. Raises CheckpointError for damaged or mismatched components.
+    """
     # A hub model is named as it is found on the hub.
-    origin, revision = snapshot_identity(folder) or (model_name(index, folder), None)
+    origin, revision = snapshot_identity(loader.folder) or (model_name(index, loader.folder), None)
     if image_encoder is not None and not is_karlo(index):
         raise CheckpointError(
             f"{origin} takes no other image encoder, because its CLIP was trained as a whole: leave image_encoder out"
@@ -107,29 +102,12 @@ def load_checkpoint(
     if is_karlo(index):
         encoder = None if image_encoder is None else find_image_encoder(image_encoder)
         model = load_karlo(index, loader, origin, revision, encoder)
-        model = replace(model, image_encoder=None if encoder is None else image_encoder_name(encoder))
-    elif is_kandinsky(index):
-        model = load_kandinsky(index, loader, others[0], origin, revision)
-    elif is_stable_unclip(index):
-        model = load_stable_unclip(index, loader, others[0] if others else None, origin, revision)
-    else:
-        model = load_native(index, loader, origin, revision)
-    model = replace(model, loras=tuple(lora.name for lora in loras))
-    return model if mode == "high" else without_memory_reuse(model)
-
-
-def find_prior_folders(folder: Path, index: Mapping[str, Any], prior: str | Path | None) -> list[Path]:
-    """The folder of the prior, for a checkpoint whose prior is in a repository of its own; else none.
-
-    Raises CheckpointError for a prior that the checkpoint does not take, or that is missing.
-    """
+        return replace(model, image_encoder=None if encoder is None else image_encoder_name(encoder))
     if is_kandinsky(index):
-        return [find_prior(folder, PRIORS[kandinsky_version(index)], prior)]
-    if prior is None:
-        return []
-    if is_stable_unclip(index) and "prior" not in index:
-        return [find_prior(folder, "", prior)]
-    raise CheckpointError(f"{folder.name} has a prior of its own, and takes no other: leave prior out")
+        return load_kandinsky(index, loader, others[0], origin, revision)
+    if is_stable_unclip(index):
+        return load_stable_unclip(index, loader, others[0] if others else None, origin, revision)
+    return load_native(index, loader, origin, revision)
 
 
 def without_memory_reuse(model: UnclipModel) -> UnclipModel:
@@ -155,16 +133,17 @@ def image_encoder_name(encoder: Path | OpenClipImageEncoder) -> str:
     """The name for records: of open_clip, the hub id with its commit, or else the folder's name."""
     if isinstance(encoder, OpenClipImageEncoder):
         return encoder.name
-    known = snapshot_identity(encoder)
-    return "@".join(known) if known else encoder.resolve().name
+    return repository_name(encoder)
 
 
-def read_loras(files: Sequence[str | Path], parts: Sequence[Path]) -> tuple[Lora, ...]:
-    """The LoRA files for a checkpoint, given the folders of its networks.
+def repository_name(folder: Path) -> str:
+    """The name for records of a folder: of the hub, the id with its commit, or else the folder's name."""
+    known = snapshot_identity(folder)
+    return "@".join(known) if known else folder.resolve().name
 
-    Raises CheckpointError for a damaged file, or one that fits none of the networks.
-    """
-    loras = tuple(map(read_lora, files))
+
+def check_loras(loras: Sequence[Lora], parts: Sequence[Path]) -> None:
+    """Raise CheckpointError for a LoRA file that fits none of the networks in the folders `parts`."""
     named = [part for part in parts if "_class_name" in read_json(part / "config.json")] if loras else []
     shapes = [parameter_shapes(build_empty_network(part)) for part in named]
     for lora in loras:
@@ -173,7 +152,6 @@ def read_loras(files: Sequence[str | Path], parts: Sequence[Path]) -> tuple[Lora
                 f"LoRA {lora.path} changes {show(next(iter(lora.changes)))} and others, which fit no network of this "
                 "model: it is of another family or size"
             )
-    return loras
 
 
 def component_folders(folders: Sequence[Path]) -> list[Path]:

@@ -3,7 +3,6 @@
 Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv:2106.09685): W + scale * alpha / rank * B A.
 """
 
-import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unclip.checkpoints.additions import find_lora
 from unclip.checkpoints.networks import ReadTensors
 from unclip.checkpoints.tensors import Shapes, open_safetensors
 from unclip.errors import CheckpointError
@@ -66,25 +66,9 @@ class Lora:
         return all(shapes.get(name) == change.shape for name, change in self.changes.items())
 
 
-def parse_lora(text: str | Path) -> tuple[Path, float]:
-    """The file and the scale of "FILE" or "FILE:SCALE". Raises CheckpointError for a scale that is no finite number."""
-    path, colon, scale = str(text).rpartition(":")
-    if not colon or Path(str(text)).exists():
-        return Path(text), 1.0
-    try:
-        value = float(scale)
-    except ValueError:
-        return Path(text), 1.0  # a colon in the name of a file that is missing, as the reader then says
-    if not math.isfinite(value):
-        raise CheckpointError(f"the scale of LoRA {path} is {scale}: give a number, such as {path}:0.8")
-    return Path(path), value
-
-
 def read_lora(text: str | Path) -> Lora:
     """The LoRA in a safetensors file. Raises CheckpointError for a file that is missing, damaged or not a LoRA."""
-    path, scale = parse_lora(text)
-    if not path.is_file():
-        raise CheckpointError(f"no LoRA file {show(str(path))}: give a .safetensors file, or FILE:SCALE")
+    path, scale = find_lora(text)
     parts: dict[str, dict[str, Tensor]] = {}
     alphas: dict[str, float] = {}
     with open_safetensors(path) as file:

@@ -35,7 +35,6 @@ from unclip.models.text_encoder import TextEncoderConfig, TransformerTextEncoder
 from unclip.requests.values import show
 from unclip.system.files import read_json, write_atomic, write_json
 
-SHARD_INDEX = "model.safetensors.index.json"
 SHARD_SIZE = "15MB"  # of a weight file at most, unless a single tensor is larger
 
 EXTRA_VALUES, EXTRA_TENSORS = 1 << 22, 64
@@ -108,26 +107,34 @@ def network_config(network: nn.Module) -> dict[str, Any]:
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
-def save_network(network: nn.Module, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write config.json and the weights as `dtype`, in shards of 15 MB; replaces each file atomically.
+def save_network(
+    network: nn.Module,
+    folder: Path,
+    dtype: torch.dtype = torch.float16,
+    name: str = "model",
+    shard_size: str = SHARD_SIZE,
+) -> None:
+    """Write config.json and the weights as `dtype`, in shards; replaces each file atomically.
 
+    name: of the weight files, without their suffix. shard_size: of each file at most, such as "15MB".
     Raises CheckpointError for a finite weight that overflows in `dtype`.
     """
     tensors = {}
-    for name, tensor in network.state_dict().items():
+    for key, tensor in network.state_dict().items():
         tensor = tensor.detach().cpu()
-        tensors[name] = (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
-        if (tensor.isfinite() & ~tensors[name].isfinite()).any():
+        tensors[key] = (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+        if (tensor.isfinite() & ~tensors[key].isfinite()).any():
             kind = str(dtype).removeprefix("torch.")
-            raise CheckpointError(f"{name} holds values beyond {kind}: train with a lower lr, or save as float32")
-    pattern = "model{suffix}.safetensors"
-    split = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=SHARD_SIZE)
+            raise CheckpointError(f"{key} holds values beyond {kind}: train with a lower lr, or save as float32")
+    pattern = name + "{suffix}.safetensors"
+    index = folder / f"{name}.safetensors.index.json"
+    split = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=shard_size)
     for file, names in split.filename_to_tensors.items():
-        write_atomic(folder / file, serialize({name: tensors[name] for name in names}))
+        write_atomic(folder / file, serialize({key: tensors[key] for key in names}))
     if split.is_sharded:
-        write_json(folder / SHARD_INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
+        write_json(index, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
     else:
-        (folder / SHARD_INDEX).unlink(missing_ok=True)
+        index.unlink(missing_ok=True)
     for old in {path.name for path in folder.glob("*.safetensors")} - set(split.filename_to_tensors):
         (folder / old).unlink()
     write_json(folder / "config.json", {"_class_name": class_name(network), **network_config(network)})

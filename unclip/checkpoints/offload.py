@@ -33,9 +33,15 @@ class OffloadStore:
     def add(self, network: nn.Module, read: ReadTensors, device: torch.device | str) -> nn.Module:
         """Manage an empty network, whose weights `read` reads; reads its small tensors now. Returns the network."""
         tensors = network.state_dict()
-        self._freed[network] = {name: t.to("meta") for name, t in tensors.items() if t.numel() > SMALL}
+        small = read([name for name, t in tensors.items() if t.numel() <= SMALL])
+        dtype = next((t.dtype for t in small.values() if t.is_floating_point()), None)
+        # Callers ask a network for its precision before it is loaded.
+        large = {name: t for name, t in tensors.items() if t.numel() > SMALL}
+        self._freed[network] = {
+            name: t.to("meta", dtype if t.is_floating_point() else None) for name, t in large.items()
+        }
         self._readers[network] = read
-        network.load_state_dict(read(tensors.keys() - self._freed[network].keys()), strict=False, assign=True)
+        network.load_state_dict({**self._freed[network], **small}, strict=False, assign=True)
         for module in network.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 if not buffer.is_meta:

@@ -1,8 +1,11 @@
 """Find the prior of a checkpoint whose prior is published in a repository of its own."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from unclip.checkpoints import hub
+from unclip.checkpoints.families import default_prior, takes_prior
 from unclip.checkpoints.hub_files import snapshot_identity
 from unclip.checkpoints.index import INDEX, component_classes
 from unclip.checkpoints.locate import find_checkpoint
@@ -10,23 +13,39 @@ from unclip.errors import CheckpointError
 from unclip.system.files import read_json
 
 
-def find_prior(folder: Path, default: str, prior: str | Path | None = None) -> Path:
+def find_prior(folder: Path, default: str, prior: str | Path | None = None, download: bool = True) -> Path:
     """The folder of the prior of the checkpoint in `folder`.
 
     prior: a folder or hub id that is used instead. Otherwise the model card names the prior, and `default`, a hub id,
     is used where it does not. It is looked for beside `folder`, then in the hub's cache; it is downloaded only if
-    `folder` is from the hub itself. Raises CheckpointError if there is none.
+    `folder` is from the hub itself. download: False forbids it. Raises CheckpointError if there is none.
     """
     if prior is not None:
-        return check_prior(find_checkpoint(prior, download=True), str(prior))
+        return check_prior(find_checkpoint(prior, download=download), str(prior))
     name = prior_in_card(folder) or default
     beside = folder.absolute().parent / name.rpartition("/")[2]
     if (beside / INDEX).is_file():
         return check_prior(beside, str(beside))
     try:
-        return check_prior(find_checkpoint(name, download=snapshot_identity(folder) is not None), name)
+        return check_prior(find_checkpoint(name, download=download and snapshot_identity(folder) is not None), name)
     except CheckpointError as error:
         raise CheckpointError(f"the prior of {folder.name} is missing ({error}); or give one by --prior") from None
+
+
+def find_prior_folders(
+    folder: Path, index: Mapping[str, Any], prior: str | Path | None = None, download: bool = True
+) -> list[Path]:
+    """The folder of the prior, for a checkpoint whose prior is in a repository of its own; else none.
+
+    prior, download: as in `find_prior`. Raises CheckpointError for a prior that the checkpoint does not take, or that
+    is missing.
+    """
+    default = default_prior(index)
+    if prior is None and default is None:
+        return []
+    if not takes_prior(index):
+        raise CheckpointError(f"{folder.name} has a prior of its own, and takes no other: leave prior out")
+    return [find_prior(folder, default or "", prior, download)]
 
 
 def prior_in_card(folder: Path) -> str | None:

@@ -1,17 +1,19 @@
 """Verify a checkpoint: each file against its config and, if known, its hash. Runs no network."""
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from unclip.checkpoints.component_loader import read_schedule
+from unclip.checkpoints.families import is_kandinsky_prior
 from unclip.checkpoints.hub_files import find_damaged_files, snapshot_identity
 from unclip.checkpoints.index import INDEX, check_pipeline, component_classes, prediction_target
-from unclip.checkpoints.layouts.kandinsky import is_kandinsky_prior
 from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.networks import build_empty_network, parameter_shapes
+from unclip.checkpoints.prior_repository import find_prior_folders
 from unclip.checkpoints.tensors import check_shapes, require_weight_files, tensor_shapes
 from unclip.checkpoints.transformers_clip import read_pad_token
 from unclip.diffusion.schedule import Schedule
@@ -31,21 +33,22 @@ class Finding(NamedTuple):
 
 
 def check_checkpoint(folder: Path) -> Iterator[Finding]:
-    """A finding for each component, for the hashes of a hub model, and for the components together."""
+    """A finding for each component, for the hashes of a hub model, and for the components together.
+
+    The prior of a Kandinsky, which has a repository of its own, is checked too.
+    """
     valid, index = True, read_json(folder / INDEX)
     if not is_kandinsky_prior(index):  # it is no model of its own, but its files can be checked
         check_pipeline(index, folder / INDEX)
-    for component in component_classes(index):
-        try:
-            finding = Finding(component, describe_component(folder / component), True)
-        except InputError as error:
-            finding, valid = Finding(component, str(error), False), False
+    parts = [("", folder)]
+    try:
+        parts += [("prior/", prior) for prior in find_prior_folders(folder, index, download=False)]
+    except InputError as error:
+        yield Finding("prior", str(error), False)
+        valid = False
+    for finding in chain.from_iterable(check_repository(*part) for part in parts):
+        valid = valid and finding.valid
         yield finding
-    if snapshot_identity(folder) is not None:
-        damaged = find_damaged_files(folder)
-        names = ", ".join(str(path.relative_to(folder)) for path in damaged)
-        yield Finding("hashes", f"wrong: {names}" if damaged else "match the hub", not damaged)
-        valid = valid and not damaged
     if is_kandinsky_prior(index):  # its decoder's repository is loaded with it
         return
     if valid:
@@ -55,6 +58,19 @@ def check_checkpoint(folder: Path) -> Iterator[Finding]:
             yield Finding("together", str(error), False)
         else:
             yield Finding("together", "the components fit", True)
+
+
+def check_repository(prefix: str, folder: Path) -> Iterator[Finding]:
+    """A finding for each component of a folder, named with the prefix, and for the hashes of a hub model."""
+    for component in component_classes(read_json(folder / INDEX)):
+        try:
+            yield Finding(prefix + component, describe_component(folder / component), True)
+        except InputError as error:
+            yield Finding(prefix + component, str(error), False)
+    if snapshot_identity(folder) is not None:
+        damaged = find_damaged_files(folder)
+        names = ", ".join(str(path.relative_to(folder)) for path in damaged)
+        yield Finding(f"{prefix}hashes", f"wrong: {names}" if damaged else "match the hub", not damaged)
 
 
 def describe_component(folder: Path) -> str:

@@ -156,6 +156,8 @@ def batch(
     quiet: options.Quiet = False,
     model: options.Model = "stickers",
     image_encoder: options.ImageEncoder = None,
+    prior: options.Prior = None,
+    lora: options.Lora = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     memory: options.Memory = "auto",
@@ -219,6 +221,7 @@ def batch(
             raise typer.Exit(session.dry_run(plan, Path(out)))
         with open_folder(out, overwrite=overwrite, verify=verify) as folder:
             naming = {"--name": name, "--format": image_format, "--dtype": dtype, "--image-encoder": image_encoder}
+            naming |= {"--prior": prior, "--lora": " ".join(lora or ()) or None}
             used_seed, notes = run_seed(out, seed, identity, naming=naming)
             for note in (f"seed {used_seed}", *notes):
                 progress.note(note)
@@ -228,7 +231,14 @@ def batch(
 
                 with closing(Progress(on_terminal(quiet))) as loading:
                     return Unclip.from_pretrained(
-                        model, device=device, dtype=dtype, memory=memory, image_encoder=image_encoder, progress=loading
+                        model,
+                        device=device,
+                        dtype=dtype,
+                        memory=memory,
+                        image_encoder=image_encoder,
+                        prior=prior,
+                        lora=lora or (),
+                        progress=loading,
                     )
 
             code = session.run(settings(used_seed, prompts.folder), folder, load, batch_size or 16)

@@ -48,6 +48,7 @@ def bench(
     ] = 500,
     as_json: options.Json = False,
     model: options.Model = "stickers",
+    prior: options.Prior = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     memory: options.Memory = "auto",
@@ -67,7 +68,7 @@ def bench(
     if against is not None:
         check_library(read_json(folder / INDEX))
     if stages or against is not None:
-        settings = StageBenchmark("unclip", str(folder), size, device=device, dtype=dtype, memory=memory)
+        settings = StageBenchmark("unclip", str(folder), size, device=device, dtype=dtype, memory=memory, prior=prior)
         found = [stage_benchmark.measure_in_process(settings)]
         if against is not None:  # in its own default precision, unless one is asked for
             found.append(stage_benchmark.measure_in_process(replace(settings, library=against)))
@@ -75,7 +76,7 @@ def bench(
         text = "\n".join([f"{report['machine']}; {model}, batch {size}", *map(stage_benchmark.format_stages, found)])
         print(json.dumps(report) if as_json else text)
         return
-    model_settings = ModelSettings(model, device, dtype, memory)
+    model_settings = ModelSettings(model, device, dtype, memory, prior)
     if serve:
         check_installed()
         with closing(Progress(on_terminal(quiet=False))) as progress:

@@ -22,6 +22,8 @@ def embed(
     seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of the prior, for a prompt.")] = 0,
     model: options.Model = "stickers",
     image_encoder: options.ImageEncoder = None,
+    prior: options.Prior = None,
+    lora: options.Lora = None,
     device: options.Device = "auto",
     memory: options.Memory = "auto",
 ) -> None:
@@ -46,5 +48,7 @@ def embed(
 
     from unclip.pipeline import Unclip
 
-    pipe = Unclip.from_pretrained(model, device=device, memory=memory, image_encoder=image_encoder)
+    pipe = Unclip.from_pretrained(
+        model, device=device, memory=memory, image_encoder=image_encoder, prior=prior, lora=lora or ()
+    )
     print(pipe.save_embedding(path, source, seed=seed))

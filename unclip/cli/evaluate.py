@@ -93,6 +93,8 @@ def evaluate(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     model: options.Model = "stickers",
+    prior: options.Prior = None,
+    lora: options.Lora = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     memory: options.Memory = "auto",
@@ -119,7 +121,9 @@ def evaluate(
 
     progress = Progress(on_terminal(quiet))
     with closing(progress):
-        pipe = Unclip.from_pretrained(model, device=device, dtype=dtype, memory=memory, progress=progress)
+        pipe = Unclip.from_pretrained(
+            model, device=device, dtype=dtype, memory=memory, prior=prior, lora=lora or (), progress=progress
+        )
     parts = select_parts(pipe, names)
     left_out = [name for name in PARTS if name not in parts]
     if names is None and left_out and not quiet:
@@ -128,6 +132,8 @@ def evaluate(
         "suite": suite,
         "model": model,
         "revision": identify_model(model).revision,
+        **({} if prior is None else {"prior": prior}),
+        **({"lora": lora} if lora else {}),
         "n": n,
         "split": split,
         "seed": seed,

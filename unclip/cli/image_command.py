@@ -29,7 +29,7 @@ from unclip.system.files import write_new
 
 _RUN = (  # the other options are fields of a Request
     *("out", "image_format", "grid", "labels", "preview", "open_when_done", "as_json", "quiet"),
-    *("model", "image_encoder", "device", "dtype", "memory", "batch_size"),
+    *("model", "image_encoder", "prior", "lora", "device", "dtype", "memory", "batch_size"),
 )
 
 
@@ -101,6 +101,8 @@ class ImageOptions:
     quiet: options.Quiet = False
     model: options.Model = "stickers"
     image_encoder: options.ImageEncoder = None
+    prior: options.Prior = None
+    lora: options.Lora = None
     device: options.Device = "auto"
     dtype: options.Dtype = "auto"
     memory: options.Memory = "auto"
@@ -213,6 +215,8 @@ def generate_and_save(
             dtype=shared.dtype,
             memory=shared.memory,
             image_encoder=shared.image_encoder,
+            prior=shared.prior,
+            lora=shared.lora or (),
             progress=progress,
         )
         cell = pipe.output_size(requests[0]) if shared.grid else None

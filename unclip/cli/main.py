@@ -19,7 +19,7 @@ def main(args: "Sequence[str] | None" = None) -> int:
     args: None takes those of the process, and handles its signals.
     """
     interrupts = Interrupts()
-    code: "Any"
+    code: Any
     try:
         if args is None:
             interrupts.install()

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,13 @@ from typing import Annotated, Any
 import typer
 
 from unclip.checkpoints import hub
+from unclip.checkpoints.families import (
+    default_prior,
+    describe_family,
+    is_kandinsky,
+    is_kandinsky_prior,
+    takes_prior,
+)
 from unclip.checkpoints.hub_files import snapshot_identity
 from unclip.checkpoints.index import (
     INDEX,
@@ -22,6 +30,7 @@ from unclip.checkpoints.index import (
     prediction_target,
 )
 from unclip.checkpoints.locate import find_checkpoint, list_bundled_models
+from unclip.checkpoints.prior_repository import find_prior_folders
 from unclip.cli import options
 from unclip.cli.help import CONTEXT, HelpCommand, HelpGroup
 from unclip.errors import CheckpointError, InputError
@@ -79,11 +88,24 @@ def show_model(
     if known := snapshot_identity(folder):
         print(f"revision    {known[1]}")
     print(f"licence     {_licence(folder) or 'unknown'}")
+    print(f"family      {describe_family(index, has_inpainting_inputs(folder))}")
     print(f"sizes       {', '.join(sizes(folder, index)) or 'unknown'}")
-    for component, count in components(folder, index):
-        print(f"{component:<12}{_millions(count)} parameters")
-    for line in _schedules(folder):
-        print(line)
+    parts = [("", folder)]
+    if default_prior(index) is not None:
+        try:
+            [prior] = find_prior_folders(folder, index, download=False)
+        except CheckpointError as error:
+            print(f"prior       {error}")
+        else:
+            print(f"prior       {prior}")
+            parts.append(("prior/", prior))
+    elif takes_prior(index):
+        print("prior       none: give one by --prior for text, such as kakaobrain/karlo-v1-alpha")
+    for prefix, part in parts:
+        for component, count in components(part, read_json(part / INDEX)):
+            print(f"{prefix + component:<24}{_millions(count)} parameters")
+        for line in _schedules(part, prefix):
+            print(line)
     print(json.dumps(index, indent=2))
 
 
@@ -99,7 +121,7 @@ def check_model(
     wrong = 0
     for component, found, is_right in check_checkpoint(folder):
         wrong += not is_right
-        print(f"{'ok   ' if is_right else 'WRONG'}  {component:<20}{found}")
+        print(f"{'ok   ' if is_right else 'WRONG'}  {component:<24}{found}")
     if wrong:
         raise CheckpointError(f"components of {name} that cannot be used: {wrong}; download the checkpoint again")
 
@@ -132,6 +154,7 @@ def make_components(
         int, typer.Option(metavar="N", help="Use at most N images.", callback=options.at_least_one)
     ] = 4096,
     image_encoder: options.ImageEncoder = None,
+    prior: options.Prior = None,
     device: options.Device = "auto",
 ) -> None:
     """Compute and store the principal components that `unclip reconstruct --components` needs."""
@@ -144,7 +167,7 @@ def make_components(
     from unclip.training import principal_components as principal
 
     given = None if images is None else principal.images_in(images, count)  # before the model is loaded
-    pipe = Unclip.from_pretrained(folder, device=device, image_encoder=image_encoder)
+    pipe = Unclip.from_pretrained(folder, device=device, image_encoder=image_encoder, prior=prior)
     if given is None:
         assert pipe.model.vocabulary is not None  # its file is there, see above
         found = principal.scene_images(count, pipe.model.clip.config.image_size, pipe.model.vocabulary)
@@ -157,14 +180,19 @@ def make_components(
 def download_model(
     name: Annotated[str, typer.Argument(metavar="ID", help="owner/name, or owner/name@revision.")],
 ) -> None:
-    """Download a model from the hub into its cache; files that are there are kept."""
+    """Download a model, and the prior that belongs to it, from the hub into its cache; files there are kept."""
     hub_id = hub.parse_hub_id(name)
     if hub_id is None:
         raise CheckpointError(f"{show(name)} is not a hub id; give owner/name, such as kakaobrain/karlo-v1-alpha")
     folder = hub.download(hub_id)
     if missing := find_missing_files(folder):
         raise CheckpointError(f"{hub_id} on the hub is not a checkpoint in safetensors: {missing[0]} is missing")
-    print(f"{folder}  revision {folder.name}")
+    print(f"{folder}  revision {folder.name}", flush=True)
+    index = read_json(folder / INDEX)
+    if is_kandinsky_prior(index):
+        print("unclip: note: this is a prior alone; give it by --prior, with a decoder by --model", file=sys.stderr)
+    for prior in find_prior_folders(folder, index):
+        print(f"{prior}  revision {prior.name}")
 
 
 def components(folder: Path, index: dict[str, Any]) -> Iterator[tuple[str, int]]:
@@ -178,8 +206,11 @@ def components(folder: Path, index: dict[str, Any]) -> Iterator[tuple[str, int]]
 def sizes(folder: Path, index: dict[str, Any]) -> list[str]:
     """The image sizes of a model, small to large, such as ["64x64", "256x256"].
 
-    They are in the index of this project's layout, and in the U-Nets' configs of the published one.
+    They are in the index of this project's layout, and in the U-Nets' configs of published ones. A latent U-Net samples
+    any multiple of a size too.
     """
+    if "unet" in index:
+        return _latent_sizes(folder, index)
     stages = index.get("stages")
     if isinstance(stages, dict):
         found = [stage.get("size") for stage in stages.values() if isinstance(stage, dict)]
@@ -187,6 +218,29 @@ def sizes(folder: Path, index: dict[str, Any]) -> list[str]:
         configs = [folder / part / "config.json" for part in ("decoder", "super_res_last")]
         found = [read_json(config).get("sample_size") for config in configs if config.is_file()]
     return ["x".join(map(str, size if isinstance(size, list) else (size, size))) for size in found if size]
+
+
+def _latent_sizes(folder: Path, index: dict[str, Any]) -> list[str]:
+    """The default size of a latent U-Net, and the multiple that other sizes must be of."""
+    unet, codec = (folder / part / "config.json" for part in ("unet", "movq" if is_kandinsky(index) else "vae"))
+    if not (unet.is_file() and codec.is_file()):
+        return []
+    side, widths, levels = (
+        read_json(unet).get("sample_size"),
+        *(read_json(config).get("block_out_channels") for config in (unet, codec)),
+    )
+    if not isinstance(side, int) or not isinstance(widths, list) or not isinstance(levels, list):
+        return []
+    factor = 2 ** (len(levels) - 1)
+    multiple = factor * 2 ** (len(widths) - 1) if is_kandinsky(index) else factor
+    return [f"{side * factor}x{side * factor} and any multiple of {multiple}"]
+
+
+def has_inpainting_inputs(folder: Path) -> bool:
+    """Whether the U-Net of a latent decoder has inputs for a masked image and its mask."""
+    path = folder / "unet" / "config.json"
+    channels = read_json(path).get("in_channels") if path.is_file() else None
+    return isinstance(channels, int) and channels > 4
 
 
 def _parameters(file: Path) -> int:
@@ -206,15 +260,15 @@ def _parameters(file: Path) -> int:
         raise CheckpointError(f"{file} is {reason}") from error
 
 
-def _schedules(folder: Path) -> Iterator[str]:
+def _schedules(folder: Path, prefix: str = "") -> Iterator[str]:
     """One line for each schedule of a model."""
-    for path in sorted(folder.glob("*_scheduler/scheduler_config.json")):
+    for path in sorted(folder.glob("*scheduler/scheduler_config.json")):
         config = read_json(path)
         terms = [str(config[key]) for key in ("prediction_type", "variance_type", "beta_schedule") if config.get(key)]
         stage = path.parent.name.removesuffix("_scheduler")
-        if prediction_target(folder, stage) == "difference":
+        if stage != path.parent.name and prediction_target(folder, stage) == "difference":
             terms[:1] = ["difference"]
-        yield f"{stage:<12}predicts {', '.join(terms) or 'unknown'}"
+        yield f"{prefix + stage:<24}predicts {', '.join(terms) or 'unknown'}"
 
 
 def _licence(folder: Path) -> str | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from unclip.checkpoints.additions import find_lora
 from unclip.checkpoints.hub import parse_hub_id
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.cli.settings import source_in_errors
@@ -112,6 +113,25 @@ ImageEncoder = Annotated[
     typer.Option(
         metavar="NAME",
         help="CLIP image encoder if the model has none: a model, or an open_clip name.",
+        rich_help_panel=MODEL,
+    ),
+]
+Prior = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Another prior: a folder or a hub id.",
+        callback=checked(lambda _, value: check_model(value)),
+        rich_help_panel=MODEL,
+    ),
+]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="FILE[:SCALE]",
+        help="LoRA file to add to the model; may be repeated.",
+        callback=checked(lambda _, value: [find_lora(one) for one in value]),
         rich_help_panel=MODEL,
     ),
 ]

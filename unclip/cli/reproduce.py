@@ -61,6 +61,8 @@ def reproduce(
         ),
     ] = None,
     image_encoder: options.ImageEncoder = None,
+    prior: options.Prior = None,
+    lora: options.Lora = None,
     device: options.Device = "auto",
     dtype: Annotated[
         str | None,
@@ -83,6 +85,8 @@ def reproduce(
       unclip reproduce out/a-penguin-7.png
     """
     record = metadata.read(image)
+    if "canvas" in record:
+        raise DataError(f"{image!r} is a canvas, whose parts were made by requests of their own; see `unclip show`")
     recorded_dtype = record["dtype"] if record.get("dtype") in DTYPES else "auto"
     given = {"image": input_image, "mask": input_mask, "embedding": input_embedding, SOURCES: input_sources or None}
     request = recorded_request(with_inputs(record, given, image), image)
@@ -93,13 +97,18 @@ def reproduce(
             print(f"unclip: note: {change} is not the file that was used; the pixels may differ", file=sys.stderr)
     name = recorded_model(record) if model is None else model
     target = None if out is None else find_target(out, images=1)
-    if image_encoder is None and isinstance(other := record.get("image_encoder"), str) and not quiet:
-        print(f"unclip: note: the image was made with --image-encoder {other[:80]!r}", file=sys.stderr)
+    if not quiet:
+        additions = {"image_encoder": image_encoder, "prior": prior, "loras": lora}
+        for option in recorded_additions(record, {name for name, value in additions.items() if value}):
+            print(f"unclip: note: the image was made with {option}", file=sys.stderr)
 
     from unclip.pipeline import Unclip
 
     with closing(Progress(on_terminal(quiet))) as progress:
-        pipe = Unclip.from_pretrained(name, device, dtype or recorded_dtype, memory, image_encoder, progress=progress)
+        precision = dtype or recorded_dtype
+        pipe = Unclip.from_pretrained(
+            name, device, precision, memory, image_encoder, prior, lora or (), progress=progress
+        )
         [result] = pipe.generate(request, progress=progress)
     found = compare(image, record, result.image, result.dtype)
     path = None if target is None else target.save(result)
@@ -191,6 +200,17 @@ def changed_inputs(request: Request, record: dict[str, Any]) -> list[str]:
 def is_in_memory(source: Any) -> bool:
     """Whether a recorded input is only the description of an image in memory."""
     return isinstance(source, str) and re.fullmatch(r"<an image of \d+x\d+>", source) is not None
+
+
+def recorded_additions(record: Mapping[str, Any], given: set[str]) -> list[str]:
+    """The options by which the recorded image encoder, prior and LoRA files are given, without those in `given`."""
+    flags = {"image_encoder": "--image-encoder", "prior": "--prior", "loras": "--lora"}
+    found = []
+    for name in flags.keys() - given:
+        value = record.get(name)
+        files = value if isinstance(value, list) else [value]
+        found += [f"{flags[name]} {one[:80]!r}" for one in files if isinstance(one, str)]
+    return sorted(found)
 
 
 def recorded_model(record: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import sys
 from contextlib import closing
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -72,6 +72,8 @@ def serve(
     ] = False,
     quiet: options.Quiet = False,
     image_encoder: options.ImageEncoder = None,
+    prior: options.Prior = None,
+    lora: options.Lora = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     memory: options.Memory = "auto",
@@ -107,7 +109,9 @@ def serve(
         keep_size=keep_size * 1_000_000,
     )
     with closing(bind(host, port)) as socket:
-        loaded = load(models or ["stickers"], quiet, image_encoder, device=device, dtype=dtype, memory=memory)
+        how = {"device": device, "dtype": dtype, "memory": memory}
+        how |= {"image_encoder": image_encoder, "prior": prior, "lora": lora or ()}
+        loaded = load(models or ["stickers"], quiet, how)
         log_to_stderr(logging.WARNING if quiet else logging.INFO)
         socket.listen()  # whoever reads the next line may call
         url = url_of(socket)
@@ -125,14 +129,17 @@ def check_installed() -> None:
         raise InputError(f"serve needs {missing[0]}: install it with pip install 'unclip[serve]'")
 
 
-def load(names: list[str], quiet: bool, image_encoder: str | None, **how: str):
-    """The models by name. Raises CheckpointError for an unknown one, InputError for two of one name."""
+def load(names: list[str], quiet: bool, how: dict[str, Any]):
+    """The models by name. how: options of `from_pretrained`.
+
+    Raises CheckpointError for an unknown one, InputError for two of one name.
+    """
     from unclip.pipeline import Unclip
 
     loaded: dict[str, Unclip] = {}
     with closing(Progress(on_terminal(quiet))) as progress:
         for name in names:
-            pipe = Unclip.from_pretrained(name, image_encoder=image_encoder, progress=progress, **how)
+            pipe = Unclip.from_pretrained(name, progress=progress, **how)
             if pipe.model.name in loaded:
                 raise InputError(f"--model: two models have the name {pipe.model.name!r}; give one of them")
             loaded[pipe.model.name] = pipe

@@ -20,7 +20,17 @@ def train(
     out: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Folder for checkpoints, curves and samples.  [required]")
     ] = None,
-    recipe: Annotated[str, typer.Option(metavar="NAME", help="Recipe file, or a preset's name.")] = "stickers-cpu",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Recipe file, or a preset's name.  [default: stickers-cpu; finetune for a published model]",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Folder of images with captions, or .tar shards; instead of the recipe's."),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option("--check", help="Check the recipe and all images, list the bad files, and train nothing."),
@@ -30,7 +40,25 @@ def train(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     init: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Start from a model's weights, such as stickers.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Start from a model's weights. A published model's decoder or prior is fine-tuned as it is.",
+        ),
+    ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            metavar="RANK",
+            help="Fine-tune the model of --init with LoRA layers of this rank, saved in a small file.",
+            callback=options.at_least_one,
+        ),
+    ] = None,
+    prior: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Prior of the model of --init, if it is elsewhere.")
+    ] = None,
+    image_encoder: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Image encoder for the model of --init, if it has none.")
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(metavar="M", help="Train each stage this long, not for the recipe's steps.")
@@ -42,6 +70,7 @@ def train(
         ),
     ] = None,
     device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
     quiet: options.Quiet = False,
 ) -> None:
     """Train a stage of a model, or all stages.
@@ -50,6 +79,7 @@ def train(
     Examples:
       unclip train all --recipe mine.toml --check
       unclip train decoder --out runs/mine --minutes 30
+      unclip train decoder --init kandinsky-community/kandinsky-2-2-decoder --lora 8 --data images --out runs/lora
     """
     options.check_choice("stage", stage, CHOICES)
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
@@ -64,7 +94,18 @@ def train(
     from unclip.training import run
 
     choices = run.TrainingOptions(
-        steps=steps, minutes=minutes, resume=resume, init=init, skip_bad=skip_bad, device=device, quiet=quiet
+        steps=steps,
+        minutes=minutes,
+        resume=resume,
+        init=init,
+        lora=lora,
+        data=data,
+        prior=prior,
+        image_encoder=image_encoder,
+        skip_bad=skip_bad,
+        device=device,
+        dtype=dtype,
+        quiet=quiet,
     )
     if check:
         run.check(stage, recipe, out, choices, print_fault)

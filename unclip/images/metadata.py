@@ -6,6 +6,9 @@ another one also image_encoder, its name; for a request with input files also in
 nothing that differs between two runs of one request in one precision, such as times. "pixels" is a hash of the
 generated image, before a lossy format changes it.
 
+A canvas, several images put together, has a record of the keys version and canvas: a list of its parts, the lowest
+first, with left, top, width, height and the record of each, or null.
+
 A PNG has the record in the text chunk "unclip"; JPEG and WebP have it in the EXIF tag ImageDescription. Beside it, for
 other programs: the lines that web interfaces read ("parameters" in PNG, UserComment in EXIF), and XMP in JPEG and WebP.
 """
@@ -84,6 +87,16 @@ def image_bytes(image: Image.Image, record: dict[str, Any], format: str = "png",
     return buffer.getvalue()
 
 
+def canvas_bytes(image: Image.Image, record: dict[str, Any]) -> bytes:
+    """A PNG of images that were put together, with a record of its parts, which have requests of their own."""
+    from PIL.PngImagePlugin import PngInfo
+
+    buffer, info = io.BytesIO(), PngInfo()
+    info.add_text(KEY, json.dumps(record, allow_nan=False))
+    image.save(buffer, format="PNG", pnginfo=info, icc_profile=image.info.get("icc_profile"))
+    return buffer.getvalue()
+
+
 def parameters(record: dict[str, Any]) -> str:
     """The record as the lines that web interfaces for diffusion models write and read."""
     request = record["request"]
@@ -110,23 +123,26 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     try:
         with open(path, "rb") as file:
-            start = file.read(12)
-            file.seek(0)
-            if start.startswith(b"\xff\xd8\xff") or (start[:4] == b"RIFF" and start[8:] == b"WEBP"):
-                text = _exif_text(file, str(path))
-            else:
-                text = _text_chunk(file, str(path))
+            return read_open(file, str(path))
     except (OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot read {str(path)!r} ({reason})") from error
+
+
+def read_open(file: BinaryIO, name: str) -> dict[str, Any]:
+    """The record in an open image file, which errors call `name`. Raises as `read`, or OSError or ValueError."""
+    start = file.read(12)
+    file.seek(0)
+    has_exif = start.startswith(b"\xff\xd8\xff") or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
+    text = _exif_text(file, name) if has_exif else _text_chunk(file, name)
     try:
         found = parse_json(text)
     except ValueError as error:
-        raise DataError(f"{str(path)!r} holds a damaged record: it is not JSON") from error
+        raise DataError(f"{name!r} holds a damaged record: it is not JSON") from error
     if not isinstance(found, dict):
-        raise DataError(f"{str(path)!r} holds a damaged record: it is not a JSON object")
+        raise DataError(f"{name!r} holds a damaged record: it is not a JSON object")
     return found
 
 

@@ -22,6 +22,7 @@ def record(result: Result) -> dict[str, Any]:
         "model": result.model,
         "revision": result.revision,
         **({"image_encoder": result.image_encoder} if result.image_encoder is not None else {}),
+        **({"prior": result.prior} if result.prior is not None else {}),
         **({"loras": list(result.loras)} if result.loras else {}),
         "dtype": result.dtype,
         "seed": result.seed,
@@ -52,6 +53,7 @@ class Result:
     ranked         for an image chosen among candidates: the scores of all, best first
     image_encoder  name of the checkpoint that the image encoder is from, if it is another one
     inputs         hash of each input by field, as `images.inputs.input_hashes` gives them
+    prior          name of the checkpoint that the prior is from, if another one than the model's own was given
     loras          names of the LoRA files that were added to the model, with their scales
     """
 
@@ -67,6 +69,7 @@ class Result:
     ranked: tuple[float, ...] = ()
     image_encoder: str | None = None
     inputs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    prior: str | None = None
     loras: tuple[str, ...] = ()
 
     def to_bytes(self, format: str = "png", quality: int | None = None) -> bytes:

@@ -40,6 +40,7 @@ class UnclipModel:
     revision       commit of a model from the hub
     folder         of the checkpoint
     image_encoder  name of the checkpoint that the image encoder is from, if it is another one
+    prior_name     name of the checkpoint that the prior is from, if another one than the model's own was given
     loras          names of the LoRA files that were added, with their scales
     decoder_text   the decoder's own text encoder; None for a decoder conditioned on CLIP's
     """
@@ -55,6 +56,7 @@ class UnclipModel:
     revision: str | None = None
     folder: Path | None = None
     image_encoder: str | None = None
+    prior_name: str | None = None
     loras: tuple[str, ...] = ()
     decoder_text: DecoderText | None = None
 

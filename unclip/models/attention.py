@@ -45,9 +45,9 @@ class TextAttention:
         keys, values = self._project_text(attn, encoder_hidden_states)
         if not attn.only_cross_attention:
             if attention_mask is not None:
-                attention_mask = F.pad(attention_mask, (0, pixels.shape[1]))  # no pixel is masked
-            keys = torch.cat([keys, _heads(attn.to_k(pixels), attn)], dim=2)
-            values = torch.cat([values, _heads(attn.to_v(pixels), attn)], dim=2)
+                attention_mask = F.pad(attention_mask, (pixels.shape[1], 0))  # no pixel is masked
+            keys = torch.cat([_heads(attn.to_k(pixels), attn), keys], dim=2)
+            values = torch.cat([_heads(attn.to_v(pixels), attn), values], dim=2)
         bias = None if attention_mask is None else attention_mask[:, None].to(pixels.dtype)  # b 1 1 keys
         out = _attend(_heads(attn.to_q(pixels), attn), keys, values, bias)
         out = attn.to_out[1](attn.to_out[0](rearrange(out, "b h n c -> b n (h c)")))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
+from unclip.models.cpu.batch_invariance import use_batch_invariant_layers
 from unclip.models.text import TextEncoding, prompt_mask
 from unclip.models.tokenizer import PAD
 
@@ -67,6 +68,7 @@ class Clip(nn.Module):
                 heads=config.vision_heads,
                 mlp_ratio=config.vision_mlp_ratio,
                 output_dim=config.embed_dim,
+                pool_type="none",  # see `encode_tokens`
                 act_layer=act_layer,
             )
         self.text = None
@@ -80,8 +82,10 @@ class Clip(nn.Module):
                 mlp_ratio=config.text_mlp_ratio,
                 output_dim=config.embed_dim,
                 output_tokens=True,
+                pool_type="none",  # see `encode_tokens`
                 act_layer=act_layer,
             )
+        use_batch_invariant_layers(self)
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
 
     def encode_tokens(self, tokens: Tensor, mask: Tensor | None = None) -> TextEncoding:
@@ -90,7 +94,10 @@ class Clip(nn.Module):
         mask: by default, True up to the end-of-text token. The model must have a text encoder.
         """
         assert self.text is not None, "this CLIP has no text encoder"
-        embed, states = self.text(tokens)  # b d, b n w
+        embeds, states = self.text(tokens)  # b n d, b n w
+        # Projected, then picked: a product with one row per prompt would depend on the batch.
+        first_end = tokens.argmax(dim=-1)
+        embed = embeds[torch.arange(len(tokens), device=tokens.device), first_end]  # b d
         mask = prompt_mask(tokens) if mask is None else mask
         return TextEncoding(self._normalize(embed.float()), states.float(), mask, tokens)
 
@@ -119,7 +126,8 @@ class Clip(nn.Module):
     def _encode_pixels(self, pixels: Tensor) -> Tensor:
         """Normalized pixels `b 3 s s` -> embeddings `b d`."""
         assert self.visual is not None, "this CLIP has no image encoder"
-        return self._normalize(self.visual(pixels.to(self.visual.conv1.weight.dtype)).float())
+        tokens = self.visual(pixels.to(self.visual.conv1.weight.dtype))  # b n d, all projected, as in `encode_tokens`
+        return self._normalize(tokens[:, 0].float())  # the class token
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images `b 3 h w` and tokens `b n` -> image and text embeddings `b d`, and the logit scale, for training."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unclip.models.attention import use_text_attention
 from unclip.models.config import diffusers_config
+from unclip.models.cpu.batch_invariance import keep_whole_blocks, needs_invariance, use_batch_invariant_layers
 from unclip.models.cpu.resnet import use_in_place_blocks
 from unclip.models.projection import TextProjection
 from unclip.models.text import TextEncoding
@@ -35,6 +36,7 @@ class Decoder(nn.Module):
         self.unet = use_in_place_blocks(use_text_attention(unet))
         self.channels = channels
         self.text_encoder = text_encoder
+        use_batch_invariant_layers(self)
 
     guided_by_embedding = False
     """Guidance steers away from the learned null embedding and the negative prompt's text."""
@@ -95,6 +97,8 @@ class Decoder(nn.Module):
         Most of a short prompt is padding, and attention over padding and with a mask costs time at every step.
         """
         seen = conditioning["token_mask"].any(0)
+        if needs_invariance(conditioning["tokens"]):
+            seen = keep_whole_blocks(seen)
         tokens, mask = conditioning["tokens"][:, seen], conditioning["token_mask"][:, seen]
         rest = {key: value for key, value in conditioning.items() if key not in ("tokens", "token_mask")}
         return rest | {"tokens": tokens} | ({} if mask.all() else {"token_mask": mask})

@@ -7,6 +7,7 @@ timestep, the noised image embedding and a last token, whose output is the clean
 from diffusers.models.transformers.prior_transformer import PriorTransformer
 from torch import Tensor, nn
 
+from unclip.models.cpu.batch_invariance import use_batch_invariant_layers
 from unclip.models.cpu.unpadded import skip_padding
 from unclip.models.text import TextEncoding
 
@@ -16,7 +17,7 @@ class Prior(nn.Module):
 
     def __init__(self, transformer: PriorTransformer):
         super().__init__()
-        self.transformer = skip_padding(transformer)
+        self.transformer = skip_padding(use_batch_invariant_layers(transformer))
 
     def condition(self, text: TextEncoding) -> dict[str, Tensor]:
         """The conditioning of `forward` for a batch of prompts."""

@@ -10,6 +10,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
 from unclip.models.config import diffusers_config
+from unclip.models.cpu.batch_invariance import use_batch_invariant_layers
 from unclip.models.cpu.resnet import use_in_place_blocks
 
 
@@ -31,7 +32,8 @@ class Upsampler(nn.Module):
 
     def __init__(self, unet: UNet2DModel, difference: bool = False):
         super().__init__()
-        self.unet, self.difference = use_in_place_blocks(unet), difference
+        self.unet = use_batch_invariant_layers(use_in_place_blocks(unet))
+        self.difference = difference
 
     @property
     def width(self) -> int:

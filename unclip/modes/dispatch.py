@@ -73,6 +73,7 @@ def run_batch(model: UnclipModel, batch: Sequence[Request], callback: Progress |
             model=model.name,
             revision=model.revision,
             image_encoder=model.image_encoder,
+            prior=model.prior_name,
             loras=model.loras,
             score=output.score,
             timings=seconds,

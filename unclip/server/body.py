@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 
 from unclip.server.errors import ApiError
+from unclip.system.json_values import parse_json
 
 MAX_FILES = 17  # OpenAI's limit is 16 images and a mask
 MAX_FIELDS = 200
@@ -40,9 +41,7 @@ async def read_body(http: HttpRequest) -> Body:
 
 def _parse_json(data: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(data, parse_constant=_no_constant)
-    except RecursionError:
-        raise ApiError("The body is nested too deeply.") from None
+        found = parse_json(data)
     except ValueError as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise ApiError(f"The body is not valid JSON: {reason}.") from None
@@ -68,7 +67,3 @@ async def _read_form(http: HttpRequest) -> Body:
     except HTTPException as error:  # Starlette's, for a damaged form
         raise ApiError(f"The form cannot be read: {error.detail}") from None
     return Body(fields, files, is_form=True)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

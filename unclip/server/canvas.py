@@ -1,14 +1,19 @@
 """The canvas: parts of it that are edited, and images put together on it. Kept pixels stay byte for byte."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image, ImageChops
 
+from unclip.images.colour import to_rgb, to_srgb
 from unclip.requests.fields import MAX_SIDE
 from unclip.server.errors import ApiError
+from unclip.version import __version__
+
+MAX_RECORD = 1 << 19  # characters of the record of a canvas
 
 Frame = tuple[int, int, int, int]
 """(left, top, width, height) in pixels of the image; left and top may be negative."""
@@ -81,6 +86,7 @@ def crop(image: Image.Image, frame: Frame) -> Image.Image:
         raise ApiError("the frame lies past the image: move it so that both have pixels in common", param="frame")
     found = Image.new("RGBA", (width, height), (0, 0, 0, 0))
     found.paste(image.convert("RGBA"), (-left, -top))
+    found.info = dict(image.info)  # the colour profile
     return found
 
 
@@ -116,20 +122,27 @@ def repainted(mask: Image.Image, mask_mode: str | None) -> Image.Image:
 
 @dataclass(frozen=True)
 class Placed:
-    """An image on a canvas, with its top left corner. size: (width, height) to which it is scaled, or None."""
+    """An image on a canvas, with its top left corner.
+
+    size: (width, height) to which it is scaled, or None. replaces: its transparent pixels, too, replace those below.
+    record: of how it was made, or None.
+    """
 
     image: Image.Image
     left: int
     top: int
     size: tuple[int, int] | None = None
+    replaces: bool = False
+    record: Mapping[str, Any] | None = None
 
 
 def compose(layers: Sequence[Placed], max_pixels: int) -> Image.Image:
     """The images on one canvas that holds all of them, the first at the bottom. Where none is, it is transparent.
 
-    A pixel of an upper image replaces the one below, unless it is transparent. Raises ApiError for a canvas that is
-    too large.
+    A pixel of an upper image replaces the one below, unless it is transparent. The canvas has the colour profile of the
+    first image, to which the others are converted. Raises ApiError for a canvas that is too large.
     """
+    profile = layers[0].image.info.get("icc_profile")
     images = [
         layer.image
         if layer.size in (None, layer.image.size)
@@ -143,9 +156,57 @@ def compose(layers: Sequence[Placed], max_pixels: int) -> Image.Image:
         raise ApiError(f"the canvas would be {width}x{height}; at most {max_pixels:,} pixels are kept", param="layers")
     canvas = Image.new("RGBA", (width, height), (0, 0, 0, 0))
     for layer, image in zip(layers, images, strict=True):
-        place = (layer.left - left, layer.top - top)
-        if alpha_of(image) is None:
+        place, image = (layer.left - left, layer.top - top), convert_profile(image, profile)
+        if layer.replaces or alpha_of(image) is None:
             canvas.paste(image.convert("RGBA"), place)
         else:
             canvas.alpha_composite(image.convert("RGBA"), place)
-    return canvas.convert("RGB") if alpha_of(canvas) is None else canvas
+    canvas = canvas.convert("RGB") if alpha_of(canvas) is None else canvas
+    if profile is not None:
+        canvas.info["icc_profile"] = profile
+    return canvas
+
+
+def convert_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """An RGB or RGBA image in a colour profile; None is sRGB."""
+    own = image.info.get("icc_profile")
+    if own == profile:
+        return image
+    found = to_srgb(image.convert("RGB"), own)[0]
+    target = to_rgb(found, profile)[1]
+    found = found if target is None else target.from_srgb(found)
+    if image.mode == "RGBA":
+        found = found.convert("RGB")
+        found.putalpha(image.getchannel("A"))
+    return found
+
+
+def canvas_record(layers: Sequence[Placed]) -> dict[str, Any]:
+    """The record of a canvas: {"version", "canvas": its parts, the lowest first}, each with its place and its record.
+
+    The parts of a layer that is a canvas itself take its place. If a record would be too long to be read again, the
+    lowest parts are left out.
+    """
+    left, top = min(layer.left for layer in layers), min(layer.top for layer in layers)
+    parts: list[dict[str, Any]] = []
+    for layer in layers:
+        width, height = layer.size or layer.image.size
+        x, y = layer.left - left, layer.top - top
+        below = None if layer.record is None else layer.record.get("canvas")
+        if isinstance(below, list) and (width, height) == layer.image.size:
+            moved = [part for part in below if isinstance(part, dict) and is_placed(part)]
+            parts += [{**part, "left": part["left"] + x, "top": part["top"] + y} for part in moved]
+        else:
+            parts.append({"left": x, "top": y, "width": width, "height": height, "record": layer.record})
+    room, kept = MAX_RECORD, []
+    for part in reversed(parts):
+        room -= len(json.dumps(part))
+        if room < 0:
+            break
+        kept.insert(0, part)
+    return {"version": __version__, "canvas": kept}
+
+
+def is_placed(part: Mapping[str, Any]) -> bool:
+    """Whether a part of a record, which may come from anywhere, says where it is."""
+    return all(type(part.get(name)) is int and abs(part[name]) < 1 << 31 for name in ("left", "top"))

@@ -15,7 +15,7 @@ from unclip.inference.model import UnclipModel
 from unclip.requests.batching import BATCH
 from unclip.requests.request import Request
 from unclip.server.jobs import Event, Failed, Finished, Job, Preview, Step, Task
-from unclip.server.previews import EditPreview, fraction_done
+from unclip.server.previews import EditPreview
 
 Report = Callable[[Job, Event], None]
 """Called with each event of a job, in the worker's thread."""
@@ -125,7 +125,7 @@ class PreviewReporter(Watcher):
         self._pipe = pipe
         self._edits: dict[Task, EditPreview] = {}
         self._tasks = {task.request.seed: task for task in tasks if task.job.interest.previews}
-        self._sent = dict.fromkeys(self._tasks, 0)
+        self._sent = dict.fromkeys(self._tasks.values(), 0)
         self._images: dict[int, Image.Image] = {}
 
     def see(self, stage: str, images: Sequence[Image.Image], seeds: Sequence[int]) -> None:
@@ -134,23 +134,24 @@ class PreviewReporter(Watcher):
     def __call__(self, stage: str, done: int, total: int) -> None:
         self._steps(stage, done, total)
         if done and stage.endswith("decoder"):
-            for seed, task in self._tasks.items():
-                self._send(seed, task, stage, fraction_done(stage, done, total))
+            for task in self._tasks.values():
+                self._send(task, stage, done / total)
         self._images = {}
 
-    def _send(self, seed: int | None, task: Task, stage: str, fraction: float) -> None:
-        wanted, sent = task.job.interest.previews, self._sent[seed]
-        if seed is None or seed not in self._images or sent == wanted or fraction * (wanted + 1) < sent + 1:
+    def _send(self, task: Task, stage: str, fraction: float) -> None:
+        """Report the image of a step, if one is due: the k-th of n previews after k / (n + 1) of the steps."""
+        image = None if task.request.seed is None else self._images.get(task.request.seed)
+        wanted, sent = task.job.interest.previews, self._sent[task]
+        if image is None or sent == wanted:
             return
-        self._sent[seed] += 1
-        self._report(task.job, Preview(task.index, sent, stage, self._place(task, stage, self._images[seed])))
-
-    def _place(self, task: Task, stage: str, image: Image.Image) -> Image.Image:
-        if not task.request.edits_canvas:
-            return image
-        if task not in self._edits:
-            self._edits[task] = EditPreview(self._pipe.model, task.request)
-        return self._edits[task].place(stage, image)
+        if task.request.edits_canvas:
+            if task not in self._edits:
+                self._edits[task] = EditPreview(self._pipe.model, task.request)
+            fraction = self._edits[task].fraction_done(stage, fraction, image.size)
+        if fraction * (wanted + 1) >= sent + 1:
+            self._sent[task] += 1
+            image = self._edits[task].place(stage, image) if task in self._edits else image
+            self._report(task.job, Preview(task.index, sent, stage, image))
 
 
 def make_reporter(pipe: Pipeline, tasks: Sequence[Task], report: Report) -> Progress:

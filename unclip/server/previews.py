@@ -14,11 +14,11 @@ MAX_SIDE = 1024  # pixels; larger previews are scaled down
 _PART = re.compile(r"(region|context view|window) (\d+) of (\d+)")
 
 
-def fraction_done(stage: str, done: int, total: int) -> float:
-    """The fraction of all steps of a kind that are done, 0 .. 1. stage: such as "window 2 of 5, decoder"."""
-    fraction = done / total
-    for _, number, count in reversed(_PART.findall(stage)):
-        fraction = (int(number) - 1 + fraction) / int(count)
+def part_of(fraction: float, stage: str, *kinds: str) -> float:
+    """The fraction of the whole that is done, if `fraction` of a part is. stage: such as "window 2 of 5, decoder"."""
+    for kind, number, count in _PART.findall(stage):
+        if kind in kinds:
+            fraction = (int(number) - 1 + fraction) / int(count)
     return fraction
 
 
@@ -34,9 +34,19 @@ class EditPreview:
         self._image = self._base = canvas.image().convert("RGB")
         self._part = ""
 
+    def fraction_done(self, stage: str, fraction: float, size: tuple[int, int]) -> float:
+        """The fraction of all steps of the decoder that are done, 0 .. 1, if `fraction` of a stage is.
+
+        size: of the stage's image. Sketches in context views count for half of their region.
+        """
+        fraction = part_of(fraction, stage, "context view", "window")
+        if self._views[_numbers(stage).get("region", 0)]:
+            fraction = fraction / 2 + (0.5 if size != self._small else 0)
+        return part_of(fraction, stage, "region")
+
     def place(self, stage: str, image: Image.Image) -> Image.Image:
         """The whole canvas with the predicted image of a step, in its place, between the known pixels."""
-        part = stage.rpartition(",")[0]
+        part = f"{stage.rpartition(',')[0]} {image.size == self._small}"
         if part != self._part:  # earlier windows stay as they were last
             self._part, self._base = part, self._image
         left, top, right, bottom = self._box(stage, image.size)
@@ -49,7 +59,7 @@ class EditPreview:
 
     def _box(self, stage: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """(left, top, right, bottom) on the canvas of an image that is predicted in a stage."""
-        numbers = {kind: int(number) - 1 for kind, number, _ in _PART.findall(stage)}
+        numbers = _numbers(stage)
         region = numbers.get("region", 0)
         windows, views = self._edit.regions[region], self._views[region]
         if size != self._small:  # all windows, denoised as one image
@@ -57,6 +67,11 @@ class EditPreview:
         if views and "window" not in numbers:
             return _around([views[numbers.get("context view", 0)].box])
         return _around([windows[numbers.get("window", 0)].box])
+
+
+def _numbers(stage: str) -> dict[str, int]:
+    """{"window": 1} of "window 2 of 5, decoder"."""
+    return {kind: int(number) - 1 for kind, number, _ in _PART.findall(stage)}
 
 
 def _around(boxes: list[Box]) -> tuple[int, int, int, int]:

@@ -1,7 +1,6 @@
 """The routes: which path does what."""
 
 import asyncio
-import io
 import time
 from collections.abc import Awaitable
 from functools import partial
@@ -15,10 +14,11 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.types import Receive, Scope, Send
 
+from unclip.images.metadata import canvas_bytes
 from unclip.requests.values import size_text
 from unclip.server import schemas
 from unclip.server.body import read_body
-from unclip.server.canvas import Placed, compose
+from unclip.server.canvas import Placed, canvas_record, compose
 from unclip.server.errors import ApiError
 from unclip.server.jobs import Job
 from unclip.server.metrics import MEDIA_TYPE
@@ -248,11 +248,10 @@ def _compose(composition: schemas.Composition, uploads: list[Upload], max_pixels
     layers = []
     for layer, upload in zip(composition.layers, uploads, strict=True):
         size = None if layer.width is None or layer.height is None else (layer.width, layer.height)
-        layers.append(Placed(upload.decode(max_pixels), layer.left, layer.top, size))
+        image, record = upload.decode(max_pixels), upload.record()
+        layers.append(Placed(image, layer.left, layer.top, size, layer.replaces, record))
     image = compose(layers, max_pixels)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue(), image.size
+    return canvas_bytes(image, canvas_record(layers)), image.size
 
 
 # ---- the server itself

@@ -13,9 +13,9 @@ from unclip.pipeline import Unclip
 from unclip.server.app import create_app
 from unclip.server.settings import ServerSettings
 from unclip.server.worker import Worker
+from unclip.system.interrupts import SIGNALS
 
 MAX_CONNECTIONS = 1000
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -39,7 +39,7 @@ def url_of(server: socket.socket) -> str:
 
 
 def serve(models: Mapping[str, Unclip], settings: ServerSettings, sockets: list[socket.socket]) -> None:
-    """Serve until SIGINT or SIGTERM; then finish what is being generated, which a second signal stops.
+    """Serve until one of SIGNALS; then finish what is being generated, which a second signal stops.
 
     A third signal does not even wait for clients that are slow to read.
 
@@ -73,7 +73,9 @@ def serve(models: Mapping[str, Unclip], settings: ServerSettings, sockets: list[
 
     signals = 0
     queue = app.state.server.queue
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    before = {
+        number: signal.signal(number, stop) for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
+    }
     http = threading.Thread(target=run_http, name="unclip-http")
     http.start()
     try:

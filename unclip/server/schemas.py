@@ -104,6 +104,7 @@ class Layer(BaseModel):
     top: int = Field(0, ge=-(1 << 16), le=1 << 16)
     width: int | None = Field(None, ge=1, le=MAX_SIDE, description="with height: scale the image to this size")
     height: int | None = Field(None, ge=1, le=MAX_SIDE)
+    replaces: bool = Field(False, description="its transparent pixels, too, replace those below")
 
 
 class Composition(BaseModel):

@@ -116,8 +116,8 @@ class Guard:
             headers.setdefault(name, value)
         is_page = scope["path"] == "/" or scope["path"].startswith("/web/")
         headers.setdefault("content-security-policy", PAGE_POLICY if is_page else API_POLICY)
-        if not scope["path"].startswith("/web/"):
-            headers.setdefault("cache-control", "no-store")
+        # The page's files are checked each time: after an update, old and new modules would not fit together.
+        headers.setdefault("cache-control", "no-cache" if scope["path"].startswith("/web/") else "no-store")
         if origin is not None and origin in self._settings.origins:
             headers["access-control-allow-origin"] = origin
             headers["access-control-allow-headers"] = "authorization, content-type, x-api-key"

@@ -6,8 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from unclip.server.errors import ApiError
-
 PREFIX = "file-"
 MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp", "gif": "image/gif"}
 
@@ -39,7 +37,10 @@ class StoredFile:
 
 
 class Store:
-    """Files by id. Each is dropped `keep_time` seconds after its last use; all take up at most `keep_size` bytes."""
+    """Files by id. Each is dropped `keep_time` seconds after its last use.
+
+    All take up at most `keep_size` bytes, except that the newest is kept whatever its size.
+    """
 
     def __init__(self, keep_time: float, keep_size: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.keep_time = keep_time
@@ -54,15 +55,13 @@ class Store:
     def add(
         self, data: bytes, format: str, size: tuple[int, int], name: str = "", purpose: str = "result"
     ) -> StoredFile:
-        """Keep a file under a new id. Raises ApiError for one that is larger than the whole store."""
-        if len(data) > self.keep_size:
-            raise ApiError(f"the file is larger than the {self.keep_size:,} bytes that this server keeps", 413)
+        """Keep a file under a new id."""
         id = PREFIX + secrets.token_urlsafe(24)
         file = StoredFile(id, name or f"{id}.{format}", data, format, size, purpose, int(time.time()))
         self._files[id] = self._clock(), file
         self.bytes += len(data)
         self.drop_expired()
-        while self.bytes > self.keep_size:
+        while self.bytes > self.keep_size and len(self) > 1:
             self.remove(next(iter(self._files)))
         return file
 

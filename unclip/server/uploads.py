@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from unclip.errors import DataError
+from unclip.images.metadata import read_open
 from unclip.images.pixels import read_pixels
 from unclip.images.reading import check_header, opened
 from unclip.server.body import MAX_FILES, Body
@@ -54,6 +55,13 @@ class Upload:
         size = self.decode(max_pixels).size
         with opened(io.BytesIO(self.data), f"the {self.field}", FORMATS) as image:
             return {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp", "GIF": "gif"}[image.format or ""], size
+
+    def record(self) -> dict[str, Any] | None:
+        """The record of how the image was made, if it has a readable one."""
+        try:
+            return read_open(io.BytesIO(self.data), f"the {self.field}")
+        except (OSError, ValueError, DataError):
+            return None
 
 
 def find_uploads(body: Body, name: str, store: Store) -> list[Upload]:

@@ -8,13 +8,15 @@ import contextlib
 import io
 import math
 import time
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -43,6 +45,8 @@ class Session:
     resume: continue from the state in `folder`; otherwise start from the task's weights.
     skip_bad: pass over images that cannot be read.
     quiet: show no progress bar and no notes.
+    settings: further settings that decide what the weights mean, such as the model that is fine-tuned.
+    dtype: precision of the activations; None is bfloat16 where `device` computes it in hardware, else float32.
     """
 
     title: str
@@ -53,6 +57,8 @@ class Session:
     resume: bool = False
     skip_bad: bool = False
     quiet: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    dtype: torch.dtype | None = None
 
 
 def learning_rate(fit: Fit, step: int, done: float) -> float:
@@ -76,9 +82,10 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
     recipe.
     """
     folder, budget = session.folder, session.budget
-    accelerator = _new_accelerator(session.device)
+    accelerator = _new_accelerator(session.device, session.dtype)
     task.network.to(accelerator.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
-    state = State(task.network, settings, weight_settings(task.networks(), task.predicts))
+    meaning = {**weight_settings(task.networks(), task.predicts), **session.settings}
+    state = State(task.network, settings, meaning)
     if session.resume:
         note = state.load(folder)
         if note is not None and not session.quiet:
@@ -153,10 +160,11 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
     return task.network.eval()
 
 
-def _new_accelerator(device: torch.device) -> Accelerator:
+def _new_accelerator(device: torch.device, dtype: torch.dtype | None) -> Accelerator:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # accelerate takes the current one
-    mixed = "bf16" if has_native_bfloat16(device) else "no"
+    mixed = "bf16" if (has_native_bfloat16(device) if dtype is None else dtype == torch.bfloat16) else "no"
+    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run in this process had another precision
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
     if accelerator.num_processes > 1:
         raise RecipeError("training runs in one process: start it with `unclip train`, not with `accelerate launch`")

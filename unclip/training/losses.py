@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unclip.diffusion.denoiser import x0_from
-from unclip.diffusion.schedule import Schedule
+from unclip.diffusion.schedule import Schedule, signal_and_noise
 
 
 def contrastive_loss(image_embed: Tensor, text_embed: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,6 +38,16 @@ def sample_noise(
         fraction = 2 / torch.pi * torch.atan(torch.exp(shift + spread * torch.randn(len(x0), generator=generator)))
     t = (fraction * schedule.num_train_timesteps).long().clamp(max=schedule.num_train_timesteps - 1)
     return t.to(x0.device), torch.randn(x0.shape, generator=generator).to(x0)
+
+
+def network_target(x0: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """What a network should return for x_t at timesteps `b`: the noise, x0, or the velocity (`b ...`)."""
+    if schedule.prediction_type == "epsilon":
+        return noise
+    if schedule.prediction_type == "sample":
+        return x0
+    a, s = signal_and_noise(x0, t, schedule)
+    return a * noise - s * x0
 
 
 def velocity_loss(output: Tensor, x_t: Tensor, x0: Tensor, t: Tensor, schedule: Schedule) -> Tensor:

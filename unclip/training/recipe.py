@@ -8,13 +8,16 @@ describe one stage each, with these tables:
     task        how training examples are made (`training.tasks.options`); not for CLIP
     fit         the optimisation
     sampling    sampling defaults of the finished model; not for CLIP
+
+`[finetune]` describes the fine-tuning of a stage of another model, whose sizes and sampling defaults remain. It has the
+keys of `training.tasks.options.FineTuningOptions` and the table `fit`.
 """
 
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -22,7 +25,13 @@ from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import DataError, RecipeError
 from unclip.training.data.options import read_data_options
 from unclip.training.tables import Table, read_table
-from unclip.training.tasks.options import DecoderOptions, PriorOptions, TaskOptions, UpsamplerOptions
+from unclip.training.tasks.options import (
+    DecoderOptions,
+    FineTuningOptions,
+    PriorOptions,
+    TaskOptions,
+    UpsamplerOptions,
+)
 
 STAGES = ("clip", "prior", "decoder", "upsampler")
 
@@ -54,6 +63,10 @@ class Fit(Table):
         default=1.0, ge=1e-6, description="Largest norm of the gradient; longer ones are scaled down."
     )
     ema: float = Field(default=0.999, ge=0, le=1, description="Decay per step of the averaged (EMA) weights.")
+    optimizer: Literal["adamw", "adamw8bit"] = Field(
+        default="adamw",
+        description="AdamW, or AdamW with moments of 8 bits, which needs bitsandbytes and a GPU that it supports.",
+    )
     compile: bool = Field(default=False, description="Compile the network with torch.compile.")
     workers: int = Field(
         default=1, ge=0, le=1024, description="Processes that load data; 0 loads in the training process."
@@ -99,6 +112,28 @@ class UpsamplerTable(StageTable):
     sampling: Sampling = Sampling()
 
 
+class FineTuningFit(Fit):
+    """The optimisation of a fine-tuning. These defaults differ from those of a training from the beginning."""
+
+    batch_size: int = Field(default=4, ge=1, description="Images per step.")
+    lr: float = Field(
+        default=1e-4, ge=0, le=1, description="Peak learning rate; without LoRA, a tenth of it is the default."
+    )
+    ema: float = Field(default=0.99, ge=0, le=1, description="Decay per step of the averaged (EMA) weights.")
+
+
+class FineTuningTable(FineTuningOptions):
+    """[finetune]"""
+
+    fit: FineTuningFit = FineTuningFit()
+
+    def fit_for(self, lora: bool) -> Fit:
+        """The optimisation. lora: whether LoRA layers are trained, which take a higher learning rate."""
+        if lora or "lr" in self.fit.model_fields_set:
+            return self.fit
+        return self.fit.model_copy(update={"lr": self.fit.lr / 10})
+
+
 class RecipeFile(Table):
     """A whole recipe file."""
 
@@ -109,6 +144,7 @@ class RecipeFile(Table):
     prior: PriorTable | None = None
     decoder: DecoderTable | None = None
     upsampler: UpsamplerTable | None = None
+    finetune: FineTuningTable = FineTuningTable()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +168,7 @@ class Recipe:
     data: Mapping[str, Any]
     seed: int = 0
     stages: Mapping[str, StageRecipe] = field(default_factory=dict)
+    finetune: FineTuningTable = FineTuningTable()
 
     def stage(self, name: str) -> StageRecipe:
         """The recipe of a stage. Raises RecipeError if the file has no table for it."""
@@ -157,9 +194,10 @@ def presets() -> list[str]:
     return sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("*.toml"))
 
 
-def load_recipe(source: str | Path) -> Recipe:
+def load_recipe(source: str | Path, data: str | Path | None = None) -> Recipe:
     """Read the recipe of a preset's name or a TOML file.
 
+    data: a folder of images, or tar shards, that replace the recipe's data tables.
     Raises RecipeError for a missing file, bad TOML, an unknown key or a bad value, DataError for a bad data table.
     """
     path = Path(source)
@@ -174,8 +212,12 @@ def load_recipe(source: str | Path) -> Recipe:
         raise RecipeError(f"{path} is not valid: it is nested too deeply") from None
     except ValueError as error:  # bad TOML, bad UTF-8, or a path that cannot exist
         raise RecipeError(f"{path} is not valid TOML: {error}") from None
+    if data is not None:
+        values = with_data(values, data_table(data))
     if "data" not in values and not values.keys() - RecipeFile.model_fields.keys():
-        raise RecipeError(f'{path} has no [data] table; add one such as kind = "folder", path = "images"')
+        raise RecipeError(
+            f'{path} has no [data] table; give --data FOLDER, or add one such as kind = "folder", path = "images"'
+        )
     file = read_table(RecipeFile, with_tuples(values), str(path))
     tables = {name: table for name in STAGES if (table := getattr(file, name)) is not None}
     recipe = Recipe(
@@ -184,6 +226,7 @@ def load_recipe(source: str | Path) -> Recipe:
         data=file.data,
         seed=file.seed,
         stages={name: StageRecipe(source=str(path), **dict(table)) for name, table in tables.items()},
+        finetune=file.finetune,
     )
     for name in recipe.stages:  # a mistake in a later stage must not show after hours of training the first
         try:
@@ -192,6 +235,22 @@ def load_recipe(source: str | Path) -> Recipe:
             raise DataError(f"{recipe.data_source(name)}: {error}") from None
     check_sizes(recipe)
     return recipe
+
+
+def data_table(path: str | Path) -> dict[str, Any]:
+    """The data table of a path: a folder of images, or tar shards, also as a glob or a brace range."""
+    shards = str(path).endswith(".tar") and not Path(path).is_dir()
+    return {"kind": "webdataset", "shards": str(path)} if shards else {"kind": "folder", "path": str(path)}
+
+
+def with_data(values: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a recipe file with another [data] table, and without those of single stages."""
+    stages = {
+        name: {key: part for key, part in value.items() if key != "data"}
+        for name, value in values.items()
+        if name in STAGES and isinstance(value, dict)
+    }
+    return {**values, **stages, "data": table}
 
 
 def check_sizes(recipe: Recipe) -> None:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from unclip.errors import CheckpointError
+from unclip.errors import CheckpointError, RecipeError
 from unclip.system.files import write_atomic
 from unclip.training.budget import Progress
 from unclip.training.compatibility import check_weight_settings
@@ -24,8 +24,11 @@ from unclip.training.recipe import Fit
 
 FILE = "state.safetensors"
 PORTABLE = "portable.safetensors"
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""AdamW's state of a parameter."""
+MOMENTS = {
+    "adamw": ("step", "exp_avg", "exp_avg_sq"),
+    "adamw8bit": ("step", "state1", "state2", "qmap1", "qmap2", "absmax1", "absmax2"),
+}
+"""The optimisers' state of a parameter. In 8 bits, small parameters have no maps (qmap, absmax)."""
 
 
 class _DamagedError(CheckpointError):
@@ -49,9 +52,8 @@ class State:
         decayed = [p for p in self.parameters.values() if p.ndim > 1]
         plain = [p for p in self.parameters.values() if p.ndim <= 1]
         groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-        self.adam = torch.optim.AdamW(
-            groups, lr=fit.lr, betas=(0.9, fit.beta2), weight_decay=fit.weight_decay, fused=True
-        )
+        self.moments = MOMENTS[fit.optimizer]
+        self.adam = new_optimizer(groups, fit)
 
     @contextmanager
     def step(self, ema: float) -> Iterator[None]:
@@ -96,7 +98,9 @@ class State:
             tensors[f"weights.{name}"] = parameter.detach()
             tensors[f"ema.{name}"] = self.ema[name]
             for key, value in self.adam.state.get(parameter, {}).items():
-                tensors[f"{key}.{name}"] = torch.as_tensor(value)
+                value = torch.as_tensor(value)
+                # The maps of 8 bits are one tensor for all parameters, which safetensors does not write.
+                tensors[f"{key}.{name}"] = value.clone() if key.startswith("qmap") else value
         self._write(folder / FILE, tensors)
 
     def save_portable(self, folder: Path) -> None:
@@ -152,10 +156,10 @@ class State:
                     with torch.no_grad():
                         parameter.copy_(file.get_tensor(f"weights.{name}"))
                     self.ema[name].copy_(file.get_tensor(f"ema.{name}"))
-                    if f"exp_avg.{name}" in shapes:
-                        moments = {key: file.get_tensor(f"{key}.{name}") for key in MOMENTS}
+                    found = [key for key in self.moments if f"{key}.{name}" in shapes]
+                    if found:
                         self.adam.state[parameter] = {
-                            key: matching_layout(parameter, value) for key, value in moments.items()
+                            key: matching_layout(parameter, file.get_tensor(f"{key}.{name}")) for key in found
                         }
         except CheckpointError:
             raise
@@ -169,8 +173,11 @@ class State:
         for name, parameter in self.parameters.items():
             shape = tuple(parameter.shape)
             wanted |= {f"weights.{name}": shape, f"ema.{name}": shape}
-            if any(f"{key}.{name}" in found for key in MOMENTS):
-                wanted |= {f"{key}.{name}": () if key == "step" else shape for key in MOMENTS}
+            moments = [key for key in self.moments if f"{key}.{name}" in found]
+            if moments and self.moments == MOMENTS["adamw"]:
+                moments = self.moments
+            own = {"step": ()} | dict.fromkeys(("exp_avg", "exp_avg_sq", "state1", "state2"), shape)
+            wanted |= {f"{key}.{name}": own.get(key, found.get(f"{key}.{name}", ())) for key in moments}
         for key in [*wanted, *found]:
             if found.get(key) != wanted.get(key):
                 theirs, ours = (list(shapes[key]) if key in shapes else "missing" for shapes in (found, wanted))
@@ -182,9 +189,21 @@ class State:
 
 def matching_layout(parameter: Tensor, moment: Tensor) -> Tensor:
     """A moment on its parameter's device and in its memory format, because fused AdamW works on raw memory."""
-    if moment.ndim == 0:  # the number of steps
+    if moment.shape != parameter.shape:  # the number of steps, or a map of 8 bits
         return moment.to(parameter.device)
-    return torch.empty_like(parameter).copy_(moment)
+    return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
+
+
+def new_optimizer(groups: list[dict[str, Any]], fit: Fit) -> torch.optim.Optimizer:
+    """AdamW for groups of parameters. Raises RecipeError if bitsandbytes is needed and not installed."""
+    options = {"lr": fit.lr, "betas": (0.9, fit.beta2), "weight_decay": fit.weight_decay}
+    if fit.optimizer == "adamw":
+        return torch.optim.AdamW(groups, fused=True, **options)
+    try:
+        from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise RecipeError('optimizer = "adamw8bit" needs bitsandbytes: pip install bitsandbytes') from None
+    return AdamW8bit(groups, **options)
 
 
 def has_state(folder: Path) -> bool:

@@ -14,6 +14,7 @@ from diffusers.models.transformers.prior_transformer import PriorTransformer
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from unclip.checkpoints.component_loader import ComponentLoader
+from unclip.checkpoints.families import kandinsky_version
 from unclip.checkpoints.index import INDEX, component_classes
 from unclip.checkpoints.layouts.karlo import build_stage, check_config
 from unclip.checkpoints.settings import FIX
@@ -51,8 +52,6 @@ PRIOR_CLASSES = {
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
     "scheduler": ("UnCLIPScheduler",),
 }
-PRIORS = {"2.1": "kandinsky-community/kandinsky-2-1-prior", "2.2": "kandinsky-community/kandinsky-2-2-prior"}
-"""The prior of the published decoders by version, for a model card that names none."""
 CONTEXT_LENGTH = 77
 """Tokens of a prompt that the decoder's text encoder reads."""
 
@@ -60,21 +59,6 @@ CONTEXT_LENGTH = 77
 PRIOR = {"steps": 25, "guidance": 4.0}
 DECODER = {"steps": 100, "guidance": 4.0}
 SAMPLERS = {"DDPMScheduler": "ddpm", "DDIMScheduler": "ddim"}
-
-
-def is_kandinsky(index: Mapping[str, Any]) -> bool:
-    """Whether a model_index.json is of a decoder of this layout."""
-    return {"unet", "movq"} <= index.keys()
-
-
-def kandinsky_version(index: Mapping[str, Any]) -> str:
-    """The version of a decoder of this layout, "2.1" or "2.2"."""
-    return "2.1" if "text_encoder" in index else "2.2"
-
-
-def is_kandinsky_prior(index: Mapping[str, Any]) -> bool:
-    """Whether a model_index.json is of a prior of this layout, which is no model of its own."""
-    return "prior" in index and not {"decoder", "unet", "super_res_first", "stages"} & index.keys()
 
 
 def load_kandinsky(
@@ -86,14 +70,12 @@ def load_kandinsky(
     """
     reads_text = kandinsky_version(index) == "2.1"
     check_classes(index, DECODER_CLASSES | (TEXT_CLASSES if reads_text else {}), loader)
-    check_classes(read_json(prior_loader.folder / INDEX), PRIOR_CLASSES, prior_loader)
-    folder = prior_loader.folder
-    clip = prior_loader.load_clip(*prepare_clip(find_clip(folder, folder), loader.device, loader.dtype))
+    clip, prior = load_prior_repository(prior_loader)
     text = load_decoder_text(loader) if reads_text else None
     return UnclipModel(
         name,
         clip,
-        load_prior(prior_loader, clip),
+        prior,
         load_decoder(loader, clip, None if text is None else text.encoder.config),
         (),
         loader.device,
@@ -101,6 +83,13 @@ def load_kandinsky(
         folder=loader.folder,
         decoder_text=text,
     )
+
+
+def load_prior_repository(loader: ComponentLoader) -> tuple[Clip, DiffusionPrior]:
+    """Both encoders of CLIP, and the prior. Raises CheckpointError as `load_kandinsky` does."""
+    check_classes(read_json(loader.folder / INDEX), PRIOR_CLASSES, loader)
+    clip = loader.load_clip(*prepare_clip(find_clip(loader.folder, loader.folder), loader.device, loader.dtype))
+    return clip, load_prior(loader, clip)
 
 
 def check_classes(index: Mapping[str, Any], classes: Mapping[str, tuple[str, ...]], loader: ComponentLoader) -> None:

@@ -45,12 +45,6 @@ DECODER = {"steps": 25, "guidance": 8.0}
 UPSAMPLER = {"steps": 7}
 
 
-def is_karlo(index: Mapping[str, Any]) -> bool:
-    """Whether a model_index.json is of this layout."""
-    own = {"text_encoder", "super_res_first", "super_res_last"}
-    return "stages" not in index and "unet" not in index and bool(own & index.keys())
-
-
 def load_karlo(
     index: dict[str, Any],
     loader: ComponentLoader,

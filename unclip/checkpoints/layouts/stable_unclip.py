@@ -59,11 +59,6 @@ SAMPLER = "dpmpp-2m"
 """The published configs name PNDM, which needs one more evaluation and is less exact at these few steps."""
 
 
-def is_stable_unclip(index: Mapping[str, Any]) -> bool:
-    """Whether a model_index.json is of this layout."""
-    return "image_normalizer" in index
-
-
 def load_stable_unclip(
     index: Mapping[str, Any], loader: ComponentLoader, prior: ComponentLoader | None, name: str, revision: str | None
 ) -> UnclipModel:

@@ -7,6 +7,8 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.transformers.prior_transformer import PriorTransformer
 from torch import Tensor
 
+from unclip.models.cpu.batch_invariance import keep_whole_blocks, needs_invariance
+
 MASKED = -10_000  # diffusers' attention bias of a masked token
 
 
@@ -34,6 +36,8 @@ class UnpaddedBlock(BasicTransformerBlock):
         # On a GPU, a shape that depends on values would synchronise with the CPU.
         if attention_mask is not None and hidden_states.device.type == "cpu" and not torch.is_grad_enabled():
             seen = (attention_mask[:, -1] > MASKED / 2).any(0)  # n
+            if needs_invariance(hidden_states):
+                seen = keep_whole_blocks(seen)
             if not seen.all():
                 if hidden_states.shape[1] == len(seen):
                     hidden_states = hidden_states[:, seen]

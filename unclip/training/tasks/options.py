@@ -130,6 +130,41 @@ class UpsamplerOptions(TaskOptions):
     )
 
 
+class FineTuningOptions(TaskOptions):
+    """The options of fine-tuning a prior or a decoder of another model. Its sizes are those of that model."""
+
+    size: int | None = Field(
+        default=None,
+        ge=8,
+        le=4096,
+        description="Side of a decoder's training images in pixels; by default, that of the images it generates.",
+    )
+    drop: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Fraction of the examples without text and embedding, for classifier-free guidance.",
+    )
+    alpha: float | None = Field(
+        default=None,
+        ge=0.001,
+        le=100_000,
+        description="Scale of the LoRA layers, which are multiplied by alpha / rank; by default, the rank.",
+    )
+    targets: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Ends of the names of the layers that LoRA changes, such as to_q or conv1; by default, those of "
+        "the attention.",
+    )
+    checkpointing: bool = Field(
+        default=True,
+        description="Compute activations again in the backward pass: a fraction of the memory, a third more time.",
+    )
+    samples: int = Field(default=4, ge=0, le=16, description="Images of a decoder's sample grid; 0 makes none.")
+    sample_steps: int = Field(default=25, ge=2, le=1000, description="Denoising steps of the sample grid.")
+
+
 def prediction_of(options: TaskOptions) -> str:
     """The prediction target of a stage other than CLIP."""
     return options.prediction if isinstance(options, DecoderOptions | UpsamplerOptions) else "sample"

@@ -1,0 +1,79 @@
+"""The options of a training run, and what runs of all kinds check."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from unclip.errors import CheckpointError, InputError, TrainingError, is_out_of_memory
+from unclip.system.device import pick_dtype
+from unclip.training.state import PORTABLE, has_state
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """The options of a training run.
+
+    steps, minutes: length of each stage's run, resumed parts included; by default, the recipe's steps.
+    resume: continue the runs in the output folder.
+    init: a model whose weights the stages start from, and whose CLIP is used if none has been trained here. A published
+        model, or one with `lora`, is fine-tuned (`training.fine_tuning`).
+    lora: the rank of LoRA layers to fine-tune `init` with; None trains all weights.
+    data: a folder of images or tar shards, in the place of the recipe's.
+    prior, image_encoder: of a published model that lacks them, as for `Unclip.from_pretrained`.
+    skip_bad: train without the images that cannot be read; otherwise, they are an error.
+    device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+    dtype: precision of the activations, and of frozen networks in fine-tuning: "auto", "float32" or "bfloat16".
+    quiet: show no progress bar and no notes.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    resume: bool = False
+    init: str | Path | None = None
+    lora: int | None = None
+    data: str | Path | None = None
+    prior: str | Path | None = None
+    image_encoder: str | Path | None = None
+    skip_bad: bool = False
+    device: str = "auto"
+    dtype: str = "auto"
+    quiet: bool = False
+
+    def precision(self, device: torch.device) -> torch.dtype:
+        """The precision on a device. Raises InputError for one that training does not run in."""
+        if self.dtype == "float16":
+            raise InputError("training runs in float32 or bfloat16, not in float16: use --dtype bfloat16")
+        return pick_dtype(self.dtype, device)
+
+
+@contextmanager
+def explained_memory_errors(stage: str, smaller: str = "use a smaller network") -> Iterator[None]:
+    """Raise TrainingError in the place of an error that says that the memory is used up. smaller: a further remedy."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        fix = f"lower batch_size, or {smaller}, in the recipe"
+        raise TrainingError(f"the {stage} ran out of memory: {fix}") from error
+
+
+def check_no_state(stages: Sequence[str], out: Path) -> None:
+    """Raise InputError if a stage has a state in the output folder: a new run would replace it."""
+    if existing := [out / name for name in stages if has_state(out / name)]:
+        raise InputError(f"{existing[0]} holds a run already: add --resume to continue, or choose another --out")
+
+
+def stages_to_resume(stages: Sequence[str], out: Path) -> list[str]:
+    """The stages that have a state; an interrupted run of all stages may not have reached the later ones.
+
+    Raises CheckpointError if none has.
+    """
+    found = [name for name in stages if has_state(out / name)]
+    if not found:
+        folders = " or ".join(str(out / name) for name in stages)
+        raise CheckpointError(f"nothing to resume in {folders}: leave out --resume, or copy a {PORTABLE} there")
+    return found

@@ -1,6 +1,6 @@
 """Replace an object in an image, then extend the image to the right: `python examples/edit.py [FOLDER]`.
 
-The image and its mask are in assets/editing; the white region is repainted. before_after.png shows both edits.
+The image and its mask are in assets/editing; the white region is repainted. before_after.webp shows both edits.
 """
 
 import sys
@@ -28,8 +28,8 @@ def main(folder: str = "out") -> None:
         x += image.width + GAP
     inpainted.save(Path(folder) / "inpainted.png")
     outpainted.save(Path(folder) / "outpainted.png")
-    sheet.save(Path(folder) / "before_after.png", optimize=True)
-    print(Path(folder) / "before_after.png")
+    sheet.save(Path(folder) / "before_after.webp", quality=90, method=6)
+    print(Path(folder) / "before_after.webp")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
     python examples/embeddings.py psnr [IMAGES] [MODEL] [STEPS ...]   PSNR of reconstructions
     python examples/embeddings.py best-of [PROMPTS] [FOLDER] [MODEL]   gain of best-of-k, judged by the checker
 
-The images are scenes of the model's own domain, in combinations that training never used, without selection. The PCA
-reconstructions need components.safetensors in the checkpoint: `unclip models components stickers` makes it.
+The figures show images that the model made itself, of nouns that it keeps best. The measurements use scenes of its
+domain, in combinations that training never used, without selection. The PCA reconstructions need
+components.safetensors in the checkpoint: `unclip models components stickers` makes it.
 """
 
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from unclip import Request, RequestError, Unclip
+from unclip import Request, RequestError, Result, Unclip
 from unclip.evaluation.intervals import format_row, wilson_interval
 from unclip.stickers.captions import nouns_in
 from unclip.stickers.prompts import sample_prompts
@@ -49,23 +50,30 @@ def make_sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
 def figures(folder: str = "out", model: str = "stickers") -> None:
     pipe, out = Unclip.from_pretrained(model), Path(folder)
     out.mkdir(parents=True, exist_ok=True)
-    (first_text, first), (second_text, second), *_ = render_scenes(pipe, 4, 256)
+    prompts = ("a penguin on a pink background", "a fox on a blue background", "a pineapple on a pink background")
 
-    def images(results) -> list[Image.Image]:
+    def images(results: Sequence[Result]) -> list[Image.Image]:
         return [result.image for result in results]
 
-    rows = {"variations": [[p, *images(pipe.vary(p, n=6, seed=1))] for p in (first, second)]}
-    rows["interpolation"] = [images(pipe.interpolate(first, second, frames=8, seed=1))]
-    rows["text_diff"] = [images(pipe.edit(first, second_text, from_prompt=first_text, frames=8, theta=0.5, seed=1))]
+    penguin, fox, pineapple = images(pipe.generate(prompts, seed=7))
+    rows = {
+        "variations": [
+            [penguin, *images(pipe.vary(penguin, n=6, strength=0.6, seed=1))],
+            [pineapple, *images(pipe.vary(pineapple, n=6, seed=1))],
+        ]
+    }
+    rows["interpolation"] = [images(pipe.interpolate(penguin, fox, frames=8, seed=1))]
+    target = "a penguin on a yellow background"
+    rows["text_diff"] = [images(pipe.edit(penguin, target, from_prompt=prompts[0], frames=8, theta=0.5, seed=1))]
     try:
         most = len(pipe.model.components().axes)
         counts = sorted({min(count, most) for count in COMPONENTS})
-        rows["components"] = [[*images(pipe.reconstruct(first, components=counts, seed=1)), first]]
+        rows["components"] = [[*images(pipe.reconstruct(pineapple, components=counts, seed=1)), pineapple]]
     except RequestError as error:
         print(f"no PCA reconstructions: {error}")
     for name, lines in rows.items():
-        make_sheet(lines).save(out / f"{name}.png", optimize=True)
-        print(out / f"{name}.png")
+        make_sheet(lines).save(out / f"{name}.webp", quality=90, method=6)
+        print(out / f"{name}.webp")
 
 
 def psnr(count: str = "32", model: str = "stickers", *steps: str) -> None:

@@ -23,7 +23,7 @@ PROMPTS = (
 COLUMNS, CELL, GAP = 6, 192, 4
 
 
-def main(path: str = "assets/gallery.png") -> None:
+def main(path: str = "assets/gallery.webp") -> None:
     pipe = Unclip.from_pretrained("stickers")
     results = [result for i, prompt in enumerate(PROMPTS) for result in pipe.generate(prompt, seed=i)]
     rows = -(-len(results) // COLUMNS)
@@ -31,7 +31,7 @@ def main(path: str = "assets/gallery.png") -> None:
     for i, result in enumerate(results):
         y, x = divmod(i, COLUMNS)
         sheet.paste(result.image.resize((CELL, CELL), Image.Resampling.LANCZOS), (x * (CELL + GAP), y * (CELL + GAP)))
-    sheet.save(path, optimize=True)
+    sheet.save(path, quality=90, method=6)
     print(path)
 
 

@@ -37,8 +37,8 @@ def test_penguins(tmp_path):
 
 
 def test_gallery(tmp_path):
-    run("gallery.py", str(tmp_path / "gallery.png"))
-    with Image.open(tmp_path / "gallery.png") as sheet:
+    run("gallery.py", str(tmp_path / "gallery.webp"))
+    with Image.open(tmp_path / "gallery.webp") as sheet:
         assert sheet.width > sheet.height > 256
 
 
@@ -58,7 +58,7 @@ def test_a_checkpoint_for_benchmarks(family, side, tmp_path, capsys):
 
 def test_edit(tmp_path):
     run("edit.py", str(tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {"inpainted.png", "outpainted.png", "before_after.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"inpainted.png", "outpainted.png", "before_after.webp"}
     with Image.open(tmp_path / "outpainted.png") as wide:
         assert wide.size == (512, 256)
 
@@ -68,7 +68,7 @@ def test_figures_of_embeddings(tiny_model, tmp_path):
     assert main(["models", "components", str(shutil.copytree(tiny_model, tmp_path / "model")), "--count", "20"]) == 0
     run("embeddings.py", "figures", str(out), str(tmp_path / "model"))
     assert {path.stem for path in out.iterdir()} == {"variations", "interpolation", "text_diff", "components"}
-    with Image.open(out / "components.png") as sheet:
+    with Image.open(out / "components.webp") as sheet:
         assert sheet.size == (4 * 132 - 4, 128)  # 5, 10 and all 16 components, and the image
 
 

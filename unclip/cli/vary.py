@@ -98,7 +98,7 @@ def interpolate(
 
     \b
     Example:
-      unclip interpolate cat.png "a dog on a blue background" --frames 12 --gif
+      unclip interpolate penguin.png fox.png --frames 12 --gif
     """
     if frames is None and fraction is None and weights is None and len(sources) == 2 and shared.best_of is None:
         frames = 9
@@ -157,7 +157,7 @@ def edit(
 
     \b
     Example:
-      unclip edit penguin.png "a fox" --from "a penguin" --frames 7 --strip
+      unclip edit penguin.png "a penguin on a yellow background" --from "a penguin on a pink background" --theta 0.5
     """
     job = {
         "mode": "edit",

@@ -139,6 +139,7 @@ def checkout(tmp_path, monkeypatch, pipelines):
     for name in ("runs/mine/model", "runs/more/model", "NAME"):  # the pages' names of models of the reader
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / "weights" / "stickers")
+    (tmp_path / "style.safetensors").touch()  # a LoRA file; no command that is run reads it
     monkeypatch.chdir(tmp_path)
     load = Unclip.from_pretrained
 

@@ -112,11 +112,11 @@ def save_network(
     folder: Path,
     dtype: torch.dtype = torch.float16,
     name: str = "model",
-    shard_size: str = SHARD_SIZE,
+    shard_size: str | None = None,
 ) -> None:
     """Write config.json and the weights as `dtype`, in shards; replaces each file atomically.
 
-    name: of the weight files, without their suffix. shard_size: of each file at most, such as "15MB".
+    name: of the weight files, without their suffix. shard_size: of each file at most; None is SHARD_SIZE.
     Raises CheckpointError for a finite weight that overflows in `dtype`.
     """
     tensors = {}
@@ -128,7 +128,9 @@ def save_network(
             raise CheckpointError(f"{key} holds values beyond {kind}: train with a lower lr, or save as float32")
     pattern = name + "{suffix}.safetensors"
     index = folder / f"{name}.safetensors.index.json"
-    split = split_torch_state_dict_into_shards(tensors, filename_pattern=pattern, max_shard_size=shard_size)
+    split = split_torch_state_dict_into_shards(
+        tensors, filename_pattern=pattern, max_shard_size=shard_size or SHARD_SIZE
+    )
     for file, names in split.filename_to_tensors.items():
         write_atomic(folder / file, serialize({key: tensors[key] for key in names}))
     if split.is_sharded:

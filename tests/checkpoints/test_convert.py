@@ -214,7 +214,7 @@ def test_models_show_describes_the_published_layout(model: Path, capsys) -> None
     for line in (
         "licence     creativeml-openrail-m",
         "sizes       8x8, 16x16",
-        "decoder     predicts epsilon, learned_range",
-        "prior       predicts sample, fixed_small_log",
+        "decoder                 predicts epsilon, learned_range",
+        "prior                   predicts sample, fixed_small_log",
     ):
         assert line in out

@@ -190,11 +190,11 @@ def test_weight_files_with_other_content(model: Path, capsys) -> None:
         assert f"{model / DECODER} is missing or damaged" in failure(model)
         assert main(["models", "check", str(model)]) == 2
         out, err = capsys.readouterr()
-        assert out.count("WRONG") == 1 and f"WRONG  decoder             {model / DECODER} is missing" in out
+        assert out.count("WRONG") == 1 and f"WRONG  decoder                 {model / DECODER} is missing" in out
         assert err == f"unclip: error: components of {model} that cannot be used: 1; download the checkpoint again\n"
     (model / DECODER).write_bytes(good)
     assert main(["models", "check", str(model)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "ok     together            the components fit"
+    assert capsys.readouterr().out.splitlines()[-1] == "ok     together                the components fit"
 
 
 def test_duplicate_tensors_in_two_files_are_refused(model: Path) -> None:
@@ -214,7 +214,7 @@ def test_models_show_describes_the_published_layout(model: Path, capsys) -> None
     for line in (
         "licence     creativeml-openrail-m",
         "sizes       8x8, 16x16",
-        "decoder     predicts epsilon, learned_range",
-        "prior       predicts sample, fixed_small_log",
+        "decoder                 predicts epsilon, learned_range",
+        "prior                   predicts sample, fixed_small_log",
     ):
         assert line in out

@@ -165,11 +165,16 @@ def component_folders(folders: Sequence[Path]) -> list[Path]:
 
 
 def weight_bytes(parts: Sequence[Path], dtype: torch.dtype) -> int:
-    """Bytes of the weights of networks, given their folders: CLIP in float32, all else in `dtype`."""
+    """Bytes of the weights of networks, given their folders.
+
+    All are in `dtype`, but for CLIP: this project's and Karlo's is in float32.
+    """
+    latent = any(part.name == "unet" for part in parts)  # Kandinsky and Stable unCLIP, whose CLIP is large
+    exact = () if latent else ("clip", "text_encoder", "image_encoder")
     total = 0
     for part in parts:
         values = sum(torch.Size(shape).numel() for shape in tensor_shapes(part).values())
-        total += values * (4 if part.name in ("clip", "text_encoder", "image_encoder") else dtype.itemsize)
+        total += values * (4 if part.name in exact else dtype.itemsize)
     return total
 
 

@@ -12,6 +12,7 @@ from tests.published_kandinsky_2_1 import SIZES_2_1, kandinsky_2_1_decoder, kand
 from tests.published_stable_unclip import SIZES as STABLE_SIZES
 from tests.published_stable_unclip import image_variation, text_to_image
 from unclip import Unclip
+from unclip.checkpoints import offload
 from unclip.errors import RequestError
 from unclip.images import metadata
 from unclip.requests.request import Request
@@ -128,6 +129,14 @@ def test_low_memory_gives_the_same_images(pipes, family: str) -> None:
     modes += [FROM_IMAGES["vary, inverted"]] if pipe.model.encoder.encodes_images else []
     for run in modes:
         assert difference(run(pipe)[0], run(low)[0]) <= 1
+
+
+def test_offloaded_networks_keep_their_precision(pipes, monkeypatch) -> None:
+    folder = pipes("kandinsky 2.2").model.folder
+    monkeypatch.setattr(offload, "SMALL", 64)  # so that tiny networks have large tensors too
+    [low] = Unclip.from_pretrained(folder, "cpu", "bfloat16", "low").generate("a cat", **GUIDED)
+    [high] = Unclip.from_pretrained(folder, "cpu", "bfloat16", "high").generate("a cat", **GUIDED)
+    assert difference(low, high) <= 1
 
 
 @pytest.mark.parametrize("size", [(48, 32), (16, 64)])

@@ -42,9 +42,10 @@ def test_both_libraries_are_measured_by_stage(karlo: Path, monkeypatch: pytest.M
         assert side["images_a_minute"] == pytest.approx(60 * 2 / total)
         assert side["peak_mib"] > 100
         assert side["dtype"] == "float32"
-    for stage in ("decoder", "upsampler", "upsampler, last"):  # the same networks; ours skips work without effect
+    # The same networks; ours skips work without effect, and pads products of few rows (see `batch_invariance`).
+    for stage in ("decoder", "upsampler", "upsampler, last"):
         rows = [side["stages"][stage]["tflop"] for side in (theirs, ours)]
-        assert rows[0] >= rows[1] == pytest.approx(rows[0], rel=0.3)
+        assert 1.01 * rows[0] >= rows[1] == pytest.approx(rows[0], rel=0.3)
     assert theirs["stages"]["prior"]["tflop"] > ours["stages"]["prior"]["tflop"] > 0
     monkeypatch.setattr(stage_module, "CHUNK_BYTES", {"cpu": 1})  # a step takes one call per image
     split = stages.measure_stages(StageBenchmark("unclip", str(karlo), 2, device="cpu", dtype="float32"))
@@ -97,7 +98,7 @@ def test_calls_are_timed_only_inside_the_context() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--against", "karlo"], "--against 'karlo' is unknown; known: diffusers"),
+        (["--against", "karlo"], "--against 'karlo' is unknown; choose from diffusers"),
         (["--against", "diffusers"], "diffusers runs published checkpoints only: give one with --model"),
         (["--memory", "some"], "unknown memory 'some'; choose from auto, low, high"),
     ],

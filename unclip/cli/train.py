@@ -79,7 +79,7 @@ def train(
     Examples:
       unclip train all --recipe mine.toml --check
       unclip train decoder --out runs/mine --minutes 30
-      unclip train decoder --init kandinsky-community/kandinsky-2-2-decoder --lora 8 --data images --out runs/lora
+      unclip train decoder --init models/karlo --lora 8 --out runs/lora
     """
     options.check_choice("stage", stage, CHOICES)
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):

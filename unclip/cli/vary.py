@@ -157,7 +157,7 @@ def edit(
 
     \b
     Example:
-      unclip edit penguin.png "a penguin on a yellow background" --from "a penguin on a pink background" --theta 0.5
+      unclip edit penguin.png "a yellow background" --from "a pink background"
     """
     job = {
         "mode": "edit",

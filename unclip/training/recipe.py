@@ -23,6 +23,7 @@ from pydantic import AfterValidator, Field
 
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import DataError, RecipeError
+from unclip.requests.values import show
 from unclip.training.data.options import read_data_options
 from unclip.training.tables import Table, read_table
 from unclip.training.tasks.options import (
@@ -270,7 +271,7 @@ def image_size(decoder: StageRecipe) -> int:
     """Side in pixels of the images of a decoder's recipe."""
     size = decoder.model.get("size", 64)
     if not isinstance(size, int) or isinstance(size, bool):
-        raise RecipeError(f"{decoder.source} [decoder.model]: size = {size!r} should be a whole number")
+        raise RecipeError(f"{decoder.source} [decoder.model]: size = {show(size)} should be a whole number")
     return size
 
 

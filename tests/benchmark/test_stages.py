@@ -46,7 +46,7 @@ def test_both_libraries_are_measured_by_stage(karlo: Path, monkeypatch: pytest.M
     for stage in ("decoder", "upsampler", "upsampler, last"):
         rows = [side["stages"][stage]["tflop"] for side in (theirs, ours)]
         assert 1.01 * rows[0] >= rows[1] == pytest.approx(rows[0], rel=0.3)
-    assert theirs["stages"]["prior"]["tflop"] > ours["stages"]["prior"]["tflop"] > 0
+    assert theirs["stages"]["prior"]["tflop"] >= ours["stages"]["prior"]["tflop"] > 0
     monkeypatch.setattr(stage_module, "CHUNK_BYTES", {"cpu": 1})  # a step takes one call per image
     split = stages.measure_stages(StageBenchmark("unclip", str(karlo), 2, device="cpu", dtype="float32"))
     for stage, row in split["stages"].items():

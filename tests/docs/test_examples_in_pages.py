@@ -143,8 +143,8 @@ def checkout(tmp_path, monkeypatch, pipelines):
     monkeypatch.chdir(tmp_path)
     load = Unclip.from_pretrained
 
-    def load_once(name, device="auto", dtype="auto", memory="auto", image_encoder=None, progress=None, **others):
-        assert not any(others.values()), "only a prior or a LoRA would need another pipeline"
+    def load_once(name, device="auto", dtype="auto", memory="auto", image_encoder=None, *others, progress=None, **more):
+        assert not any((*others, *more.values())), "a prior or a LoRA would need another pipeline"
         key = (str(name), device, memory, image_encoder)
         if (*key, dtype) not in pipelines:
             pipe = load(name, device=device, dtype=dtype, memory=memory, image_encoder=image_encoder)

@@ -20,7 +20,9 @@ from unclip.images.result import Result, record
 from unclip.requests.request import Request
 from unclip.training.recipe import load_recipe
 
-QUICK = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    derandomize=True, max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 ENTRY = {"file": "a-cat-1.png", "id": None, "line": 1, "index": 0, "image": 0, "seed": 1}
 ENTRY |= {"request": {"prompt": "a cat", "seed": 1}, "model": "fake", "timings": {"prior": 0.5}, "columns": {}}
 ENTRY |= {"source": "p.txt", "content": "0" * 16, "key": "0" * 16, "bytes": 5, "sha256": "0" * 64, "pixels": "0" * 64}

@@ -108,8 +108,13 @@ class Canvas:
         return found
 
     def drag(self, *places: tuple[float, float]) -> None:
-        """Drag the pointer along places, in fractions of the frame."""
-        box = self.frame()
+        """Drag the pointer along places, in fractions of the frame, once that stands still."""
+        box = None
+        for _ in range(100):
+            before, box = box, self.frame()
+            if box == before:
+                break
+            self.page.wait_for_timeout(50)
         for number, (x, y) in enumerate(places):
             self.page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4)
             if number == 0:

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from unclip.errors import DataError, did_you_mean
+from unclip.requests.values import show
 from unclip.stickers.scene import BACKGROUNDS, COUNTS, RELATIONS, PlacedObject, Scene
 from unclip.stickers.sprites import load_nouns
 
@@ -66,12 +67,12 @@ class SceneOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "nouns", tuple(self.nouns))
         if self.split not in SPLITS:
-            raise DataError(f"scenes have no split {self.split!r}; {did_you_mean(self.split, SPLITS)}")
+            raise DataError(f"scenes have no split {show(self.split)}; {did_you_mean(self.split, SPLITS)}")
         for noun in self.nouns:
             if noun not in load_nouns():
-                raise DataError(f"scenes have no noun {noun!r}; {did_you_mean(noun, load_nouns())}")
+                raise DataError(f"scenes have no noun {show(noun)}; {did_you_mean(noun, load_nouns())}")
         if len(self.nouns) == 1:
-            raise DataError(f"scenes need at least two nouns, not only {self.nouns[0]!r}")
+            raise DataError(f"scenes need at least two nouns, not only {show(self.nouns[0])}")
 
 
 def compose_scene(
@@ -104,7 +105,7 @@ def compose_scene(
             break
     else:
         raise DataError(
-            f"these {len(nouns)} nouns have no {kind} scene in the split {options.split!r}: give more nouns"
+            f"these {len(nouns)} nouns have no {kind} scene in the split {show(options.split)}: give more nouns"
         )
     if relation is not None:
         return Scene(_place_pair(rng, names, relation, options.spread), colour, kind, relation=relation)

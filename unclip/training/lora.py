@@ -14,6 +14,7 @@ from safetensors.torch import save as serialize
 from torch import nn
 
 from unclip.errors import InputError, RecipeError
+from unclip.requests.values import show
 from unclip.system.files import write_atomic
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_k_proj", "add_v_proj")
@@ -48,7 +49,9 @@ def add_lora(network: nn.Module, settings: LoraSettings, where: str) -> None:
     layers = [name for name, module in network.named_modules() if isinstance(module, kinds)]
     for target in settings.targets:
         if settings.targets != ATTENTION and not any(f".{name}".endswith(f".{target}") for name in layers):
-            raise RecipeError(f"{where}: no linear layer or convolution of the network ends with {target!r} in targets")
+            raise RecipeError(
+                f"{where}: no linear layer or convolution of the network ends with {show(target)} in targets"
+            )
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.targets))  # pyright: ignore[reportArgumentType]
     inject_adapter_in_model(config, network)
     for name, parameter in network.named_parameters():

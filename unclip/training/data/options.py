@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from unclip.errors import DataError, did_you_mean
+from unclip.requests.values import show
 from unclip.training.tables import Table, read_table
 
 
@@ -79,5 +80,5 @@ def read_data_options(table: Mapping[str, Any]) -> DataOptions:
     """The options of a recipe's data table. Raises DataError for an unknown kind or key, or a bad value."""
     kind = table.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise DataError(f"data kind {kind!r} is unknown; {did_you_mean(str(kind), KINDS)}")
+        raise DataError(f"data kind {show(kind)} is unknown; {did_you_mean(show(kind), KINDS)}")
     return read_table(KINDS[kind], table, f"data of kind {kind!r}", DataError)

@@ -20,7 +20,7 @@ from functools import partial
 from unclip.errors import RequestError
 
 MAX_COMBINATIONS = 100_000
-"""Limit of the combinations that are counted, and of those that a line may have."""
+"""Largest number of combinations that a line may have; the count stops there."""
 _MAX_DEPTH = 20
 _TOKEN = re.compile(r"\\[{}|$\\]|\$\$|[{}|]|[^\\{}|$]+|[\\$]")
 _SPECIAL = re.compile(r"[{}\\]")  # a prompt without these characters is plain text

@@ -223,7 +223,7 @@ def _load_stable_unclip(settings: StageBenchmark, device: Any, dtype: Any) -> Lo
 
 
 def _placed(pipe: Any, device: Any, dtype: Any) -> Any:
-    """The pipeline on a device and in one precision, since transformers keeps that of the files."""
+    """Move the pipeline to a device and one precision; transformers keeps the precision of the files."""
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device, dtype)
 

@@ -55,7 +55,7 @@ def check_response(response: Any) -> None:
     etag = headers.get("ETag")
     if response.request.method == "HEAD" and response.status_code < 400 and etag is not None:
         if is_redirect and _ETAG.fullmatch(etag) is None:
-            del headers["ETag"]  # it may be that of the redirecting page, which is of no use
+            del headers["ETag"]  # it may belong to the redirecting page
         elif "X-Linked-ETag" not in headers:
             check_hash(etag)
     if response.status_code == 200 and _LISTING.fullmatch(response.request.url.path.partition("?")[0]):

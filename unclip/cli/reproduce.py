@@ -164,7 +164,7 @@ def with_inputs(record: dict[str, Any], given: Mapping[str, Any], image: str) ->
 
 
 def replace_sources(sources: Any, files: Sequence[str]) -> list[Any]:
-    """The sources with other files in the place of those that are not prompts. Raises InputError for another number."""
+    """Replace the sources that are not prompts by other files. Raises InputError for another number of files."""
     known = sources if isinstance(sources, list) else []
     places = [i for i, source in enumerate(known) if is_in_memory(source) or source_kind(source) != "prompt"]
     if len(places) != len(files):

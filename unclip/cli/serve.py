@@ -113,7 +113,7 @@ def serve(
         how |= {"image_encoder": image_encoder, "prior": prior, "lora": lora or ()}
         loaded = load(models or ["stickers"], quiet, how)
         log_to_stderr(logging.WARNING if quiet else logging.INFO)
-        socket.listen()  # whoever reads the next line may call
+        socket.listen()  # a caller may connect once it has read the next line
         url = url_of(socket)
         print(f"unclip serves {', '.join(loaded)} at {url}", flush=True)
         if host not in LOOPBACK and not keys:

@@ -206,7 +206,7 @@ class UnclipModel:
 
 
 def generators_of_rows(run: Run, rows: int) -> Generators:
-    """The generator of each row of a conditioning: one an image, or that of the one canvas whose windows they are."""
+    """The generator of each row of a conditioning: its image's, or that of the canvas whose windows the rows are."""
     return run.generators if len(run.generators) == rows else [*run.generators] * rows
 
 

@@ -212,7 +212,7 @@ class Stage:
     def _denoisers(
         self, inputs: StageInputs, batch: int, guidance: float, limit: float | None, shape: tuple[int, ...]
     ) -> tuple[Denoise, Denoise]:
-        """The denoiser of all steps and that of the last one, which may be another network.
+        """The denoisers of all steps and of the last step, which may have a network of its own.
 
         Conditioned -> guided -> clamped to [-limit, limit], in chunks of the batch or of the windows.
         """

@@ -66,7 +66,7 @@ def round_known(known: np.ndarray, mode: str, subject: str, hint: str) -> tuple[
         usual = KEEP - int(np.bincount(soft).argmax())
         notes.append(
             f"{soft.size / known.size:.0%} of {subject} is neither {keep} nor {repaint} (mostly {usual} of 255 from "
-            f"{keep}), and there new pixels are mixed into the old ones: make what is to be kept exactly {keep}{hint}"
+            f"{keep}), where new pixels are mixed with old ones: to keep pixels exactly, make them {keep}{hint}"
         )
     elif hint and (rounded == KEEP).all():
         notes.append(f"{subject} has no opaque {repaint} pixels{hint}")

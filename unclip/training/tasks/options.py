@@ -137,7 +137,7 @@ class FineTuningOptions(TaskOptions):
         default=None,
         ge=8,
         le=4096,
-        description="Side of a decoder's training images in pixels; by default, that of the images it generates.",
+        description="Side of a decoder's training images in pixels; by default, the size it generates.",
     )
     drop: float = Field(
         default=0.1,

@@ -65,6 +65,18 @@ def test_lines_and_files(painter, capsys, tmp_path):
     assert painter.opened == ("stickers", opened)
 
 
+@pytest.mark.parametrize("seeds", ["5,0,6", "5,0..0,6"])
+def test_listed_seeds(painter, capsys, seeds):
+    assert main(["generate", "a cat", "a dog", "--seed", seeds]) == 0
+    found = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]
+    assert found == ["5", "0", "6"] * 2
+    assert main(["generate", "a cat", "--seed", "1..2", "-n", "2", "--grid"]) == 0
+    assert main(["generate", "a cat", "--seed", "1..2", "-n", "3"]) == 2
+    assert "n is 3, but 2 seeds are listed" in capsys.readouterr().err
+    assert main(["interpolate", "a cat", "a dog", "--seed", "1,9", "--frames", "2"]) == 0
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["1", "1", "9", "9"]
+
+
 def test_a_prompt_without_quotation_marks_gets_a_hint(painter, capsys):
     assert main(["generate", "a", "red", "cat", "--seed", "0"]) == 0
     [hint, _] = capsys.readouterr().err.splitlines()

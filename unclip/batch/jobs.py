@@ -16,6 +16,7 @@ from unclip.batch.row import BadLine, Row
 from unclip.errors import RequestError
 from unclip.requests.fields import FILE_FIELDS, MAX_IMAGES, OLD_NAMES, excluded_fields
 from unclip.requests.request import Request
+from unclip.requests.seeds import lists_several, split_seeds
 from unclip.requests.sources import check_is_no_file, source_kind
 from unclip.requests.validation import rename_old_fields
 from unclip.requests.values import prompt, show, size_text
@@ -69,6 +70,7 @@ class Task:
 
     given: file fields with their paths as written in the file; the request has them relative to the working folder.
     run_seed: the seed of the whole file, if the line has no seed of its own and gets one from its place.
+    seeds: all of them, if the line lists several; the request has the first.
     """
 
     row: Row
@@ -77,17 +79,29 @@ class Task:
     all_combinations: bool
     given: Mapping[str, Any]
     run_seed: int | None = None
+    seeds: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
         """The number of images."""
-        return self.request.count * (self.template.count() if self.all_combinations else 1)
+        return self.images * (self.template.count() if self.all_combinations else 1)
+
+    @property
+    def images(self) -> int:
+        """The number of images of one combination."""
+        return self.request.count * max(1, len(self.seeds))
+
+    def requests(self) -> Iterator[Request]:
+        """One request per image of one combination, with the prompt as it is written."""
+        if len(self.seeds) < 2:
+            return self.request.images()
+        return (one for seed in self.seeds for one in self.request.replace(seed=seed).images())
 
     def jobs(self) -> Iterator[Job]:
         """One job per image: n for each combination, with seeds seed + i, or n that choose by their own seed."""
         texts = self.template.combinations() if self.all_combinations else [None]
         plain = "".join(map(str, self.template.parts)) if not self.template.has_choices else None
-        numbered = ((text, rank, one) for text in texts for rank, one in enumerate(self.request.images()))
+        numbered = ((text, rank, one) for text in texts for rank, one in enumerate(self.requests()))
         for image, (text, rank, one) in enumerate(numbered):
             if self.template.has_choices:
                 assert one.seed is not None  # `images` sets it
@@ -176,8 +190,8 @@ def name_values(job: Job, request: Request, model: str) -> dict[str, Any]:
 
 
 def _make_task(row: Row, settings: Settings) -> Task:
-    fields = {**defaults_for(row.fields, settings.defaults), **row.fields}
-    has_seed = fields.get("seed") is not None
+    fields, seeds = split_seeds({**defaults_for(row.fields, settings.defaults), **row.fields})
+    has_seed = len(seeds) > 0
     if not has_seed:
         fields["seed"] = line_seed(settings.seed, row.index)
     given = {name: fields[name] for name in FILE_FIELDS if isinstance(row.fields.get(name), str)}
@@ -201,7 +215,7 @@ def _make_task(row: Row, settings: Settings) -> Task:
         known = ", ".join(map(size_text, sizes))
         raise RequestError(f"size {size_text(request.size)} is not one that the model generates; choose from {known}")
     template = wildcards.parse(request.prompt) if settings.wildcards else wildcards.Template((request.prompt,))
-    task = Task(row, request, template, settings.all_combinations, given, None if has_seed else settings.seed)
+    task = Task(row, request, template, settings.all_combinations, given, None if has_seed else settings.seed, seeds)
     _check_images(task)
     first = next(task.jobs())
     prompt("prompt", first.request.prompt)
@@ -220,7 +234,7 @@ def _check_images(task: Task) -> None:
         raise RequestError(f"prompt has more than {limit:,} combinations; a line may have {limit:,}")
     if task.count > MAX_IMAGES:
         each = f"prompt has {combinations:,} combinations of" if combinations > 1 else "n asks with its frames for"
-        raise RequestError(f"{each} {task.request.count:,} images; a line may have {MAX_IMAGES:,} in all")
+        raise RequestError(f"{each} {task.images:,} images; a line may have {MAX_IMAGES:,} in all")
     if task.template.has_choices and task.template.can_be_blank:
         try:
             task.request.replace(prompt="")
@@ -233,6 +247,8 @@ def defaults_for(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
     defaults = rename_old_fields(defaults)
     mode = fields.get("mode", defaults.get("mode", "generate"))
     excluded = excluded_fields(mode, fields)
+    if lists_several(fields.get("seed")):  # one image each
+        excluded |= {"n", "best_of"}
     return {name: value for name, value in defaults.items() if name not in fields and name not in excluded}
 
 

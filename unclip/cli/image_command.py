@@ -23,6 +23,7 @@ from unclip.images.inputs import check_inputs
 from unclip.images.result import Result
 from unclip.requests.fields import foreign_fields
 from unclip.requests.request import Request
+from unclip.requests.seeds import parse_seeds, split_seeds
 from unclip.requests.sources import check_is_no_file
 from unclip.requests.values import size_text
 from unclip.system.files import write_new
@@ -41,14 +42,7 @@ class ImageOptions:
         int,
         typer.Option("-n", metavar="N", help="Images to generate.", rich_help_panel=options.IMAGE),
     ] = 1
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            metavar="SEED",
-            help="Seed of the first image; image i has SEED + i.  [default: random, printed]",
-            rich_help_panel=options.IMAGE,
-        ),
-    ] = None
+    seed: options.Seeds = None
     negative_prompt: options.NegativePrompt = ""
     best_of: Annotated[
         int | None,
@@ -166,10 +160,10 @@ def make_images(
 
     jobs: for each Request, the fields that are not in `shared`.
     """
-    common = shared.request_fields()
-    if shared.seed is None:  # one for all prompts, so that the whole command can be repeated with it
-        common["seed"] = secrets.randbelow(2**32)
-    requests = [Request(**common, **job) for job in jobs]
+    # Without a seed, one for all prompts, so that the whole command can be repeated with it.
+    seeds = (secrets.randbelow(2**32),) if shared.seed is None else parse_seeds(shared.seed)
+    common = {**shared.request_fields(), "seed": seeds}
+    requests = [request for job in jobs for request in requests_of({**common, **job})]
     for request in requests:
         for name, text in request.texts():
             check_is_no_file(name, text)
@@ -194,6 +188,12 @@ def make_images(
         print(f"unclip: the animation is {shown}", file=sys.stderr)
     if shared.open_when_done:
         options.open_result(shown)
+
+
+def requests_of(given: dict[str, Any]) -> list[Request]:
+    """The requests of one job: one, or with a list of seeds one for each of them. Raises RequestError."""
+    job, seeds = split_seeds(given)
+    return [Request(**{**job, "seed": seed}) for seed in seeds]
 
 
 def generate_and_save(

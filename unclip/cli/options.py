@@ -15,6 +15,7 @@ from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import InputError
 from unclip.images.metadata import FORMATS
 from unclip.requests.fields import MAX_GUIDANCE
+from unclip.requests.seeds import parse_seeds
 from unclip.system.choices import DEVICES, DTYPES, MEMORY, check_device, check_dtype, check_memory
 
 # Sections of the help.
@@ -145,6 +146,17 @@ BatchSize = Annotated[
     ),
 ]
 
+Seeds = Annotated[
+    str | None,
+    typer.Option(
+        "--seed",
+        metavar="SEED",
+        help="Seed of the first image; image i has SEED + i. Or the seeds of all: 1,2,3 or 1..8."
+        "  [default: random, printed]",
+        callback=checked(lambda _, value: parse_seeds(value)),
+        rich_help_panel=IMAGE,
+    ),
+]
 Size = Annotated[
     str | None,
     typer.Option(

@@ -13,13 +13,17 @@ from typing import Any
 from unclip.batch import wildcards
 from unclip.batch.file_names import NameTemplate, title
 from unclip.batch.row import BadLine, Row
+from unclip.batch.word_lists import WordLists
 from unclip.errors import RequestError
 from unclip.requests.fields import FILE_FIELDS, MAX_IMAGES, OLD_NAMES, excluded_fields
+from unclip.requests.other_tools import check_no_weights
 from unclip.requests.request import Request
 from unclip.requests.seeds import lists_several, split_seeds
 from unclip.requests.sources import check_is_no_file, source_kind
 from unclip.requests.validation import rename_old_fields
 from unclip.requests.values import prompt, show, size_text
+
+PLAIN = "; --no-wildcards reads it as text"
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Settings:
     defaults      fields for lines that do not set them
     folder        paths in the file are relative to it
     sizes         (width, height) of the model's images, or None if they are not known before the model is loaded
+    wildcards     whether prompts may have wildcards; if not, everything in them is text
+    word_lists    finds the lists that prompts name; None leaves the names as they are
     shard         (i, n): run every n-th line, as number i from 1
     """
 
@@ -60,6 +66,7 @@ class Settings:
     folder: Path = Path()
     sizes: tuple[tuple[int, int], ...] | None = None
     wildcards: bool = True
+    word_lists: WordLists | None = None
     all_combinations: bool = False
     shard: tuple[int, int] = (1, 1)
 
@@ -210,11 +217,14 @@ def _make_task(row: Row, settings: Settings) -> Task:
     request = Request.from_dict(fields)
     for name, text in request.texts():
         check_is_no_file(name, text, settings.folder)
+        if settings.wildcards:
+            check_no_weights(name, text, PLAIN)
     sizes = settings.sizes
     if sizes and request.size is not None and not request.edits_canvas and request.size not in sizes:
         known = ", ".join(map(size_text, sizes))
         raise RequestError(f"size {size_text(request.size)} is not one that the model generates; choose from {known}")
-    template = wildcards.parse(request.prompt) if settings.wildcards else wildcards.Template((request.prompt,))
+    plain = wildcards.Template((request.prompt,))
+    template = wildcards.parse(request.prompt, settings.word_lists) if settings.wildcards else plain
     task = Task(row, request, template, settings.all_combinations, given, None if has_seed else settings.seed, seeds)
     _check_images(task)
     first = next(task.jobs())

@@ -1,9 +1,8 @@
 """`unclip batch`: a prompt file to images, checked before it starts and resumed after an interruption."""
 
 import re
-from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,18 +13,16 @@ from unclip.batch.prompt_file import FORMATS, prompt_file
 from unclip.batch.run_record import run_seed
 from unclip.batch.runner import Output
 from unclip.batch.session import Grid, Session
+from unclip.batch.word_lists import FOLDER, WordLists
 from unclip.checkpoints.identity import identify_model
-from unclip.cli import options
+from unclip.cli import completion, options
 from unclip.cli.batch_progress import BatchProgress
-from unclip.cli.progress import Progress, on_terminal
+from unclip.cli.model_options import ModelOptions
 from unclip.errors import InputError
 from unclip.requests.fields import OLD_NAMES, foreign_fields
 from unclip.requests.request import Request
 from unclip.requests.text_values import FIELDS, parse_value
 from unclip.requests.validation import check_mode_name
-
-if TYPE_CHECKING:
-    from unclip.pipeline import Unclip
 
 FILE = "Prompt file"  # a section of the help
 
@@ -50,6 +47,7 @@ def batch(
             metavar="FIELD=VALUE",
             help="Default for any other field; may be repeated.",
             callback=options.checked(lambda _, value: checked_defaults({}, value)),
+            autocompletion=completion.assignments,
             rich_help_panel=FILE,
         ),
     ] = None,
@@ -57,9 +55,8 @@ def batch(
         bool,
         typer.Option("--all-combinations", help="Expand {a|b} to all choices.", rich_help_panel=FILE),
     ] = False,
-    no_wildcards: Annotated[
-        bool, typer.Option("--no-wildcards", help="Treat braces in prompts as text.", rich_help_panel=FILE)
-    ] = False,
+    wildcards: options.Wildcards = None,
+    no_wildcards: options.NoWildcards = False,
     shard: Annotated[
         str,
         typer.Option(
@@ -121,6 +118,7 @@ def batch(
             metavar="png|jpg|webp",
             help="Format of the images.",
             callback=options.image_format,
+            autocompletion=completion.image_formats,
             rich_help_panel=options.OUTPUT,
         ),
     ] = "png",
@@ -186,6 +184,15 @@ def batch(
     }
     defaults = checked_defaults(fields, more or [])
     options.check_labels(labels, grid)
+    chosen = ModelOptions(
+        model=model,
+        image_encoder=image_encoder,
+        prior=prior,
+        lora=lora,
+        device=device,
+        dtype=dtype,
+        memory=memory,
+    )
     template, part = NameTemplate.parse(name), parse_shard(shard)
     identity = identify_model(model, download=not dry_run)
 
@@ -197,6 +204,7 @@ def batch(
             folder=folder,
             sizes=identity.sizes,
             wildcards=not no_wildcards,
+            word_lists=WordLists(folder / FOLDER if wildcards is None else Path(wildcards)),
             all_combinations=all_combinations,
             shard=part,
         )
@@ -220,28 +228,13 @@ def batch(
             plan = settings(run_seed(out, seed, identity, write=False)[0], prompts.folder)
             raise typer.Exit(session.dry_run(plan, Path(out)))
         with open_folder(out, overwrite=overwrite, verify=verify) as folder:
-            naming = {"--name": name, "--format": image_format, "--dtype": dtype, "--image-encoder": image_encoder}
-            naming |= {"--prior": prior, "--lora": " ".join(lora or ()) or None}
+            naming = {"--name": name, "--format": image_format, **chosen.naming()}
             used_seed, notes = run_seed(out, seed, identity, naming=naming)
             for note in (f"seed {used_seed}", *notes):
                 progress.note(note)
-
-            def load() -> "Unclip":
-                from unclip.pipeline import Unclip
-
-                with closing(Progress(on_terminal(quiet))) as loading:
-                    return Unclip.from_pretrained(
-                        model,
-                        device=device,
-                        dtype=dtype,
-                        memory=memory,
-                        image_encoder=image_encoder,
-                        prior=prior,
-                        lora=lora or (),
-                        progress=loading,
-                    )
-
-            code = session.run(settings(used_seed, prompts.folder), folder, load, batch_size or 16)
+            code = session.run(
+                settings(used_seed, prompts.folder), folder, lambda: chosen.load(quiet), batch_size or 16
+            )
     if open_when_done and code != 130:
         options.open_result((find_grid(out) if grid else None) or Path(out))
     raise typer.Exit(code)

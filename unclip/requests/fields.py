@@ -38,6 +38,8 @@ MAX_IMAGES = 100_000
 MAX_CANDIDATES = 1024
 MAX_FRAMES = 1000
 MAX_SIDE = 8192  # pixels
+PRIOR_BEST_OF = 2
+"""Default number of embeddings that the diffusion prior samples, of which one is used."""
 THETA = 0.35
 """Default fraction by which a text diff rotates an embedding."""
 

@@ -48,7 +48,7 @@ def split_seeds(fields: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, .
     if value is None:
         return dict(fields), ()
     if not lists_several(value):  # Request itself judges what a single seed may be
-        seed = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+        seed: Any = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
         return {**fields, "seed": seed}, (seed,)
     seeds = parse_seeds(value)
     if fields.get("n") not in (None, 1, len(seeds)):

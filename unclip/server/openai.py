@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from unclip.errors import RequestError, did_you_mean
 from unclip.pipeline import Unclip
 from unclip.requests.fields import CANVAS_MODES, FIELDS_OF, foreign_fields
+from unclip.requests.other_tools import check_no_weights
 from unclip.requests.request import Request
 from unclip.requests.sources import source_kind
 from unclip.requests.text_values import parse_value
@@ -155,6 +156,8 @@ class Protocol:
             raise ApiError(f"{size_text(size)!r} is not one of {list(map(size_text, sizes))} - 'size'", param="size")
         try:
             request = pipe.resolve(Request(**{**own, "mode": mode, **found}))
+            for name, text in request.texts():
+                check_no_weights(name, text)
             pipe.check(request)
             width, height = pipe.output_size(request)
         except RequestError as error:

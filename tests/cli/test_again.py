@@ -46,6 +46,8 @@ def test_other_fields_seeds_and_defaults(again, tiny_model):
     assert code == 0 and [(one["seed"], one["request"]["size"]) for one in found] == [(8, "32x32"), (5, "32x32")]
     assert {one["request"]["prior_best_of"] for one in found} == {2}
     assert [one["seed"] for one in again("cat.png", "-n", "3")[1]] == [3, 4, 5]
+    assert [one["seed"] for one in again("cat.png", "--seed", "7", "-n", "2")[1]] == [7, 8]
+    assert [one["seed"] for one in again("cat.png", "--set", "seed=1..2")[1]] == [1, 2]
     [found] = again("cat.png", "--negative-prompt", "")[1]
     assert found["request"]["negative_prompt"] == ""
     [found] = again("cat.png", "--prompt", "a {cat|dog}")[1]

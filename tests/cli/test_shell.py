@@ -39,7 +39,8 @@ def requests(records: list[dict]) -> list[dict]:
 
 def test_prompts_and_settings(session):
     code, found, err = session(
-        "a red cat\n\n# a note\n:set steps 3\n:set seed 5..6\na dog\n:set seed\n:set n 2\n:set steps\na {dog|cat}\n:quit\na cat\n"
+        "a red cat\n\n# a note\n:set steps 3\n:set seed 5..6\na dog\n"
+        ":set seed\n:set n 2\n:set steps\na {dog|cat}\n:quit\na cat\n"
     )
     assert code == 0, err
     assert [(one["prompt"], one["steps"]) for one in requests(found)[:3]] == [

@@ -13,6 +13,7 @@ from unclip.errors import InputError
 from unclip.images.inputs import SOURCES
 from unclip.requests.fields import OLD_NAMES
 from unclip.requests.request import Request
+from unclip.requests.seeds import parse_seeds
 from unclip.requests.text_values import FIELDS, parse_value
 from unclip.system.choices import DTYPES, check_dtype
 
@@ -98,6 +99,8 @@ def again(
     request = records.recorded_request(records.with_inputs(record, inputs, image), image)
     records.check_recorded_inputs(request, image)
     given = {"prompt": prompt, "size": size, "n": shared.n if shared.n > 1 else None, **shared.request_fields()}
+    if shared.seed is not None:
+        given["seed"] = parse_seeds(shared.seed)
     given = {name: value for name, value in given.items() if value is not None}
     changes = given | assigned_fields(more or [], set(given))
     job = {**request.to_dict(), **changes}

@@ -158,3 +158,40 @@ def test_files_of_the_user_stay(call, pipeline):
     assert call("a cat", "--vary", "steps=4,8")[0] == 0
     assert Path("sweep/grid.html").read_text() == Path("sweep/grid.png").read_text() == "mine"
     assert Path("sweep/grid-2.html").exists() and Path("sweep/grid-2.png").exists()
+
+
+def test_the_axes_can_be_exchanged_in_a_browser(call, pipeline, tmp_path):
+    pytest.importorskip("playwright")
+    from playwright.sync_api import sync_playwright
+
+    from tests.server.canvas_page import PROGRAM
+
+    if PROGRAM is None:
+        pytest.skip("needs a browser")
+    assert call("a cat", *TWO, "--vary", "sampler=ddim,unipc", "--seed", "3")[0] == 0
+    with sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1600, "height": 4000})  # all images are in view, and load
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("requestfailed", lambda request: problems.append(request.url))
+        page.goto((tmp_path / "sweep" / "grid.html").as_uri())
+
+        def rows() -> list[list[str]]:
+            return page.eval_on_selector_all(
+                "table",
+                "all => all.flatMap(table => [...table.rows].slice(1).map(row => "
+                "[...row.querySelectorAll('figure')].map(figure => figure.dataset.at)))",
+            )
+
+        assert rows() == [[f"{g},{s},{p}" for g in range(3)] for p in range(2) for s in range(2)]
+        page.get_by_label("columns").select_option("sampler")
+        assert rows() == [[f"{g},{s},{p}" for p in range(2)] for g in range(3) for s in range(2)]
+        page.get_by_label("rows").select_option("none")
+        assert rows() == [[f"{g},{s},{p}" for p in range(2)] for g in range(3) for s in range(2)]
+        page.get_by_label("rows").select_option("guidance")
+        assert rows() == [[f"{g},{s},{p}" for p in range(2)] for s in range(2) for g in range(3)]
+        assert page.locator("img").count() == 12 and page.locator("h2").all_text_contents() == ["steps 4", "steps 8"]
+        assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth === 8)")
+        browser.close()
+    assert problems == []

@@ -32,21 +32,10 @@ from unclip.system.files import write_new
 
 FPS = 8
 """Default number of images per second of an animation."""
-_RUN = (  # the other options are fields of a Request
-    *("out", "image_format", "grid", "labels", "preview", "open_when_done", "history", "as_json", "quiet"),
-    *(
-        "wildcards",
-        "no_wildcards",
-        "model",
-        "image_encoder",
-        "prior",
-        "lora",
-        "device",
-        "dtype",
-        "memory",
-        "batch_size",
-    ),
-)
+_PROMPTS = ("wildcards", "no_wildcards")
+_OUTPUT = ("out", "image_format", "grid", "labels", "preview", "open_when_done", "history", "as_json", "quiet")
+_MODEL = ("model", "image_encoder", "prior", "lora", "device", "dtype", "memory", "batch_size")
+_RUN = (*_PROMPTS, *_OUTPUT, *_MODEL)  # the other options are fields of a Request
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,6 +93,7 @@ def test_a_sequence_between_the_last_two(session):
         (":set seed 3-4", "such as 1,2,3 or 1..8"),
         (":vary", "there is no image yet"),
         (":undo", "no image before"),
+        (":outpaint a dog", "there is no image yet"),
         (":interpolate", "needs two images"),
         (":inpaint", "needs the file of a mask"),
         (":image nothing.png", "is not a file"),
@@ -133,18 +134,18 @@ def test_a_terminal_session(tiny_model, tmp_path):
     history = {"UNCLIP_HISTORY": "true", "UNCLIP_HISTORY_FILE": str(tmp_path / "data" / "history.db")}
     environment = os.environ | {"TERM": "xterm-kitty", "PROMPT_TOOLKIT_NO_CPR": "1"} | history
     child = pexpect.spawn(sys.executable, arguments, cwd=tmp_path, env=environment, encoding="utf-8", timeout=120)
-    child.expect("unclip> ")
+    child.expect("unclip>")
     child.send("a red cat\r")
     child.expect("out/a-red-cat-1.png")
     child.expect("\x1b_Ga=T")  # an image
-    child.expect("unclip> ")
+    child.expect("unclip>")
     child.send("half a line\x03")  # Ctrl-C clears it
-    child.expect("unclip> ")
+    child.expect("unclip>")
     child.send(":set samp\t ddim\r")
-    child.expect("unclip> ")
+    child.expect("unclip>")
     child.send("\x1b[A\x1b[A\r")  # the prompt again
     child.expect("out/a-red-cat-1-2.png")
-    child.expect("unclip> ")
+    child.expect("unclip>")
     child.send("\x04")
     child.expect(pexpect.EOF)
     child.close()

@@ -15,7 +15,7 @@ from unclip.cli.progress import Progress, note, on_terminal
 from unclip.cli.prompts import make_requests, word_lists
 from unclip.errors import InputError, UnclipError, did_you_mean, is_out_of_memory
 from unclip.images.inputs import check_inputs
-from unclip.requests.fields import OLD_NAMES, foreign_fields
+from unclip.requests.fields import OLD_NAMES, SIDES, foreign_fields
 from unclip.requests.request import Request
 from unclip.requests.seeds import parse_seeds
 from unclip.requests.text_values import FIELDS, parse_value
@@ -33,7 +33,7 @@ Type a prompt to generate images of it. Commands begin with a colon:
   :vary [STRENGTH]         variations of the current image
   :edit TEXT               edit the current image towards a text, from its own prompt
   :inpaint MASK [TEXT]     repaint the white part of a mask
-  :outpaint [TEXT]         extend the current image; set right, left, top, bottom or size first
+  :outpaint [TEXT]         extend the current image; :set right, left, top or bottom first
   :interpolate [FRAMES]    a sequence from the image before to the current one
   :reconstruct             the current image from its embedding and noise
   :image FILE              make a file the current image
@@ -164,7 +164,11 @@ class Session:
 
     def outpaint(self, rest: str) -> None:
         """Extend the current image."""
-        self.make({"mode": "outpaint", "image": str(self.current[0]), "prompt": rest})
+        path, _ = self.current
+        sides = {side: self.settings[side] for side in SIDES if self.settings.get(side)}
+        if not sides:
+            raise InputError("say how far: :set right 128, or left, top, bottom; then :outpaint")
+        self.make({"mode": "outpaint", "image": str(path), "prompt": rest, **sides})
 
     def interpolate(self, rest: str) -> None:
         """A sequence from the image before to the current one."""

@@ -7,7 +7,9 @@ shard: fast workers take more of them, and those of a worker that ends are given
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -182,7 +184,7 @@ class _Pool:
             self._lost += 1
             if self._lost >= ATTEMPTS:
                 raise UnclipError(
-                    f"{ATTEMPTS} workers ended while they loaded the model: give them more memory, or use fewer --workers"
+                    f"{ATTEMPTS} workers ended while they loaded the model: give them more memory, or fewer --workers"
                 ) from error
             self._add_worker()
             return
@@ -219,10 +221,12 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    settings: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": False}
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    settings: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if address is None:
         settings |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE, "address": "local"}
     else:
+        _check_reachable(address)
         settings["address"] = address
     try:
         ray.init(**settings)
@@ -232,3 +236,14 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise InputError if nobody listens at "host:port": Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:  # "auto"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise InputError(f"no Ray cluster at {address!r}: {error}") from None

@@ -3,18 +3,16 @@
 import dataclasses
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from unclip.cli import completion, options, records
+from unclip.cli.assignments import assigned_fields
 from unclip.cli.image_command import ImageOptions, image_command, make_images
-from unclip.errors import InputError
 from unclip.images.inputs import SOURCES
-from unclip.requests.fields import OLD_NAMES
 from unclip.requests.request import Request
 from unclip.requests.seeds import parse_seeds
-from unclip.requests.text_values import FIELDS, parse_value
 from unclip.system.choices import DTYPES, check_dtype
 
 RECORDED = "  [default: as recorded]"
@@ -122,20 +120,3 @@ def again(
             no_wildcards=shared.no_wildcards or "prompt" not in changes,  # those of the recorded prompt are chosen
         ),
     )
-
-
-def assigned_fields(assignments: list[str], given: set[str]) -> dict[str, Any]:
-    """The fields of FIELD=VALUE; None for an empty value. Raises InputError for one without "=" or given twice."""
-    fields: dict[str, Any] = {}
-    for assignment in assignments:
-        name, mark, value = assignment.partition("=")
-        name = name.strip().replace("-", "_")
-        name = OLD_NAMES.get(name, name)
-        if not mark or not name:
-            raise InputError(f"--set {assignment!r}: write FIELD=VALUE, such as strength=0.5")
-        if name in fields or name in given:
-            raise InputError(f"--set {name}: it is given twice; keep one of them")
-        if name not in FIELDS:
-            Request.from_dict({"prompt": "x", name: None})  # raises, with the closest name
-        fields[name] = parse_value(name, value) if value.strip() else None
-    return fields

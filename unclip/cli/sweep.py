@@ -6,16 +6,16 @@ from typing import Annotated, Any
 import typer
 
 from unclip.batch.file_names import NameTemplate
+from unclip.batch.generation import Output
 from unclip.batch.jobs import Settings
 from unclip.batch.output_folder import find_grid, open_folder
 from unclip.batch.run_record import run_seed
-from unclip.batch.runner import Output
 from unclip.batch.session import Session
 from unclip.batch.sweep import Axis, Sweep, parse_axis, prompt_axis
 from unclip.batch.sweep_page import grid_plan, planned_cell, write_results
 from unclip.checkpoints.identity import identify_model
 from unclip.cli import completion, options
-from unclip.cli.batch import checked_defaults
+from unclip.cli.assignments import checked_defaults
 from unclip.cli.batch_progress import BatchProgress
 from unclip.cli.model_options import ModelOptions
 from unclip.cli.prompts import word_lists

@@ -141,9 +141,14 @@ def test_a_terminal_session(tiny_model, tmp_path):
     child.expect("unclip>")
     child.send("half a line\x03")  # Ctrl-C clears it
     child.expect("unclip>")
-    child.send(":set samp\t ddim\r")
+    child.send(":set samp\t")
+    child.expect("sampler|ler")  # it may write the rest of the word only
+    child.send(" ddim\r")
     child.expect("unclip>")
-    child.send("\x1b[A\x1b[A\r")  # the prompt again
+    child.send(":set\r")
+    child.expect("sampler ddim\r\n")
+    child.expect("unclip>")
+    child.send("\x1b[A\x1b[A\x1b[A\r")  # the prompt again
     child.expect("out/a-red-cat-1-2.png")
     child.expect("unclip>")
     child.send("\x04")

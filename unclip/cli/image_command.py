@@ -264,7 +264,8 @@ def recorder(shared: ImageOptions) -> Callable[[Path, Result], None]:
             try:
                 history.add(path, result)
             except DataError as error:
-                note(str(error))
+                if not shared.quiet:
+                    note(str(error))
                 history = None
 
     return remember

@@ -19,7 +19,7 @@ class Net:
         self.schedule = schedule
         self.batches: list[int] = []
 
-    def bind(self, conditioning: dict[str, Tensor]) -> Denoise:
+    def bind(self, conditioning: dict[str, Tensor], halves: tuple[str, ...]) -> Denoise:
         def network(x: Tensor, t: Tensor) -> Tensor:
             self.batches.append(len(x))
             output = self.output(x, t, conditioning["label"])
@@ -59,14 +59,14 @@ def test_scales_0_and_1_evaluate_one_half_only(scale: float, batch: int) -> None
 def test_conditioning_is_bound_once_for_all_steps() -> None:
     net, bound = Net(Schedule()), []
 
-    def bind(conditioning: dict[str, Tensor]) -> Denoise:
-        bound.append(conditioning["label"].tolist())
-        return net.bind(conditioning)
+    def bind(conditioning: dict[str, Tensor], halves: tuple[str, ...]) -> Denoise:
+        bound.append((halves, conditioning["label"].tolist()))
+        return net.bind(conditioning, halves)
 
     denoise = guided(bind, COND, UNCOND, 2.0)
     denoise(X, T)
     denoise(X, T)
-    assert bound == [[0.0, 0.0, 1.0, 2.0]]  # unconditional half first
+    assert bound == [(("uncond", "cond"), [0.0, 0.0, 1.0, 2.0])]  # unconditional half first
 
 
 def test_the_variance_is_the_conditional_one() -> None:

@@ -139,7 +139,17 @@ class UnclipModel:
             tiling,
             canvas,
         )
-        how = StageOptions(options.steps, options.sampler, options.guidance, options.resample, size)
+        how = StageOptions(
+            options.steps,
+            options.sampler,
+            options.guidance,
+            options.spacing,
+            options.guidance_interval,
+            options.guidance_every,
+            options.cache_every,
+            options.resample,
+            size,
+        )
         with run.stage("decoder") as report:
             x = stage.run(inputs, run.generators, how, known, Start() if start is None else start, report)
         return require_finite(x)
@@ -157,7 +167,7 @@ class UnclipModel:
             inputs = StageInputs({"enlarged": upsampler.codec.encode(enlarge(images, size))})
             kept = None if known is None else known.resized(size[1], size[0])
             with run.stage(upsampler.name) as report:
-                how = StageOptions(run.options.upsampler_steps)
+                how = StageOptions(run.options.upsampler_steps, cache_every=run.options.upsampler_cache_every)
                 images = upsampler.run(inputs, run.generators, how, kept, report=report)  # b 3 H W
         return require_finite(images)
 
@@ -169,7 +179,8 @@ class UnclipModel:
             if hasattr(network, "augment"):  # without noise: what sampling will draw is not known
                 embed = network.augment(embed, torch.zeros_like(embed))
             cond = network.condition(embed, conditioning.text)
-            return self.decoder.invert(images, cond, run.options.steps, report.progress)
+            how = StageOptions(run.options.steps, spacing=run.options.spacing)
+            return self.decoder.invert(images, cond, how, report.progress)
 
     @property
     def null_embed(self) -> Tensor:

@@ -123,17 +123,19 @@ class TestNative:
         assert_same(actual, native(network_with_variance, scheduler, steps))
 
     # "Dynamic thresholding" with a maximum of 1 is how these two clip to [-1, 1].
-    def test_dpmpp_2m(self, steps: int, prediction_type: str) -> None:
-        actual = ours(network, Schedule(prediction_type=prediction_type), "dpmpp-2m", steps)
+    @pytest.mark.parametrize(("name", "order"), [("dpmpp-2m", 2), ("dpmpp-3m", 3)])
+    def test_dpmpp(self, steps: int, prediction_type: str, name: str, order: int) -> None:
+        actual = ours(network, Schedule(prediction_type=prediction_type), name, steps)
         scheduler = DPMSolverMultistepScheduler(
-            **COSINE, prediction_type=prediction_type, thresholding=True, sample_max_value=1.0
+            **COSINE, prediction_type=prediction_type, thresholding=True, sample_max_value=1.0, solver_order=order
         )
         assert_same(actual, native(network, scheduler, steps))
 
-    def test_unipc(self, steps: int, prediction_type: str) -> None:
-        actual = ours(network, Schedule(prediction_type=prediction_type), "unipc", steps)
+    @pytest.mark.parametrize(("name", "order"), [("unipc", 2), ("unipc-3", 3)])
+    def test_unipc(self, steps: int, prediction_type: str, name: str, order: int) -> None:
+        actual = ours(network, Schedule(prediction_type=prediction_type), name, steps)
         scheduler = UniPCMultistepScheduler(
-            **COSINE, prediction_type=prediction_type, thresholding=True, sample_max_value=1.0
+            **COSINE, prediction_type=prediction_type, thresholding=True, sample_max_value=1.0, solver_order=order
         )
         assert_same(actual, native(network, scheduler, steps))
 

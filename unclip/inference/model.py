@@ -1,7 +1,7 @@
 """UnclipModel: a loaded checkpoint. Text -> embedding -> pixels, as tensors."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from unclip.inference.conditions import Conditioning, Known, Start
 from unclip.inference.encoder import DecoderText, Encoder
 from unclip.inference.priors import Prior
 from unclip.inference.run_context import Run
+from unclip.inference.speeds import Bundle
 from unclip.inference.stage import Stage, StageInputs, StageOptions
 from unclip.models.clip import Clip
 from unclip.models.text import TextEncoding
@@ -43,6 +44,7 @@ class UnclipModel:
     prior_name     name of the checkpoint that the prior is from, if another one than the model's own was given
     loras          names of the LoRA files that were added, with their scales
     decoder_text   the decoder's own text encoder; None for a decoder conditioned on CLIP's
+    speeds         fields of a Request that each `speed` but "best" sets (see `inference.speeds`)
     """
 
     name: str
@@ -59,6 +61,7 @@ class UnclipModel:
     prior_name: str | None = None
     loras: tuple[str, ...] = ()
     decoder_text: DecoderText | None = None
+    speeds: Mapping[str, Bundle] = field(default_factory=dict)
 
     @property
     def dtype(self) -> str:

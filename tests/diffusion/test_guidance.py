@@ -86,7 +86,7 @@ def test_scale_1_needs_no_unconditional_input() -> None:
 STEPS = [900, 700, 500, 300, 100]
 
 
-def predictions(steps: GuidedSteps | None, times: list[int] = STEPS, scale: float = 3.0) -> tuple[Net, list[Prediction]]:
+def predictions(steps: GuidedSteps, times: list[int] = STEPS, scale: float = 3.0) -> tuple[Net, list[Prediction]]:
     net = Net(Schedule())
     denoise = guided(net.bind, COND, UNCOND, scale, steps)
     return net, [denoise(X, torch.tensor([t, t])) for t in times]

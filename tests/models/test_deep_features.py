@@ -42,7 +42,11 @@ LAYOUTS = {
         up_block_types=("AttnUpBlock2D",) * 2,
     ),
     "one level": lambda: UNet2DModel(
-        **SIZE, block_out_channels=(8,), layers_per_block=2, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",)
+        **SIZE,
+        block_out_channels=(8,),
+        layers_per_block=2,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
     ),
 }
 X, T = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([400, 400])

@@ -227,21 +227,15 @@ GuidanceInterval = Annotated[
 ]
 GuidanceEvery = Annotated[
     int | None,
-    typer.Option(
-        metavar="K", help="Compute decoder guidance at every K-th step.  [default: 1]", rich_help_panel=SPEED
-    ),
+    typer.Option(metavar="K", help="Compute decoder guidance at every K-th step.  [default: 1]", rich_help_panel=SPEED),
 ]
 CacheEvery = Annotated[
     int | None,
-    typer.Option(
-        metavar="K", help="Run all decoder layers at every K-th step.  [default: 1]", rich_help_panel=SPEED
-    ),
+    typer.Option(metavar="K", help="Run all decoder layers at every K-th step.  [default: 1]", rich_help_panel=SPEED),
 ]
 UpsamplerCacheEvery = Annotated[
     int | None,
-    typer.Option(
-        metavar="K", help="Run all upsampler layers at every K-th step.  [default: 1]", rich_help_panel=SPEED
-    ),
+    typer.Option(metavar="K", help="Run all upsampler layers at every K-th step.  [default: 1]", rich_help_panel=SPEED),
 ]
 
 PriorSteps = Annotated[

@@ -29,8 +29,9 @@ def invert(
     rounds: int = ROUNDS,
     spacing: str = "uniform",
 ) -> Tensor:
-    """The noise `b ...` from which `sample` with Sampling("ddim", steps, skip=SKIP, spacing=spacing) returns x0 (`b ...`), in float32.
+    """The noise `b ...` from which `sample` with Sampling("ddim", steps, skip=SKIP) returns x0 (`b ...`), in float32.
 
+    spacing: of the sampling's timesteps.
     denoise: the denoiser of the sampling, without guidance, which would amplify the error of the inversion, and without
     clamping, which cannot be inverted. More steps and more rounds reduce the error. Raises RequestError for fewer than
     2 steps.

@@ -1,4 +1,7 @@
-"""The names of the samplers and of the spacings of their timesteps, importable without torch: requests are validated before any model is loaded."""
+"""The names of the samplers and of the spacings of their timesteps, importable without torch.
+
+Requests are validated before any model is loaded.
+"""
 
 from unclip.errors import RequestError, nearest
 

@@ -50,4 +50,6 @@ def speed_fields(bundles: Mapping[str, Bundle], speed: str, own: Mapping[str, An
     if inverts:
         found |= {name: value for name, value in WITHOUT_SHORTCUTS.items() if name in DECODER_FIELDS}
     return found
+
+
 KANDINSKY = STABLE_UNCLIP = KARLO

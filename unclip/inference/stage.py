@@ -215,7 +215,9 @@ class Stage:
         """Raise RequestError for a network that has no deep features to reuse."""
         for network in (self.network, self.last_network):
             if network is not None and not can_reuse_features(network):
-                raise RequestError(f"the {self.name} has no deep layers whose features could be reused: set cache_every 1")
+                raise RequestError(
+                    f"the {self.name} has no deep layers whose features could be reused: set cache_every 1"
+                )
 
     def _shape(self, size: tuple[int, int] | None, tiling: Tiling | None) -> tuple[int, ...]:
         """The shape of one item: of an image of (width, height) pixels, or of a tiling's canvas."""
@@ -264,8 +266,8 @@ class Stage:
 
             def denoiser_of(which: slice) -> Denoise:
                 cond, uncond = inputs.chunk(which)
-                steps, reuse = (of(which.start, which.stop) for of in (guided_steps, feature_reuse))
-                bind = partial(self._bind, bound_growth, network, reuse)
+                bind = partial(self._bind, bound_growth, network, feature_reuse(which.start, which.stop))
+                steps = guided_steps(which.start, which.stop)
                 return clamp_x0(guided(bind, cond, uncond, guidance, steps), limit)
 
             if tiling is None:

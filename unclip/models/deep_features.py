@@ -7,7 +7,6 @@ levels hardly change, and they are most of the work.
 import copy
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 KEPT_LAYERS = 2
@@ -17,9 +16,9 @@ KEPT_LAYERS = 2
 class DeepFeatures:
     """A network with a U-Net of diffusers as its `unet`, for one call site at a time.
 
-    The U-Net's own `forward` runs in both cases, on a copy of the module that shares all weights and has other children:
-    one that records features, or one whose deep layers return the recorded ones. So the network itself never changes,
-    and other threads may run it meanwhile.
+    The U-Net's own `forward` runs in both cases, on a copy of the module that shares all weights. Some children differ:
+    in one, a layer that records its features; in the other, layers that return the recorded ones in place of the deep
+    ones. So the network itself never changes, and other threads may run it meanwhile.
     """
 
     def __init__(self, network: Any):

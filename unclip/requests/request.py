@@ -76,7 +76,8 @@ class Request(BaseModel):
         "half and a quarter of the time. Other fields win over it",
     )
     spacing: Choice = Field(
-        None, description="of the decoder's timesteps: uniform (the sampler's own), or by noise level: karras, log-snr, ays"
+        None,
+        description="of the decoder's timesteps: uniform (the sampler's own), or by noise level: karras, log-snr, ays",
     )
     guidance_interval: Annotated[tuple[float, float] | None, LIMITED] = Field(
         None,
@@ -304,7 +305,11 @@ class Request(BaseModel):
                 found[name] = _describe(found[name])
         if self.sources is not None:
             found["sources"] = [_describe(source) for source in self.sources]
-        found |= {name: list(found[name]) for name in ("weights", "components", "guidance_interval") if found.get(name) is not None}
+        found |= {
+            name: list(found[name])
+            for name in ("weights", "components", "guidance_interval")
+            if found.get(name) is not None
+        }
         return {**found, "size": None if self.size is None else values.size_text(self.size)}
 
 

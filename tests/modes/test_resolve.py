@@ -136,8 +136,9 @@ def test_shortcuts_of_parts_that_a_model_lacks_are_refused(tiny: Unclip) -> None
 
 def test_shortcuts_of_guidance_without_guidance_have_a_note(tiny: Unclip) -> None:
     fields = {"seed": 1, "guidance_every": 2, "guidance_interval": (1, 2), "size": 16}
-    [unguided], [guided] = (tiny.generate("a cat", guidance=scale, **fields) for scale in (1, 2))
+    [none], [unguided], [guided] = (tiny.generate("a cat", guidance=scale, **fields) for scale in (0, 1, 2))
+    assert none.notes == ("guidance_every: no effect at guidance 0, which needs one evaluation a step",)
     assert unguided.notes == (
-        "guidance_interval and guidance_every: no effect at guidance 1, which needs no evaluation without the prompt",
+        "guidance_interval and guidance_every: no effect at guidance 1, which needs one evaluation a step",
     )
     assert guided.notes == ()

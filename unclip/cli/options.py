@@ -204,8 +204,8 @@ Speed = Annotated[
     str | None,
     typer.Option(
         metavar="|".join(SPEEDS),
-        help="Tested settings: balanced at least 2, fast at least 4 times as fast as best, the defaults; other "
-        "options win over them.",
+        help="Tested settings: best are the defaults; on published models, balanced is at least 2 and fast 4 times as "
+        "fast. Other options win over them.",
         rich_help_panel=SPEED,
     ),
 ]

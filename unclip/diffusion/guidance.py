@@ -71,10 +71,9 @@ class GuidedSteps:
 
     def keep(self, t: int, cond: Tensor, uncond: Tensor) -> None:
         """Keep x0 `b ...` with and without the prompt, for `reused`."""
-        if self.every > 1:
-            if self.limit is not None:
-                cond, uncond = (x0.clamp(-self.limit, self.limit) for x0 in (cond, uncond))
-            self._difference, self._age, self._last = cond - uncond, 1, t
+        if self.limit is not None:
+            cond, uncond = (x0.clamp(-self.limit, self.limit) for x0 in (cond, uncond))
+        self._difference, self._age, self._last = cond - uncond, 1, t
 
 
 def guided(
@@ -105,7 +104,7 @@ def guided(
         both = denoise_both()(torch.cat([x, x]), torch.cat([t, t]))  # 2b ...
         x0_uncond, x0_cond = both.x0.chunk(2)
         variance = None if both.variance is None else both.variance.chunk(2)[1]
-        if steps is not None:
+        if steps is not None and steps.every > 1:
             steps.keep(int(t[0]), x0_cond, x0_uncond)
         return Prediction(x0_uncond + scale * (x0_cond - x0_uncond), variance)
 

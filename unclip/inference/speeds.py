@@ -57,4 +57,3 @@ def speed_fields(bundles: Mapping[str, Bundle], speed: str, own: Mapping[str, An
     if inverts:
         found |= {name: value for name, value in WITHOUT_SHORTCUTS.items() if name in DECODER_FIELDS}
     return found
-

@@ -38,9 +38,10 @@ def notes(model: UnclipModel, request: Request) -> Iterator[str]:
 def shortcut_notes(request: Request) -> Iterator[str]:
     """A note for what cannot shorten a resolved request."""
     if request.speed is None:
-        given = [name for name in ("guidance_interval", "guidance_every") if getattr(request, name) not in (None, 1)]
-        if given and request.guidance == 1:
-            yield f"{' and '.join(given)}: no effect at guidance 1, which needs no evaluation without the prompt"
+        idle = {1: ("guidance_interval", "guidance_every"), 0: ("guidance_every",)}.get(request.guidance or 0, ())
+        given = [name for name in idle if getattr(request, name) not in (None, 1)]
+        if given:
+            yield f"{' and '.join(given)}: no effect at guidance {request.guidance:g}, which needs one evaluation a step"
     elif request.speed != "best" and request.inverts:
         yield f"speed {request.speed} does not change the decoder here, which starts from an image's own noise"
 

@@ -72,8 +72,8 @@ class Request(BaseModel):
     prior_sampler: Choice = Field(None, description="sampler of the prior")
     speed: Choice = Field(
         None,
-        description="best: the model's defaults; balanced, fast: settings tested for its family that take at most a "
-        "half and a quarter of the time. Other fields win over it",
+        description="best: the model's defaults; balanced, fast: faster settings, tested for its family. Other fields "
+        "win over it",
     )
     spacing: Choice = Field(
         None,

@@ -38,10 +38,11 @@ def notes(model: UnclipModel, request: Request) -> Iterator[str]:
 def shortcut_notes(request: Request) -> Iterator[str]:
     """A note for what cannot shorten a resolved request."""
     if request.speed is None:
-        idle = {1: ("guidance_interval", "guidance_every"), 0: ("guidance_every",)}.get(request.guidance or 0, ())
+        scale = request.guidance
+        idle = ("guidance_interval", "guidance_every") if scale == 1 else ("guidance_every",) if scale == 0 else ()
         given = [name for name in idle if getattr(request, name) not in (None, 1)]
         if given:
-            yield f"{' and '.join(given)}: no effect at guidance {request.guidance:g}, which needs one evaluation a step"
+            yield f"{' and '.join(given)}: no effect at guidance {scale:g}, which needs one evaluation a step"
     elif request.speed != "best" and request.inverts:
         yield f"speed {request.speed} does not change the decoder here, which starts from an image's own noise"
 

@@ -27,8 +27,8 @@ HALF_REUSED = {"sampler": "dpmpp-2m", "guidance_every": 2, "cache_every": 2}
 """Every 2nd step reuses the difference of guidance and the deep features, and costs a tenth of the step before it."""
 
 NATIVE: Mapping[str, Bundle] = {
-    "balanced": {"steps": 6, "guidance_every": 2, "prior_steps": 5, "upsampler_steps": 1},
-    "fast": {"steps": 4, "guidance_every": 2, "prior_steps": 4, "upsampler_steps": 1},
+    "balanced": {"prior_steps": 4, "prior_sampler": "dpmpp-2m", "steps": 6, "upsampler_steps": 1},
+    "fast": {"prior_steps": 4, "prior_sampler": "dpmpp-2m", "steps": 4, "upsampler_steps": 1},
 }
 KARLO: Mapping[str, Bundle] = {
     "balanced": {**FEW_PRIOR_STEPS, **HALF_REUSED, "steps": 16, "upsampler_steps": 5, "upsampler_cache_every": 2},

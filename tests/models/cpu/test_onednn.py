@@ -27,17 +27,44 @@ def test_a_packed_convolution_computes_the_same(conv: nn.Conv2d, size: tuple[int
     x = torch.randn(2, conv.in_channels, *size).bfloat16()
     expected = conv(x.float().bfloat16())
     packed = pack_convolutions(nn.Sequential(copy.deepcopy(conv)))
-    assert packed[0].weight.is_mkldnn
     found = packed(x)
+    assert packed[0].weight.is_mkldnn
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)  # of bfloat16's 8 bits
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 @needs_packing
 def test_packing_twice_changes_nothing() -> None:
-    conv = nn.Sequential(nn.Conv2d(8, 8, 3)).bfloat16().requires_grad_(False)
-    weight = pack_convolutions(conv)[0].weight
-    assert pack_convolutions(conv)[0].weight is weight
+    conv = pack_convolutions(nn.Sequential(nn.Conv2d(8, 8, 3)).bfloat16().requires_grad_(False))
+    x = torch.randn(1, 8, 6, 6).bfloat16()
+    expected, weight = conv(x), conv[0].weight
+    assert torch.equal(pack_convolutions(conv)(x), expected)
+    assert conv[0].weight is weight
+
+
+@needs_packing
+def test_a_packed_convolution_takes_inputs_of_any_size_in_turn() -> None:
+    dense = nn.Sequential(nn.Conv2d(96, 192, 3, padding=1)).bfloat16().requires_grad_(False)
+    packed = pack_convolutions(copy.deepcopy(dense))
+    for size in (4, 64, 5, 4):
+        x = torch.randn(2, 96, size, size).bfloat16()
+        torch.testing.assert_close(packed(x), dense(x), atol=0.02, rtol=0.02)
+
+
+@needs_packing
+@pytest.mark.parametrize("sizes", [(4, 4), (4, 64, 4)], ids=["one size", "two sizes"])
+def test_onednn_reorders_no_weight_of_a_packed_convolution(sizes, capfd) -> None:
+    """A weight of 384 x 192 channels that is packed for large inputs has the wrong layout for 4 x 4 pixels."""
+    conv = pack_convolutions(nn.Sequential(nn.Conv2d(384, 192, 3, padding=1)).bfloat16().requires_grad_(False))
+    with torch.inference_mode():
+        for size in sizes:
+            x = torch.randn(2, 384, size, size).bfloat16()
+            conv(x)
+        with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+            conv(x)
+    lines = capfd.readouterr().out.splitlines()
+    assert any(",exec,cpu,convolution," in line for line in lines)
+    assert not any(",exec,cpu,reorder," in line and "192x384" in line for line in lines)
 
 
 @needs_packing
@@ -47,7 +74,6 @@ def test_a_packed_convolution_accepts_a_dense_weight() -> None:
     x = torch.randn(1, 8, 6, 6).bfloat16()
     expected = pack_convolutions(conv)(x)
     conv.load_state_dict(dense, assign=True)
-    assert not conv[0].weight.is_mkldnn
     torch.testing.assert_close(conv(x), expected, atol=0.02, rtol=0.02)
 
 

@@ -14,13 +14,34 @@ OPERATIONS = ("_is_mkldnn_bf16_supported", "_reorder_convolution_weight", "_conv
 
 
 class PackedConv2d(nn.Conv2d):
-    """A `Conv2d` with a packed weight. Its output is in channels_last."""
+    """A `Conv2d` with a packed weight. Its output is in channels_last.
+
+    The layout that oneDNN wants follows from the height and width of the input: 4 x 4 pixels need another one than
+    64 x 64, and with the wrong one every call reorders the weight, by a generic loop that takes two hundred times as
+    long as the convolution. So the weight is packed at the first call, and again when the size changes.
+    """
+
+    _packed_for: torch.Size | None = None
+
+    def pack(self, x: Tensor) -> bool:
+        """Pack the weight for an input `b c h w`. False if it cannot be packed, as it was replaced by another kind."""
+        weight, size = self.weight, x.shape[2:]
+        if weight.is_mkldnn and size == self._packed_for:
+            return True
+        if not weight.is_mkldnn and not _can_pack_conv(self):
+            return False
+        with torch.inference_mode(False), torch.no_grad():  # inference tensors could not be used outside inference mode
+            dense = weight.to_dense() if weight.is_mkldnn else weight
+            packed = torch.ops.mkldnn._reorder_convolution_weight(dense, *self._geometry, x.shape)
+            self.weight = nn.Parameter(packed, requires_grad=False)
+        self._packed_for = size
+        return True
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not weight.is_mkldnn:
+        if not self.pack(input):
             return super()._conv_forward(input, weight, bias)
         x = input.contiguous(memory_format=torch.channels_last)
-        return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *self._geometry, "none", [], "")
+        return torch.ops.mkldnn._convolution_pointwise(x, self.weight, bias, *self._geometry, "none", [], "")
 
     def add(self, x: Tensor, term: Tensor) -> Tensor:
         """`conv(x) + term` for `b c h w` and a term of the result's shape, added before rounding to bfloat16."""
@@ -39,7 +60,7 @@ def conv_add(conv: nn.Conv2d, x: Tensor, term: Tensor) -> Tensor:
 
     x: `b c h w`. term: `b d h w`, or `b d 1 1` to add to every pixel.
     """
-    if not (isinstance(conv, PackedConv2d) and conv.weight.is_mkldnn):
+    if not (isinstance(conv, PackedConv2d) and conv.pack(x)):
         return conv(x).add_(term)
     if term.shape[2:] != (1, 1):
         return conv.add(x, term)
@@ -50,7 +71,7 @@ def conv_add(conv: nn.Conv2d, x: Tensor, term: Tensor) -> Tensor:
 
 
 def pack_convolutions(network: nn.Module) -> nn.Module:
-    """Pack the weights of every bfloat16 convolution in `network`, for sampling only; returns `network`.
+    """Let every bfloat16 convolution in `network` pack its weight at its first call, for sampling; returns `network`.
 
     Packed weights cannot be read: the network can no longer be trained, copied, cast or saved. The operators are those
     that torch.compile uses. If this torch or this CPU lacks them, the network stays unchanged.
@@ -58,11 +79,8 @@ def pack_convolutions(network: nn.Module) -> nn.Module:
     if not can_pack():
         return network
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and type(module) in (nn.Conv2d, PackedConv2d) and _can_pack_conv(module):
-            geometry = module.padding, module.stride, module.dilation, module.groups
-            packed = torch.ops.mkldnn._reorder_convolution_weight(module.weight, *geometry, None)
+        if type(module) is nn.Conv2d and _can_pack_conv(module):
             module.__class__ = PackedConv2d
-            module.weight = nn.Parameter(packed, requires_grad=False)
     return network
 
 
@@ -87,7 +105,7 @@ def packed_conv_flops() -> dict[Any, Callable[..., int]]:
 
 def _can_pack_conv(conv: nn.Conv2d) -> bool:
     """Whether `conv` is a dense bfloat16 convolution on the CPU, with its padding given in pixels."""
-    weight = conv.weight
+    weight: Tensor = conv.weight
     dense = weight.device.type == "cpu" and weight.layout == torch.strided
     return (
         dense and weight.dtype == torch.bfloat16 and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 
 from unclip.pipeline import Unclip
-from unclip.server import routes
+from unclip.server import file_routes, routes
 from unclip.server.errors import ApiError
 from unclip.server.metrics import Metrics
 from unclip.server.openai import Models, Protocol
@@ -80,6 +80,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.include_router(routes.router)
+    app.include_router(file_routes.router)
     if routes.WEB.is_dir():
         app.mount("/web", StaticFiles(directory=routes.WEB), name="web")
     return app

@@ -9,6 +9,7 @@ from unclip.requests.request import Request
 
 MAX_TEXT = 32_000  # characters of a prompt, as OpenAI's
 MAX_PREVIEWS = 10  # OpenAI's limit is 3
+JSON, FORM = "application/json", "multipart/form-data"
 
 
 class OpenAIFields(BaseModel):
@@ -113,3 +114,10 @@ class Composition(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     layers: tuple[Layer, ...] = Field(min_length=1, max_length=64)
+
+
+def takes(schema: type[BaseModel], *types: str) -> dict[str, Any]:
+    """The description of a body that a route reads by `read_body`, for /openapi.json."""
+    return {
+        "requestBody": {"required": True, "content": {type: {"schema": schema.model_json_schema()} for type in types}}
+    }

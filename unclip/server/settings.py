@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from unclip.requests.batching import BATCH
 
+SIZES = ("nearest", "exact")
+"""A size that a model does not generate is made from the nearest one that it does, or refused."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -20,6 +22,7 @@ class ServerSettings:
     body_timeout   until a call has arrived completely
     batch_size     images that are generated together
     batch_wait     without another call, after which a micro-batch that is not full begins; at most five times as long
+    sizes          for sizes that a model does not generate: one of SIZES
     queue_size     images that wait or run; further calls are refused with status 429
     max_input      of decoded input images of all calls that wait or run
     keep_time      that a result or an upload can be fetched, since it was last used
@@ -35,6 +38,7 @@ class ServerSettings:
     body_timeout: float = 60.0
     batch_size: int = BATCH
     batch_wait: float = 0.01
+    sizes: str = "nearest"
     queue_size: int = 256
     max_input: int = 1 << 30
     keep_time: float = 3600.0

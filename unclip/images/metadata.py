@@ -2,9 +2,9 @@
 
 The record is one JSON object with the keys version, model, revision, dtype, seed, request, score, notes and pixels; for
 an image chosen among candidates also ranked, the scores of all candidates; for a model with the image encoder of
-another one also image_encoder, its name; for a request with input files also inputs, their hashes; for an image that was resized after it was generated also resized, its size. The record
-contains nothing that differs between two runs of one request in one precision, such as times. "pixels" is a hash of the
-image, before a lossy format changes it.
+another one also image_encoder, its name; for a request with input files also inputs, their hashes; for an image that
+was resized after it was generated also resized, its size. The record contains nothing that differs between two runs of
+one request in one precision, such as times. "pixels" is a hash of the image, before a lossy format changes it.
 
 A canvas, several images put together, has a record of the keys version and canvas: a list of its parts, the lowest
 first, with left, top, width, height and the record of each, or null.

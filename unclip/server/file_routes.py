@@ -58,6 +58,7 @@ async def delete_file(http: HttpRequest, id: str) -> dict[str, Any]:
     return {"id": id, "object": "file", "deleted": True}
 
 
+@router.head("/files/{name}", include_in_schema=False)
 @router.get("/files/{name}")
 async def result_file(http: HttpRequest, name: str) -> Response:
     """The url of a result: no key is needed, as nobody can guess it."""

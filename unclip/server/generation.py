@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -88,7 +89,7 @@ class Generator:
         half = (together + 1) // 2
         if out_of_memory:
             self.out_of_memory += 1
-            free_memory()
+            free_memory(error)
         if together == 1 or part[0].is_ranked and not out_of_memory:
             for task in part:
                 report(task.job, Failed(error))
@@ -161,9 +162,13 @@ def make_reporter(pipe: Pipeline, tasks: Sequence[Task], report: Report) -> Prog
     return Reporter(tasks, report)
 
 
-def free_memory() -> None:
-    """Return the memory of a failed micro-batch, so that a smaller one finds room."""
-    gc.collect()  # the traceback holds the tensors
+def free_memory(error: BaseException) -> None:
+    """Return the memory of a micro-batch that failed with an error, so that a smaller one finds room."""
+    found: BaseException | None = error
+    while found is not None:  # the frames of a traceback hold their tensors
+        traceback.clear_frames(found.__traceback__)
+        found = found.__cause__ or found.__context__
+    gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

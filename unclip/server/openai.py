@@ -35,6 +35,12 @@ ALIASES = re.compile(r"dall-e-\d|(chat)?gpt-image-.+")
 """Names of OpenAI's models, which clients send without asking: they stand for the first model."""
 
 
+RESULT_BYTES = 8
+"""Bytes for each pixel of a result: decoded, in a file, and in base64."""
+MAX_SOURCES = 4
+"""Times the pixels that one image may have, which all images of an interpolation may have together."""
+
+
 @dataclass(frozen=True)
 class Output:
     """How a call wants its images.
@@ -53,7 +59,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Call:
-    """A call that was understood. input: bytes of its decoded input images."""
+    """A call that was understood. memory: bytes of its decoded input images and its results."""
 
     request: Request
     model: str
@@ -61,7 +67,7 @@ class Call:
     interest: Interest
     stream: bool
     notes: tuple[str, ...]
-    input: int = 0
+    memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,15 @@ class Protocol:
                 raise ApiError(f"sources is a field of interpolate, and this call's mode is {mode}", param="sources")
             image = self._one_image(images)
             return self._call(fields, mode, {"image": select(image, None, None, frame).image}, [])
-        sources = [image.decode(self.settings.max_pixels) for image in images]
+        sources, room = [], MAX_SOURCES * self.settings.max_pixels
+        for upload in images:
+            sources.append(upload.decode(self.settings.max_pixels))
+            room -= sources[-1].width * sources[-1].height
+            if room < 0:
+                raise ApiError(
+                    f"The images have more than {MAX_SOURCES * self.settings.max_pixels:,} pixels together.",
+                    param="image",
+                )
         return self._call(fields, mode, {"sources": (*sources, *map(check_text, texts))}, [])
 
     def _one_image(self, images: Sequence[Upload]) -> Image.Image:
@@ -203,7 +217,8 @@ class Protocol:
             self._interest(others),
             bool(others.get("stream")),
             (*notes, *unused_notes(others), *stream_notes(others, request)),
-            sum(image.width * image.height * len(image.getbands()) for image in images.values()),
+            sum(image.width * image.height * len(image.getbands()) for image in images.values())
+            + count * width * height * RESULT_BYTES,
         )
 
     def _generated_size(self, model: UnclipModel, size: Size) -> Size:

@@ -1,7 +1,7 @@
 """The routes: which path does what."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,6 @@ from starlette.types import Receive, Scope, Send
 from unclip.requests.values import size_text
 from unclip.server import schemas
 from unclip.server.body import read_body
-from unclip.server.jobs import Job
 from unclip.server.metrics import MEDIA_TYPE
 from unclip.server.openai import Call
 from unclip.server.responses import Responder, in_thread
@@ -63,15 +62,20 @@ async def vary(http: HttpRequest) -> Response:
 async def respond(http: HttpRequest, kind: str, call: Call) -> Response:
     """Queue a call and answer it. If the client goes, what is left of the call is dropped."""
     state = state_of(http)
-    job = state.queue.submit(call.request, call.model, call.interest, call.input)
+    job = state.queue.submit(call.request, call.model, call.interest, call.memory)
     responder = Responder(state.store, str(http.base_url).rstrip("/"), kind, call)
     headers = generated_size(call)
+    release = partial(state.queue.release, job)
     if call.stream:
-        return EventStream(state, job, responder, headers)
+        headers["x-accel-buffering"] = "no"  # a proxy must pass on each event at once
+        events = StreamingResponse(responder.events(job), media_type="text/event-stream", headers=headers)
+        return FinalResponse(events, release)
     try:
-        return JSONResponse(await unless_disconnected(http, responder.answer(job)), headers=headers)
-    finally:
-        state.queue.cancel(job)
+        answer = await unless_disconnected(http, responder.answer(job))
+        return FinalResponse(await in_thread(partial(JSONResponse, answer, headers=headers)), release)
+    except BaseException:
+        release()
+        raise
 
 
 def generated_size(call: Call) -> dict[str, str]:
@@ -81,19 +85,19 @@ def generated_size(call: Call) -> dict[str, str]:
     return {} if call.request.size is None else {"x-generated-size": size_text(call.request.size)}
 
 
-class EventStream(StreamingResponse):
-    """The events of a job, which is cancelled if nobody reads them any more."""
+class FinalResponse(Response):
+    """A response after which its job is released: it was sent completely, or its client has gone."""
 
-    def __init__(self, state: State, job: Job, responder: Responder, headers: dict[str, str]) -> None:
-        headers = {**headers, "x-accel-buffering": "no"}  # a proxy must pass on each event at once
-        super().__init__(responder.events(job), media_type="text/event-stream", headers=headers)
-        self._cancel = partial(state.queue.cancel, job)
+    def __init__(self, response: Response, release: Callable[[], None]) -> None:
+        super().__init__()
+        self._response = response
+        self._release = release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            await self._response(scope, receive, send)
         finally:
-            self._cancel()
+            self._release()
 
 
 async def unless_disconnected(http: HttpRequest, answer: Awaitable[T]) -> T:
@@ -166,10 +170,12 @@ async def show_server(http: HttpRequest) -> dict[str, Any]:
     }
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
-async def health() -> dict[str, str]:
-    """Whether the server serves."""
-    return {"status": "ok"}
+async def health(http: HttpRequest) -> Response:
+    """Whether the server serves: 503 if it is shutting down, or no longer generates images."""
+    runs = state_of(http).queue.runs
+    return JSONResponse({"status": "ok" if runs else "stopped"}, 200 if runs else 503)
 
 
 @router.get("/metrics")
@@ -180,6 +186,7 @@ async def metrics(http: HttpRequest) -> Response:
     return Response(state.metrics.text(), media_type=MEDIA_TYPE)
 
 
+@router.head("/", include_in_schema=False)
 @router.get("/")
 async def page() -> Response:
     """The canvas."""

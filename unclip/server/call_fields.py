@@ -20,7 +20,7 @@ from unclip.server.errors import ApiError, field_of
 
 UNUSED = ("quality", "style", "moderation", "input_fidelity", "complexity")
 """Fields of OpenAI's that are accepted and have no effect, which a note says."""
-FILES = ("image", "images", "mask")
+FILES = ("image", "images", "mask", "embedding")
 """Fields that `uploads` reads."""
 
 
@@ -36,8 +36,6 @@ def validate(schema: type[BaseModel], modes: Sequence[str], body: Body) -> dict[
     if fields.get("size") == "auto":
         del fields["size"]
     for name in (*fields, *body.files):
-        if name == "embedding":
-            raise ApiError("embedding is a file of the command line, which a server does not read", param="embedding")
         if name not in names:
             raise ApiError(
                 f"Unknown parameter: {show(name)}; {did_you_mean(name, names)}",
@@ -95,7 +93,7 @@ def edit_mode(fields: Mapping[str, Any], selection: Selection) -> tuple[str, lis
         return "outpaint", []
     if selection.has_transparency and "inpaint" in possible:
         return "inpaint", []
-    if "edit" in possible and fields.get("prompt"):
+    if "edit" in possible and (fields.get("prompt") or "embedding" in fields):
         return "edit", ["without a mask or transparency, the whole image is changed, by a text diff (mode edit)"]
     return "inpaint", []
 

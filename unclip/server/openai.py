@@ -7,11 +7,12 @@ from typing import Any
 
 from PIL import Image
 
-from unclip.errors import RequestError, did_you_mean
+from unclip.errors import DataError, RequestError, did_you_mean
 from unclip.inference.model import UnclipModel
 from unclip.pipeline import Unclip
 from unclip.requests.fields import CANVAS_MODES
 from unclip.requests.request import Request
+from unclip.requests.sources import EmbeddingBytes
 from unclip.requests.values import show, size_text
 from unclip.server import schemas
 from unclip.server.body import MAX_FILES, Body
@@ -70,6 +71,13 @@ class Call:
     memory: int = 0
 
 
+def embedding_of(uploads: Sequence[Upload]) -> dict[str, EmbeddingBytes]:
+    """The field `embedding` of a Request, if a call gives one. Raises ApiError for several."""
+    if len(uploads) > 1:
+        raise ApiError(f"{len(uploads)} embeddings were given; send one.", param="embedding")
+    return {"embedding": EmbeddingBytes(uploads[0].data)} if uploads else {}
+
+
 @dataclass(frozen=True)
 class Models:
     """The loaded models by name, in the order in which they were given."""
@@ -93,16 +101,18 @@ class Protocol:
     models: Models
     settings: ServerSettings
 
-    def generation(self, body: Body) -> Call:
-        """A call for images from a prompt."""
-        fields = validate(schemas.Generation, schemas.GENERATE, body)
-        if not fields.get("prompt"):
+    def generation(self, body: Body, embeddings: Sequence[Upload] = ()) -> Call:
+        """A call for images from a prompt or an embedding."""
+        fields = {**validate(schemas.Generation, schemas.GENERATE, body), **embedding_of(embeddings)}
+        if not fields.get("prompt") and not embeddings:
             raise ApiError("Missing required parameter: 'prompt'.", param="prompt", code="missing_required_parameter")
         return self._call(fields, schemas.GENERATE[0], {}, [])
 
-    def edit(self, body: Body, images: Sequence[Upload], masks: Sequence[Upload]) -> Call:
+    def edit(
+        self, body: Body, images: Sequence[Upload], masks: Sequence[Upload], embeddings: Sequence[Upload] = ()
+    ) -> Call:
         """A call to edit an image: masked pixels, margins, or without either the whole image, by a text diff."""
-        fields = validate(schemas.Edit, schemas.EDIT, body)
+        fields = {**validate(schemas.Edit, schemas.EDIT, body), **embedding_of(embeddings)}
         image = self._one_image(images)
         if len(masks) > 1:
             raise ApiError(f"{len(masks)} masks were given; send one.", param="mask")
@@ -197,7 +207,7 @@ class Protocol:
             request = pipe.resolve(Request(**{**own, "mode": mode, **found}))
             pipe.check(request)
             width, height = resized or pipe.output_size(request)
-        except RequestError as error:
+        except (RequestError, DataError) as error:
             raise ApiError(str(error), param=field_of(str(error))) from None
         count, limit = max(request.count, request.best_of or 0), self.settings.max_images
         if count > limit:

@@ -36,7 +36,13 @@ async def generate(http: HttpRequest) -> Response:
     """Generate images from a prompt."""
     state = state_of(http)
     state.queue.check_room()
-    return await respond(http, "image_generation", state.protocol.generation(await read_body(http)))
+    body = await read_body(http)
+    embeddings = find_uploads(body, "embedding", state.store)
+    if embeddings:  # the model's encoder checks that it fits
+        return await respond(
+            http, "image_generation", await in_thread(partial(state.protocol.generation, body, embeddings))
+        )
+    return await respond(http, "image_generation", state.protocol.generation(body))
 
 
 @router.post("/v1/images/edits", openapi_extra=schemas.takes(schemas.Edit, schemas.FORM, schemas.JSON))
@@ -45,8 +51,8 @@ async def edit(http: HttpRequest) -> Response:
     state = state_of(http)
     state.queue.check_room()
     body = await read_body(http)
-    images, masks = (find_uploads(body, name, state.store) for name in ("image", "mask"))
-    return await respond(http, "image_edit", await in_thread(partial(state.protocol.edit, body, images, masks)))
+    files = [find_uploads(body, name, state.store) for name in ("image", "mask", "embedding")]
+    return await respond(http, "image_edit", await in_thread(partial(state.protocol.edit, body, *files)))
 
 
 @router.post("/v1/images/variations", openapi_extra=schemas.takes(schemas.Variation, schemas.FORM, schemas.JSON))

@@ -63,6 +63,15 @@ ImageFile = Annotated[
     ),
 ]
 
+EmbeddingFile = Annotated[
+    Any,
+    Field(
+        None,
+        description="a file of `unclip embed`, in place of the prior's embedding; for mode edit: the target. A file of "
+        "a form, or a data url",
+    ),
+]
+
 Frame = Annotated[
     Any,
     Field(
@@ -81,9 +90,16 @@ Texts = Annotated[
 GENERATE, EDIT, VARY = ("generate",), ("inpaint", "outpaint", "edit"), ("vary", "reconstruct", "interpolate")
 """The modes of each call; the first is the default, as far as the images do not say otherwise."""
 
-Generation = create_model("Generation", __base__=OpenAIFields, **extensions(*GENERATE))
+Generation = create_model("Generation", __base__=OpenAIFields, **extensions(*GENERATE), embedding=EmbeddingFile)
 Edit = create_model(
-    "Edit", __base__=OpenAIFields, **extensions(*EDIT), image=ImageFile, images=ImageFile, mask=ImageFile, frame=Frame
+    "Edit",
+    __base__=OpenAIFields,
+    **extensions(*EDIT),
+    image=ImageFile,
+    images=ImageFile,
+    mask=ImageFile,
+    embedding=EmbeddingFile,
+    frame=Frame,
 )
 Variation = create_model(
     "Variation",

@@ -108,7 +108,7 @@ def test_the_frames_of_a_text_diff_are_images_of_one_call(client, tiny):
     assert all(map(same, images_of(response), [result.image for result in expected]))
 
 
-@pytest.mark.parametrize("name", ["image", "image[]"])
+@pytest.mark.parametrize("name", ["image", "image[]", "image[0]"])
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF"])
 def test_images_are_recognised_by_content(client, tiny, name, format):
     data = png(IMAGE, format)

@@ -303,6 +303,21 @@ def test_memory_of_a_failed_micro_batch_is_free_before_a_smaller_one():
     assert run(test, Pipeline(room=2)).left == [0] * 6  # batches of 8, 4, 2, 2, 2 and 2
 
 
+def test_a_queue_that_fails_refuses_calls_instead_of_letting_them_wait(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("unclip.server.queue.micro_batch", fail)
+
+    async def test(queue):
+        assert queue.runs
+        with pytest.raises(ApiError) as error:
+            await submit(queue).results()
+        assert error.value.status == 503 and not queue.runs
+
+    run(test)
+
+
 def test_closing_finishes_what_runs_and_refuses_the_rest():
     async def test(queue):
         pipe.gate.clear()

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from unclip.embeddings.principal_components import Components
 from unclip.errors import CheckpointError, DataError, one_line
-from unclip.requests.sources import EmbeddingBytes
 from unclip.system.files import write_atomic
 from unclip.system.resources import COMPONENTS
 
@@ -28,10 +27,10 @@ def write_embedding(path: str | Path, embed: Tensor, probe: Tensor, model: str, 
     return write_atomic(path, save(tensors, metadata={"clip": model, "source": source}))
 
 
-def read_embedding(path: str | Path | EmbeddingBytes, probe: Tensor, model: str) -> Tensor:
-    """The image embedding `d` in a file, on the CPU. Raises DataError if there is none, or if another CLIP made it."""
+def read_embedding(path: str | Path | bytes, probe: Tensor, model: str) -> Tensor:
+    """The image embedding `d` in a file or its contents, on the CPU. Raises DataError if there is none, or if another CLIP made it."""
     tensors, description = _read(path)
-    path = "the embedding" if isinstance(path, EmbeddingBytes) else repr(str(path))
+    path = "the embedding" if isinstance(path, bytes) else repr(str(path))
     found, theirs = tensors.get("image_embed"), tensors.get("probe")
     if found is None or theirs is None or not _are_embeddings(found, theirs):
         raise DataError(f"{path} holds no embedding; give a file that `unclip embed` wrote")
@@ -72,10 +71,10 @@ def read_components(folder: Path, dim: int) -> Components | None:
     return Components(mean, axes)
 
 
-def _read(path: str | Path | EmbeddingBytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(path: str | Path | bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file."""
-    if isinstance(path, EmbeddingBytes):
-        return _read_bytes(path.data)
+    if isinstance(path, bytes):
+        return _read_bytes(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -156,7 +156,8 @@ class Encoder:
 
     def read_embedding(self, path: str | Path | EmbeddingBytes) -> Tensor:
         """The image embedding `d` in a file of `write_embedding`. Raises DataError for a file of another CLIP."""
-        return read_embedding(path, self._probe, self.name).to(self.device)
+        source = path.data if isinstance(path, EmbeddingBytes) else path
+        return read_embedding(source, self._probe, self.name).to(self.device)
 
     def write_embedding(self, path: str | Path, embed: Tensor, source: str) -> Path:
         """Write an image embedding `d` to a file. source: what it was made from, for the metadata."""

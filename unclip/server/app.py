@@ -52,6 +52,7 @@ def create_app(
         Queue(named.pipelines, worker, settings, metrics, memory),
         Store(settings.keep_time, settings.keep_size),
         metrics,
+        memory,
         int(time.time()),
     )
 

@@ -1,6 +1,7 @@
 """Read the body of a call: JSON or a form, as clients send them, within limits."""
 
 import json
+import re
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +32,7 @@ class Body:
 
 
 async def read_body(http: HttpRequest) -> Body:
-    """The body of a call. Fields that are null or empty are left out; `image[]` is the same as `image`.
+    """The body of a call. Fields that are null or empty are left out; `image[]` and `image[0]` are the same as `image`.
 
     Raises ApiError if it is neither a JSON object nor a form.
     """
@@ -66,7 +67,7 @@ async def _read_form(http: HttpRequest) -> Body:
         # The size of all parts is limited by that of the body; images may be parts of text, as data urls.
         async with http.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=sys.maxsize) as form:
             for key, value in form.multi_items():
-                name = key.removesuffix("[]")
+                name = re.sub(r"\[\d*\]$", "", key)
                 if isinstance(value, UploadFile):
                     files.setdefault(name, []).append(await value.read())
                 elif name in fields:

@@ -1,7 +1,6 @@
 """The part of the server that runs in the worker's thread: micro-batches to results, with an error per image."""
 
 import gc
-import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from typing import Protocol
 
 from PIL import Image
 
+from unclip.checkpoints.offload import release_cached_memory
 from unclip.errors import is_out_of_memory
 from unclip.images.result import Result
 from unclip.inference.callbacks import Progress, Watcher
@@ -169,9 +169,7 @@ def free_memory(error: BaseException) -> None:
         traceback.clear_frames(found.__traceback__)
         found = found.__cause__ or found.__context__
     gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_cached_memory()
 
 
 def micro_batch(waiting: Sequence[Task], size: int, can_share: Callable[[Task, Task], bool]) -> Iterator[Task]:

@@ -61,6 +61,7 @@ class Queue:
         """Begin to generate. The event loop must run."""
         self._loop = asyncio.get_running_loop()
         self._loop_task = asyncio.create_task(self._schedule())
+        self._loop_task.add_done_callback(self._end)
 
     @property
     def images(self) -> int:
@@ -123,14 +124,20 @@ class Queue:
         """Close the queue and wait for the running micro-batch, whose jobs are cancelled."""
         self.close(cancel=True)
         if self._loop_task is not None:
-            await self._loop_task
+            await asyncio.wait([self._loop_task])
 
     # ---- the scheduler
 
     @property
     def runs(self) -> bool:
-        """Whether jobs are generated: it was started, and has not ended."""
-        return self._loop_task is not None and not self._loop_task.done()
+        """Whether new jobs are generated: it was started, and is not closed."""
+        return self._loop_task is not None and not self._closed
+
+    def _end(self, scheduler: asyncio.Task[None]) -> None:
+        """After the scheduler: if a bug ended it, refuse calls instead of letting them wait for ever."""
+        if not scheduler.cancelled() and (error := scheduler.exception()) is not None:
+            LOG.error("the queue failed", exc_info=error)
+            self.close(cancel=True)
 
     async def _schedule(self) -> None:
         while not (self._closed and not self._waiting):

@@ -189,6 +189,7 @@ async def metrics(http: HttpRequest) -> Response:
     """The counters, for Prometheus."""
     state = state_of(http)
     state.metrics.stored.set(state.store.bytes)
+    state.metrics.held.set(state.memory.used)
     return Response(state.metrics.text(), media_type=MEDIA_TYPE)
 
 

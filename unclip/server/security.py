@@ -49,7 +49,7 @@ class Guard:
         self._settings = settings
         self._metrics = metrics
         self._memory = memory
-        self._keys = [_digest(key.encode(errors="surrogateescape")) for key in settings.api_keys]
+        self._keys = [_digest(form) for key in settings.api_keys for form in header_forms(key)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -190,6 +190,14 @@ def allowed_hosts(host: str, others: Iterable[str], loopback: Sequence[str]) -> 
     if host in loopback or others:
         return (*loopback, *others)
     return None
+
+
+def header_forms(key: str) -> set[bytes]:
+    """The bytes that clients send for a key: in UTF-8, or as browsers do, in Latin-1."""
+    found = {key.encode(errors="surrogateescape")}
+    if all(ord(character) < 256 for character in key):
+        found.add(key.encode("latin-1"))
+    return found
 
 
 def _digest(key: bytes) -> bytes:

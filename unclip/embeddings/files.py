@@ -28,7 +28,10 @@ def write_embedding(path: str | Path, embed: Tensor, probe: Tensor, model: str, 
 
 
 def read_embedding(path: str | Path | bytes, probe: Tensor, model: str) -> Tensor:
-    """The image embedding `d` in a file or its contents, on the CPU. Raises DataError if there is none, or if another CLIP made it."""
+    """The image embedding `d` in a file or its contents, on the CPU.
+
+    Raises DataError if there is none, or if another CLIP made it.
+    """
     tensors, description = _read(path)
     path = "the embedding" if isinstance(path, bytes) else repr(str(path))
     found, theirs = tensors.get("image_embed"), tensors.get("probe")

@@ -38,11 +38,9 @@ async def generate(http: HttpRequest) -> Response:
     state.queue.check_room()
     body = await read_body(http)
     embeddings = find_uploads(body, "embedding", state.store)
-    if embeddings:  # the model's encoder checks that it fits
-        return await respond(
-            http, "image_generation", await in_thread(partial(state.protocol.generation, body, embeddings))
-        )
-    return await respond(http, "image_generation", state.protocol.generation(body))
+    read = partial(state.protocol.generation, body, embeddings)
+    call = await in_thread(read) if embeddings else read()  # the model's encoder checks that an embedding fits
+    return await respond(http, "image_generation", call)
 
 
 @router.post("/v1/images/edits", openapi_extra=schemas.takes(schemas.Edit, schemas.FORM, schemas.JSON))

@@ -16,9 +16,10 @@ OPERATIONS = ("_is_mkldnn_bf16_supported", "_reorder_convolution_weight", "_conv
 class PackedConv2d(nn.Conv2d):
     """A `Conv2d` with a packed weight. Its output is in channels_last.
 
-    The layout that oneDNN wants follows from the height and width of the input: 4 x 4 pixels need another one than
-    64 x 64, and with the wrong one every call reorders the weight, by a generic loop that takes two hundred times as
-    long as the convolution. So the weight is packed at the first call, and again when the size changes.
+    Without AMX, the layout that oneDNN wants follows from the height and width of the input: 4 x 4 pixels need another
+    one than 64 x 64, and with the wrong one every call reorders the weight, by a generic loop that takes two hundred
+    times as long as the convolution (measured with oneDNN 3.12 on Zen 5). So the weight is packed at the first call, and
+    again when the size changes.
     """
 
     _packed_for: torch.Size | None = None
@@ -26,7 +27,7 @@ class PackedConv2d(nn.Conv2d):
     def pack(self, x: Tensor) -> bool:
         """Pack the weight for an input `b c h w`. False if it cannot be packed, as it was replaced by another kind."""
         weight, size = self.weight, x.shape[2:]
-        if weight.is_mkldnn and size == self._packed_for:
+        if weight.is_mkldnn and (size == self._packed_for or has_amx()):
             return True
         if not weight.is_mkldnn and not _can_pack_conv(self):
             return False
@@ -89,6 +90,11 @@ def can_pack() -> bool:
     if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in OPERATIONS):
         return False
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def has_amx() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in tiles. Its kernels use one layout for every image size."""
+    return torch.cpu._is_amx_tile_supported()
 
 
 def packed_conv_flops() -> dict[Any, Callable[..., int]]:

@@ -54,6 +54,16 @@ def test_other_fields_seeds_and_defaults(again, tiny_model):
     assert found["request"]["prompt"] in ("a cat", "a dog")
 
 
+def test_a_speed_sets_what_the_record_holds(again, tiny_model):
+    make(tiny_model, "generate", "a red cat", "--size", "32", "-o", "cat.png")
+    fast = ["--size", "32", "--speed", "fast", "-o", "fast.png"]
+    make(tiny_model, "generate", "a red cat", *fast)
+    [found] = again("cat.png", "--speed", "fast")[1]
+    assert found["request"] == metadata.read("fast.png")["request"]
+    [found] = again("cat.png", "--speed", "fast", "--steps", "2")[1]
+    assert found["request"]["steps"] == 2
+
+
 def test_the_recorded_prompt_is_taken_as_it_is(again, tiny_model):
     make(tiny_model, "generate", "a {cat} (b:1.2) __x__", "--no-wildcards", "--size", "16", "-o", "cat.png")
     [found] = again("cat.png", "--steps", "1")[1]

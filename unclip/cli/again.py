@@ -11,10 +11,13 @@ from unclip.cli import completion, options, records
 from unclip.cli.assignments import assigned_fields
 from unclip.cli.image_command import ImageOptions, image_command, make_images
 from unclip.images.inputs import SOURCES
+from unclip.inference.speeds import DECODER_FIELDS
 from unclip.requests.request import Request
 from unclip.requests.seeds import parse_seeds
 from unclip.system.choices import DTYPES, check_dtype
 
+SPEED_FIELDS = (*DECODER_FIELDS, "prior_steps", "prior_sampler", "upsampler_steps", "upsampler_cache_every")
+"""What --speed sets."""
 RECORDED = "  [default: as recorded]"
 
 
@@ -102,6 +105,8 @@ def again(
     given = {name: value for name, value in given.items() if value is not None}
     changes = given | assigned_fields(more or [], set(given))
     job = {**request.to_dict(), **changes}
+    if changes.get("speed") is not None:  # what the record holds would win over it
+        job |= {name: None for name in SPEED_FIELDS if name in job and name not in changes}
     Request.from_dict({**job, "seed": request.seed})  # a list of seeds is split later
     if not shared.quiet:
         additions = {"image_encoder": shared.image_encoder, "prior": shared.prior, "loras": shared.lora}

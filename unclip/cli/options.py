@@ -12,10 +12,10 @@ from unclip.checkpoints.hub import parse_hub_id
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.cli import completion
 from unclip.cli.settings import source_in_errors
-from unclip.diffusion.sampler_names import SAMPLER_NAMES
+from unclip.diffusion.sampler_names import SAMPLER_NAMES, SPACING_NAMES
 from unclip.errors import InputError
 from unclip.images.metadata import FORMATS
-from unclip.requests.fields import FITS, MAX_GUIDANCE
+from unclip.requests.fields import FITS, MAX_GUIDANCE, SPEEDS
 from unclip.requests.seeds import parse_seeds
 from unclip.system.choices import DEVICES, DTYPES, MEMORY, check_device, check_dtype, check_memory
 
@@ -23,6 +23,7 @@ from unclip.system.choices import DEVICES, DTYPES, MEMORY, check_device, check_d
 PROMPTS = "Prompts"
 IMAGE = "Image"
 SAMPLING = "Sampling"
+SPEED = "Speed"
 PRIOR = "Prior"
 OUTPUT = "Output"
 MODEL = "Model and device"
@@ -247,6 +248,46 @@ UpsamplerSteps = Annotated[
         help=f"Upsampler denoising steps.{MODELS_DEFAULT}",
         rich_help_panel=SAMPLING,
     ),
+]
+
+Speed = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(SPEEDS),
+        help="Tested settings: best are the defaults; on published models, balanced is at least 2 and fast 4 times as "
+        "fast. Other options win over them.",
+        autocompletion=completion.one_of(*SPEEDS),
+        rich_help_panel=SPEED,
+    ),
+]
+Spacing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Decoder timesteps: {', '.join(SPACING_NAMES[:-1])} or {SPACING_NAMES[-1]}.  [default: uniform]",
+        autocompletion=completion.one_of(*SPACING_NAMES),
+        rich_help_panel=SPEED,
+    ),
+]
+GuidanceInterval = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH",
+        help="Decoder guidance at these noise levels only.  [default: all]",
+        rich_help_panel=SPEED,
+    ),
+]
+GuidanceEvery = Annotated[
+    int | None,
+    typer.Option(metavar="K", help="Compute decoder guidance at every K-th step.  [default: 1]", rich_help_panel=SPEED),
+]
+CacheEvery = Annotated[
+    int | None,
+    typer.Option(metavar="K", help="Run all decoder layers at every K-th step.  [default: 1]", rich_help_panel=SPEED),
+]
+UpsamplerCacheEvery = Annotated[
+    int | None,
+    typer.Option(metavar="K", help="Run all upsampler layers at every K-th step.  [default: 1]", rich_help_panel=SPEED),
 ]
 
 PriorSteps = Annotated[

@@ -10,6 +10,7 @@ import typer
 from unclip.cli import options, records
 from unclip.cli.output import find_target
 from unclip.cli.progress import Progress, on_terminal
+from unclip.images import metadata
 from unclip.images.compare import TOLERANCE, Comparison, compare
 from unclip.images.inputs import SOURCES
 from unclip.system.choices import DTYPES, check_dtype
@@ -87,6 +88,8 @@ def reproduce(
             name, device, precision, memory, image_encoder, prior, lora or (), progress=progress
         )
         [result] = pipe.generate(request, progress=progress)
+    if (size := metadata.resized_size(record)) is not None:
+        result = result.resized(size)
     found = compare(recorded.file, record, result.image, result.dtype)
     path = None if target is None else target.save(result)
     if as_json:

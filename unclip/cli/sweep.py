@@ -71,6 +71,7 @@ def sweep(
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     sampler: options.Sampler = None,
+    speed: options.Speed = None,
     upsampler_steps: options.UpsamplerSteps = None,
     prior_steps: options.PriorSteps = None,
     prior_guidance: options.PriorGuidance = None,
@@ -128,6 +129,7 @@ def sweep(
         "guidance": guidance,
         "prior_guidance": prior_guidance,
         "sampler": sampler,
+        "speed": speed,
         "prior_sampler": prior_sampler,
         "size": size,
     }

@@ -97,6 +97,7 @@ def test_help_shows_the_defaults_of_the_model(run, tiny_model, monkeypatch, tmp_
     assert steps("batch", f"--model={tiny_model}").endswith("[default: the model's: 4]")
     assert steps("generate", "--model", "nowhere").endswith("[default: the model's]")
     assert steps("again").endswith("[default: as recorded]")
+    assert not re.search(r"default: (the model|uniform|all)", run("again", "--help")[1])
     (tmp_path / "unclip.toml").write_text(f'model = "{tiny_model}"\n')
     assert steps("generate").endswith("[default: the model's: 4]")
 

@@ -28,6 +28,10 @@ class HelpCommand(TyperCommand):
         ctx.meta[_ARGUMENTS] = list(args)  # --help is handled before --model is
         return super().parse_args(ctx, args)
 
+    def replaced_defaults(self, field: str | None) -> str:
+        """An expression for the beginning of the defaults in the text of an option that are filled in."""
+        return MODELS
+
     def models_defaults(self, ctx: Any) -> Callable[[str], str | None]:
         """The default of a field, by its name, that is set by the model of the command line or of the settings."""
         defaults = sampling_defaults(_model(self, ctx))
@@ -74,15 +78,16 @@ def _with_defaults(
     sections: dict[str, list[tuple[str, str]]], command: HelpCommand, ctx: Any
 ) -> dict[str, list[tuple[str, str]]]:
     """The sections with "[default: the model's ...]" filled in."""
-    if not any(re.search(MODELS, text) for rows in sections.values() for _, text in rows):
+    if not any("[default: " in text for rows in sections.values() for _, text in rows):
         return sections
     records = [(param.get_help_record(ctx), param.name) for param in command.get_params(ctx)]
     names: dict[str, Any] = {record[0]: name for record, name in records if record is not None}
     default = command.models_defaults(ctx)
 
     def filled(term: str, text: str) -> str:
-        value = default(names[term]) if re.search(MODELS, text) else None
-        return text if value is None else re.sub(rf"{MODELS}[^]]*\]", f"[default: {value}]", text)
+        begin = command.replaced_defaults(names[term])
+        value = default(names[term]) if re.search(begin, text) else None
+        return text if value is None else re.sub(rf"{begin}[^]]*\]", f"[default: {value}]", text)
 
     return {heading: [(term, filled(term, text)) for term, text in rows] for heading, rows in sections.items()}
 

@@ -66,6 +66,10 @@ class RecordedCommand(SettingsCommand):
     Settings do not overrule a record; the other options can be set.
     """
 
+    def replaced_defaults(self, field: str | None) -> str:
+        is_recorded = field in Request.field_names() and field != "n"  # one image is made again
+        return r"\[default: " if is_recorded else super().replaced_defaults(field)
+
     def models_defaults(self, ctx: Any) -> Callable[[str], str | None]:
         return lambda field: "as recorded"
 

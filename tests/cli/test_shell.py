@@ -133,7 +133,7 @@ def test_a_terminal_session(tiny_model, tmp_path):
     arguments = ["-m", "unclip", "shell", "--model", str(tiny_model), "--size", "16", "--seed", "1", "--steps", "2"]
     history = {"UNCLIP_HISTORY": "true", "UNCLIP_HISTORY_FILE": str(tmp_path / "data" / "history.db")}
     environment = os.environ | {"TERM": "xterm-kitty", "PROMPT_TOOLKIT_NO_CPR": "1"} | history
-    child = pexpect.spawn(sys.executable, arguments, cwd=tmp_path, env=environment, encoding="utf-8", timeout=120)
+    child = pexpect.spawn(sys.executable, arguments, cwd=tmp_path, env=environment, encoding="utf-8", timeout=300)
     child.expect("unclip>")
     child.send("a red cat\r")
     child.expect("out/a-red-cat-1.png")

@@ -12,6 +12,7 @@ import typer.main
 
 from unclip.cli.app import app
 from unclip.cli.main import main
+from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import UnclipError
 from unclip.images import metadata
 from unclip.images.result import Result
@@ -117,8 +118,8 @@ def test_each_command_has_an_example_that_begins_with_its_name(run, names):
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("generate x --sampler d", ["ddpm", "ddim", "dpmpp-2m"]),
-        ("generate x --prior-sampler un", ["unclip", "unipc"]),
+        ("generate x --sampler d", [name for name in SAMPLER_NAMES if name.startswith("d")]),
+        ("generate x --prior-sampler un", [name for name in SAMPLER_NAMES if name.startswith("un")]),
         ("generate x --model st", ["stickers"]),
         ("models show st", ["stickers"]),
         ("generate x --size ", ["64x64", "256x256"]),

@@ -27,8 +27,8 @@ def test_a_packed_convolution_computes_the_same(conv: nn.Conv2d, size: tuple[int
     x = torch.randn(2, conv.in_channels, *size).bfloat16()
     expected = conv(x.float().bfloat16())
     packed = pack_convolutions(nn.Sequential(copy.deepcopy(conv)))
-    assert packed[0].weight.is_mkldnn
     found = packed(x)
+    assert packed[0].weight.is_mkldnn
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)  # of bfloat16's 8 bits
     assert found.is_contiguous(memory_format=torch.channels_last)
 
@@ -36,8 +36,29 @@ def test_a_packed_convolution_computes_the_same(conv: nn.Conv2d, size: tuple[int
 @needs_packing
 def test_packing_twice_changes_nothing() -> None:
     conv = nn.Sequential(nn.Conv2d(8, 8, 3)).bfloat16().requires_grad_(False)
-    weight = pack_convolutions(conv)[0].weight
-    assert pack_convolutions(conv)[0].weight is weight
+    x = torch.randn(1, 8, 6, 6).bfloat16()
+    pack_convolutions(conv)(x)
+    weight = conv[0].weight
+    pack_convolutions(conv)(x)
+    assert conv[0].weight is weight
+
+
+@needs_packing
+@pytest.mark.parametrize("channels", [96, 384])
+def test_the_layout_is_that_of_the_input(channels: int) -> None:
+    """In another layout, a convolution computes the same, but takes up to fifty times as long."""
+    dense = nn.Conv2d(channels, channels, 3, padding=1).bfloat16().requires_grad_(False)
+    conv = pack_convolutions(nn.Sequential(copy.deepcopy(dense)))
+    operators, geometry = torch.ops.mkldnn, ((1, 1), (1, 1), (1, 1), 1)
+    for rows, side in ((2, 32), (2, 8), (1, 8), (2, 32), (2, 4)):
+        x = torch.randn(rows, channels, side, side).bfloat16()
+        with torch.inference_mode():
+            found = conv(x)
+        torch.testing.assert_close(found, dense(x), atol=0.02, rtol=0.02)
+        expected = operators._reorder_convolution_weight(dense.weight, *geometry, x.shape)
+        layouts = [operators._get_mkldnn_serialized_md(each).tolist() for each in (conv[0].weight, expected)]
+        assert layouts[0] == layouts[1]
+        assert not conv[0].weight.is_inference()  # it could not be used outside inference mode
 
 
 @needs_packing

@@ -11,6 +11,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
+from unclip.models.attention import use_text_attention
 from unclip.models.config import diffusers_config
 from unclip.models.cpu.resnet import use_in_place_blocks
 from unclip.models.text import TextEncoding
@@ -49,7 +50,7 @@ class StableUnclipDecoder(nn.Module):
         """alphas_cumprod: alpha bar `t` of the schedule that noises embeddings."""
         super().__init__()
         self.normalizer = normalizer
-        self.unet = use_in_place_blocks(unet)
+        self.unet = use_in_place_blocks(use_text_attention(unet))
         self.alphas_cumprod = alphas_cumprod
 
     @property

@@ -15,6 +15,7 @@ KINDS = {
     "no bias": nn.Conv2d(16, 32, 3, padding=1, bias=False),
     "few channels": nn.Conv2d(6, 3, 3, padding=1),
     "groups": nn.Conv2d(16, 32, 3, groups=4),
+    "blocks of 48": nn.Conv2d(16, 96, 3, padding=1),
 }
 needs_packing = pytest.mark.skipif(not can_pack(), reason="this torch or CPU cannot pack weights")
 

@@ -15,9 +15,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = 
     if queries.device.type == "cpu" and torch.compiler.is_compiling():
         # With so few pixels, the CPU kernel's backward pass is slow: written out, training is 4 to 16% faster.
         return _attend_in_float32(queries, keys, values, bias)
-    if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and not torch.is_grad_enabled():
-        if _multiplies_bfloat16_by_vectors():
-            return attend_in_blocks(queries, keys, values, bias)
+    samples = queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+    if samples and _multiplies_bfloat16_by_vectors():
+        return attend_in_blocks(queries, keys, values, bias)
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
 
 

@@ -60,6 +60,7 @@ class ImageOptions:
     ] = None
     steps: options.Steps = None
     guidance: options.Guidance = None
+    noise_level: options.NoiseLevel = None
     sampler: options.Sampler = None
     upsampler_steps: options.UpsamplerSteps = None
     prior_steps: options.PriorSteps = None

@@ -14,7 +14,7 @@ from unclip.cli.settings import source_in_errors
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import InputError
 from unclip.images.metadata import FORMATS
-from unclip.requests.fields import MAX_GUIDANCE
+from unclip.requests.fields import MAX_GUIDANCE, MAX_STEPS
 from unclip.system.choices import DEVICES, DTYPES, MEMORY, check_device, check_dtype, check_memory
 
 # Sections of the help.
@@ -179,6 +179,14 @@ Guidance = Annotated[
     typer.Option(
         metavar="SCALE",
         help=f"Decoder guidance, 0 to {MAX_GUIDANCE}.{MODELS_DEFAULT}",
+        rich_help_panel=SAMPLING,
+    ),
+]
+NoiseLevel = Annotated[
+    int | None,
+    typer.Option(
+        metavar="LEVEL",
+        help=f"Stable unCLIP: noise on the image embedding, 0 to {MAX_STEPS - 1}.{MODELS_DEFAULT}",
         rich_help_panel=SAMPLING,
     ),
 ]

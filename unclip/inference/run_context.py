@@ -21,6 +21,7 @@ class SamplingOptions:
     prior_sampler, sampler               names from diffusion.sampler_names.SAMPLER_NAMES
     prior_guidance, guidance             classifier-free guidance scales
     prior_best_of                        embeddings that the prior samples; the best one is used
+    noise_level                          noise added to image embeddings (see `UnclipModel.noise_levels`)
     resample                             RePaint passes of the decoder over each stretch of timesteps
     size                                 (width, height) of the images in pixels; None runs all upsamplers
     """
@@ -33,6 +34,7 @@ class SamplingOptions:
     sampler: str | None = None
     guidance: float | None = None
     upsampler_steps: int | None = None
+    noise_level: int = 0
     resample: int = 1
     size: tuple[int, int] | None = None
 

@@ -63,14 +63,21 @@ class StableUnclipDecoder(nn.Module):
         """The embedding `d` of no image: the mean of all."""
         return self.normalizer.mean[0]
 
-    def augment(self, image_embed: Tensor, noise: Tensor, level: int = 0) -> Tensor:
+    @property
+    def noise_levels(self) -> int:
+        """Levels of the noise that can be added to an embedding."""
+        return len(self.alphas_cumprod)
+
+    def augment(self, image_embed: Tensor, noise: Tensor, level: int | Tensor = 0) -> Tensor:
         """Embeddings `b d` with noise `b d` added, then the noise level's embedding: `b 2d`.
 
-        level: a timestep of the noising schedule; 0, the least noise, is the published default.
+        level: a timestep of the noising schedule, or one for each embedding `b`; 0, the least noise, is the published
+        default.
         """
-        mean, std, alpha_bar = self.normalizer.mean.float(), self.normalizer.std.float(), self.alphas_cumprod[level]
+        times = torch.as_tensor(level, device=image_embed.device).expand(len(image_embed))  # b
+        alpha_bar = self.alphas_cumprod.to(times.device)[times, None]  # b 1
+        mean, std = self.normalizer.mean.float(), self.normalizer.std.float()
         x = alpha_bar**0.5 * ((image_embed.float() - mean) / std) + (1 - alpha_bar) ** 0.5 * noise
-        times = torch.full((len(x),), level, device=x.device)
         level_embed = get_timestep_embedding(times, x.shape[1], flip_sin_to_cos=True, downscale_freq_shift=0)
         return torch.cat([x * std + mean, level_embed], dim=1)
 

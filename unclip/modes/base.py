@@ -77,6 +77,7 @@ def sampling_options(request: Request) -> SamplingOptions:
         sampler=request.sampler,
         guidance=request.guidance,
         upsampler_steps=request.upsampler_steps,
+        noise_level=0 if request.noise_level is None else request.noise_level,
         resample=1 if request.resample is None else request.resample,
         size=None if request.edits_canvas else request.size,
     )

@@ -100,9 +100,7 @@ def test_variations_are_those_of_diffusers(variations, prompt: str, level: int) 
     ours, theirs = variations
     image = noise_image(28, 28)
     request = ours.resolve(
-        Request(
-            mode="vary", image=image, prompt=prompt, seed=5, steps=4, sampler="ddim", fit="crop", noise_level=level
-        )
+        Request(mode="vary", image=image, prompt=prompt, seed=5, steps=4, sampler="ddim", fit="crop", noise_level=level)
     )
     expected = theirs(
         image,

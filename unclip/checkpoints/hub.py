@@ -63,9 +63,9 @@ def download(name: str, check: Callable[[Path], None] = lambda _: None) -> Path:
     """Download a hub model into the cache, and compare each file with its hash on the hub; returns the folder.
 
     Files in the cache are not downloaded again, and a broken download resumes. Of a component that has no other
-    weights, the variants in half precision are downloaded. check: called with a folder that has the configs only, before
-    the weights are downloaded; it may raise. Raises CheckpointError if the model does not exist, the network fails, a
-    file has the wrong hash, or the hub sends names that lead out of the cache.
+    weights, the variants in half precision are downloaded. check: called with a folder of the configs, before the
+    weights are downloaded; it may raise. Raises CheckpointError if the model does not exist, the network fails, a file
+    has the wrong hash, or the hub sends names that lead out of the cache.
     """
     from huggingface_hub import snapshot_download
 

@@ -49,10 +49,10 @@ def find_prior_folders(
 
 
 def find_prior_configs(folder: Path, index: Mapping[str, Any], prior: str | Path | None = None) -> Path | None:
-    """A folder with the configs of the prior, which the hub sends without the weights; None if the checkpoint takes none
-    from another repository.
+    """A folder with the configs of the prior; None if the checkpoint takes none from another repository.
 
-    folder: of a checkpoint from the hub. prior: as in `find_prior`. Raises CheckpointError as `find_prior`.
+    Nothing but configs is downloaded. folder: of a checkpoint from the hub. prior: as in `find_prior`. Raises
+    CheckpointError as `find_prior`.
     """
     name = (prior_in_card(folder) or default_prior(index)) if prior is None else str(prior)
     if name is None or not takes_prior(index):

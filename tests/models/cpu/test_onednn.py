@@ -35,6 +35,22 @@ def test_a_packed_convolution_computes_the_same(conv: nn.Conv2d, size: tuple[int
 
 
 @needs_packing
+@pytest.mark.parametrize("sizes", [(4, 4), (4, 64, 4)], ids=["one size", "two sizes"])
+def test_onednn_reorders_no_weight_of_a_packed_convolution(sizes, capfd) -> None:
+    """A weight of 384 x 192 channels that is packed for large inputs has the wrong layout for 4 x 4 pixels."""
+    conv = pack_convolutions(nn.Sequential(nn.Conv2d(384, 192, 3, padding=1)).bfloat16().requires_grad_(False))
+    with torch.inference_mode():
+        for size in sizes:
+            x = torch.randn(2, 384, size, size).bfloat16()
+            conv(x)
+        with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+            conv(x)
+    lines = capfd.readouterr().out.splitlines()
+    assert any(",exec,cpu,convolution," in line for line in lines)
+    assert not any(",exec,cpu,reorder," in line and "192x384" in line for line in lines)
+
+
+@needs_packing
 def test_packing_twice_changes_nothing() -> None:
     conv = nn.Sequential(nn.Conv2d(8, 8, 3)).bfloat16().requires_grad_(False)
     x = torch.randn(1, 8, 6, 6).bfloat16()

@@ -16,6 +16,7 @@ from unclip.inference.model import UnclipModel
 from unclip.inference.run_context import Run, SamplingOptions
 from unclip.models.text import TextEncoding
 from unclip.requests.request import Request
+from unclip.requests.sources import EmbeddingBytes
 
 T = TypeVar("T")
 Requirement = Literal["prior", "image encoder", "text encoder"]
@@ -87,7 +88,7 @@ def sampling_options(request: Request) -> SamplingOptions:
     )
 
 
-def read_embeddings(model: UnclipModel, files: Sequence[str | None]) -> list[Tensor | None]:
+def read_embeddings(model: UnclipModel, files: Sequence[str | EmbeddingBytes | None]) -> list[Tensor | None]:
     """The image embedding `d` in each file; None where there is no file."""
     return [None if file is None else model.encoder.read_embedding(file) for file in files]
 

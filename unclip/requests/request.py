@@ -22,7 +22,7 @@ from pydantic_core import CoreSchema
 from unclip.errors import RequestError
 from unclip.requests import fields as f
 from unclip.requests import validation, values
-from unclip.requests.sources import source_kind
+from unclip.requests.sources import EmbeddingBytes, source_kind
 
 
 def checked(check: Callable[[str, Any], Any], required: bool = False) -> BeforeValidator:
@@ -329,4 +329,6 @@ def one_line_errors() -> Iterator[None]:
 
 def _describe(source: Any) -> str:
     """A source as text; an image in memory by its size."""
+    if isinstance(source, EmbeddingBytes):
+        return repr(source)
     return source if isinstance(source, str) else f"<an image of {values.size_text(source.size)}>"

@@ -9,7 +9,7 @@ from typing import Any
 
 from unclip.errors import RequestError, nearest
 from unclip.requests.fields import FILE_FIELDS, LIMITS, MAX_SIDE, Interval, OneOf, Whole
-from unclip.requests.sources import named_kind, source_kind
+from unclip.requests.sources import EmbeddingBytes, named_kind, source_kind
 
 SIZE = r"\s*(\d{1,9})(?:\s*[xX×]\s*(\d{1,9}))?\s*"
 """The texts that give a size."""
@@ -159,7 +159,9 @@ def interval(name: str, value: Any, high: float) -> tuple[float, float]:
 
 
 def source(name: str, value: Any) -> Any:
-    """The path of a file as text, a prompt (for `sources`), or a PIL image. An embedding is a file only."""
+    """The path of a file as text, a prompt (for `sources`), or a PIL image. An embedding is a file or its contents."""
+    if name == "embedding" and isinstance(value, EmbeddingBytes):
+        return value
     if isinstance(value, (str, Path)):
         text(name, str(value))
         found = str(value) if isinstance(value, Path) else value.strip() if name == "sources" else value

@@ -18,8 +18,8 @@ class PackedConv2d(nn.Conv2d):
 
     Without AMX, the layout that oneDNN wants follows from the height and width of the input: 4 x 4 pixels need another
     one than 64 x 64, and with the wrong one every call reorders the weight, by a generic loop that takes two hundred
-    times as long as the convolution (measured with oneDNN 3.12 on Zen 5). So the weight is packed at the first call, and
-    again when the size changes.
+    times as long as the convolution (measured with oneDNN 3.12 on Zen 5). So the weight is packed at the first call,
+    and again when the size changes.
     """
 
     _packed_for: torch.Size | None = None

@@ -77,7 +77,12 @@ def sampling_options(request: Request) -> SamplingOptions:
         steps=request.steps,
         sampler=request.sampler,
         guidance=request.guidance,
+        spacing="uniform" if request.spacing is None else request.spacing,
+        guidance_interval=request.guidance_interval,
+        guidance_every=1 if request.guidance_every is None else request.guidance_every,
+        cache_every=1 if request.cache_every is None else request.cache_every,
         upsampler_steps=request.upsampler_steps,
+        upsampler_cache_every=1 if request.upsampler_cache_every is None else request.upsampler_cache_every,
         resample=1 if request.resample is None else request.resample,
         size=None if request.edits_canvas else request.size,
     )

@@ -70,6 +70,26 @@ class Request(BaseModel):
     prior_guidance: Decimal = Field(None, description="classifier-free guidance scale of the prior")
     sampler: Choice = Field(None, description="sampler of the decoder")
     prior_sampler: Choice = Field(None, description="sampler of the prior")
+    speed: Choice = Field(
+        None,
+        description="best: the model's defaults; balanced, fast: faster settings, tested for its family. Other fields "
+        "win over it",
+    )
+    spacing: Choice = Field(
+        None,
+        description="of the decoder's timesteps: uniform (the sampler's own), or by noise level: karras, log-snr, ays",
+    )
+    guidance_interval: Annotated[tuple[float, float] | None, LIMITED] = Field(
+        None,
+        description='(low, high), or "0.3,5": noise levels sigma with guidance; it is 1 at all others. Default: all',
+    )
+    guidance_every: Integer = Field(
+        None, description="guidance of the decoder is computed at one step of so many, and reused at the others"
+    )
+    cache_every: Integer = Field(
+        None, description="all layers of the decoder run at one step of so many; the others reuse deep features"
+    )
+    upsampler_cache_every: Integer = Field(None, description="the same for the upsamplers")
     size: Annotated[tuple[int, int] | None, LIMITED] = Field(
         None,
         description='(width, height) in pixels, or "64x64", or 64; when outpainting, of the whole canvas; not for '
@@ -285,7 +305,11 @@ class Request(BaseModel):
                 found[name] = _describe(found[name])
         if self.sources is not None:
             found["sources"] = [_describe(source) for source in self.sources]
-        found |= {name: list(found[name]) for name in ("weights", "components") if found.get(name) is not None}
+        found |= {
+            name: list(found[name])
+            for name in ("weights", "components", "guidance_interval")
+            if found.get(name) is not None
+        }
         return {**found, "size": None if self.size is None else values.size_text(self.size)}
 
 

@@ -27,7 +27,7 @@ class OpenAIFields(BaseModel):
         None, description="images are opaque, except where an edited image is transparent and kept"
     )
     quality: Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"] | None = Field(
-        None, description="has no effect: set steps"
+        None, description="has no effect: set speed, or steps"
     )
     style: Literal["vivid", "natural"] | None = Field(None, description="has no effect")
     moderation: Literal["auto", "low"] | None = Field(None, description="has no effect: nothing is moderated")

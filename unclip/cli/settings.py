@@ -8,7 +8,7 @@ become its `default_map`, each option has its variable, and the `ParameterSource
 import os
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import typer
 
 from unclip.cli.help import HelpCommand
+from unclip.cli.history import VARIABLE as HISTORY_FILE
 from unclip.errors import InputError, did_you_mean, nearest
 from unclip.images.metadata import FORMATS
 from unclip.requests import fields
@@ -48,11 +49,33 @@ class SettingsCommand(HelpCommand):
             if param.callback is None and param.name in Request.field_names():
                 param.callback = check_field
 
+    def is_setting(self, param: Any) -> bool:
+        """Whether an option can be set."""
+        return not param.is_eager and long_name(param) != "dry-run"
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with setting_named_in_errors(ctx):
             rest = super().parse_args(ctx, args)
         drop_overruled(ctx)
         return rest
+
+
+class RecordedCommand(SettingsCommand):
+    """A command whose options for the request and the model are by default as an image's record has them.
+
+    Settings do not overrule a record; the other options can be set.
+    """
+
+    def replaced_defaults(self, field: str | None) -> str:
+        is_recorded = field in Request.field_names() and field != "n"  # one image is made again
+        return r"\[default: " if is_recorded else super().replaced_defaults(field)
+
+    def models_defaults(self, ctx: Any) -> Callable[[str], str | None]:
+        return lambda field: "as recorded"
+
+    def is_setting(self, param: Any) -> bool:
+        own = {*Request.field_names(), *("model", "image_encoder", "prior", "lora", "dtype", "set", "source")}
+        return super().is_setting(param) and long_name(param).replace("-", "_") not in own
 
 
 @dataclass(frozen=True)
@@ -107,7 +130,7 @@ def settings_commands(group: Any) -> dict[str, dict[str, Any]]:
 def setting_options(command: Any) -> dict[str, Any]:
     """The options of a command that can be set, by name: "batch-size" -> parameter."""
     options = {long_name(param): param for param in command.params if param.param_type_name == "option"}
-    return {name: param for name, param in options.items() if not param.is_eager and name != "dry-run"}
+    return {name: param for name, param in options.items() if command.is_setting(param)}
 
 
 def long_name(param: Any) -> str:
@@ -216,6 +239,6 @@ def _unknown_variables(commands: dict[str, dict[str, Any]]) -> Iterator[str]:
     """A note for each variable UNCLIP_... that is not a setting."""
     known = {name for params in commands.values() for param in params.values() for name in param.envvar}
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known and name != USER_FILE:
+        if name.startswith(PREFIX) and name not in known and name not in (USER_FILE, HISTORY_FILE):
             near = nearest(name, known)
             yield f"{name} is not a setting" + (f"; did you mean {near!r}?" if near else "")

@@ -10,13 +10,11 @@ from threading import get_ident
 from typing import Any, TypeVar
 
 import torch
-from accelerate import init_empty_weights
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vq_model import VQModel
 from diffusers.models.transformers.prior_transformer import PriorTransformer
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save as serialize
 from torch import nn
 from torch.nn.modules.module import (
@@ -126,6 +124,8 @@ def save_network(
         if (tensor.isfinite() & ~tensors[key].isfinite()).any():
             kind = str(dtype).removeprefix("torch.")
             raise CheckpointError(f"{key} holds values beyond {kind}: train with a lower lr, or save as float32")
+    from huggingface_hub import split_torch_state_dict_into_shards
+
     pattern = name + "{suffix}.safetensors"
     index = folder / f"{name}.safetensors.index.json"
     split = split_torch_state_dict_into_shards(
@@ -183,6 +183,11 @@ def make_empty(make: Callable[[], Network], shapes: Shapes) -> Network:
             if min(left.values()) < 0:
                 raise CheckpointError("the config asks for a larger network than the weight files hold")
 
+    def empty(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or get_ident() != thread:
+            return None  # unchanged
+        return nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+
     hooks = (register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count))
     try:
         with suppress(Exception), torch.device("meta"):  # errors of other kinds are raised again below
@@ -192,8 +197,11 @@ def make_empty(make: Callable[[], Network], shapes: Shapes) -> Network:
             hook.remove()
     if min(left.values()) < 0:
         raise CheckpointError("the config asks for a larger network than the weight files hold")
-    with init_empty_weights(include_buffers=False):
+    hook = register_module_parameter_registration_hook(empty)
+    try:
         return make()
+    finally:
+        hook.remove()
 
 
 def parameter_shapes(network: nn.Module) -> Shapes:

@@ -23,6 +23,7 @@ from unclip.requests.fields import OLD_NAMES, foreign_fields
 from unclip.requests.request import Request
 from unclip.requests.text_values import FIELDS, parse_value
 from unclip.requests.validation import check_mode_name
+from unclip.system.light_imports import import_networks
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
@@ -227,6 +228,7 @@ def batch(
                 progress.note(note)
 
             def load() -> "Unclip":
+                import_networks()
                 from unclip.pipeline import Unclip
 
                 with closing(Progress(on_terminal(quiet))) as loading:

@@ -26,6 +26,7 @@ from unclip.requests.request import Request
 from unclip.requests.sources import check_is_no_file
 from unclip.requests.values import size_text
 from unclip.system.files import write_new
+from unclip.system.light_imports import import_networks
 
 _RUN = (  # the other options are fields of a Request
     *("out", "image_format", "grid", "labels", "preview", "open_when_done", "as_json", "quiet"),
@@ -200,6 +201,7 @@ def generate_and_save(
     requests: Sequence[Request], shared: ImageOptions, target: Target
 ) -> tuple[list[Saved], tuple[int, int] | None]:
     """The saved images, in order, and with --grid the (width, height) of its cells."""
+    import_networks()
     from unclip.modes.inpainting.prepare import check_edit
     from unclip.pipeline import Unclip
 

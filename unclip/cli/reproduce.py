@@ -21,6 +21,7 @@ from unclip.images.inputs import SOURCES, check_inputs, input_files, is_same_inp
 from unclip.requests.request import Request
 from unclip.requests.sources import source_kind
 from unclip.system.choices import DTYPES, check_dtype
+from unclip.system.light_imports import import_networks
 
 OPTIONS = {"image": "--image", "mask": "--mask", "embedding": "--embedding", SOURCES: "--source"}
 _INPUT: Any = {"rich_help_panel": "Input files"}
@@ -102,6 +103,7 @@ def reproduce(
         for option in recorded_additions(record, {name for name, value in additions.items() if value}):
             print(f"unclip: note: the image was made with {option}", file=sys.stderr)
 
+    import_networks()
     from unclip.pipeline import Unclip
 
     with closing(Progress(on_terminal(quiet))) as progress:

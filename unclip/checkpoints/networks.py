@@ -21,6 +21,7 @@ from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.overrides import TorchFunctionMode
 
 from unclip.checkpoints.index import FIX
 from unclip.checkpoints.tensors import Shapes, check_shapes, read_tensors, tensor_shapes
@@ -175,6 +176,7 @@ def make_empty(make: Callable[[], Network], shapes: Shapes) -> Network:
     """
     thread, most = get_ident(), 2 * sum(map(math.prod, shapes.values())) + EXTRA_VALUES
     left = {"values": most, "tensors": 4 * len(shapes) + EXTRA_TENSORS}
+    network: Network | None = None
 
     def count(_module: nn.Module, _name: str, tensor: torch.Tensor | None) -> None:
         if tensor is not None and get_ident() == thread:  # hooks see the networks of all threads
@@ -190,18 +192,69 @@ def make_empty(make: Callable[[], Network], shapes: Shapes) -> Network:
 
     hooks = (register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count))
     try:
-        with suppress(Exception), torch.device("meta"):  # errors of other kinds are raised again below
-            make()
+        with suppress(Exception), torch.device("meta"), NoInitialization():  # other errors are raised again below
+            network = make()
     finally:
         for hook in hooks:
             hook.remove()
     if min(left.values()) < 0:
         raise CheckpointError("the config asks for a larger network than the weight files hold")
+    if network is not None and not computes_tensors(network):
+        return network
     hook = register_module_parameter_registration_hook(empty)
     try:
-        return make()
+        with NoInitialization():
+            return make()
     finally:
         hook.remove()
+
+
+class NoInitialization(TorchFunctionMode):
+    """Within this context, tensors on the meta device are not initialized: they have no values.
+
+    torch would import all of torch._dynamo to compute the shape of `2 * x` on that device.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        if func in (torch.randn, torch.rand):
+            return torch.empty(*args, **{key: value for key, value in kwargs.items() if key != "generator"})
+        tensor = next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None)
+        if tensor is not None and tensor.is_meta:
+            if name in _INITIALIZERS:
+                return tensor
+            if name in _SCALINGS and all(value is tensor or isinstance(value, int | float) for value in args):
+                return tensor.detach()
+        return func(*args, **kwargs)
+
+
+_INITIALIZERS = {
+    *(
+        "normal_",
+        "uniform_",
+        "trunc_normal_",
+        "zero_",
+        "zeros_",
+        "ones_",
+        "fill_",
+        "constant_",
+        "mul_",
+        "add_",
+        "clamp_",
+    ),
+    *("erfinv_", "copy_", "triu_", "tril_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_"),
+}
+"""Functions that only set the values of a tensor, and return it."""
+_SCALINGS = {"mul", "__mul__", "__rmul__", "div", "__truediv__", "__rtruediv__", "neg", "exp", "log"}
+"""Functions of a tensor and a number whose result has the shape of the tensor."""
+
+
+def computes_tensors(network: nn.Module) -> bool:
+    """Whether a network has tensors beside its parameters: buffers, or plain attributes."""
+    return any(
+        module._buffers or any(isinstance(value, torch.Tensor) for value in vars(module).values())
+        for module in network.modules()
+    )
 
 
 def parameter_shapes(network: nn.Module) -> Shapes:

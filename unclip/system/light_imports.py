@@ -14,6 +14,7 @@ not fit is imported in the plain way. The process must belong to the command lin
 nothing happens here, so that a program that uses unclip and diffusers has one diffusers, and all of it.
 """
 
+import gc
 import importlib
 import importlib.util
 import operator
@@ -28,7 +29,13 @@ from typing import Any
 
 BARE = {
     "diffusers": (
-        *("diffusers", "diffusers.models", "diffusers.models.autoencoders", "diffusers.models.transformers"),
+        *(
+            "diffusers",
+            "diffusers.hooks",
+            "diffusers.models",
+            "diffusers.models.autoencoders",
+            "diffusers.models.transformers",
+        ),
         *("diffusers.models.unets", "diffusers.schedulers"),
     ),
     "open_clip": ("open_clip",),
@@ -52,7 +59,7 @@ MODULES = {
 """The modules that are used of each library."""
 
 STAND_INS = {
-    "diffusers": ("diffusers.hooks", "diffusers.loaders", "diffusers.quantizers", "diffusers.utils.hub_utils")
+    "diffusers": ("diffusers.loaders", "diffusers.quantizers", "diffusers.utils.hub_utils")
     + ("diffusers.dependency_versions_check",)
     + ("accelerate", "huggingface_hub"),
     "open_clip": ("torchvision",),
@@ -82,21 +89,39 @@ def import_networks() -> None:
     """Import torch and `MODULES`, each library in the light way if that is allowed and it is not yet imported."""
     if not _allowed:
         return
-    for library, names in MODULES.items():
-        if library in sys.modules:
-            continue
-        try:
-            with _stand_ins(STAND_INS[library]):
-                for package in BARE[library]:
-                    _BarePackage.install(package)
-                if library == "diffusers":
-                    utils = _Utils.install("diffusers.utils")
-                    sys.modules["diffusers.utils.import_utils"] = _ImportUtils("diffusers.utils.import_utils")
-                    utils.__dict__["import_utils"] = sys.modules["diffusers.utils.import_utils"]
-                for name in names:
-                    importlib.import_module(name)
-        except Exception:  # a version with other modules: the plain imports that follow load it, or report what is wrong
-            _forget(library)
+    with _garbage_kept():
+        for library in MODULES:
+            if library not in sys.modules:
+                _import_light(library)
+
+
+def _import_light(library: str) -> None:
+    """Import the modules of a library that are used, if its version fits; else nothing of it."""
+    try:
+        with _stand_ins(STAND_INS[library]):
+            for package in BARE[library]:
+                _BarePackage.install(package)
+            if library == "diffusers":
+                _Utils.install("diffusers.utils")
+                for name, module in KEPT.items():
+                    sys.modules[name] = module(name)
+            for name in MODULES[library]:
+                importlib.import_module(name)
+    except Exception:  # the plain imports that follow load another version, or report what is wrong
+        _forget(library)
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Within this context, garbage is not collected: imports make a million objects that stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 class _BarePackage(ModuleType):
@@ -144,7 +169,7 @@ class _Utils(_BarePackage):
                 names = vars(importlib.import_module(f"{self.__name__}.{module}"))
                 if name in names:
                     return names[name]
-        return getattr(sys.modules[f"{self.__name__}.import_utils"], name)
+        return getattr(sys.modules[f"{self.__name__}.import_utils"], name)  # `_ImportUtils`
 
 
 class _StandIn(ModuleType):
@@ -223,6 +248,27 @@ class _ImportUtils(_StandIn):
 
         installed = parse(parse(version("torch")).base_version)
         return _COMPARE[operation](installed, parse(other))
+
+
+class _GroupOffloading(_StandIn):
+    """`diffusers.hooks.group_offloading` for networks that are not offloaded so. It stays in `sys.modules`.
+
+    Networks ask it whenever they move to a device, and it imports torch._dynamo.
+    """
+
+    @staticmethod
+    def _is_group_offload_enabled(network: object) -> bool:
+        return False
+
+    @staticmethod
+    def _get_group_onload_device(network: object) -> None:
+        raise ValueError("the network is not offloaded in groups")
+
+
+KEPT = {
+    "diffusers.utils.import_utils": _ImportUtils,
+    "diffusers.hooks.group_offloading": _GroupOffloading,
+}
 
 
 def _forget(library: str) -> None:

@@ -201,7 +201,7 @@ def make_empty(make: Callable[[], Network], shapes: Shapes) -> Network:
         raise CheckpointError("the config asks for a larger network than the weight files hold")
     if network is not None and not computes_tensors(network):
         return network
-    hook = register_module_parameter_registration_hook(empty)
+    hook = register_module_parameter_registration_hook(empty)  # pyright: ignore[reportArgumentType]
     try:
         with NoInitialization():
             return make()
@@ -229,20 +229,9 @@ class NoInitialization(TorchFunctionMode):
 
 
 _INITIALIZERS = {
-    *(
-        "normal_",
-        "uniform_",
-        "trunc_normal_",
-        "zero_",
-        "zeros_",
-        "ones_",
-        "fill_",
-        "constant_",
-        "mul_",
-        "add_",
-        "clamp_",
-    ),
-    *("erfinv_", "copy_", "triu_", "tril_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_"),
+    *("normal_", "uniform_", "trunc_normal_", "zero_", "zeros_", "ones_", "fill_", "constant_", "mul_", "add_"),
+    *("clamp_", "erfinv_", "copy_", "triu_", "tril_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_"),
+    "xavier_normal_",
 }
 """Functions that only set the values of a tensor, and return it."""
 _SCALINGS = {"mul", "__mul__", "__rmul__", "div", "__truediv__", "__rtruediv__", "neg", "exp", "log"}

@@ -5,7 +5,7 @@ import inspect
 import json
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,7 +30,7 @@ from unclip.system.light_imports import import_networks
 
 _RUN = (  # the other options are fields of a Request
     *("out", "image_format", "grid", "labels", "preview", "open_when_done", "as_json", "quiet"),
-    *("model", "image_encoder", "prior", "lora", "device", "dtype", "memory", "batch_size"),
+    *("model", "image_encoder", "prior", "lora", "device", "dtype", "memory", "batch_size", "server"),
 )
 
 
@@ -108,6 +108,7 @@ class ImageOptions:
     dtype: options.Dtype = "auto"
     memory: options.Memory = "auto"
     batch_size: options.BatchSize = 16
+    server: options.Server = None
 
     def request_fields(self) -> dict[str, Any]:
         """The options that are fields of a Request."""
@@ -180,7 +181,7 @@ def make_images(
         if wanted and target.is_file:
             raise InputError(f"{option} goes into a folder, but -o {shared.out!r} is a file; leave one out")
     for request in requests:
-        check_inputs(request, decode=True)
+        check_inputs(request, decode=shared.server is None)  # a server decodes them itself
     saved, cell = generate_and_save(requests, shared, target)
     shown = saved[0].path if len(saved) == 1 else target.path
     pairs = [(image.path, image.label) for image in saved]
@@ -201,31 +202,16 @@ def generate_and_save(
     requests: Sequence[Request], shared: ImageOptions, target: Target
 ) -> tuple[list[Saved], tuple[int, int] | None]:
     """The saved images, in order, and with --grid the (width, height) of its cells."""
-    import_networks()
-    from unclip.modes.inpainting.prepare import check_edit
-    from unclip.pipeline import Unclip
-
-    for request in requests:
-        if request.edits_canvas:
-            check_edit(request)  # before the model is loaded
     saved: list[Saved] = []
     notes: set[str] = set()
     with closing(Progress(on_terminal(shared.quiet))) as progress:
-        pipe = Unclip.from_pretrained(
-            shared.model,
-            device=shared.device,
-            dtype=shared.dtype,
-            memory=shared.memory,
-            image_encoder=shared.image_encoder,
-            prior=shared.prior,
-            lora=shared.lora or (),
-            progress=progress,
-        )
-        cell = pipe.output_size(requests[0]) if shared.grid else None
-        if cell is not None:
-            layout(sum(request.count for request in requests), cell, shared.labels)  # refuse a large grid now
-        watcher = Previews(target.previews, progress) if shared.preview else progress
-        for result in pipe.stream(requests, batch_size=shared.batch_size, progress=watcher):
+        if shared.server is None:
+            results, cell = generate_here(requests, shared, target, progress)
+        else:
+            from unclip.cli.remote import Server
+
+            results, cell = Server(shared.server).stream(requests, shared.model, progress), None
+        for result in results:
             progress.close()
             path = target.save(result)
             saved.append(Saved(path, f"{result.seed} {result.request.prompt}", result.image.size))
@@ -234,7 +220,35 @@ def generate_and_save(
                 if note not in notes and not shared.quiet:
                     print(f"unclip: note: {note}", file=sys.stderr)
                 notes.add(note)
-    return saved, cell
+    return saved, saved[0].size if shared.grid and cell is None else cell
+
+
+def generate_here(
+    requests: Sequence[Request], shared: ImageOptions, target: Target, progress: Progress
+) -> tuple[Iterator[Result], tuple[int, int] | None]:
+    """The images of a model that is loaded in this process, and with --grid the (width, height) of its cells."""
+    import_networks()
+    from unclip.modes.inpainting.prepare import check_edit
+    from unclip.pipeline import Unclip
+
+    for request in requests:
+        if request.edits_canvas:
+            check_edit(request)  # before the model is loaded
+    pipe = Unclip.from_pretrained(
+        shared.model,
+        device=shared.device,
+        dtype=shared.dtype,
+        memory=shared.memory,
+        image_encoder=shared.image_encoder,
+        prior=shared.prior,
+        lora=shared.lora or (),
+        progress=progress,
+    )
+    cell = pipe.output_size(requests[0]) if shared.grid else None
+    if cell is not None:
+        layout(sum(request.count for request in requests), cell, shared.labels)  # refuse a large grid now
+    watcher = Previews(target.previews, progress) if shared.preview else progress
+    return pipe.stream(requests, batch_size=shared.batch_size, progress=watcher), cell
 
 
 def describe(result: Result, path: Path, as_json: bool) -> str:

@@ -10,7 +10,7 @@ import typer
 from unclip.checkpoints.additions import find_lora
 from unclip.checkpoints.hub import parse_hub_id
 from unclip.checkpoints.locate import find_checkpoint
-from unclip.cli.settings import source_in_errors
+from unclip.cli.settings import DEFAULT_URL, source_in_errors, uses_server
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import InputError
 from unclip.images.metadata import FORMATS
@@ -67,6 +67,11 @@ def checked(check: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     return callback
 
 
+def local_model(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """A callback for the name of a model, which is on this machine unless a server makes the images."""
+    return value if uses_server(ctx) else checked(lambda _, name: check_model(name))(ctx, param, value)
+
+
 at_least_one = checked(lambda param, value: check_at_least_one(param.opts[0], value))
 image_format = checked(lambda _, value: check_choice("--format", value, tuple(FORMATS)))
 
@@ -104,7 +109,7 @@ Model = Annotated[
     typer.Option(
         metavar="NAME",
         help="Name, folder or hub id.",
-        callback=checked(lambda _, value: check_model(value)),
+        callback=local_model,
         rich_help_panel=MODEL,
     ),
 ]
@@ -141,6 +146,16 @@ BatchSize = Annotated[
         metavar="N",
         help="Images computed at a time.",
         callback=at_least_one,
+        rich_help_panel=MODEL,
+    ),
+]
+
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="[URL]",
+        help=f"Let a running `unclip serve` make the images.  [URL: {DEFAULT_URL}]",
         rich_help_panel=MODEL,
     ),
 ]

@@ -84,7 +84,7 @@ def _clip_vocabulary() -> Mapping[str, int]:
 
 @cache
 def _clip_tokenizer() -> SimpleTokenizer:
-    """A tokenizer to copy. It is open_clip's own, if it has one: to read the 49,000 merges takes a tenth of a second."""
+    """A tokenizer to copy. open_clip's own, if it has one: reading the 49,000 merges takes a tenth of a second."""
     own = getattr(library, "_tokenizer", None)
     return own if type(own) is SimpleTokenizer else SimpleTokenizer()
 

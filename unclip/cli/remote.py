@@ -100,8 +100,8 @@ class Server:
     def _events(self, path: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         """(kind, fields) of the server-sent events of a call."""
         connection, response = self._call("POST", path, body)
+        kind, data, failure = "", "", None
         try:
-            kind, data = "", ""
             while line := response.readline():
                 text = line.decode("utf-8", "replace").rstrip("\r\n")
                 name, _, value = text.partition(": ")
@@ -110,15 +110,17 @@ class Server:
                 elif name == "data":
                     data += value
                 elif not text and data:
-                    fields = json.loads(data)
                     if kind == "error":
-                        raise self._error(500, fields)
-                    yield kind, fields
+                        failure = data
+                        break
+                    yield kind, json.loads(data)
                     kind, data = "", ""
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
             raise UnclipError(f"the connection to {self.url} broke off ({one_line(str(error))}); try again") from None
         finally:
             connection.close()
+        if failure is not None:
+            raise self._error(500, failure.encode())
 
     def _json(self, method: str, path: str) -> dict[str, Any]:
         connection, response = self._call(method, path, None)
@@ -157,23 +159,19 @@ class Server:
                 "or leave out --server"
             ) from None
         connection.close()
-        try:
-            raise self._error(response.status, json.loads(found))
-        except ValueError:
-            raise InputError(
-                f"{self.url} is not an unclip server (status {response.status}); start one with `unclip serve`"
-            ) from None
+        raise self._error(response.status, found)
 
-    def _error(self, status: int, body: Any) -> UnclipError:
+    def _error(self, status: int, body: bytes) -> UnclipError:
         """The error of a response: an InputError if the server calls the request wrong."""
-        error = body.get("error") if isinstance(body, dict) else None
-        if not isinstance(error, dict):
-            return InputError(f"{self.url} is not an unclip server; start one with `unclip serve`")
-        message = f"{self.url}: {error.get('message')}"
+        try:
+            error = json.loads(body)["error"]
+            message, kind = f"{self.url}: {error['message']}", error["type"]
+        except (ValueError, KeyError, TypeError):
+            return InputError(f"{self.url} is not an unclip server (status {status}); start one with `unclip serve`")
         if status == 401:
-            message = f"{message}; set the variable {API_KEY}"
-        wrong = status < 500 and status != 429 or error.get("type") == "invalid_request_error"
-        return InputError(message) if wrong else UnclipError(message)
+            message = f"{message} Set the variable {API_KEY}."
+        is_wrong = kind == "invalid_request_error" and status != 429
+        return InputError(message) if is_wrong else UnclipError(message)
 
 
 def check_sendable(request: Request) -> None:

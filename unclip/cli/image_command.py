@@ -6,7 +6,7 @@ import json
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -14,10 +14,11 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from unclip.batch.previews import Previews
+from unclip.checkpoints.locate import find_checkpoint
 from unclip.cli import options
 from unclip.cli.output import Target, find_target
 from unclip.cli.progress import Progress, on_terminal
-from unclip.errors import InputError
+from unclip.errors import CheckpointError, InputError
 from unclip.images.contact_sheet import Layout, animation, layout, sheet
 from unclip.images.inputs import check_inputs
 from unclip.images.result import Result
@@ -25,7 +26,7 @@ from unclip.requests.fields import foreign_fields
 from unclip.requests.request import Request
 from unclip.requests.sources import check_is_no_file
 from unclip.requests.values import size_text
-from unclip.system.files import write_new
+from unclip.system.files import read_ahead, write_new
 from unclip.system.light_imports import import_networks
 
 _RUN = (  # the other options are fields of a Request
@@ -227,6 +228,8 @@ def generate_here(
     requests: Sequence[Request], shared: ImageOptions, target: Target, progress: Progress
 ) -> tuple[Iterator[Result], tuple[int, int] | None]:
     """The images of a model that is loaded in this process, and with --grid the (width, height) of its cells."""
+    with suppress(CheckpointError):  # one that is missing is reported below
+        read_ahead(find_checkpoint(shared.model).rglob("*.safetensors"))  # while the imports go on
     import_networks()
     from unclip.modes.inpainting.prepare import check_edit
     from unclip.pipeline import Unclip

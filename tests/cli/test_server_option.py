@@ -101,8 +101,13 @@ def test_a_call_that_the_server_cannot_take_is_one_line(arguments, words, folder
     assert not Path("out").exists() or not files("out")
 
 
-def test_an_embedding_among_sources_stays_here(folder, server, tiny_model, capsys) -> None:
+def test_an_embedding_is_sent_but_not_as_a_source(folder, server, tiny_model, capsys) -> None:
     assert main(["embed", "photo.png", "-o", "a.safetensors", "--model", str(tiny_model), "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert main(["generate", "--embedding", "a.safetensors", *FEW, "--model", "tiny", "--server", server]) == 0
+    here = ["--model", str(tiny_model), "--device", "cpu", "--dtype", "float32", "-o", "here"]
+    assert main(["generate", "--embedding", "a.safetensors", *FEW, *here]) == 0
+    assert files("out") == files("here")
     capsys.readouterr()
     assert main(["interpolate", "a.safetensors", "a cat", *FEW, "--model", "tiny", "--server", server]) == 2
     assert "takes no embedding files" in capsys.readouterr().err

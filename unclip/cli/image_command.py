@@ -5,8 +5,8 @@ import inspect
 import json
 import secrets
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -14,12 +14,13 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from unclip.batch.previews import Previews
+from unclip.checkpoints.locate import find_checkpoint
 from unclip.cli import completion, options
 from unclip.cli.history import History, history_file
 from unclip.cli.output import Target, find_target
 from unclip.cli.progress import Progress, note, on_terminal
 from unclip.cli.prompts import make_requests, word_lists
-from unclip.errors import DataError, InputError
+from unclip.errors import CheckpointError, DataError, InputError
 from unclip.images.contact_sheet import Layout, animation, layout, sheet
 from unclip.images.inputs import check_inputs
 from unclip.images.result import Result
@@ -28,13 +29,14 @@ from unclip.requests.fields import foreign_fields
 from unclip.requests.request import Request
 from unclip.requests.seeds import parse_seeds
 from unclip.requests.values import size_text
-from unclip.system.files import write_new
+from unclip.system.files import read_ahead, write_new
+from unclip.system.light_imports import import_networks
 
 FPS = 8
 """Default number of images per second of an animation."""
 _PROMPTS = ("wildcards", "no_wildcards")
 _OUTPUT = ("out", "image_format", "grid", "labels", "preview", "open_when_done", "history", "as_json", "quiet")
-_MODEL = ("model", "image_encoder", "prior", "lora", "device", "dtype", "memory", "batch_size")
+_MODEL = ("model", "image_encoder", "prior", "lora", "device", "dtype", "memory", "batch_size", "server")
 _RUN = (*_PROMPTS, *_OUTPUT, *_MODEL)  # the other options are fields of a Request
 
 
@@ -60,6 +62,7 @@ class ImageOptions:
     ] = None
     steps: options.Steps = None
     guidance: options.Guidance = None
+    noise_level: options.NoiseLevel = None
     sampler: options.Sampler = None
     upsampler_steps: options.UpsamplerSteps = None
     speed: options.Speed = None
@@ -115,6 +118,7 @@ class ImageOptions:
     dtype: options.Dtype = "auto"
     memory: options.Memory = "auto"
     batch_size: options.BatchSize = 16
+    server: options.Server = None
 
     def request_fields(self) -> dict[str, Any]:
         """The options that are fields of a Request."""
@@ -196,7 +200,7 @@ def make_images(
         if option in ("--mp4", "--webm"):
             check_video(option)
     for request in requests:
-        check_inputs(request, decode=True)
+        check_inputs(request, decode=shared.server is None)  # a server decodes them itself
     saved, cell = generate_and_save(requests, shared, target)
     shown = saved[0].path if len(saved) == 1 else target.path
     pairs = [(image.path, image.label) for image in saved]
@@ -222,31 +226,17 @@ def generate_and_save(
     requests: Sequence[Request], shared: ImageOptions, target: Target
 ) -> tuple[list[Saved], tuple[int, int] | None]:
     """The saved images, in order, and with --grid the (width, height) of its cells."""
-    from unclip.modes.inpainting.prepare import check_edit
-    from unclip.pipeline import Unclip
-
-    for request in requests:
-        if request.edits_canvas:
-            check_edit(request)  # before the model is loaded
     saved: list[Saved] = []
     notes: set[str] = set()
     remember = recorder(shared)
     with closing(Progress(on_terminal(shared.quiet))) as progress:
-        pipe = Unclip.from_pretrained(
-            shared.model,
-            device=shared.device,
-            dtype=shared.dtype,
-            memory=shared.memory,
-            image_encoder=shared.image_encoder,
-            prior=shared.prior,
-            lora=shared.lora or (),
-            progress=progress,
-        )
-        cell = pipe.output_size(requests[0]) if shared.grid else None
-        if cell is not None:
-            layout(sum(request.count for request in requests), cell, shared.labels)  # refuse a large grid now
-        watcher = Previews(target.previews, progress) if shared.preview else progress
-        for result in pipe.stream(requests, batch_size=shared.batch_size, progress=watcher):
+        if shared.server is None:
+            results, cell = generate_here(requests, shared, target, progress)
+        else:
+            from unclip.cli.remote import Server
+
+            results, cell = Server(shared.server).stream(requests, shared.model, progress), None
+        for result in results:
             progress.close()
             path = target.save(result)
             saved.append(Saved(path, f"{result.seed} {result.request.prompt}", result.image.size))
@@ -256,7 +246,37 @@ def generate_and_save(
                 if text not in notes and not shared.quiet:
                     note(text)
                 notes.add(text)
-    return saved, cell
+    return saved, saved[0].size if shared.grid and cell is None else cell
+
+
+def generate_here(
+    requests: Sequence[Request], shared: ImageOptions, target: Target, progress: Progress
+) -> tuple[Iterator[Result], tuple[int, int] | None]:
+    """The images of a model that is loaded in this process, and with --grid the (width, height) of its cells."""
+    with suppress(CheckpointError):  # one that is missing is reported below
+        read_ahead(find_checkpoint(shared.model).rglob("*.safetensors"))  # while the imports go on
+    import_networks()
+    from unclip.modes.inpainting.prepare import check_edit
+    from unclip.pipeline import Unclip
+
+    for request in requests:
+        if request.edits_canvas:
+            check_edit(request)  # before the model is loaded
+    pipe = Unclip.from_pretrained(
+        shared.model,
+        device=shared.device,
+        dtype=shared.dtype,
+        memory=shared.memory,
+        image_encoder=shared.image_encoder,
+        prior=shared.prior,
+        lora=shared.lora or (),
+        progress=progress,
+    )
+    cell = pipe.output_size(requests[0]) if shared.grid else None
+    if cell is not None:
+        layout(sum(request.count for request in requests), cell, shared.labels)  # refuse a large grid now
+    watcher = Previews(target.previews, progress) if shared.preview else progress
+    return pipe.stream(requests, batch_size=shared.batch_size, progress=watcher), cell
 
 
 def recorder(shared: ImageOptions) -> Callable[[Path, Result], None]:

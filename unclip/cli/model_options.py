@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unclip.cli.progress import Progress, on_terminal
+from unclip.system.light_imports import import_networks
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
@@ -26,6 +27,7 @@ class ModelOptions:
 
     def load(self, quiet: bool) -> Unclip:
         """The loaded pipeline. quiet: show no bar."""
+        import_networks()
         from unclip.pipeline import Unclip
 
         with closing(Progress(on_terminal(quiet))) as progress:

@@ -11,11 +11,11 @@ from unclip.checkpoints.additions import find_lora
 from unclip.checkpoints.hub import parse_hub_id
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.cli import completion
-from unclip.cli.settings import source_in_errors
+from unclip.cli.settings import DEFAULT_URL, source_in_errors, uses_server
 from unclip.diffusion.sampler_names import SAMPLER_NAMES, SPACING_NAMES
 from unclip.errors import InputError
 from unclip.images.metadata import FORMATS
-from unclip.requests.fields import FITS, MAX_GUIDANCE, SPEEDS
+from unclip.requests.fields import FITS, MAX_GUIDANCE, MAX_STEPS, SPEEDS
 from unclip.requests.seeds import parse_seeds
 from unclip.system.choices import DEVICES, DTYPES, MEMORY, check_device, check_dtype, check_memory
 
@@ -77,6 +77,11 @@ def checked(check: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     return callback
 
 
+def local_model(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """A callback for the name of a model, which is on this machine unless a server makes the images."""
+    return value if uses_server(ctx) else checked(lambda _, name: check_model(name))(ctx, param, value)
+
+
 at_least_one = checked(lambda param, value: check_at_least_one(param.opts[0], value))
 check_seeds = checked(lambda _, value: parse_seeds(value))
 image_format = checked(lambda _, value: check_choice("--format", value, tuple(FORMATS)))
@@ -118,7 +123,7 @@ Model = Annotated[
     typer.Option(
         metavar="NAME",
         help="Name, folder or hub id.",
-        callback=checked(lambda _, value: check_model(value)),
+        callback=local_model,
         autocompletion=completion.models,
         rich_help_panel=MODEL,
     ),
@@ -189,6 +194,16 @@ Seeds = Annotated[
         rich_help_panel=IMAGE,
     ),
 ]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="[URL]",
+        help=f"Let a running `unclip serve` make the images.  [URL: {DEFAULT_URL}]",
+        rich_help_panel=MODEL,
+    ),
+]
+
 Size = Annotated[
     str | None,
     typer.Option(
@@ -229,6 +244,14 @@ Guidance = Annotated[
     typer.Option(
         metavar="SCALE",
         help=f"Decoder guidance, 0 to {MAX_GUIDANCE}.{MODELS_DEFAULT}",
+        rich_help_panel=SAMPLING,
+    ),
+]
+NoiseLevel = Annotated[
+    int | None,
+    typer.Option(
+        metavar="LEVEL",
+        help=f"Stable unCLIP: noise on the image embedding, 0 to {MAX_STEPS - 1}.{MODELS_DEFAULT}",
         rich_help_panel=SAMPLING,
     ),
 ]

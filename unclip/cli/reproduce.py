@@ -14,6 +14,7 @@ from unclip.images import metadata
 from unclip.images.compare import TOLERANCE, Comparison, compare
 from unclip.images.inputs import SOURCES
 from unclip.system.choices import DTYPES, check_dtype
+from unclip.system.light_imports import import_networks
 
 
 def reproduce(
@@ -80,6 +81,7 @@ def reproduce(
         for option in records.recorded_additions(record, {name for name, value in additions.items() if value}):
             print(f"unclip: note: the image was made with {option}", file=sys.stderr)
 
+    import_networks()
     from unclip.pipeline import Unclip
 
     with closing(Progress(on_terminal(quiet))) as progress:

@@ -6,9 +6,10 @@ become its `default_map`, each option has its variable, and the `ParameterSource
 """
 
 import os
+import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,14 @@ USER_FILE = "UNCLIP_CONFIG"
 OLD_NAMES = {old: new.replace("_", "-") for old, new in fields.OLD_NAMES.items()} | {"pictures": "images"}
 """Names that options had in earlier versions, still read everywhere."""
 _SOURCES = "unclip.settings"  # key of Context.meta: {(command, parameter): the file that a default is from}
+SERVER = "server"
+"""The option, and the setting, that lets a server make the images."""
+DEFAULT_URL = "http://127.0.0.1:8000"
+"""The url of `--server` without one: the default of `unclip serve`."""
+LOCAL = ("device", "dtype", "memory", "image_encoder", "prior", "lora", "batch_size", "preview")
+"""Options that say how this machine makes images."""
+_ADDRESS = re.compile(r"https?://\S+|(localhost|[\w-]+(\.[\w-]+)+|\[[0-9a-fA-F:]+\])(:\d+)?/?|[\w-]+:\d+/?")
+_USES_SERVER = "unclip.server"  # key of Context.meta
 _SET = ("ENVIRONMENT", "DEFAULT_MAP")  # names of the parameter sources that are settings
 
 
@@ -54,9 +63,15 @@ class SettingsCommand(HelpCommand):
         return not param.is_eager and long_name(param) != "dry-run"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if any(param.name == SERVER for param in self.params):
+            args = with_default_url(args)
+            is_given = any(arg == f"--{SERVER}" or arg.startswith(f"--{SERVER}=") for arg in args)
+            ctx.meta[_USES_SERVER] = is_given or bool(os.environ.get(variable(SERVER)) or ctx.lookup_default(SERVER))
         with setting_named_in_errors(ctx):
             rest = super().parse_args(ctx, args)
         drop_overruled(ctx)
+        if ctx.params.get(SERVER) is not None:
+            drop_local(ctx)
         return rest
 
 
@@ -193,6 +208,32 @@ def drop_overruled(ctx: Any) -> None:
     for name, overruled in (("size", not given.isdisjoint(fields.SIDES)), ("format", out in FORMATS)):
         for param in ctx.command.params:
             if overruled and long_name(param) == name and sources.get(param.name) in _SET:
+                ctx.params[param.name] = param.default
+
+
+def uses_server(ctx: Any) -> bool:
+    """Whether a command is asked to let a server make its images, before its options are parsed."""
+    return ctx.meta.get(_USES_SERVER, False)
+
+
+def with_default_url(args: Sequence[str]) -> list[str]:
+    """The arguments of a command, with a url after each `--server` that has none."""
+    found = list(args)
+    options = found[: found.index("--")] if "--" in found else found
+    for i, arg in enumerate(options):
+        if arg == f"--{SERVER}" and not (i + 1 < len(options) and _ADDRESS.fullmatch(options[i + 1])):
+            found[i] = f"--{SERVER}={DEFAULT_URL}"
+    return found
+
+
+def drop_local(ctx: Any) -> None:
+    """Drop settings of this machine that a server has of its own. Raises InputError for one on the command line."""
+    for param in ctx.command.params:
+        if param.name in LOCAL and ctx.params[param.name] != param.default:
+            source = getattr(ctx.get_parameter_source(param.name), "name", None)
+            if source == "COMMANDLINE":
+                raise InputError(f"--{long_name(param)} is a server's own choice: leave it or --{SERVER} out")
+            if source in _SET:
                 ctx.params[param.name] = param.default
 
 

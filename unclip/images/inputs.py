@@ -68,11 +68,12 @@ def check_canvas_image(source: Any, field: str, *, decode: bool) -> None:
 
 def check_square_image(source: Any, field: str, *, decode: bool) -> None:
     """Raise DataError for an image that cannot be read. It may be large: only a small square of it is used."""
-    from unclip.images.processing import open_square
     from unclip.images.reading import check_header
 
     check_header(source, field, max_side=None)
     if decode:
+        from unclip.images.processing import open_square  # imports torch
+
         open_square(source, "crop")
 
 

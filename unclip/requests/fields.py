@@ -96,6 +96,7 @@ LIMITS: dict[str, Limit] = {
     "upsampler_steps": _STEPS,
     "guidance": _SCALE,
     "prior_guidance": _SCALE,
+    "noise_level": Whole(0, MAX_STEPS - 1),
     "sampler": _SAMPLER,
     "prior_sampler": _SAMPLER,
     "speed": OneOf(SPEEDS),

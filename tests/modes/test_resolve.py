@@ -18,6 +18,7 @@ def test_defaults_are_those_of_the_checkpoint(tiny: Unclip) -> None:
     assert model_defaults(tiny.model) == {
         "steps": 4,
         "prior_steps": 3,
+        "noise_level": None,
         "upsampler_steps": 2,
         "guidance": 2.0,
         "prior_guidance": 1.5,
@@ -32,6 +33,7 @@ def test_defaults_are_those_of_the_checkpoint(tiny: Unclip) -> None:
     ("prompt", "fields", "message"),
     [
         ("a cat", {"size": 64}, "tiny does not generate images of 64x64; choose from 16x16, 32x32"),
+        ("a cat", {"noise_level": 0}, "tiny adds no noise to embeddings, as Stable unCLIP does: leave noise_level out"),
         ("a cat", {"size": (16, 32)}, "tiny does not generate images of 16x32"),
         ("a cat", {"batch_size": 0}, "batch_size must be a whole number from 1"),
         ("a cat", {"batch_size": "x"}, "batch_size must be a whole number from 1"),

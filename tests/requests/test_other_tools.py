@@ -1,8 +1,10 @@
+import time
+
 import pytest
 
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import RequestError
-from unclip.requests.other_tools import HINTS, SAME, SAMPLERS, SIDES, hint, rename_fields
+from unclip.requests.other_tools import HINTS, SAME, SAMPLERS, SIDES, check_no_weights, hint, rename_fields
 from unclip.requests.request import Request
 
 
@@ -66,3 +68,28 @@ def test_an_error_about_a_name_of_another_tool_names_ours(name, fix):
         with pytest.raises(RequestError) as caught:
             make(prompt="a cat", **{name: 20})
         assert str(caught.value) == f"{name!r} is not a field of a request; {fix}"
+
+
+@pytest.mark.parametrize(
+    "text", ["(a cat:1.3), [dog]", "a [cat:dog:0.5]", "a cat::2 dog", "((cat))", "a (big (red:.5))"]
+)
+def test_weights_are_refused(text):
+    with pytest.raises(RequestError, match="^prompt has a weight, '.*', and weights are not read: leave it out"):
+        check_no_weights("prompt", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a cat (sitting)", "at 12:30 (noon: lunch)", "C::D", "[a cat]", "f((x", "(a) (b)", "1:2", "(16:9)", "(at 7:30)"],
+)
+def test_plain_text_has_no_weights(text):
+    check_no_weights("prompt", text)
+
+
+@pytest.mark.parametrize(
+    "text", ["(a:" + "1" * 300_000, "[a:b:" + "1" * 300_000, "(a:1" + " " * 300_000, "((" * 100_000]
+)
+def test_weights_are_found_in_linear_time(text):
+    start = time.process_time()
+    check_no_weights("prompt", text)
+    assert time.process_time() - start < 2

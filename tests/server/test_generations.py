@@ -146,6 +146,7 @@ def test_notes_of_the_model_are_passed_on(client):
         ({"prompt": "a", "promt": "b"}, "promt", "did you mean 'prompt'?"),
         ({"prompt": "a", "image": "data:image/png;base64,AA=="}, "image", "Unknown parameter: 'image'"),
         ({"prompt": "a", "embedding": "/etc/passwd"}, "embedding", "file"),
+        ({"prompt": "(a cat:1.3)"}, "prompt", "weights are not read"),
         ({"prompt": "a", "negative": "b", "negative_prompt": "c"}, "negative", "old name"),
     ],
 )

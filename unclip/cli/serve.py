@@ -12,6 +12,7 @@ from unclip.cli import options
 from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import InputError
 from unclip.server.settings import LOOPBACK, SIZES, ServerSettings
+from unclip.system.light_imports import import_networks
 
 ADDRESS = "Address and access"
 LIMITS = "Limits"
@@ -98,6 +99,7 @@ def serve(
       unclip serve --port 8000
     """
     check_installed()
+    import_networks()
     from unclip.server.run import bind, log_to_stderr, url_of
     from unclip.server.run import serve as run
     from unclip.server.security import allowed_hosts

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unclip.errors import DataError, RequestError, one_line
 from unclip.requests.fields import FILE_FIELDS
+from unclip.requests.other_tools import check_no_weights
 from unclip.requests.sources import EmbeddingBytes, check_is_no_file, source_kind
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def check_embeddable(source: Any, *, decode: bool = False) -> None:
         raise RequestError(f"{source!r} is the name of an embedding file; give an image or a prompt")
     if kind == "prompt":
         check_is_no_file("prompt", source)
+        check_no_weights("prompt", source)
     else:
         check_square_image(source, "image", decode=decode)
 
@@ -66,11 +68,12 @@ def check_canvas_image(source: Any, field: str, *, decode: bool) -> None:
 
 def check_square_image(source: Any, field: str, *, decode: bool) -> None:
     """Raise DataError for an image that cannot be read. It may be large: only a small square of it is used."""
-    from unclip.images.processing import open_square
     from unclip.images.reading import check_header
 
     check_header(source, field, max_side=None)
     if decode:
+        from unclip.images.processing import open_square  # imports torch
+
         open_square(source, "crop")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from unclip.images.metadata import pixel_hash
 from unclip.requests.request import Request
@@ -14,6 +14,8 @@ from unclip.version import __version__
 
 if TYPE_CHECKING:
     from PIL import Image
+
+MAX_CELL = 256  # pixels; side of an image on the sheet of a notebook
 
 
 def record(result: Result) -> dict[str, Any]:
@@ -103,3 +105,33 @@ class Result:
 
         suffix = Path(path).suffix.lower().removeprefix(".")
         return write_atomic(path, self.to_bytes(suffix if suffix in metadata.FORMATS else "png"))
+
+    def _repr_png_(self) -> bytes:
+        """The image as a notebook shows it, with the record."""
+        return self.to_bytes("png")
+
+
+class Results(list[Result]):
+    """A list of Results that a notebook shows as a sheet, with the prompt and the seed of each."""
+
+    def _repr_png_(self) -> bytes | None:
+        """The sheet; None, so that the notebook shows text, for no images or too many of them."""
+        from unclip.errors import InputError
+        from unclip.images.contact_sheet import layout, sheet
+
+        if len(self) < 2:
+            return self[0].to_bytes("png") if self else None
+        cell = tuple(min(MAX_CELL, max(result.image.size[side] for result in self)) for side in (0, 1))
+        try:
+            plan = layout(len(self), (cell[0], cell[1]), labels=True)
+        except InputError:
+            return None
+        return sheet([(result.image, f"{result.seed} {result.request.prompt}") for result in self], plan)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Result: ...
+    @overload
+    def __getitem__(self, index: slice) -> Results: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Result | Results:
+        """A result, or a part of the list that shows as a sheet too."""
+        return Results(super().__getitem__(index)) if isinstance(index, slice) else super().__getitem__(index)

@@ -73,6 +73,18 @@ class UnclipModel:
         """(width, height) in pixels of the decoder's and each upsampler's images, smallest first."""
         return [stage.size for stage in (self.decoder, *self.upsamplers)]
 
+    @property
+    def noise_levels(self) -> int:
+        """Levels of the noise that the decoder adds to image embeddings; 0 for a decoder that adds none."""
+        return getattr(self.decoder.network, "noise_levels", 0)
+
+    def check_noise_level(self, level: int) -> None:
+        """Raise RequestError for a noise level that the model does not have."""
+        if self.noise_levels == 0:
+            raise RequestError(f"{self.name} adds no noise to embeddings, as Stable unCLIP does: leave noise_level out")
+        if level >= self.noise_levels:
+            raise RequestError(f"noise_level is {level}; {self.name} has the levels 0 to {self.noise_levels - 1}")
+
     def check_size(self, size: tuple[int, int]) -> None:
         """Raise RequestError for a (width, height) in pixels that the model does not generate."""
         if self.decoder.any_size:
@@ -135,7 +147,8 @@ class UnclipModel:
                 canvas, hint = {"hint": network.hint(*hint)} if network.has_inpainting_inputs else {}, ()
         embed = conditioning.embed
         if hasattr(network, "augment"):
-            embed = network.augment(embed, randn(embed.shape[1:], generators_of_rows(run, len(embed)), embed.device))
+            noise = randn(embed.shape[1:], generators_of_rows(run, len(embed)), embed.device)
+            embed = network.augment(embed, noise, options.noise_level)
         inputs = StageInputs(
             network.condition(embed, conditioning.text, *hint),
             network.condition(self._negative_embed(conditioning), conditioning.negative, *hint),
@@ -180,7 +193,7 @@ class UnclipModel:
         with run.stage("inversion") as report:
             network, embed = self.decoder.network, conditioning.embed
             if hasattr(network, "augment"):  # without noise: what sampling will draw is not known
-                embed = network.augment(embed, torch.zeros_like(embed))
+                embed = network.augment(embed, torch.zeros_like(embed), run.options.noise_level)
             cond = network.condition(embed, conditioning.text)
             how = StageOptions(run.options.steps, spacing=run.options.spacing)
             return self.decoder.invert(images, cond, how, report.progress)

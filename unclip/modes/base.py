@@ -82,6 +82,7 @@ def sampling_options(request: Request) -> SamplingOptions:
         guidance_every=1 if request.guidance_every is None else request.guidance_every,
         cache_every=1 if request.cache_every is None else request.cache_every,
         upsampler_steps=request.upsampler_steps,
+        noise_level=0 if request.noise_level is None else request.noise_level,
         upsampler_cache_every=1 if request.upsampler_cache_every is None else request.upsampler_cache_every,
         resample=1 if request.resample is None else request.resample,
         size=None if request.edits_canvas else request.size,

@@ -31,6 +31,8 @@ def resolve(model: UnclipModel, request: Request) -> Request:
     if request.edits_canvas:
         defaults.pop("size")  # the canvas has its own
     request = request.resolved(**{name: v for name, v in defaults.items() if name not in foreign}, seed=seed)
+    if request.noise_level is not None:
+        model.check_noise_level(request.noise_level)
     if request.size is not None and not request.edits_canvas:
         model.check_size(request.size)
     return request
@@ -44,6 +46,7 @@ def model_defaults(model: UnclipModel) -> dict[str, Any]:
         "guidance": model.decoder.guidance,
         "sampler": model.decoder.sampler,
         "upsampler_steps": model.upsamplers[-1].steps if model.upsamplers else 1,
+        "noise_level": 0 if model.noise_levels else None,
         "size": model.sizes[-1],
         **(
             dict.fromkeys(("prior_steps", "prior_guidance", "prior_sampler")) | {"prior_best_of": 1}

@@ -42,6 +42,8 @@ MAX_FRAMES = 1000
 MAX_SIDE = 8192  # pixels
 MAX_SIGMA = 100_000
 """Above the largest noise level of every schedule."""
+PRIOR_BEST_OF = 2
+"""Default number of embeddings that the diffusion prior samples, of which one is used."""
 THETA = 0.35
 """Default fraction by which a text diff rotates an embedding."""
 
@@ -94,6 +96,7 @@ LIMITS: dict[str, Limit] = {
     "upsampler_steps": _STEPS,
     "guidance": _SCALE,
     "prior_guidance": _SCALE,
+    "noise_level": Whole(0, MAX_STEPS - 1),
     "sampler": _SAMPLER,
     "prior_sampler": _SAMPLER,
     "speed": OneOf(SPEEDS),

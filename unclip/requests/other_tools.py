@@ -63,6 +63,13 @@ SAMPLERS = {
 """Names of samplers in lower case: ours."""
 
 
+_NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
+_WEIGHT = re.compile(  # matches or fails in linear time
+    rf"\([^()]*[^()\d\s]\s*:\s*{_NUMBER}\s*\)|\[[^\[\]:]*:[^\[\]:]*:\s*{_NUMBER}\]|(?<=\S)::-?\d|\(\([^()]*\)\)"
+)
+"""(a cat:1.3), [cat:dog:0.5], a cat::2, ((a cat))"""
+
+
 def plain_name(name: str) -> str:
     """A name as fields are spelt: in lower case, with underscores for blanks and hyphens."""
     return re.sub(r"[\s-]+", "_", name.strip().lower())
@@ -110,3 +117,15 @@ def describe_names(names: Iterable[str]) -> list[str]:
     """A note for each plain name that is read as a field."""
     sides = ["'width' and 'height' are read as size"] if SIDES[0] in (names := list(names)) else []
     return [f"{show(name)} is read as {SAME[name]}" for name in names if name in SAME] + sides
+
+
+def check_no_weights(name: str, text: str, fix: str = "") -> None:
+    """Raise RequestError for a text with the weights of other tools, which would be read as words.
+
+    name: of the field. fix: what else can be done about it, for the end of the message.
+    """
+    if found := _WEIGHT.search(text):
+        raise RequestError(
+            f"{name} has a weight, {show(found[0])}, and weights are not read: leave it out, and name what to avoid in "
+            f"negative_prompt{fix}"
+        )

@@ -68,6 +68,9 @@ class Request(BaseModel):
     upsampler_steps: Integer = Field(None, description="denoising steps of each upsampler")
     guidance: Decimal = Field(None, description="classifier-free guidance scale of the decoder")
     prior_guidance: Decimal = Field(None, description="classifier-free guidance scale of the prior")
+    noise_level: Integer = Field(
+        None, description="Stable unCLIP: noise added to the image embedding; more varies the image more"
+    )
     sampler: Choice = Field(None, description="sampler of the decoder")
     prior_sampler: Choice = Field(None, description="sampler of the prior")
     speed: Choice = Field(

@@ -11,6 +11,7 @@ from unclip.errors import DataError, RequestError, did_you_mean
 from unclip.inference.model import UnclipModel
 from unclip.pipeline import Unclip
 from unclip.requests.fields import CANVAS_MODES
+from unclip.requests.other_tools import check_no_weights
 from unclip.requests.request import Request
 from unclip.requests.sources import EmbeddingBytes
 from unclip.requests.values import show, size_text
@@ -205,6 +206,8 @@ class Protocol:
             resized, own["size"] = size, self._generated_size(pipe.model, size)
         try:
             request = pipe.resolve(Request(**{**own, "mode": mode, **found}))
+            for name, text in request.texts():
+                check_no_weights(name, text)
             pipe.check(request)
             width, height = resized or pipe.output_size(request)
         except (RequestError, DataError) as error:

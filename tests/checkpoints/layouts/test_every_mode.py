@@ -196,7 +196,7 @@ def seconds(pipe: Unclip, **fields) -> float:
     return sum(cost * (whole[s] + SHALLOW * (every[s] - whole[s])) for s, cost in SECONDS.items())
 
 
-@pytest.mark.parametrize("family", ["karlo", "karlo variations", "kandinsky 2.2", "stable unclip"])
+@pytest.mark.parametrize("family", ["karlo", "karlo variations", "kandinsky 2.2", *STABLE])
 def test_balanced_takes_half_the_time_and_fast_a_quarter(pipes, family: str) -> None:
     pipe = pipes(family)
     best = seconds(pipe, speed="best")

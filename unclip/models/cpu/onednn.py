@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unclip.models.cpu.batch_invariance import BatchInvariantConv2d
+
 OPERATIONS = ("_is_mkldnn_bf16_supported", "_reorder_convolution_weight", "_convolution_pointwise")
 
 
@@ -32,6 +34,9 @@ class PackedConv2d(nn.Conv2d):
     def _geometry(self) -> tuple:
         """The arguments of the convolution operators after weight and bias."""
         return self.padding, self.stride, self.dilation, self.groups
+
+
+PACKABLE = (nn.Conv2d, BatchInvariantConv2d, PackedConv2d)
 
 
 def conv_add(conv: nn.Conv2d, x: Tensor, term: Tensor) -> Tensor:
@@ -58,7 +63,7 @@ def pack_convolutions(network: nn.Module) -> nn.Module:
     if not can_pack():
         return network
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and type(module) in (nn.Conv2d, PackedConv2d) and _can_pack_conv(module):
+        if isinstance(module, nn.Conv2d) and type(module) in PACKABLE and _can_pack_conv(module):
             geometry = module.padding, module.stride, module.dilation, module.groups
             packed = torch.ops.mkldnn._reorder_convolution_weight(module.weight, *geometry, None)
             module.__class__ = PackedConv2d
@@ -73,8 +78,8 @@ def can_pack() -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def packed_conv_flops() -> dict[Any, Callable[..., int]]:
-    """Formulas for torch's FlopCounterMode, which lacks packed convolutions: two operations per multiply-add."""
+def onednn_conv_flops() -> dict[Any, Callable[..., int]]:
+    """Formulas for torch's FlopCounterMode, which lacks calls of oneDNN: two operations per multiply-add."""
 
     def flops(x: torch.Size, second: torch.Size, third: torch.Size | None, *_: Any, out_shape: torch.Size) -> int:
         # Binary form: (x, term, weight). Plain form: (x, weight, bias), whose bias has one dimension.
@@ -82,7 +87,8 @@ def packed_conv_flops() -> dict[Any, Callable[..., int]]:
         kernel = torch.Size(weight[1:]).numel()  # per output channel: input channels of its group x height x width
         return 2 * kernel * torch.Size(out_shape).numel()
 
-    return {torch.ops.mkldnn._convolution_pointwise: flops} if can_pack() else {}
+    packed = {torch.ops.mkldnn._convolution_pointwise: flops} if can_pack() else {}
+    return {torch.ops.aten.mkldnn_convolution: flops, **packed}
 
 
 def _can_pack_conv(conv: nn.Conv2d) -> bool:

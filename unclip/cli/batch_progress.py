@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from unclip.batch.estimate import format_bytes, format_duration
 from unclip.batch.jobs import Job
 from unclip.batch.report import Plan, Totals
 from unclip.cli.progress import on_terminal
-from unclip.images.result import Result
 
 INTERVAL = 10  # seconds between lines where there is no bar
 
@@ -66,6 +65,13 @@ class BatchProgress:
         print(f"disk    about {format_bytes(plan.bytes)}")
         print(f"bad     {plan.bad:,} lines")
 
+    def grid_plan(self, fields: dict[str, Any], text: str) -> None:
+        """Report the number of images and the grid of a sweep. fields: of the JSON event; text: the line."""
+        if self.as_json:
+            self._event("sweep", fields)
+        else:
+            self.say(text)
+
     # ---- while images are made
 
     def start(self, images: int, done: int, seed: int) -> None:
@@ -87,15 +93,20 @@ class BatchProgress:
         if self._bar is not None:
             self._bar.update(self._task, stage=f"{stage} {done}/{total}")
 
-    def image(self, file: str, result: Result) -> None:
-        """Report an image that is saved."""
+    def image(self, file: str, entry: Mapping[str, Any]) -> None:
+        """Report an image that is saved. entry: its line in the manifest."""
         self._made += 1
         if self.as_json:
-            fields = {"file": file, "seed": result.seed, "prompt": result.request.prompt, "id": result.request.id}
-            self._event("image", {**fields, "score": result.score})
+            fields = {
+                "file": file,
+                "seed": entry["seed"],
+                "prompt": entry["request"].get("prompt", ""),
+                "id": entry["id"],
+            }
+            self._event("image", {**fields, "score": entry["score"]})
         elif self._bar is None or not sys.stdout.isatty():
-            print(f"{file}  seed {result.seed}", flush=True)
-        for note in result.notes:
+            print(f"{file}  seed {entry['seed']}", flush=True)
+        for note in entry["notes"]:
             self._image_note(note)
         self._advance()
 
@@ -156,11 +167,11 @@ class BatchProgress:
             self._line(", ".join(parts))
 
     def grid(self, path: Path) -> None:
-        """Report the sheet of all images."""
+        """Report the sheet of all images, or the page of a sweep."""
         if self.as_json:
             self._event("grid", {"file": str(path)})
         elif not self._quiet:
-            self._line(f"the grid is {path}")
+            self._line(f"the {'page' if path.suffix == '.html' else 'grid'} is {path}")
 
     def close(self) -> None:
         """Clear the bar."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from unclip.inference.run_context import Run
 from unclip.inference.stage import Stage, StageInputs, StageOptions
 from unclip.models.text import TextEncoding
+from unclip.requests.fields import PRIOR_BEST_OF
 
 
 class Prior(Protocol):
@@ -34,7 +35,7 @@ class DiffusionPrior:
     """The diffusion prior: Ramesh et al. 2022 (arXiv:2204.06125), section 2.2."""
 
     stage: Stage
-    best_of: int = 2
+    best_of: int = PRIOR_BEST_OF
 
     def defaults(self) -> dict[str, object]:
         """The stage's own sampler, steps and guidance."""

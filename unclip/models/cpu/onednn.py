@@ -5,6 +5,7 @@ milliseconds for 2560 channels of 8 x 8 pixels.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,23 +13,45 @@ from torch import Tensor, nn
 
 from unclip.models.cpu.batch_invariance import BatchInvariantConv2d
 
-OPERATIONS = ("_is_mkldnn_bf16_supported", "_reorder_convolution_weight", "_convolution_pointwise")
+OPERATIONS = (
+    *("_is_mkldnn_bf16_supported", "_reorder_convolution_weight"),
+    *("_convolution_pointwise", "_get_mkldnn_serialized_md"),
+)
 
 
 class PackedConv2d(nn.Conv2d):
-    """A `Conv2d` with a packed weight. Its output is in channels_last."""
+    """A `Conv2d` that packs its weight when it is called. Its output is in channels_last.
+
+    The layout depends on the input's size. In another one than the convolution uses, the weight would be reordered in
+    every call by a routine without vector instructions: 0.5 seconds for 768 channels of 8 x 8 pixels, and not 0.01.
+    """
+
+    layout: bytes = b""
+    """Of the packed weight."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not weight.is_mkldnn:
+        if not can_pack_weight(weight):
             return super()._conv_forward(input, weight, bias)
         x = input.contiguous(memory_format=torch.channels_last)
-        return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *self._geometry, "none", [], "")
+        return torch.ops.mkldnn._convolution_pointwise(x, self.pack(x), bias, *self._geometry, "none", [], "")
 
     def add(self, x: Tensor, term: Tensor) -> Tensor:
         """`conv(x) + term` for `b c h w` and a term of the result's shape, added before rounding to bfloat16."""
         x, term = (each.contiguous(memory_format=torch.channels_last) for each in (x, term))
         sum_ = ("add", 1, None, [], None)
-        return torch.ops.mkldnn._convolution_pointwise.binary(x, term, self.weight, self.bias, *self._geometry, *sum_)
+        return torch.ops.mkldnn._convolution_pointwise.binary(x, term, self.pack(x), self.bias, *self._geometry, *sum_)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """The weight in the layout for an input `b c h w`."""
+        weight, sizes = self.weight, (*self.weight.shape, *x.shape)
+        layout = _find_layout(sizes, self._geometry, torch.get_num_threads())
+        if weight.is_mkldnn and self.layout == layout:
+            return weight
+        with torch.inference_mode(False):  # inference tensors could not be used outside inference mode
+            dense = weight.to_dense() if weight.is_mkldnn else weight.detach()
+            weight = torch.ops.mkldnn._reorder_convolution_weight(dense, *self._geometry, x.shape)
+            self.weight, self.layout = nn.Parameter(weight, requires_grad=False), layout
+        return weight
 
     @property
     def _geometry(self) -> tuple:
@@ -36,7 +59,12 @@ class PackedConv2d(nn.Conv2d):
         return self.padding, self.stride, self.dilation, self.groups
 
 
-PACKABLE = (nn.Conv2d, BatchInvariantConv2d, PackedConv2d)
+@lru_cache(maxsize=4096)
+def _find_layout(sizes: tuple[int, ...], geometry: tuple, threads: int) -> bytes:
+    """A description of the layout that a convolution uses, equal for equal layouts. sizes: of weight and input."""
+    weight = torch.empty(sizes[:4], dtype=torch.bfloat16)
+    packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, sizes[4:])
+    return torch.ops.mkldnn._get_mkldnn_serialized_md(packed).numpy().tobytes()
 
 
 def conv_add(conv: nn.Conv2d, x: Tensor, term: Tensor) -> Tensor:
@@ -44,7 +72,7 @@ def conv_add(conv: nn.Conv2d, x: Tensor, term: Tensor) -> Tensor:
 
     x: `b c h w`. term: `b d h w`, or `b d 1 1` to add to every pixel.
     """
-    if not (isinstance(conv, PackedConv2d) and conv.weight.is_mkldnn):
+    if not (isinstance(conv, PackedConv2d) and can_pack_weight(conv.weight)):
         return conv(x).add_(term)
     if term.shape[2:] != (1, 1):
         return conv.add(x, term)
@@ -55,7 +83,7 @@ def conv_add(conv: nn.Conv2d, x: Tensor, term: Tensor) -> Tensor:
 
 
 def pack_convolutions(network: nn.Module) -> nn.Module:
-    """Pack the weights of every bfloat16 convolution in `network`, for sampling only; returns `network`.
+    """Let every bfloat16 convolution in `network` pack its weight, for sampling only; returns `network`.
 
     Packed weights cannot be read: the network can no longer be trained, copied, cast or saved. The operators are those
     that torch.compile uses. If this torch or this CPU lacks them, the network stays unchanged.
@@ -63,11 +91,12 @@ def pack_convolutions(network: nn.Module) -> nn.Module:
     if not can_pack():
         return network
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and type(module) in PACKABLE and _can_pack_conv(module):
-            geometry = module.padding, module.stride, module.dilation, module.groups
-            packed = torch.ops.mkldnn._reorder_convolution_weight(module.weight, *geometry, None)
+        if (
+            type(module) in (nn.Conv2d, BatchInvariantConv2d)
+            and can_pack_weight(module.weight)
+            and _pads_with_zeros(module)
+        ):
             module.__class__ = PackedConv2d
-            module.weight = nn.Parameter(packed, requires_grad=False)
     return network
 
 
@@ -91,10 +120,13 @@ def onednn_conv_flops() -> dict[Any, Callable[..., int]]:
     return {torch.ops.aten.mkldnn_convolution: flops, **packed}
 
 
-def _can_pack_conv(conv: nn.Conv2d) -> bool:
-    """Whether `conv` is a dense bfloat16 convolution on the CPU, with its padding given in pixels."""
-    weight = conv.weight
-    dense = weight.device.type == "cpu" and weight.layout == torch.strided
-    return (
-        dense and weight.dtype == torch.bfloat16 and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+def can_pack_weight(weight: Tensor) -> bool:
+    """Whether a weight is packed, or dense and in bfloat16 on the CPU."""
+    return weight.is_mkldnn or (
+        weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and weight.layout == torch.strided
     )
+
+
+def _pads_with_zeros(conv: nn.Conv2d) -> bool:
+    """Whether the padding is zeros, and given in pixels."""
+    return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)

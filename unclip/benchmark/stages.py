@@ -123,12 +123,12 @@ def count_flops(networks: Mapping[str, Any], generate: Callable[[int], None]) ->
     """Return the floating-point operations of each network in `generate(MIN_STEPS)`; a multiply-add counts as two."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from unclip.models.cpu.onednn import packed_conv_flops
+    from unclip.models.cpu.onednn import onednn_conv_flops
 
     found = dict.fromkeys(networks, 0)
     before: dict[str, int] = {}
     hooks = []
-    with FlopCounterMode(display=False, custom_mapping=packed_conv_flops()) as counter:
+    with FlopCounterMode(display=False, custom_mapping=onednn_conv_flops()) as counter:
         for stage, network in networks.items():
 
             def enter(*_: Any, stage: str = stage) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio.to_thread
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
@@ -77,4 +78,6 @@ async def _read_form(http: HttpRequest) -> Body:
                     fields[name] = value
     except HTTPException as error:  # Starlette's, for a damaged form
         raise ApiError(f"The form cannot be read: {error.detail}") from None
+    except FormParserError:  # the parser's own, which Starlette before 1.0 passes on
+        raise ApiError("The form cannot be read: Invalid multipart data.") from None
     return Body(fields, files, is_form=True)

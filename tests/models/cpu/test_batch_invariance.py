@@ -45,3 +45,33 @@ def test_kept_tokens_fill_blocks(count: int, kept: int) -> None:
     with_last = torch.cat([tokens, torch.ones(4, dtype=torch.bool)])  # as the prior has after its text
     assert torch.equal(keep_whole_blocks(with_last)[-4:], with_last[-4:])
     assert torch.equal(keep_whole_blocks(with_last)[:40], torch.arange(40) < kept)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("channels", "side", "kernel", "stride"),
+    [((64, 64), 16, 3, 1), ((256, 128), 8, 1, 1), ((320, 192), 4, 1, 1), ((64, 48), 16, 3, 2), ((3, 32), 64, 3, 1)],
+    ids=str,
+)
+def test_a_convolution_does_not_depend_on_the_number_of_images(channels, side, kernel, stride, threads) -> None:
+    plain = nn.Conv2d(*channels, kernel, stride, kernel // 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)  # torch chooses another library by the number of threads, too
+    try:
+        x = torch.randn(40, channels[0], side, side)
+        expected = plain(x)
+        [conv] = use_batch_invariant_layers(nn.Sequential(plain))
+        whole = conv(x)
+        torch.testing.assert_close(whole, expected, atol=1e-5, rtol=1e-5)
+        for count in (1, 2, 3, 7, 15, 16, 17):
+            assert torch.equal(conv(x[:count]), whole[:count])
+    finally:
+        torch.set_num_threads(before)
+    assert conv(x[:0]).shape == (0, *expected.shape[1:])
+
+
+def test_a_convolution_still_learns() -> None:
+    [conv] = use_batch_invariant_layers(nn.Sequential(nn.Conv2d(4, 4, 3)))
+    conv(torch.randn(1, 4, 8, 8)).sum().backward()
+    assert conv.weight.grad is not None

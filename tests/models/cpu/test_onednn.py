@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unclip.models.cpu import onednn
-from unclip.models.cpu.onednn import can_pack, conv_add, pack_convolutions, packed_conv_flops
+from unclip.models.cpu.onednn import can_pack, conv_add, onednn_conv_flops, pack_convolutions
 
 KINDS = {
     "3x3": nn.Conv2d(16, 32, 3, padding=1),
@@ -115,7 +115,7 @@ def test_flops_are_those_of_the_dense_convolution(conv: nn.Conv2d) -> None:
     x, packed = torch.randn(2, conv.in_channels, 9, 8).bfloat16(), pack_convolutions(copy.deepcopy(dense))
     term, counts = dense(x), []
     for run in (lambda: dense(x), lambda: packed(x), lambda: conv_add(packed[0], x, term)):
-        with FlopCounterMode(display=False, custom_mapping=packed_conv_flops()) as counter:
+        with FlopCounterMode(display=False, custom_mapping=onednn_conv_flops()) as counter:
             run()
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] == counts[2] > 0

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unclip.models.cpu.batch_invariance import BatchInvariantConv2d
+
 OPERATIONS = (
     *("_is_mkldnn_bf16_supported", "_reorder_convolution_weight"),
     *("_convolution_pointwise", "_get_mkldnn_serialized_md"),
@@ -89,7 +91,11 @@ def pack_convolutions(network: nn.Module) -> nn.Module:
     if not can_pack():
         return network
     for module in network.modules():
-        if type(module) is nn.Conv2d and can_pack_weight(module.weight) and _pads_with_zeros(module):
+        if (
+            type(module) in (nn.Conv2d, BatchInvariantConv2d)
+            and can_pack_weight(module.weight)
+            and _pads_with_zeros(module)
+        ):
             module.__class__ = PackedConv2d
     return network
 
@@ -101,8 +107,8 @@ def can_pack() -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def packed_conv_flops() -> dict[Any, Callable[..., int]]:
-    """Formulas for torch's FlopCounterMode, which lacks packed convolutions: two operations per multiply-add."""
+def onednn_conv_flops() -> dict[Any, Callable[..., int]]:
+    """Formulas for torch's FlopCounterMode, which lacks calls of oneDNN: two operations per multiply-add."""
 
     def flops(x: torch.Size, second: torch.Size, third: torch.Size | None, *_: Any, out_shape: torch.Size) -> int:
         # Binary form: (x, term, weight). Plain form: (x, weight, bias), whose bias has one dimension.
@@ -110,7 +116,8 @@ def packed_conv_flops() -> dict[Any, Callable[..., int]]:
         kernel = torch.Size(weight[1:]).numel()  # per output channel: input channels of its group x height x width
         return 2 * kernel * torch.Size(out_shape).numel()
 
-    return {torch.ops.mkldnn._convolution_pointwise: flops} if can_pack() else {}
+    packed = {torch.ops.mkldnn._convolution_pointwise: flops} if can_pack() else {}
+    return {torch.ops.aten.mkldnn_convolution: flops, **packed}
 
 
 def can_pack_weight(weight: Tensor) -> bool:

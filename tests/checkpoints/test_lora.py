@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.helpers import difference
 from tests.published_kandinsky import SIZES_2_2, kandinsky_decoder, kandinsky_prior
@@ -79,6 +79,52 @@ def test_files_of_diffusers_attention_processors_are_read(folder, tmp_path) -> N
     changed = Unclip.from_pretrained(folder, "cpu", "float32", lora=tmp_path / "kandinsky.safetensors")
     found = changed.model.decoder.network.unet.get_submodule(f"{attention}.to_out.0").weight
     torch.testing.assert_close(found, weight + up @ down)
+
+
+@pytest.mark.parametrize("alpha", [None, 6.0])
+def test_files_of_kohyas_scripts_are_read(folder, adapted, tmp_path, alpha: float | None) -> None:
+    """Their names have no dots. Without alpha, a change is added as it is."""
+    path, _ = adapted
+    tensors = load_file(path)
+    renamed = {}
+    for name, tensor in tensors.items():
+        module, _, part = name.removeprefix("unet.").partition(".lora_")
+        if part:
+            part = {"A": "down", "B": "up"}[part[0]]
+            renamed[f"lora_unet_{module.replace('.', '_')}.lora_{part}.weight"] = tensor
+        elif alpha is not None:
+            renamed[f"lora_unet_{module.removesuffix('.alpha').replace('.', '_')}.alpha"] = tensor
+    save_file(renamed, tmp_path / "kohya.safetensors")
+    kohya = Unclip.from_pretrained(folder, "cpu", "float32", lora=tmp_path / "kohya.safetensors")
+    same = Unclip.from_pretrained(
+        folder, "cpu", "float32", lora=f"{path}:{1 if alpha else 0.5}"
+    )  # alpha is twice the rank
+    for one, other in zip(
+        kohya.model.decoder.network.parameters(), same.model.decoder.network.parameters(), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+    save_file(renamed | {"lora_te_text_model_x.lora_down.weight": torch.zeros(2, 8)}, tmp_path / "kohya.safetensors")
+    with pytest.raises(CheckpointError, match="a U-Net or a prior alone: it has a tensor 'lora_te_text_model"):
+        Unclip.from_pretrained(folder, "cpu", "float32", lora=tmp_path / "kohya.safetensors")
+
+
+def test_bfloat16_and_several_files(folder, adapted) -> None:
+    """The sum is computed in float32 and rounded once for each file."""
+    path, _ = adapted
+    plain, changed = (
+        Unclip.from_pretrained(folder, "cpu", "float32", lora=lora).model.decoder.network.unet
+        for lora in ((), (path, f"{path}:-0.5"))
+    )
+    half = Unclip.from_pretrained(folder, "cpu", "bfloat16", "low", lora=(path, f"{path}:-0.5")).model
+    name = "mid_block.attentions.0.to_q.weight"
+    reference, before = changed.state_dict()[name], plain.state_dict()[name]
+    half.decoder.network.unet(
+        torch.zeros(1, 4, 16, 16).bfloat16(), 1, None, added_cond_kwargs={"image_embeds": torch.zeros(1, 16).bfloat16()}
+    )
+    found = half.decoder.network.unet.state_dict()[name]
+    assert found.dtype is torch.bfloat16
+    torch.testing.assert_close(found.float(), reference, atol=0.02, rtol=0.02)
+    assert (reference - before).abs().max() > 0.1
 
 
 def test_files_that_do_not_fit_are_refused_in_one_line(folder, tmp_path) -> None:

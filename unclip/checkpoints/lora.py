@@ -17,13 +17,14 @@ from unclip.checkpoints.tensors import Shapes, open_safetensors
 from unclip.errors import CheckpointError
 from unclip.requests.values import show
 
-_PREFIXES = ("unet.", "decoder.", "prior.", "transformer.", "base_model.model.")
+_PREFIXES = ("lora_unet_", "unet.", "decoder.", "prior.", "transformer.", "base_model.model.")
 """What training programs put before the names of a network's modules."""
-# The names of peft, of diffusers before peft, and of diffusers' attention processors, which Kandinsky's own examples
-# train. In the last, "to_q_lora" is the low-rank part of "to_q".
+# The names of peft, of diffusers before peft, of kohya's sd-scripts, and of diffusers' attention processors, which
+# Kandinsky's own examples train. In the last, "to_q_lora" is the low-rank part of "to_q".
 _NAMES = (
     re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B)(?:\.default)?\.weight"),
     re.compile(r"(?P<module>.+)\.lora\.(?P<part>down|up)\.weight"),
+    re.compile(r"(?P<module>lora_unet_.+)\.lora_(?P<part>down|up)\.weight"),
     re.compile(r"(?P<module>.+)_lora\.(?P<part>down|up)\.weight"),
 )
 _ALPHA = re.compile(r"(?P<module>.+?)(?:_lora)?(?:\.lora)?\.(?:network_)?alpha")
@@ -50,7 +51,7 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA file. changes: by the name of the weight in its network."""
+    """A LoRA file. changes: by the name of the module in its network, with "_" for ".", as kohya's files have them."""
 
     path: Path
     scale: float
@@ -63,7 +64,8 @@ class Lora:
 
     def fits(self, shapes: Shapes) -> bool:
         """Whether a network with parameters of these shapes has every weight that the file changes."""
-        return all(shapes.get(name) == change.shape for name, change in self.changes.items())
+        found = {flat_name(name): shape for name, shape in shapes.items() if name.endswith(".weight")}
+        return all(found.get(name) == change.shape for name, change in self.changes.items())
 
 
 def read_lora(text: str | Path) -> Lora:
@@ -79,10 +81,13 @@ def read_lora(text: str | Path) -> Lora:
             elif found := _ALPHA.fullmatch(name):
                 alphas[module_name(found["module"])] = float(file.get_tensor(name))
             else:
-                raise CheckpointError(f"{path} is not a LoRA of a U-Net or a prior: it has a tensor {show(name)}")
+                raise CheckpointError(
+                    f"{path} is not a LoRA of a U-Net or a prior alone: it has a tensor {show(name)}; "
+                    "train it again without other networks"
+                )
     if not parts:
         raise CheckpointError(f"{path} has no tensors of a LoRA")
-    return Lora(path, scale, {f"{module}.weight": change for module, change in _changes(path, parts, alphas, scale)})
+    return Lora(path, scale, {flat_name(name): change for name, change in _changes(path, parts, alphas, scale)})
 
 
 def _changes(
@@ -107,6 +112,11 @@ def module_name(name: str) -> str:
     return f"{name}.0" if name.endswith(".to_out") else name
 
 
+def flat_name(name: str) -> str:
+    """The name of a module or of its weight, as keys of `Lora.changes` are."""
+    return name.removesuffix(".weight").replace(".", "_")
+
+
 def with_loras(read: ReadTensors, loras: Sequence[Lora]) -> ReadTensors:
     """A reader of tensors that adds the changes of LoRA files, one after the other."""
     if not loras:
@@ -115,8 +125,9 @@ def with_loras(read: ReadTensors, loras: Sequence[Lora]) -> ReadTensors:
     def read_changed(names: Collection[str]) -> dict[str, Tensor]:
         tensors = read(names)
         for lora in loras:
-            for name in lora.changes.keys() & tensors.keys():
-                tensors[name] = lora.changes[name].added_to(tensors[name])
+            for name in tensors:
+                if name.endswith(".weight") and (change := lora.changes.get(flat_name(name))) is not None:
+                    tensors[name] = change.added_to(tensors[name])
         return tensors
 
     return read_changed

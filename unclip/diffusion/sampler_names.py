@@ -2,7 +2,10 @@
 
 from unclip.errors import RequestError, nearest
 
-SAMPLER_NAMES = ("unclip", "ddpm", "ddim", "dpmpp-2m", "unipc")
+SAMPLER_NAMES = ("unclip", "ddpm", "ddim", "dpmpp-2m", "unipc", "consistency")
+
+FOR_ANY_MODEL = tuple(name for name in SAMPLER_NAMES if name != "consistency")
+"""Without the sampler of consistency models, whose network must have been distilled for it."""
 
 
 def check_sampler(name: str) -> str:

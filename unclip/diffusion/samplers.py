@@ -230,12 +230,26 @@ def _unipc(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
     return _ode_solver(UniPCMultistepScheduler, 2, schedule, steps)
 
 
+def _consistency(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
+    """Multistep consistency sampling (Song et al. 2023, arXiv:2303.01469, algorithm 1): each x0 gets new noise.
+
+    It needs a network that predicts the end of the trajectory from any timestep, not the mean of all possible ends.
+    """
+
+    def step(prediction: Prediction, x: Tensor, t: int, t_next: int, generators: Generators) -> Tensor:
+        noise = randn(x.shape[1:], generators, x.device)
+        return add_noise(prediction.x0, noise, torch.full((len(x),), t_next, device=x.device), schedule)
+
+    return even_timesteps(schedule, steps), step
+
+
 SAMPLERS: dict[str, Callable[..., tuple[list[int], Step]]] = {
     "unclip": _unclip,
     "ddpm": _ddpm,
     "ddim": _ddim,
     "dpmpp-2m": _dpmpp_2m,
     "unipc": _unipc,
+    "consistency": _consistency,
 }
 """name -> function of (schedule, steps) that returns the timesteps and the step between them."""
 

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -24,6 +24,7 @@ from unclip.diffusion.tiling import Tiling, tiled
 from unclip.diffusion.wrappers import clamp_x0, map_x0, observe_x0
 from unclip.inference.callbacks import StageReport
 from unclip.inference.conditions import Known, Start
+from unclip.inference.distillation import Distillation
 from unclip.system.allocator import make_growth_limiter, reuse_freed_blocks
 
 WINDOWS_PER_CHUNK = 4
@@ -93,6 +94,7 @@ class Stage:
     last_network: the network of the last step, if it is a different one.
     last_factor: factor of the last x0 of the sampler "unclip" (see `Schedule.last_factor`).
     freezes_known_noise: known pixels keep their initial noise (see `diffusion.masking.freeze_known_noise`).
+    distillation: of a network that was distilled, else None. Guidance is then in the network.
     reuse: on a CPU, keep the memory of each step for the next one. It is faster and takes more memory.
     """
 
@@ -108,6 +110,7 @@ class Stage:
     last_factor: float = 1.0
     any_size: bool = False
     freezes_known_noise: bool = False
+    distillation: Distillation | None = None
     reuse: bool = True
 
     @property
@@ -134,7 +137,8 @@ class Stage:
         """Sample one item per generator: `b 3 H W`, or `b d` for an embedding, in float32.
 
         known: at the size that this stage samples. A batch goes through the network in chunks (see `_chunk_size`).
-        Raises RequestError for an unknown sampler or a number of steps out of range.
+        Raises RequestError for an unknown sampler, a number of steps out of range, or a guidance that a distilled
+        network has not learned.
         """
         steps = self.steps if options.steps is None else options.steps
         sampler = self.sampler if options.sampler is None else options.sampler
@@ -177,9 +181,12 @@ class Stage:
         """The initial noise `b *shape` from which `run` samples the images `b 3 H W` in [-1, 1].
 
         `run` must have the same inputs and steps, the sampler "ddim" and guidance 1. Raises RequestError for a number
-        of steps out of range.
+        of steps out of range, and for a network that was distilled so that it cannot be inverted.
         """
         device, _ = self._placement()
+        if self.distillation is not None:
+            self.distillation.check_inversion(self.name)
+            cond = self.distillation.condition(cond, 1.0)
         x0 = self.codec.encode(images.to(device))
         bind = partial(self._bind, make_growth_limiter(), self.network)
         inputs = StageInputs(cond)
@@ -188,6 +195,10 @@ class Stage:
         steps = self.steps if steps is None else steps
         with reuse_freed_blocks(self.reuse and device.type == "cpu"):
             return invert(denoise, x0, self.schedule, steps, progress)
+
+    def denoiser(self, inputs: StageInputs, batch: int, guidance: float, limit: float | None) -> Denoise:
+        """The denoiser with which `run` takes all steps but the last: conditioned, guided, and clamped to +-limit."""
+        return self._denoisers(inputs, batch, guidance, limit, self.shape)[0]
 
     def _shape(self, size: tuple[int, int] | None, tiling: Tiling | None) -> tuple[int, ...]:
         """The shape of one item: of an image of (width, height) pixels, or of a tiling's canvas."""
@@ -216,6 +227,9 @@ class Stage:
 
         Conditioned -> guided -> clamped to [-limit, limit], in chunks of the batch or of the windows.
         """
+        if self.distillation is not None:  # one evaluation a step
+            cond = self.distillation.condition(inputs.cond, guidance)
+            inputs, guidance = replace(inputs, cond=cond, uncond=None), 1.0
         tiling, bound_growth = inputs.tiling, make_growth_limiter()
         window = shape if tiling is None else (shape[0], tiling.side, tiling.side)
         chunk_size = self._chunk_size(window, guided=guidance not in (0, 1))

@@ -18,15 +18,14 @@ def check_distilled(model: UnclipModel, request: Request) -> None:
             decoder.check_inversion()
         if request.guidance is not None:
             decoder.check_guidance(request.guidance)
-    if prior is not None and prior.distillation is not None and uses_prior(request):
-        if request.prior_guidance is not None:
-            prior.distillation.check_guidance(request.prior_guidance, "prior_guidance")
-    if request.negative_prompt.strip() and decoder is not None:
-        if prior is None or prior.distillation is not None or not uses_prior(request):
-            raise RequestError(
-                "negative_prompt has no effect, because guidance was distilled into this model with an empty one: "
-                f"leave it out, or use its teacher {decoder.teacher}"
-            )
+    guides_prior = prior is not None and prior.distillation is None and uses_prior(request)
+    if prior is not None and prior.distillation is not None and request.prior_guidance is not None:
+        prior.distillation.check_guidance(request.prior_guidance, "prior_guidance")
+    if request.negative_prompt.strip() and decoder is not None and not guides_prior:
+        raise RequestError(
+            "negative_prompt has no effect, because guidance was distilled into this model with an empty one: leave "
+            f"it out, or use its teacher {decoder.teacher}"
+        )
 
 
 def distillation_notes(model: UnclipModel, request: Request) -> Iterator[str]:

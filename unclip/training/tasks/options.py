@@ -190,8 +190,8 @@ class DistillationOptions(TaskOptions):
     )
     source: Literal["teacher", "images"] = Field(
         default="teacher",
-        description="What is noised for the network to denoise: samples that the teacher generates for the captions, or "
-        "the training images themselves, which takes less time.",
+        description="What is noised for the network to denoise: samples that the teacher generates for the captions, "
+        "or the training images themselves, which takes less time.",
     )
     levels: int = Field(
         default=8, ge=1, le=1000, description="Noise levels at which a step trains each sample: samples take time."
@@ -207,8 +207,8 @@ class DistillationOptions(TaskOptions):
         default=4,
         ge=1,
         le=64,
-        description="Consistency only: parts of the noise levels, each crossed in one step of ddim. With 1, the finished "
-        "network samples in any few steps of the sampler consistency.",
+        description="Consistency only: parts of the noise levels, each crossed in one step of ddim. With 1, the "
+        "finished network samples in any few steps of the sampler consistency.",
     )
     teacher_steps: int = Field(
         default=32,

@@ -193,6 +193,12 @@ class DistillationOptions(TaskOptions):
         description="What is noised for the network to denoise: samples that the teacher generates for the captions, "
         "or the training images themselves, which takes less time.",
     )
+    generation_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="Denoising steps in which the teacher generates samples; by default, each stage's own.",
+    )
     levels: int = Field(
         default=8, ge=1, le=1000, description="Noise levels at which a step trains each sample: samples take time."
     )

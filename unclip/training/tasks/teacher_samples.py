@@ -13,8 +13,8 @@ from unclip.diffusion.guidance import NetworkInputs
 from unclip.diffusion.noise import Generators, make_generators
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
-from unclip.inference.run_context import Run
-from unclip.inference.stage import Stage, StageInputs
+from unclip.inference.run_context import Run, SamplingOptions
+from unclip.inference.stage import Stage, StageInputs, StageOptions
 from unclip.models.text import TextEncoding
 from unclip.models.upsampler import enlarge
 from unclip.training.augmentation import random_known_masks
@@ -136,7 +136,7 @@ class TeacherSource:
 
     def prior_embed(self, captions: list[str], generators: Generators) -> Tensor:
         """Image embeddings `b d` that the teacher's prior samples for captions."""
-        run = Run(generators, self.teacher.device)
+        run = Run(generators, self.teacher.device, SamplingOptions(prior_steps=self.options.generation_steps))
         text, negative = self.encoder.encode_text(captions), self._empty(len(captions))
         return self.teacher.sample_prior(text, negative, run).clone()  # a copy, for gradients
 
@@ -158,10 +158,11 @@ class TeacherSource:
         )
 
     def _sample(self, stage: Stage, cond: Condition, uncond: Condition | None, generators: Generators) -> Tensor:
-        """Samples `b ...` of a stage by its own defaults, in the codec's space and in memory of their own."""
+        """Samples `b ...` of a stage, in the codec's space and in memory of their own."""
         network = stage.network
         inputs = StageInputs(cond(network), None if uncond is None else uncond(network))
-        return replace(stage, codec=Identity()).run(inputs, generators).clone()
+        options = StageOptions(self.options.generation_steps)
+        return replace(stage, codec=Identity()).run(inputs, generators, options).clone()
 
     def _empty(self, count: int) -> TextEncoding:
         return self.encoder.encode_text([""] * count)

@@ -34,8 +34,8 @@ from unclip.training.trajectory import Trajectory, consistency_target
 DEFAULT_STEPS = 4
 """Steps of the sampler "consistency" for a network with a single segment."""
 LEAST_SIGNAL = 0.03
-"""Smallest last sqrt(alpha bar) with which a network that predicts noise is distilled for few steps: Kandinsky has 0.04,
-Stable Diffusion 0.07, a cosine schedule 0.00005, by which the error of the noise would be divided."""
+"""Smallest last sqrt(alpha bar), by which x0 divides the error of the noise, for few steps of a network that predicts
+noise. Kandinsky has 0.04, Stable Diffusion 0.07, a cosine schedule 0.00005."""
 FROZEN = ("clip_mean", "clip_std", "token_embedding.weight")
 """Ends of the names of parameters that stay as they are: measured statistics, and one vector for each token."""
 

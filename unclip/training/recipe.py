@@ -235,7 +235,8 @@ def load_recipe(source: str | Path, data: str | Path | None = None) -> Recipe:
         values = with_data(values, data_table(data))
     if "data" not in values and not values.keys() - RecipeFile.model_fields.keys():
         raise RecipeError(
-            f'{path} has no [data] table; give --data FOLDER, or add one such as kind = "folder", path = "images"'
+            f"{path} has no [data] table; give --data FOLDER (for --distill also --data PROMPTS.txt), or add one such "
+            'as kind = "folder", path = "images"'
         )
     file = read_table(RecipeFile, with_tuples(values), str(path))
     tables = {name: table for name in STAGES if (table := getattr(file, name)) is not None}

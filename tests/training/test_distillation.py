@@ -167,12 +167,12 @@ def test_without_guidance_a_student_equals_its_teacher(name: str, models, prompt
     assert difference(plain, student) <= 2  # the student's weights were rounded to half precision
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_each_family_is_distilled_for_guidance(name: str, models, prompts, images, recipe, tmp_path: Path):
+@pytest.mark.parametrize("name", ["native", "karlo", "stable"])
+def test_a_family_is_distilled_for_guidance(name: str, models, prompts, images, recipe, tmp_path: Path):
     source = FAMILIES[name]
     options = {"data": prompts if source == "teacher" else images, "steps": 2}
     made = train("decoder", "guidance", models / name, recipe(f'source = "{source}"'), tmp_path / "run", **options)
-    student = load(made, models if name in ("kandinsky", "inpaint") else None)
+    student = load(made)
     stage, rows = student.model.decoder, []
     scale = stage.guidance
     assert stage.distillation is not None and stage.distillation.guidance == (scale, scale) and scale > 1

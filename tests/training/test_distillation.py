@@ -304,13 +304,16 @@ def test_what_a_student_cannot_do(models: Path, prompts: Path, recipe, tmp_path:
     assert kept(edited, image, mask)
 
 
-def test_both_distillations_one_after_the_other(models: Path, prompts: Path, recipe, tmp_path: Path):
+def test_both_distillations_one_after_the_other(models: Path, prompts: Path, images: Path, recipe, tmp_path: Path):
     first = train("decoder", "guidance", models / "native", recipe(), tmp_path / "a", data=prompts, steps=1)
     second = train("decoder", "consistency", first, recipe(), tmp_path / "b", data=prompts, steps=1)
     third = train("prior", "guidance", second, recipe(), tmp_path / "c", data=prompts, steps=1)
     model = load(third).model
     assert model.decoder.distillation.guidance == (2.0, 2.0) and model.decoder.distillation.segments == 4
     assert model.prior.stage.distillation.guidance == (1.5, 1.5)
+    with pytest.raises(InputError, match="is distilled, .* fine-tune its teacher tiny, and distil that"):
+        options = TrainingOptions(init=third, lora=2, data=images, device="cpu", quiet=True, steps=1)
+        run.train("decoder", None, tmp_path / "d", options)
     with pytest.raises(RequestError, match="negative_prompt has no effect"):
         load(third).generate("a cat", seed=1, negative_prompt="a dog")
 

@@ -143,6 +143,11 @@ def check_fine_tuning(
         check_no_state([stage], out)
     sources = open_sources(loaded, [None], options, on_fault)
     part = open_stage(stage, options)
+    if (distillation := part.stage.distillation) is not None:
+        raise InputError(
+            f"the {stage} of {options.init} is distilled, which further training would undo: fine-tune its teacher "
+            f"{distillation.teacher}, and distil that"
+        )
     if options.lora is None and is_native(part.folder):
         raise InputError(f"{options.init} was trained from a recipe: continue with --recipe, or fine-tune it by --lora")
     check_size(part, loaded.finetune, table_of(loaded))

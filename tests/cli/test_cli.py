@@ -78,7 +78,7 @@ def test_help_is_in_groups(run):
     out = run("--help")[1]
     assert all(f"\n{group}:\n" in out for group in ("Generate", "Prompt files and records", "Training and evaluation"))
     out = run("generate", "--help")[1]
-    groups = ["Arguments", "Image", "Sampling", "Prior", "Output", "Model and device", "Options"]
+    groups = ["Arguments", "Image", "Sampling", "Speed", "Prior", "Output", "Model and device", "Options"]
     assert [line[:-1] for line in out.splitlines() if line.endswith(":") and line[0] != " "] == groups
     assert "[default: the model's]" in out and "[default: stickers]" in out
 

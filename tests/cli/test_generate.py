@@ -140,8 +140,10 @@ def test_previews_of_windows_of_several_images(tiny_model, tmp_path):
 def test_every_option_reaches_the_request(painter):
     options = ["--negative-prompt", "dog", "--steps", "3", "--prior-steps", "4", "--upsampler-steps", "5"]
     options += ["--guidance", "0", "--prior-guidance", "1.5", "--sampler", "ddim", "--prior-sampler", "unipc"]
-    options += ["--size", "64x32", "--prior-best-of", "2", "--best-of", "4", "--seed", "9"]
+    options += ["--size", "64x32", "--prior-best-of", "2", "--best-of", "4", "--seed", "9", "--noise-level", "7"]
     options += ["--embedding", "e.safetensors", "--image-encoder", "there"]
+    options += ["--speed", "fast", "--spacing", "ays", "--guidance-interval", "0.3,5", "--guidance-every", "2"]
+    options += ["--cache-every", "3", "--upsampler-cache-every", "4"]
     save_file({"image_embed": np.ones(4), "probe": np.ones(4)}, "e.safetensors")
     Path("here").mkdir()
     Path("here/model_index.json").write_text("{}")
@@ -151,7 +153,8 @@ def test_every_option_reaches_the_request(painter):
         "prompt": "a cat", "negative_prompt": "dog", "mode": "generate", "seed": 9, "n": 1, "steps": 3,
         "prior_steps": 4, "upsampler_steps": 5, "guidance": 0.0, "prior_guidance": 1.5, "sampler": "ddim",
         "prior_sampler": "unipc", "size": "64x32", "prior_best_of": 2, "id": None,
-        "best_of": 4, "embedding": "e.safetensors",
+        "best_of": 4, "noise_level": 7, "embedding": "e.safetensors", "speed": "fast", "spacing": "ays",
+        "guidance_interval": [0.3, 5.0], "guidance_every": 2, "cache_every": 3, "upsampler_cache_every": 4,
     }  # fmt: skip
     assert request.to_dict() == expected
     opened = {"device": "cpu", "dtype": "float32", "memory": "auto"}

@@ -1,5 +1,6 @@
 import pytest
 
+from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import RequestError
 from unclip.requests.other_tools import HINTS, SAME, SAMPLERS, SIDES, hint, rename_fields
 from unclip.requests.request import Request
@@ -23,7 +24,7 @@ def test_names_of_other_tools_become_fields():
 def test_every_name_leads_to_a_field_or_a_hint():
     fields = set(Request.field_names())
     assert set(SAME.values()) <= fields and not fields & {*SAME, *SIDES, *HINTS}
-    assert set(SAMPLERS.values()) <= {"unclip", "ddpm", "ddim", "dpmpp-2m", "unipc"}
+    assert set(SAMPLERS.values()) <= set(SAMPLER_NAMES)
     assert hint("CFG Scale") == hint("cfg-scale") == "did you mean 'guidance'?"
     assert hint("colour") is None
 

@@ -75,7 +75,8 @@ def with_distilled(model: UnclipModel, distilled: Mapping[str, DistilledStage]) 
     where = f"{model.name}, {KEY}"
     for name, settings in distilled.items():
         if name == "decoder":
-            model = replace(model, decoder=distill_stage(model.decoder, settings, where))
+            # The teacher's bundles of settings for a speed do not suit the student.
+            model = replace(model, decoder=distill_stage(model.decoder, settings, where), speeds={})
         elif name == "prior" and isinstance(model.prior, DiffusionPrior):
             model = replace(model, prior=replace(model.prior, stage=distill_stage(model.prior.stage, settings, where)))
         elif name == "upsampler" and len(model.upsamplers) == 1:

@@ -39,6 +39,8 @@ SHARD_SIZE = "15MB"  # of a weight file at most, unless a single tensor is large
 
 EXTRA_VALUES, EXTRA_TENSORS = 1 << 22, 64
 """What a network may have beyond its weight files: masks and tables that are computed."""
+MOST_VALUES, MOST_TENSORS = 1 << 34, 1 << 14
+"""Sizes that no published network has, for configs without weight files."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -167,14 +169,42 @@ def build_empty_network(folder: Path) -> nn.Module:
         raise CheckpointError(f"{folder / 'config.json'}: {error}; {FIX}") from None
 
 
+def config_shapes(folder: Path) -> Shapes:
+    """The shapes of the parameters that a component's config.json describes, before its weights are downloaded.
+
+    Raises CheckpointError as `build_empty_network`.
+    """
+    config = read_json(folder / "config.json")
+    settings = {key: value for key, value in config.items() if not key.startswith("_")}
+    made = []
+
+    def make() -> nn.Module:
+        made.append(new_network(config.get("_class_name"), settings))
+        return made[-1]
+
+    try:
+        check_extent(make, MOST_VALUES, MOST_TENSORS)
+        return parameter_shapes(made[0] if made else make())  # made again only to raise its error
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}; {FIX}") from None
+
+
 def make_empty(make: Callable[[], Network], shapes: Shapes) -> Network:
     """The network that `make` makes, with its parameters on the meta device and its buffers in memory.
 
-    shapes: of the tensors in its weight files. A network that is much larger is refused before its buffers take any
-    memory: a config can ask for terabytes. Raises CheckpointError.
+    shapes: of the tensors in its weight files. Raises CheckpointError for a network that is much larger.
     """
-    thread, most = get_ident(), 2 * sum(map(math.prod, shapes.values())) + EXTRA_VALUES
-    left = {"values": most, "tensors": 4 * len(shapes) + EXTRA_TENSORS}
+    check_extent(make, 2 * sum(map(math.prod, shapes.values())) + EXTRA_VALUES, 4 * len(shapes) + EXTRA_TENSORS)
+    with init_empty_weights(include_buffers=False):
+        return make()
+
+
+def check_extent(make: Callable[[], nn.Module], values: int, tensors: int) -> None:
+    """Raise CheckpointError if the network that `make` makes has more values or tensors than these.
+
+    It is made on the meta device, before its buffers take any memory: a config can ask for terabytes.
+    """
+    thread, left = get_ident(), {"values": values, "tensors": tensors}
 
     def count(_module: nn.Module, _name: str, tensor: torch.Tensor | None) -> None:
         if tensor is not None and get_ident() == thread:  # hooks see the networks of all threads
@@ -192,8 +222,6 @@ def make_empty(make: Callable[[], Network], shapes: Shapes) -> Network:
             hook.remove()
     if min(left.values()) < 0:
         raise CheckpointError("the config asks for a larger network than the weight files hold")
-    with init_empty_weights(include_buffers=False):
-        return make()
 
 
 def parameter_shapes(network: nn.Module) -> Shapes:

@@ -60,8 +60,15 @@ class ImageOptions:
     ] = None
     steps: options.Steps = None
     guidance: options.Guidance = None
+    noise_level: options.NoiseLevel = None
     sampler: options.Sampler = None
     upsampler_steps: options.UpsamplerSteps = None
+    speed: options.Speed = None
+    spacing: options.Spacing = None
+    guidance_interval: options.GuidanceInterval = None
+    guidance_every: options.GuidanceEvery = None
+    cache_every: options.CacheEvery = None
+    upsampler_cache_every: options.UpsamplerCacheEvery = None
     prior_steps: options.PriorSteps = None
     prior_guidance: options.PriorGuidance = None
     prior_sampler: options.PriorSampler = None

@@ -11,15 +11,16 @@ from unclip.checkpoints.additions import find_lora
 from unclip.checkpoints.hub import parse_hub_id
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.cli.settings import source_in_errors
-from unclip.diffusion.sampler_names import SAMPLER_NAMES
+from unclip.diffusion.sampler_names import SAMPLER_NAMES, SPACING_NAMES
 from unclip.errors import InputError
 from unclip.images.metadata import FORMATS
-from unclip.requests.fields import MAX_GUIDANCE
+from unclip.requests.fields import MAX_GUIDANCE, MAX_STEPS, SPEEDS
 from unclip.system.choices import DEVICES, DTYPES, MEMORY, check_device, check_dtype, check_memory
 
 # Sections of the help.
 IMAGE = "Image"
 SAMPLING = "Sampling"
+SPEED = "Speed"
 PRIOR = "Prior"
 OUTPUT = "Output"
 MODEL = "Model and device"
@@ -182,6 +183,14 @@ Guidance = Annotated[
         rich_help_panel=SAMPLING,
     ),
 ]
+NoiseLevel = Annotated[
+    int | None,
+    typer.Option(
+        metavar="LEVEL",
+        help=f"Stable unCLIP: noise on the image embedding, 0 to {MAX_STEPS - 1}.{MODELS_DEFAULT}",
+        rich_help_panel=SAMPLING,
+    ),
+]
 Sampler = Annotated[
     str | None,
     typer.Option(
@@ -197,6 +206,44 @@ UpsamplerSteps = Annotated[
         help=f"Upsampler denoising steps.{MODELS_DEFAULT}",
         rich_help_panel=SAMPLING,
     ),
+]
+
+Speed = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(SPEEDS),
+        help="Tested settings: best are the defaults; on published models, balanced is at least 2 and fast 4 times as "
+        "fast. Other options win over them.",
+        rich_help_panel=SPEED,
+    ),
+]
+Spacing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Decoder timesteps: {', '.join(SPACING_NAMES[:-1])} or {SPACING_NAMES[-1]}.  [default: uniform]",
+        rich_help_panel=SPEED,
+    ),
+]
+GuidanceInterval = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH",
+        help="Decoder guidance at these noise levels only.  [default: all]",
+        rich_help_panel=SPEED,
+    ),
+]
+GuidanceEvery = Annotated[
+    int | None,
+    typer.Option(metavar="K", help="Compute decoder guidance at every K-th step.  [default: 1]", rich_help_panel=SPEED),
+]
+CacheEvery = Annotated[
+    int | None,
+    typer.Option(metavar="K", help="Run all decoder layers at every K-th step.  [default: 1]", rich_help_panel=SPEED),
+]
+UpsamplerCacheEvery = Annotated[
+    int | None,
+    typer.Option(metavar="K", help="Run all upsampler layers at every K-th step.  [default: 1]", rich_help_panel=SPEED),
 ]
 
 PriorSteps = Annotated[

@@ -110,6 +110,8 @@ def reproduce(
             name, device, precision, memory, image_encoder, prior, lora or (), progress=progress
         )
         [result] = pipe.generate(request, progress=progress)
+    if (size := metadata.resized_size(record)) is not None:
+        result = result.resized(size)
     found = compare(image, record, result.image, result.dtype)
     path = None if target is None else target.save(result)
     if as_json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unclip.errors import DataError, RequestError, one_line
 from unclip.requests.fields import FILE_FIELDS
-from unclip.requests.sources import check_is_no_file, source_kind
+from unclip.requests.sources import EmbeddingBytes, check_is_no_file, source_kind
 
 if TYPE_CHECKING:
     from unclip.requests.request import Request
@@ -34,6 +34,8 @@ def check_inputs(request: Request, *, decode: bool = False) -> None:
     decode: also decode the pixels, which finds files that were cut off; otherwise only the headers are read.
     """
     for field, source in input_files(request):
+        if isinstance(source, EmbeddingBytes):
+            continue  # read by the model
         if field == "embedding" or source_kind(source) == "embedding":
             check_embedding_header(source)
         else:
@@ -97,6 +99,8 @@ def input_hashes(request: Request) -> dict[str, Any]:
 
 def input_hash(source: Any) -> str | None:
     """ "sha256:..." of a file, "pixels:..." of an image in memory, or None for a file that cannot be read."""
+    if isinstance(source, EmbeddingBytes):
+        return f"sha256:{hashlib.sha256(source.data).hexdigest()}"
     if not isinstance(source, str):
         from unclip.images.metadata import pixel_hash
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unclip.images.metadata import pixel_hash
 from unclip.requests.request import Request
+from unclip.requests.values import size_text
 from unclip.version import __version__
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def record(result: Result) -> dict[str, Any]:
         "score": result.score,
         **({"ranked": list(result.ranked)} if result.ranked else {}),
         "notes": list(result.notes),
+        **({"resized": size_text(result.image.size)} if result.is_resized else {}),
         "pixels": pixel_hash(result.image),
     }
 
@@ -55,6 +57,7 @@ class Result:
     inputs         hash of each input by field, as `images.inputs.input_hashes` gives them
     prior          name of the checkpoint that the prior is from, if another one than the model's own was given
     loras          names of the LoRA files that were added to the model, with their scales
+    is_resized     the image has another size than the request says: see `resized`
     """
 
     image: Image.Image
@@ -71,6 +74,18 @@ class Result:
     inputs: dict[str, Any] = dataclasses.field(default_factory=dict)
     prior: str | None = None
     loras: tuple[str, ...] = ()
+    is_resized: bool = False
+
+    def resized(self, size: tuple[int, int]) -> Result:
+        """The result with its image scaled to cover (width, height) in pixels and cropped to it around its middle."""
+        from PIL import Image, ImageOps
+
+        if size == self.image.size:
+            return self
+        image = ImageOps.fit(self.image, size, Image.Resampling.LANCZOS)
+        image.info = dict(self.image.info)  # the colour profile
+        note = f"made as {size_text(self.image.size)} and resized to {size_text(size)}"
+        return dataclasses.replace(self, image=image, notes=(*self.notes, note), is_resized=True)
 
     def to_bytes(self, format: str = "png", quality: int | None = None) -> bytes:
         """The bytes of a "png", "jpg" or "webp" file, with the record. quality: as `images.metadata.image_bytes`."""

@@ -39,6 +39,9 @@ def distillation_notes(model: UnclipModel, request: Request) -> Iterator[str]:
     if model.upsamplers and (request.size is None or request.size != model.sizes[0]):
         upsampler = model.upsamplers[-1]
         stages.append(("upsampler", "upsampler_", upsampler, request.upsampler_steps, upsampler.sampler))
+    given = [name for name in ("guidance_interval", "guidance_every") if getattr(request, name) not in (None, 1)]
+    if model.decoder.distillation is not None and given:
+        yield f"{' and '.join(given)}: no effect, because guidance was distilled into the decoder"
     for name, prefix, stage, steps, sampler in stages:
         distillation = stage.distillation
         segments = 0 if distillation is None else distillation.segments

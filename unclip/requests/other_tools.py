@@ -33,6 +33,7 @@ SAME = {
     "init_image": "image",
     "input_image": "image",
     "mask_image": "mask",
+    "cache_interval": "cache_every",
 }
 """Names in lower case, with underscores: the field with the same meaning."""
 SIDES = ("width", "height")
@@ -41,6 +42,7 @@ HINTS = {
     **dict.fromkeys(("batch_size", "batch_count", "n_iter", "n_samples"), "use n, the number of images"),
     **dict.fromkeys(("generator", "manual_seed", "subseed", "variation_seed"), "use seed"),
     **dict.fromkeys(("scheduler", "schedule_type", "sampler_index"), "use sampler"),
+    **dict.fromkeys(("timestep_spacing", "sigma_schedule", "use_karras_sigmas"), "use spacing"),
     **dict.fromkeys(("denoising_strength", "image_strength", "prompt_strength"), "use strength, which only vary has"),
     **dict.fromkeys(("aspect_ratio", "ar", "resolution", "image_size"), "use size"),
     **dict.fromkeys(("init_images", "images", "reference_image"), "use image, or sources to interpolate"),
@@ -52,6 +54,7 @@ HINTS = {
 """Names whose meaning differs, or is not a field's: the end of a message about them."""
 SAMPLERS = {
     **dict.fromkeys(("dpm++ 2m", "dpm++_2m", "dpmpp_2m", "dpmsolver++", "dpmsolvermultistepscheduler"), "dpmpp-2m"),
+    **dict.fromkeys(("dpm++ 3m", "dpm++_3m", "dpmpp_3m"), "dpmpp-3m"),
     **dict.fromkeys(("unipc", "uni_pc", "unipcmultistepscheduler"), "unipc"),
     **dict.fromkeys(("ddim", "ddimscheduler"), "ddim"),
     **dict.fromkeys(("ddpm", "ddpmscheduler"), "ddpm"),

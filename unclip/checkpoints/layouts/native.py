@@ -28,6 +28,7 @@ from unclip.diffusion.codecs import Identity
 from unclip.errors import CheckpointError, RequestError
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
+from unclip.inference.speeds import NATIVE
 from unclip.inference.stage import Stage
 from unclip.models.clip import Clip
 from unclip.models.config import diffusers_config
@@ -71,6 +72,7 @@ def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, re
         shown_above=decoder_settings.shown_above,
         revision=revision,
         folder=loader.folder,
+        speeds=NATIVE,
     )
 
 

@@ -298,6 +298,10 @@ def test_what_a_student_cannot_do(models: Path, prompts: Path, recipe, tmp_path:
     )
     [result] = student.generate("a cat", seed=1, prior_sampler="consistency")
     assert result.notes[0].startswith("prior_sampler consistency is for a prior that was distilled for it")
+    [result] = student.generate("a cat", seed=1, guidance_every=2)
+    assert result.notes[0].startswith("guidance_every: no effect, because guidance was distilled")
+    with pytest.raises(RequestError, match="no settings for speed fast"):  # those are the teacher's
+        student.generate("a cat", seed=1, speed="fast")
     # Kept pixels are kept.
     mask = box_mask((32, 32), (8, 8, 24, 24))
     [edited] = student.inpaint(image, mask, "a cat", seed=1)

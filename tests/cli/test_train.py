@@ -39,6 +39,10 @@ def call(capsys, tmp_path: Path, monkeypatch):
         (["decoder", "--out", "runs", "--lora", "8"], "--lora changes a model: name it by --init"),
         (["decoder", "--out", "runs", "--init", "stickers", "--lora", "8"], "no [data] table; give --data FOLDER"),
         (["upsampler", "--out", "runs", "--init", "stickers", "--lora", "8"], "only the prior and the decoder"),
+        (["decoder", "--out", "runs", "--distill", "both", "--teacher", "stickers"], "from guidance, consistency"),
+        (["decoder", "--out", "runs", "--distill", "guidance"], "name it by --teacher"),
+        (["decoder", "--out", "runs", "--teacher", "stickers"], "--teacher belongs to --distill"),
+        (["decoder", "--out", "runs", "--distill", "guidance", "--teacher", "stickers"], "also --data PROMPTS.txt"),
         (["clip", "--out", "runs", "--minutes", "nan"], "--minutes must be"),
         (["clip", "--out", "runs", "--minutes", "-1"], "--minutes must be"),
         (["clip", "--out", "runs", "--device", "gpu"], "choose from auto, cpu"),
@@ -79,6 +83,8 @@ def test_the_arguments_reach_the_training(monkeypatch, tmp_path: Path):
         "resume": True,
         "init": None,
         "lora": None,
+        "distill": None,
+        "teacher": None,
         "data": None,
         "prior": None,
         "image_encoder": None,
@@ -99,6 +105,16 @@ def test_the_arguments_of_a_fine_tuning_reach_the_training(monkeypatch, tmp_path
     [(*_, options)] = given
     found = {"init": "owner/model", "lora": 8, "data": "images", "prior": "owner/prior", "dtype": "bfloat16"}
     assert vars(options).items() >= {**found, "image_encoder": "ViT-L-14/openai"}.items()
+
+
+def test_the_arguments_of_a_distillation_reach_the_training(monkeypatch, tmp_path: Path):
+    given = []
+    monkeypatch.setattr(run, "train", lambda *arguments: given.append(arguments))
+    words = "--distill consistency --teacher owner/model --data prompts.txt"
+    assert main(["train", "upsampler", "--out", str(tmp_path / "runs"), *words.split()]) == 0
+    [(*_, options)] = given
+    found = {"distill": "consistency", "teacher": "owner/model", "data": "prompts.txt", "init": None}
+    assert vars(options).items() >= found.items()
 
 
 def test_an_interrupt_ends_with_130(monkeypatch, tmp_path: Path, capsys):

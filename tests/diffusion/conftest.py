@@ -1,5 +1,6 @@
 """Denoisers that are exact, so that samplers can be held against the truth without any weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -66,6 +67,23 @@ class Ideal:
         last = torch.tensor([self.schedule.num_train_timesteps - 1])
         a, s = self.signal(last), self.noise(last)
         return mean + std * (x.double() - a * mean) / (a**2 * std**2 + s**2).sqrt()
+
+    def consistent(self, mean: float, std: float, ends: Sequence[int] = (0,)) -> Denoise:
+        """The x0 towards which one DDIM step reaches the ODE's value at the next lower of the timesteps `ends`.
+
+        The end 0 is the clean sample: by default, x0 is where the ODE of that Gaussian ends.
+        """
+
+        def denoise(x: Tensor, t: Tensor) -> Prediction:
+            end = torch.full_like(t, max(e for e in ends if e < int(t[0])))
+            a, s, a_end, s_end = self.signal(t), self.noise(t), self.signal(end), self.noise(end)
+            if not end.any():
+                a_end, s_end = torch.ones_like(a), torch.zeros_like(s)
+            ratio = ((a_end**2 * std**2 + s_end**2) / (a**2 * std**2 + s**2)).sqrt()
+            arrived = a_end * mean + ratio * (x.double() - a * mean)
+            return Prediction(((arrived - s_end / s * x.double()) / (a_end - s_end / s * a)).float())
+
+        return denoise
 
     def signal(self, t: Tensor) -> Tensor:
         return self.schedule.alphas_cumprod().double()[t].sqrt()[:, None]

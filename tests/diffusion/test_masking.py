@@ -5,7 +5,7 @@ from torch import Tensor
 from unclip.diffusion.denoiser import Prediction
 from unclip.diffusion.masking import FrozenNoise, freeze_known_noise, keep_known
 from unclip.diffusion.noise import make_generators, randn
-from unclip.diffusion.sampler_names import SAMPLER_NAMES
+from unclip.diffusion.sampler_names import FOR_ANY_MODEL, SAMPLER_NAMES
 from unclip.diffusion.samplers import Sampling, first_timestep, sample
 from unclip.diffusion.schedule import Schedule, add_noise
 
@@ -76,7 +76,7 @@ def sample_second_given_first(ideal_denoise, value: float, sampler: str, repeats
     return sample(denoise, randn((2, pairs), g), schedule, Sampling(sampler, 60, repeats), g)[:, 1]
 
 
-@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+@pytest.mark.parametrize("sampler", FOR_ANY_MODEL)
 def test_resampling_approaches_the_conditional_of_a_gaussian(ideal, sampler: str) -> None:
     mean, covariance = torch.tensor([0.2, -0.1]), 0.25 * torch.tensor([[1.0, 0.8], [0.8, 1.0]])
     denoise = ideal.correlated(mean, covariance)
@@ -87,7 +87,7 @@ def test_resampling_approaches_the_conditional_of_a_gaussian(ideal, sampler: str
     assert abs(often.std() - spread) < 0.05
 
 
-@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+@pytest.mark.parametrize("sampler", FOR_ANY_MODEL)
 def test_resampling_selects_the_mixture_component_of_the_known_value(ideal, sampler: str) -> None:
     denoise = ideal.clusters(torch.tensor([[0.5, 0.6], [-0.5, -0.6]]), 0.15)
     # given 0.5, the second is N(0.6, 0.15^2): the other part has a chance of 2e-10
@@ -99,7 +99,7 @@ def test_resampling_selects_the_mixture_component_of_the_known_value(ideal, samp
     assert abs(right.std() - 0.15) < 0.035
 
 
-@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+@pytest.mark.parametrize("sampler", FOR_ANY_MODEL)
 def test_resampling_weighs_two_mixture_components_that_fit_the_known_value(ideal, sampler: str) -> None:
     """RePaint comes near the conditional only slowly here, and the slower, the further apart the parts lie."""
     spread, known = 0.3, 0.1

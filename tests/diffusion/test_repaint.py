@@ -5,7 +5,7 @@ from torch import Tensor
 from unclip.diffusion.denoiser import Prediction, denoiser
 from unclip.diffusion.noise import make_generators, randn
 from unclip.diffusion.repaint import renoise, resampling_schedule
-from unclip.diffusion.sampler_names import SAMPLER_NAMES
+from unclip.diffusion.sampler_names import FOR_ANY_MODEL
 from unclip.diffusion.samplers import Sampling, sample
 from unclip.diffusion.schedule import Schedule
 
@@ -28,7 +28,7 @@ def test_every_stretch_is_visited_once_per_pass() -> None:
     assert resampling_schedule(250, 10)[:251] == [*range(25)] * 10 + [25]
 
 
-@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
+@pytest.mark.parametrize("sampler", FOR_ANY_MODEL)
 def test_resampling_keeps_the_spread_of_a_gaussian_at_every_step(ideal, sampler: str) -> None:
     """Going up by noising and down by an exact denoiser, the sample keeps the spread of each timestep."""
     seen: list[tuple[int, float]] = []

@@ -6,6 +6,7 @@ from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
+    LCMScheduler,
     UnCLIPScheduler,
     UniPCMultistepScheduler,
 )
@@ -157,6 +158,22 @@ def test_ddim_between_any_two_timesteps_is_the_papers_equation_12() -> None:
         eps = (seen[i] - ab[t].sqrt() * x0) / (1 - ab[t]).sqrt()
         expected = ab[t_next].sqrt() * x0 + (1 - ab[t_next]).sqrt() * eps
         torch.testing.assert_close(seen[i + 1], expected.float(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [2, 4, 8])
+def test_the_sampler_of_consistency_models_is_lcm_without_its_skip_connection(steps: int) -> None:
+    schedule = Schedule(prediction_type="sample")
+    scheduler = LCMScheduler(**COSINE, prediction_type="sample", clip_sample=True, timestep_scaling=1e6)
+    times, seen, result = ours(network, schedule, "consistency", steps)
+    g = make_generators(SEEDS)
+    x, theirs = randn(SHAPE, g), []
+    scheduler.set_timesteps(timesteps=times)  # it has others of its own: those of a distillation of latents
+    for t in scheduler.timesteps.tolist():
+        theirs.append(x)
+        output = network(x, torch.full((len(x),), t))
+        x = scheduler.step(output, t, x, generator=g).prev_sample
+    torch.testing.assert_close(seen, torch.stack(theirs), rtol=0, atol=1e-5)
+    torch.testing.assert_close(result, x, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 48, 61, 1000])

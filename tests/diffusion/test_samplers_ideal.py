@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from unclip.diffusion.noise import make_generators, randn
-from unclip.diffusion.sampler_names import SAMPLER_NAMES
+from unclip.diffusion.sampler_names import FOR_ANY_MODEL, SAMPLER_NAMES
 from unclip.diffusion.samplers import Sampling, sample
 from unclip.diffusion.schedule import Schedule
 
 STOCHASTIC = ("unclip", "ddpm")
-DETERMINISTIC = tuple(name for name in SAMPLER_NAMES if name not in STOCHASTIC)
+DETERMINISTIC = tuple(name for name in FOR_ANY_MODEL if name not in STOCHASTIC)
 DATA = torch.rand(6, 5, generator=torch.Generator().manual_seed(3)) * 2 - 1
 
 
@@ -49,6 +49,27 @@ def test_solvers_end_where_the_ode_does(ideal, sampler: str, steps: int, error: 
     out = sample(ideal.gaussian(0.3, 0.5), x, Schedule(), Sampling(sampler, steps), g)
     exact = ideal.flow(x, 0.3, 0.5)
     assert (out - exact).square().mean().sqrt() < error
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+def test_the_sampler_of_consistency_models_gives_the_gaussian_in_any_number_of_steps(ideal, steps: int) -> None:
+    g = make_generators(range(64))
+    x = randn((64,), g)
+    out = sample(ideal.consistent(0.3, 0.5), x, Schedule(), Sampling("consistency", steps), g)
+    assert abs(out.mean() - 0.3) < 0.03  # standard error 0.008
+    assert abs(out.std() - 0.5) < 0.025  # standard error 0.006
+    if steps == 1:
+        torch.testing.assert_close(out, ideal.flow(x, 0.3, 0.5).float(), rtol=0, atol=1e-5)
+    # The mean of all ends is not enough: in few steps it gives hardly any spread.
+    assert sample(ideal.gaussian(0.3, 0.5), x, Schedule(), Sampling("consistency", steps), g).std() < 0.45
+
+
+@pytest.mark.parametrize("segments", [1, 2, 4, 8])
+def test_ddim_crosses_each_segment_of_a_multistep_consistency_model_in_one_step(ideal, segments: int) -> None:
+    x = randn((16,), make_generators(range(32)))
+    ends = [round(i * 999 / segments) for i in range(segments)]
+    out = sample(ideal.consistent(0.3, 0.5, ends), x, Schedule(), Sampling("ddim", segments), [])
+    torch.testing.assert_close(out, ideal.flow(x, 0.3, 0.5).float(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", DETERMINISTIC)

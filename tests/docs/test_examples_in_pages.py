@@ -140,7 +140,8 @@ def checkout(tmp_path, monkeypatch, pipelines):
     """The working folder, with the files of a checkout. Each model is loaded once for all pages."""
     for name in ("assets", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
-    for name in ("runs/mine/model", "runs/more/model", "NAME"):  # the pages' names of models of the reader
+    of_reader = ("runs/mine/model", "runs/more/model", "runs/few-steps/model", "NAME")
+    for name in of_reader:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / "weights" / "stickers")
     (tmp_path / "style.safetensors").touch()  # a LoRA file; no command that is run reads it

@@ -115,7 +115,17 @@ def test_the_preset_of_fine_tuning_takes_its_data_from_the_command(tmp_path):
     assert shards.data_table("clip") == {"kind": "webdataset", "shards": "part-{0..3}.tar"}
 
 
-@pytest.mark.parametrize("name", sorted({*presets()} - {"finetune"}))
+def test_the_presets_of_distillation(tmp_path):
+    path = tmp_path / "prompts.txt"
+    recipe = load_recipe("distill", path)
+    assert not recipe.stages and recipe.data == {"kind": "prompts", "path": str(path)}
+    bundled = load_recipe("distill-stickers")
+    assert not bundled.stages and bundled.data_table() == load_recipe("stickers-cpu").data_table("decoder")
+    for each in (recipe.distill, bundled.distill):
+        assert each.teacher_steps % each.segments == 0
+
+
+@pytest.mark.parametrize("name", [name for name in presets() if name.startswith("stickers")])
 def test_the_presets_make_networks(name: str):
     recipe = load_recipe(name)
     assert set(recipe.stages) == set(STAGES)

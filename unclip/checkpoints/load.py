@@ -11,6 +11,7 @@ import torch
 
 from unclip.checkpoints.additions import Additions
 from unclip.checkpoints.component_loader import ComponentLoader
+from unclip.checkpoints.distilled import read_distilled, with_distilled
 from unclip.checkpoints.families import check_no_prior, is_kandinsky, is_karlo, is_stable_unclip
 from unclip.checkpoints.hub_files import snapshot_identity
 from unclip.checkpoints.index import INDEX, check_pipeline, component_classes, model_name
@@ -92,6 +93,20 @@ def build_model(
 
     image_encoder: as in `Additions`. Raises CheckpointError for damaged or mismatched components.
     """
+    distilled = read_distilled(index, loader.folder)
+    for other in others:  # of a repository of a prior, nothing but the prior is used
+        own = read_distilled(read_json(other.folder / INDEX), other.folder)
+        distilled |= {name: stage for name, stage in own.items() if name == "prior"}
+    return with_distilled(build_layout(index, loader, others, image_encoder), distilled)
+
+
+def build_layout(
+    index: dict[str, Any],
+    loader: ComponentLoader,
+    others: Sequence[ComponentLoader],
+    image_encoder: str | Path | None,
+) -> UnclipModel:
+    """The model of a checkpoint of any layout, as if none of its stages were distilled. Arguments as `build_model`."""
     # A hub model is named as it is found on the hub.
     origin, revision = snapshot_identity(loader.folder) or (model_name(index, loader.folder), None)
     if image_encoder is not None and not is_karlo(index):

@@ -1,4 +1,4 @@
-"""Open one stage of a checkpoint of any layout for fine-tuning, with the networks that condition it and no others."""
+"""Open one stage of a checkpoint of any layout for training, with the networks that condition it and no others."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from unclip.checkpoints.tensors import read_tensors
 from unclip.diffusion.codecs import Latents
 from unclip.errors import CheckpointError
 from unclip.inference.encoder import Encoder
+from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
 from unclip.inference.stage import Stage
 from unclip.models.decoder import Decoder
@@ -28,6 +29,8 @@ from unclip.system.files import read_json
 
 STAGES = ("prior", "decoder")
 """The stages that can be fine-tuned."""
+DISTILLABLE = ("prior", "decoder", "upsampler")
+"""The stages that can be distilled."""
 
 
 class DeferredStore:
@@ -57,6 +60,7 @@ class TrainableStage:
     encoder     CLIP, and the decoder's own text encoder if it has one
     components  the networks of the stage, by the names of their folders
     reads_text  whether the stage is conditioned on text
+    has_prior   whether the checkpoint has a diffusion prior
     """
 
     name: str
@@ -66,6 +70,7 @@ class TrainableStage:
     components: Mapping[str, nn.Module]
     reads_text: bool
     store: DeferredStore
+    has_prior: bool = True
 
     @property
     def backbone(self) -> nn.Module:
@@ -84,14 +89,20 @@ class TrainableStage:
         for network in frozen:
             if network is not None:
                 self.store.load(network)
-        for component, network in self.components.items():
-            if whole:
-                read = partial(read_tensors, self.folder / component, self.encoder.device, torch.float32)
-                load_weights(network, read, self.encoder.device)
-                for parameter in network.parameters():
-                    parameter.data = parameter.data.clone()  # it may be a view of the file
-            elif any(parameter.is_meta for parameter in network.parameters()):
+        if whole:
+            self.load_components()
+            return
+        for network in self.components.values():
+            if any(parameter.is_meta for parameter in network.parameters()):
                 self.store.load(network)
+
+    def load_components(self) -> None:
+        """Read the weights of the stage in float32, and into memory of their own, to train all of them."""
+        for component, network in self.components.items():
+            read = partial(read_tensors, self.folder / component, self.encoder.device, torch.float32)
+            load_weights(network, read, self.encoder.device)
+            for parameter in network.parameters():
+                parameter.data = parameter.data.clone()  # it may be a view of the file
 
 
 def open_trainable(
@@ -101,12 +112,14 @@ def open_trainable(
     dtype: torch.dtype,
     prior: str | Path | None = None,
     image_encoder: str | Path | None = None,
+    images: bool = True,
 ) -> TrainableStage:
-    """The prior or the decoder of a checkpoint, as its configs describe it; its large networks have no weights yet.
+    """A stage of a checkpoint, as its configs describe it; its large networks have no weights yet.
 
     name: a folder, a bundled model, or a hub id, which is downloaded if it is not in the cache. prior, image_encoder:
-    as in `load.Additions`. Raises CheckpointError if the checkpoint is missing, damaged or mismatched, or cannot be
-    fine-tuned, and RequestError if it lacks an image encoder.
+    as in `load.Additions`. images: whether it learns from images, not only from a teacher. Raises CheckpointError if
+    the checkpoint is missing, damaged or mismatched, or cannot be trained, and RequestError if it lacks an image
+    encoder that images need.
     """
     folder = find_checkpoint(name, download=True)
     index, store = read_json(folder / INDEX), DeferredStore()
@@ -120,13 +133,16 @@ def open_trainable(
     folders = [folder, *find_prior_folders(folder, index, prior)]
     loader, *others = (ComponentLoader(each, device, dtype, store) for each in folders)
     model = build_model(index, loader, others, image_encoder)
-    model.encoder.require_image_encoder()
+    if images:
+        model.encoder.require_image_encoder()
     if stage == "prior":
         if not isinstance(model.prior, DiffusionPrior):
-            raise CheckpointError(f"{model.name} has no prior to fine-tune: give a checkpoint that has one")
+            raise CheckpointError(f"{model.name} has no prior to train: give a checkpoint that has one")
         return _of_prior(model.name, folders[-1], model.prior, model.encoder, store)
+    if stage == "upsampler":
+        return _of_upsampler(model, folder, store)
     network = model.decoder.network
-    if isinstance(network, KandinskyDecoder) and network.has_inpainting_inputs:
+    if images and isinstance(network, KandinskyDecoder) and network.has_inpainting_inputs:
         raise CheckpointError(
             f"{model.name} has an inpainting U-Net, which is trained on masks: fine-tune the decoder of the same "
             "version; its LoRA loads for this U-Net too"
@@ -139,7 +155,16 @@ def open_trainable(
         parts["text_proj"] = network.projection
         if network.text_encoder is not None:
             parts["decoder_text"] = network.text_encoder
-    return TrainableStage(model.name, folder, model.decoder, model.encoder, parts, reads_text, store)
+    has_prior = isinstance(model.prior, DiffusionPrior)
+    return TrainableStage(model.name, folder, model.decoder, model.encoder, parts, reads_text, store, has_prior)
+
+
+def _of_upsampler(model: UnclipModel, folder: Path, store: DeferredStore) -> TrainableStage:
+    if len(model.upsamplers) != 1 or model.upsamplers[0].last_network is not None:
+        found = "another network for its last step" if model.upsamplers else "no upsampler"
+        raise CheckpointError(f"{model.name} has {found}: give a model of `unclip train` with an upsampler")
+    stage = model.upsamplers[0]
+    return TrainableStage(model.name, folder, stage, model.encoder, {"upsampler": stage.network.unet}, False, store)
 
 
 def _of_prior(name: str, folder: Path, prior: DiffusionPrior, encoder: Encoder, store: DeferredStore) -> TrainableStage:

@@ -11,7 +11,7 @@ import typer
 from unclip.checkpoints.identity import identify_model
 from unclip.cli import options
 from unclip.cli.progress import Progress, on_terminal
-from unclip.diffusion.sampler_names import SAMPLER_NAMES
+from unclip.diffusion.sampler_names import FOR_ANY_MODEL
 from unclip.errors import InputError
 from unclip.evaluation.choices import PARTS, SUITES, parse_parts, parse_samplers
 from unclip.requests.fields import MAX_SEED
@@ -61,7 +61,7 @@ def evaluate(
             callback=options.checked(lambda _, value: parse_samplers(value)),
             rich_help_panel=EVALUATION,
         ),
-    ] = ",".join(SAMPLER_NAMES),
+    ] = ",".join(FOR_ANY_MODEL),
     split: Annotated[
         str,
         typer.Option(

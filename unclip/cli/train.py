@@ -11,6 +11,7 @@ from unclip.system.files import check_writable
 from unclip.training.recipe import STAGES
 
 CHOICES = (*STAGES, "all")
+DISTILLATIONS = ("guidance", "consistency")
 
 
 def train(
@@ -24,12 +25,17 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Recipe file, or a preset's name.  [default: stickers-cpu; finetune for a published model]",
+            help="Recipe file, or a preset's name.  [default: stickers-cpu; finetune for a published model; distill "
+            "with --distill]",
         ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Folder of images with captions, or .tar shards; instead of the recipe's."),
+        typer.Option(
+            metavar="PATH",
+            help="Folder of images with captions, or .tar shards; instead of the recipe's. For --distill, a .txt of "
+            "prompts is enough.",
+        ),
     ] = None,
     check: Annotated[
         bool,
@@ -54,11 +60,22 @@ def train(
             callback=options.at_least_one,
         ),
     ] = None,
+    distill: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="Train a faster copy of a stage of --teacher: guidance (one evaluation a step) or consistency (few "
+            "steps).",
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Model that --distill learns from; it needs no images.")
+    ] = None,
     prior: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Prior of the model of --init, if it is elsewhere.")
+        str | None, typer.Option(metavar="MODEL", help="Prior of the model of --init or --teacher, if elsewhere.")
     ] = None,
     image_encoder: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Image encoder for the model of --init, if it has none.")
+        str | None, typer.Option(metavar="MODEL", help="Image encoder for that model, if it has none.")
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(metavar="M", help="Train each stage this long, not for the recipe's steps.")
@@ -80,8 +97,11 @@ def train(
       unclip train all --recipe mine.toml --check
       unclip train decoder --out runs/mine --minutes 30
       unclip train decoder --init models/karlo --lora 8 --out runs/lora
+      unclip train decoder --distill guidance --teacher models/karlo --data prompts.txt --out runs/fast
     """
     options.check_choice("stage", stage, CHOICES)
+    if distill is not None:
+        options.check_choice("--distill", distill, DISTILLATIONS)
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
         raise InputError(f"--minutes must be a finite number above 0, not {minutes}")
     if minutes is not None and steps is not None:
@@ -99,6 +119,8 @@ def train(
         resume=resume,
         init=init,
         lora=lora,
+        distill=distill,
+        teacher=teacher,
         data=data,
         prior=prior,
         image_encoder=image_encoder,

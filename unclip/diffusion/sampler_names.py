@@ -5,7 +5,9 @@ Requests are validated before any model is loaded.
 
 from unclip.errors import RequestError, nearest
 
-SAMPLER_NAMES = ("unclip", "ddpm", "ddim", "dpmpp-2m", "dpmpp-3m", "unipc", "unipc-3")
+SAMPLER_NAMES = ("unclip", "ddpm", "ddim", "dpmpp-2m", "dpmpp-3m", "unipc", "unipc-3", "consistency")
+FOR_ANY_MODEL = tuple(name for name in SAMPLER_NAMES if name != "consistency")
+"""Without the sampler of consistency models, whose network must have been distilled for it."""
 SPACING_NAMES = ("uniform", "karras", "log-snr", "ays")
 """Uniform is the sampler's own: even steps of the timestep. The others are spaced by noise level."""
 

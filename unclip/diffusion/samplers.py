@@ -234,6 +234,19 @@ def _unipc(order: int, schedule: Schedule, steps: int, spacing: str) -> tuple[li
     return _ode_solver(UniPCMultistepScheduler, order, schedule, steps, spacing)
 
 
+def _consistency(schedule: Schedule, steps: int, spacing: str) -> tuple[list[int], Step]:
+    """Multistep consistency sampling (Song et al. 2023, arXiv:2303.01469, algorithm 1): each x0 gets new noise.
+
+    It needs a network that predicts the end of the trajectory from any timestep, not the mean of all possible ends.
+    """
+
+    def step(prediction: Prediction, x: Tensor, t: int, t_next: int, generators: Generators) -> Tensor:
+        noise = randn(x.shape[1:], generators, x.device)
+        return add_noise(prediction.x0, noise, torch.full((len(x),), t_next, device=x.device), schedule)
+
+    return _timesteps(even_timesteps, schedule, steps, spacing), step
+
+
 SAMPLERS: dict[str, Callable[..., tuple[list[int], Step]]] = {
     "unclip": _unclip,
     "ddpm": _ddpm,
@@ -242,6 +255,7 @@ SAMPLERS: dict[str, Callable[..., tuple[list[int], Step]]] = {
     "dpmpp-3m": partial(_dpmpp, 3),
     "unipc": partial(_unipc, 2),
     "unipc-3": partial(_unipc, 3),
+    "consistency": _consistency,
 }
 """name -> function of (schedule, steps, spacing) that returns the timesteps and the step between them."""
 

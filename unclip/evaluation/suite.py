@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unclip.diffusion.sampler_names import SAMPLER_NAMES
+from unclip.diffusion.sampler_names import FOR_ANY_MODEL
 from unclip.evaluation.report import IMAGES, Report
 from unclip.images.result import Result
 from unclip.requests.request import Request
@@ -83,7 +83,7 @@ class Suite:
     seed: int = 0
     split: str = "held_out"
     steps: Sequence[int] = STEPS
-    samplers: Sequence[str] = SAMPLER_NAMES
+    samplers: Sequence[str] = FOR_ANY_MODEL
     batch_size: int | None = None
     progress: Progress = field(default=lambda *_: None)
 

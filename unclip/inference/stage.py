@@ -26,6 +26,7 @@ from unclip.diffusion.wrappers import clamp_x0, map_x0, observe_x0
 from unclip.errors import RequestError
 from unclip.inference.callbacks import StageReport
 from unclip.inference.conditions import Known, Start
+from unclip.inference.distillation import Distillation
 from unclip.models.deep_features import DeepFeatures, can_reuse_features
 from unclip.system.allocator import make_growth_limiter, reuse_freed_blocks
 
@@ -105,6 +106,7 @@ class Stage:
     last_network: the network of the last step, if it is a different one.
     last_factor: factor of the last x0 of the sampler "unclip" (see `Schedule.last_factor`).
     freezes_known_noise: known pixels keep their initial noise (see `diffusion.masking.freeze_known_noise`).
+    distillation: of a network that was distilled, else None. Guidance is then in the network.
     reuse: on a CPU, keep the memory of each step for the next one. It is faster and takes more memory.
     """
 
@@ -120,6 +122,7 @@ class Stage:
     last_factor: float = 1.0
     any_size: bool = False
     freezes_known_noise: bool = False
+    distillation: Distillation | None = None
     reuse: bool = True
 
     @property
@@ -146,8 +149,8 @@ class Stage:
         """Sample one item per generator: `b 3 H W`, or `b d` for an embedding, in float32.
 
         known: at the size that this stage samples. A batch goes through the network in chunks (see `_chunk_size`).
-        Raises RequestError for an unknown sampler, a number of steps out of range, or a network without a U-Net whose
-        features are to be reused.
+        Raises RequestError for an unknown sampler, a number of steps out of range, a network without a U-Net whose
+        features are to be reused, or a guidance that a distilled network has not learned.
         """
         steps = self.steps if options.steps is None else options.steps
         sampler = self.sampler if options.sampler is None else options.sampler
@@ -199,9 +202,12 @@ class Stage:
 
         options: steps and spacing. `run` must have the same, the same inputs, the sampler "ddim" and guidance 1. The
         whole network runs at every step, as reused features cannot be inverted. Raises RequestError for a number of
-        steps out of range.
+        steps out of range, and for a network that was distilled so that it cannot be inverted.
         """
         device, _ = self._placement()
+        if self.distillation is not None:
+            self.distillation.check_inversion(self.name)
+            cond = self.distillation.condition(cond, 1.0)
         x0 = self.codec.encode(images.to(device))
         bind = partial(self._bind, make_growth_limiter(), self.network, None)
         inputs = StageInputs(cond)
@@ -218,6 +224,10 @@ class Stage:
                 raise RequestError(
                     f"the {self.name} has no deep layers whose features could be reused: set cache_every 1"
                 )
+
+    def denoiser(self, inputs: StageInputs, batch: int, guidance: float, limit: float | None) -> Denoise:
+        """The denoiser with which `run` takes all steps but the last: conditioned, guided, and clamped to +-limit."""
+        return self._denoisers(inputs, batch, StageOptions(guidance=guidance), limit, self.shape)[0]
 
     def _shape(self, size: tuple[int, int] | None, tiling: Tiling | None) -> tuple[int, ...]:
         """The shape of one item: of an image of (width, height) pixels, or of a tiling's canvas."""
@@ -247,6 +257,10 @@ class Stage:
         Conditioned -> guided -> clamped to [-limit, limit], in chunks of the batch or of the windows. Each chunk keeps
         what its later steps reuse.
         """
+        assert options.guidance is not None
+        if self.distillation is not None:  # one evaluation a step
+            cond = self.distillation.condition(inputs.cond, options.guidance)
+            inputs, options = replace(inputs, cond=cond, uncond=None), replace(options, guidance=1.0)
         tiling, bound_growth, guidance = inputs.tiling, make_growth_limiter(), options.guidance
         assert guidance is not None
         window = shape if tiling is None else (shape[0], tiling.side, tiling.side)

@@ -116,14 +116,21 @@ class Decoder(nn.Module):
         time_condition: Tensor,
         token_mask: Tensor | None = None,
         hint: Tensor | None = None,
+        guidance_embed: Tensor | None = None,
     ) -> Tensor:
         """Noised latent `b c h w` at timesteps `b` -> the network's raw prediction, `b c h w` or `b 2c h w`.
 
         tokens: `b n c`. time_condition: `b t`. token_mask: `b n`, True for tokens to attend to; None for all.
         hint: `b k h w`, the known part of the latent (0 where unknown) and its mask.
+        guidance_embed: `b g`, the embedded guidance scale, of a network that has learned guidance.
         """
         if hint is not None:
             x = torch.cat([x, hint], dim=1)  # b c+k h w
         return self.unet(
-            x, t, encoder_hidden_states=tokens, class_labels=time_condition, attention_mask=token_mask
+            x,
+            t,
+            encoder_hidden_states=tokens,
+            class_labels=time_condition,
+            timestep_cond=guidance_embed,
+            attention_mask=token_mask,
         ).sample

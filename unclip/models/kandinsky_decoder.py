@@ -76,14 +76,18 @@ class KandinskyDecoder(nn.Module):
         text_embed: Tensor | None = None,
         text_states: Tensor | None = None,
         hint: Tensor | None = None,
+        guidance_embed: Tensor | None = None,
     ) -> Tensor:
         """Noised latent `b 4 h w` at timesteps `b` -> the noise, and a learned variance: `b 8 h w`.
 
         image_embed: `b d`. text_embed, text_states: `b d`, `b n d`, of version 2.1. hint: `b 5 h w`.
+        guidance_embed: `b g`, the embedded guidance scale, of a network that has learned guidance.
         """
         if self.has_inpainting_inputs:
             if hint is None:  # no pixel is known
                 hint = x.new_zeros(len(x), diffusers_config(self.unet).in_channels - LATENT_CHANNELS, *x.shape[2:])
             x = torch.cat([x, hint], dim=1)  # b 9 h w
         added = {"image_embeds": image_embed} | ({} if text_embed is None else {"text_embeds": text_embed})
-        return self.unet(x, t, encoder_hidden_states=text_states, added_cond_kwargs=added).sample
+        return self.unet(
+            x, t, encoder_hidden_states=text_states, timestep_cond=guidance_embed, added_cond_kwargs=added
+        ).sample

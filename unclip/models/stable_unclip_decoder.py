@@ -93,9 +93,14 @@ class StableUnclipDecoder(nn.Module):
             image_embed = text.for_decoder.states.new_zeros(len(text.for_decoder.states), size)
         return {"image_embed": image_embed, "text_states": text.for_decoder.states}
 
-    def forward(self, x: Tensor, t: Tensor, image_embed: Tensor, text_states: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, image_embed: Tensor, text_states: Tensor, guidance_embed: Tensor | None = None
+    ) -> Tensor:
         """Noised latent `b 4 h w` at timesteps `b` -> the velocity `b 4 h w`.
 
-        image_embed: `b 2d`. text_states: `b n w`, of the prompt and its padding.
+        image_embed: `b 2d`. text_states: `b n w`, of the prompt and its padding. guidance_embed: `b g`, the embedded
+        guidance scale, of a network that has learned guidance.
         """
-        return self.unet(x, t, encoder_hidden_states=text_states, class_labels=image_embed).sample
+        return self.unet(
+            x, t, encoder_hidden_states=text_states, class_labels=image_embed, timestep_cond=guidance_embed
+        ).sample

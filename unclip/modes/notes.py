@@ -1,8 +1,9 @@
-"""Notes for the user: prompts that were cut, and words that the model was not trained on."""
+"""Notes for the user: prompts that were cut, words that the model was not trained on, settings that do not suit it."""
 
 from collections.abc import Iterator
 
 from unclip.inference.model import UnclipModel
+from unclip.modes.distilled import distillation_notes
 from unclip.requests.fields import SIDE_PROMPTS
 from unclip.requests.request import Request
 from unclip.requests.sources import source_kind
@@ -14,7 +15,7 @@ MAX_WORDS = 10
 
 
 def notes(model: UnclipModel, request: Request) -> Iterator[str]:
-    """One note per prompt that is too long, one for all unknown words, and one for shortcuts without effect."""
+    """One note per prompt that is too long, per setting that does not suit the model, and for all unknown words."""
     yield from shortcut_notes(request)
     sources = [("source", source) for source in request.sources or () if source_kind(source) == "prompt"]
     others = [(name, getattr(request, name) or "") for name in (*SIDE_PROMPTS, "from_prompt")]
@@ -25,6 +26,7 @@ def notes(model: UnclipModel, request: Request) -> Iterator[str]:
         cut, tokenizer = max(cuts, key=lambda each: len(each[0]))
         if cut:
             yield f"the {field} is longer than {tokenizer.capacity} tokens; cut off: {show(cut)}"
+    yield from distillation_notes(model, request)
     if model.vocabulary is None:
         return
     unknown = unknown_words(" ".join(prompt for _, prompt in prompts), model.vocabulary)

@@ -7,6 +7,7 @@ from unclip.errors import RequestError
 from unclip.inference.model import UnclipModel
 from unclip.inference.speeds import speed_fields
 from unclip.modes.base import resolved
+from unclip.modes.distilled import check_distilled
 from unclip.modes.inpainting.prepare import check_edit
 from unclip.modes.registry import mode_of
 from unclip.requests.fields import foreign_fields
@@ -17,7 +18,7 @@ def resolve(model: UnclipModel, request: Request) -> Request:
     """The request with every open field filled in, and a random seed if it has none.
 
     Raises RequestError for a size that the model does not generate, and for combinations of input files that do not
-    fit; DataError for an input file whose header cannot be read.
+    fit, or that a distilled stage cannot run; DataError for an input file whose header cannot be read.
     """
     mode = mode_of(request)
     seed = secrets.randbelow(2**32) if request.seed is None else request.seed
@@ -35,6 +36,7 @@ def resolve(model: UnclipModel, request: Request) -> Request:
         model.check_noise_level(request.noise_level)
     if request.size is not None and not request.edits_canvas:
         model.check_size(request.size)
+    check_distilled(model, request)
     return request
 
 

@@ -11,11 +11,11 @@ from unclip.checkpoints.hub import parse_hub_id
 from unclip.checkpoints.identity import compute_revision
 from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.locate import find_checkpoint
-from unclip.checkpoints.networks import save_network
+from unclip.checkpoints.networks import network_config, save_network
 from unclip.checkpoints.trainable import STAGES, TrainableStage, open_trainable
 from unclip.errors import CheckpointError, InputError, RecipeError
 from unclip.system.device import pick_device
-from unclip.system.files import read_json
+from unclip.system.files import read_json, write_json
 from unclip.training.budget import Budget
 from unclip.training.data.datasets import Source, make_dataset
 from unclip.training.loop import Session, fit
@@ -143,6 +143,11 @@ def check_fine_tuning(
         check_no_state([stage], out)
     sources = open_sources(loaded, [None], options, on_fault)
     part = open_stage(stage, options)
+    if (distillation := part.stage.distillation) is not None:
+        raise InputError(
+            f"the {stage} of {options.init} is distilled, which further training would undo: fine-tune its teacher "
+            f"{distillation.teacher}, and distil that"
+        )
     if options.lora is None and is_native(part.folder):
         raise InputError(f"{options.init} was trained from a recipe: continue with --recipe, or fine-tune it by --lora")
     check_size(part, loaded.finetune, table_of(loaded))
@@ -176,6 +181,8 @@ def train_all(network: torch.nn.Module) -> None:
 def export_checkpoint(part: TrainableStage, model: Path) -> Path:
     """Write a checkpoint with the trained networks, and all else as in the checkpoint they are from."""
     weights = tuple(f"{component}/" for component in part.components)
+    own = is_native(part.folder)
+    files = {} if own else {"name": WEIGHTS, "shard_size": SHARD_SIZE}
     for path in sorted(part.folder.rglob("*")):
         name = path.relative_to(part.folder).as_posix()
         hidden = any(piece.startswith(".") for piece in name.split("/"))
@@ -184,11 +191,12 @@ def export_checkpoint(part: TrainableStage, model: Path) -> Path:
             (model / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, model / name)
     for component, network in part.components.items():
-        config = (model / component / "config.json").read_bytes()
-        save = partial(save_network, network, model / component, name=WEIGHTS, shard_size=SHARD_SIZE)
+        config = read_json(model / component / "config.json")
+        save = partial(save_network, network, model / component, **files)
         try:
             save()
         except CheckpointError:  # values beyond float16
             save(dtype=torch.float32)
-        (model / component / "config.json").write_bytes(config)  # with the names of its library
+        # With the names of its library, and what a distillation has added.
+        write_json(model / component / "config.json", config | network_config(network))
     return model

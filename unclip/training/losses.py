@@ -58,6 +58,18 @@ def velocity_loss(output: Tensor, x_t: Tensor, x0: Tensor, t: Tensor, schedule: 
     predicts x0. For small networks x0 is easier than v: they need not carry the noise of every patch through to the
     output (Li & He 2025, arXiv:2511.13720).
     """
+    return velocity_error(x0_from(output.float(), x_t, t, schedule), x0, t, schedule)
+
+
+def velocity_error(x0_hat: Tensor, x0: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """The same for a predicted x0, `b ...`."""
     variance = (1 - schedule.alphas_cumprod().to(x0.device))[t].clamp(min=0.04)
-    error = (x0_from(output.float(), x_t, t, schedule) - x0).square().flatten(1).mean(1)  # b
+    error = (x0_hat - x0).square().flatten(1).mean(1)  # b
     return (error / variance).mean()
+
+
+def noise_error(x0_hat: Tensor, x0: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """Mean squared error of the noise that a predicted x0 `b ...` implies: that of x0 times signal over noise."""
+    signal = schedule.alphas_cumprod().to(x0.device)[t]  # b
+    error = (x0_hat - x0).square().flatten(1).mean(1)  # b
+    return (error * signal / (1 - signal)).mean()

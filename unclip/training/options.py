@@ -21,7 +21,10 @@ class TrainingOptions:
     init: a model whose weights the stages start from, and whose CLIP is used if none has been trained here. A published
         model, or one with `lora`, is fine-tuned (`training.fine_tuning`).
     lora: the rank of LoRA layers to fine-tune `init` with; None trains all weights.
-    data: a folder of images or tar shards, in the place of the recipe's.
+    distill: "guidance" or "consistency": train a copy of a stage of `teacher` that samples with fewer evaluations
+        (`training.distillation`).
+    teacher: the model whose stage is distilled.
+    data: a folder of images or tar shards, in the place of the recipe's; for a distillation, also a file of prompts.
     prior, image_encoder: of a published model that lacks them, as for `Unclip.from_pretrained`.
     skip_bad: train without the images that cannot be read; otherwise, they are an error.
     device: "auto", "cpu", "cuda", "cuda:1" or "mps".
@@ -34,6 +37,8 @@ class TrainingOptions:
     resume: bool = False
     init: str | Path | None = None
     lora: int | None = None
+    distill: str | None = None
+    teacher: str | Path | None = None
     data: str | Path | None = None
     prior: str | Path | None = None
     image_encoder: str | Path | None = None

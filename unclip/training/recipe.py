@@ -10,7 +10,8 @@ describe one stage each, with these tables:
     sampling    sampling defaults of the finished model; not for CLIP
 
 `[finetune]` describes the fine-tuning of a stage of another model, whose sizes and sampling defaults remain. It has the
-keys of `training.tasks.options.FineTuningOptions` and the table `fit`.
+keys of `training.tasks.options.FineTuningOptions` and the table `fit`. `[distill]` describes in the same way the
+distillation of a stage, with the keys of `training.tasks.options.DistillationOptions`.
 """
 
 import tomllib
@@ -28,6 +29,7 @@ from unclip.training.data.options import read_data_options
 from unclip.training.tables import Table, read_table
 from unclip.training.tasks.options import (
     DecoderOptions,
+    DistillationOptions,
     FineTuningOptions,
     PriorOptions,
     TaskOptions,
@@ -135,6 +137,20 @@ class FineTuningTable(FineTuningOptions):
         return self.fit.model_copy(update={"lr": self.fit.lr / 10})
 
 
+class DistillationFit(Fit):
+    """The optimisation of a distillation."""
+
+    batch_size: int = Field(default=4, ge=1, description="Prompts per step, each at several noise levels (`levels`).")
+    lr: float = Field(default=1e-4, ge=0, le=1, description="Peak learning rate of AdamW.")
+    ema: float = Field(default=0.99, ge=0, le=1, description="Decay per step of the averaged (EMA) weights.")
+
+
+class DistillationTable(DistillationOptions):
+    """[distill]"""
+
+    fit: DistillationFit = DistillationFit()
+
+
 class RecipeFile(Table):
     """A whole recipe file."""
 
@@ -146,6 +162,7 @@ class RecipeFile(Table):
     decoder: DecoderTable | None = None
     upsampler: UpsamplerTable | None = None
     finetune: FineTuningTable = FineTuningTable()
+    distill: DistillationTable = DistillationTable()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +187,7 @@ class Recipe:
     seed: int = 0
     stages: Mapping[str, StageRecipe] = field(default_factory=dict)
     finetune: FineTuningTable = FineTuningTable()
+    distill: DistillationTable = DistillationTable()
 
     def stage(self, name: str) -> StageRecipe:
         """The recipe of a stage. Raises RecipeError if the file has no table for it."""
@@ -198,7 +216,7 @@ def presets() -> list[str]:
 def load_recipe(source: str | Path, data: str | Path | None = None) -> Recipe:
     """Read the recipe of a preset's name or a TOML file.
 
-    data: a folder of images, or tar shards, that replace the recipe's data tables.
+    data: a folder of images, tar shards, or a file of prompts, in the place of the recipe's data tables.
     Raises RecipeError for a missing file, bad TOML, an unknown key or a bad value, DataError for a bad data table.
     """
     path = Path(source)
@@ -217,7 +235,8 @@ def load_recipe(source: str | Path, data: str | Path | None = None) -> Recipe:
         values = with_data(values, data_table(data))
     if "data" not in values and not values.keys() - RecipeFile.model_fields.keys():
         raise RecipeError(
-            f'{path} has no [data] table; give --data FOLDER, or add one such as kind = "folder", path = "images"'
+            f"{path} has no [data] table; give --data FOLDER (for --distill also --data PROMPTS.txt), or add one such "
+            'as kind = "folder", path = "images"'
         )
     file = read_table(RecipeFile, with_tuples(values), str(path))
     tables = {name: table for name in STAGES if (table := getattr(file, name)) is not None}
@@ -228,6 +247,7 @@ def load_recipe(source: str | Path, data: str | Path | None = None) -> Recipe:
         seed=file.seed,
         stages={name: StageRecipe(source=str(path), **dict(table)) for name, table in tables.items()},
         finetune=file.finetune,
+        distill=file.distill,
     )
     for name in recipe.stages:  # a mistake in a later stage must not show after hours of training the first
         try:
@@ -239,7 +259,9 @@ def load_recipe(source: str | Path, data: str | Path | None = None) -> Recipe:
 
 
 def data_table(path: str | Path) -> dict[str, Any]:
-    """The data table of a path: a folder of images, or tar shards, also as a glob or a brace range."""
+    """The data table of a path: a folder of images, tar shards (also a glob or a brace range), or a file of prompts."""
+    if str(path).endswith(".txt") and not Path(path).is_dir():
+        return {"kind": "prompts", "path": str(path)}
     shards = str(path).endswith(".tar") and not Path(path).is_dir()
     return {"kind": "webdataset", "shards": str(path)} if shards else {"kind": "folder", "path": str(path)}
 

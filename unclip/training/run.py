@@ -17,8 +17,10 @@ from unclip.system.device import pick_device
 from unclip.system.files import read_json, remove_temporaries, write_json
 from unclip.training.budget import Budget
 from unclip.training.compatibility import check_predictions, same_weights
-from unclip.training.data.datasets import make_dataset
+from unclip.training.data.datasets import Source, make_dataset
+from unclip.training.data.prompts import PromptList
 from unclip.training.data.stored import Listing
+from unclip.training.distillation import check_distillation, distill
 from unclip.training.fine_tuning import check_fine_tuning, fine_tune, is_fine_tuning
 from unclip.training.loop import Session, fit
 from unclip.training.monitor import print_note
@@ -45,13 +47,16 @@ def train(
 ) -> Path:
     """Train one stage, or "all" stages of the recipe in order, and return the checkpoint folder `out/model`.
 
-    With a published model as `options.init`, or with `options.lora`, fine-tune that model (`fine_tuning.fine_tune`).
+    With a published model as `options.init`, or with `options.lora`, fine-tune that model (`fine_tuning.fine_tune`);
+    with `options.distill`, distil a stage of `options.teacher` (`distillation.distill`).
 
     recipe: a preset's name or a TOML file; None is the preset of the bundled model. `out/STAGE` receives a stage's
     state, loss curve and samples. The recipe of every stage, and the header and the caption of every image, are checked
     before the first stage trains. Raises InputError for mistakes in the recipe, the data or the options, and if `out`
     holds a run that `resume` does not continue; `loop.fit` lists the errors that end a run later.
     """
+    if options.distill is not None:
+        return distill(stage, recipe, Path(out), options)
     if is_fine_tuning(options):
         return fine_tune(stage, recipe, Path(out), options)
     out, device = Path(out), pick_device(options.device)
@@ -105,15 +110,23 @@ def check(
     that cannot be used. Raises InputError as `train` does.
     """
     folder = None if out is None else Path(out)
-    if is_fine_tuning(options):
+    if options.distill is not None:
+        _, sources = check_distillation(stage, recipe, folder, options, on_fault)
+    elif is_fine_tuning(options):
         _, sources = check_fine_tuning(stage, recipe, folder, options, on_fault)
     else:
         loaded, stages, *_ = check_run(stage, recipe, folder, options)
         sources = open_sources(loaded, stages, options, on_fault=on_fault)
     for where, source in sources.items():
         if not options.quiet:
-            found = f"{len(source.samples):,} images" if isinstance(source, Listing) else "scenes, made on the fly"
-            print_note(f"{where}: {found}")
+            print_note(f"{where}: {describe(source)}")
+
+
+def describe(source: Source) -> str:
+    """The amount and the kind of training data."""
+    if isinstance(source, Listing):
+        return f"{len(source.samples):,} images"
+    return f"{len(source.prompts):,} prompts" if isinstance(source, PromptList) else "scenes, made on the fly"
 
 
 def check_run(
@@ -123,6 +136,8 @@ def check_run(
 
     Raises InputError for mistakes in the recipe of any stage or in the options.
     """
+    if options.teacher is not None:
+        raise InputError("--teacher belongs to --distill guidance or --distill consistency; add one, or leave it out")
     if options.prior is not None or options.image_encoder is not None:
         raise InputError(
             "--prior and --image-encoder belong to a published model that --init fine-tunes; leave them out"

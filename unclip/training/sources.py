@@ -10,6 +10,7 @@ from unclip.errors import DataError
 from unclip.training.data.check import check_listing
 from unclip.training.data.datasets import Source, open_source, read_sample
 from unclip.training.data.decode import Sample
+from unclip.training.data.prompts import PromptList
 from unclip.training.data.stored import Listing, untracked
 from unclip.training.monitor import FaultList, print_note, track
 from unclip.training.options import TrainingOptions
@@ -26,10 +27,11 @@ def open_sources(
     stages: Sequence[str | None],
     options: TrainingOptions,
     on_fault: Callable[[str], None] | None = None,
+    prompts: bool = False,
 ) -> Mapping[str, Source]:
     """The data of stages by the recipe's tables that describe them (`Recipe.data_source`), listed and checked.
 
-    stages: None among them has the recipe's own table.
+    stages: None among them has the recipe's own table. prompts: whether prompts without images are enough.
 
     on_fault: receives a line for each file that cannot be used, and has all images decoded; by default, headers are
     read and the first faults are printed. Raises DataError for a mistake in the tables, and for files that cannot be
@@ -45,6 +47,8 @@ def open_sources(
             source = open_source(recipe.data_table(name), tracker)
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
+        if isinstance(source, PromptList) and not prompts:
+            raise DataError(f"{where}: prompts without images are for --distill only: give a folder or tar shards")
         if isinstance(source, Listing):
             for note in () if options.quiet else source.notes:
                 print_note(note)

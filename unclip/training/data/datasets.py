@@ -14,12 +14,13 @@ from unclip.errors import DataError
 from unclip.stickers.compose import SceneOptions
 from unclip.training.data.decode import Sample
 from unclip.training.data.folder import list_folder
-from unclip.training.data.options import FolderTable, SceneTable, read_data_options
+from unclip.training.data.options import FolderTable, PromptTable, SceneTable, read_data_options
+from unclip.training.data.prompts import PromptList, Prompts, read_prompts
 from unclip.training.data.scenes import Scenes
 from unclip.training.data.stored import CaptionedImages, Listing, Track, untracked
 from unclip.training.data.webdataset import list_shards
 
-Source = SceneOptions | Listing
+Source = SceneOptions | Listing | PromptList
 """Training data that are opened, before their images have a size."""
 
 SUBSTITUTES = 2**41
@@ -36,11 +37,15 @@ def open_source(table: Mapping[str, Any], track: Track = untracked) -> Source:
     options = read_data_options(table)
     if isinstance(options, SceneTable):
         return SceneOptions(**options.given())
+    if isinstance(options, PromptTable):
+        return read_prompts(options.path)
     return list_folder(options.path) if isinstance(options, FolderTable) else list_shards(options.shards, track)
 
 
 def make_dataset(source: Source, size: int, seed: int) -> Dataset[Sample]:
     """The dataset of training data, as squares of `size` pixels. Raises DataError for a listing with faults."""
+    if isinstance(source, PromptList):
+        return Prompts(source, size, seed)
     return Scenes(size, seed, source) if isinstance(source, SceneOptions) else CaptionedImages(source, size, seed)
 
 

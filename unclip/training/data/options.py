@@ -68,11 +68,19 @@ class ShardTable(Table):
     )
 
 
-DataOptions = SceneTable | FolderTable | ShardTable
-KINDS: dict[str, type[SceneTable] | type[FolderTable] | type[ShardTable]] = {
+class PromptTable(Table):
+    """Prompts without images (`data.prompts`), for distillation."""
+
+    kind: Literal["prompts"] = "prompts"
+    path: str = Field(min_length=1, description="A text file with a prompt on each line.")
+
+
+DataOptions = SceneTable | FolderTable | ShardTable | PromptTable
+KINDS: dict[str, type[SceneTable] | type[FolderTable] | type[ShardTable] | type[PromptTable]] = {
     "scenes": SceneTable,
     "folder": FolderTable,
     "webdataset": ShardTable,
+    "prompts": PromptTable,
 }
 
 

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -71,22 +72,28 @@ class CaptionedImages(Dataset[Sample]):
         if count := len(listing.faults):
             raise DataError(listing.faults[0] + (f" (and {count - 1} more)" if count > 1 else ""))
         self.samples, self.size, self.seed = listing.samples, size, seed
-        self._order: tuple[int, torch.Tensor] | None = None  # the current epoch and its permutation
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Sample:
-        if index < 0:
-            raise IndexError(f"index {index}: data indices start at 0")
-        epoch, place = divmod(index, len(self))
-        if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(_random_bits(self.seed, "epoch", epoch))
-            self._order = (epoch, torch.randperm(len(self), generator=generator))
-        sample = self.samples[int(self._order[1][place])]
+        sample = self.samples[shuffled_place(index, len(self), self.seed)]
         captions = sample.captions()
         caption = captions[_random_bits(self.seed, "caption", index) % len(captions)]
         return decode_image(sample.image(), sample.name, self.size), caption
+
+
+def shuffled_place(index: int, count: int, seed: int) -> int:
+    """The place of data index i among `count` samples: each epoch of `count` indices has an order of its own."""
+    if index < 0:
+        raise IndexError(f"index {index}: data indices start at 0")
+    epoch, place = divmod(index, count)
+    return _order(count, _random_bits(seed, "epoch", epoch))[place]
+
+
+@lru_cache(maxsize=4)
+def _order(count: int, seed: int) -> list[int]:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 def find_faults(

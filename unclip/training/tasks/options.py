@@ -1,9 +1,10 @@
 """The `task` tables of a recipe: what each stage learns to predict, and how its training examples are made."""
 
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, PlainValidator
 
+from unclip.requests.fields import MAX_GUIDANCE
 from unclip.training.tables import Table
 
 # The loss is the error of the velocity, so it is an error of x0. At the last timesteps an error of a predicted noise
@@ -22,6 +23,20 @@ NOISE_SHIFT = (
     "more at high noise, where the layout is decided."
 )
 PATCH = "Side in pixels of the patches that pixel unshuffling moves into channels; `size` is a multiple of it."
+
+
+def _check_scale(value: Any) -> float | tuple[float, float] | None:
+    """A guidance scale, or its lowest and highest value."""
+    numbers = value if isinstance(value, tuple) else (value, value)
+    if value is None:
+        return None
+    valid = all(type(each) in (int, float) and 0 <= each <= MAX_GUIDANCE for each in numbers)
+    if not valid or len(numbers) != 2 or (isinstance(value, tuple) and not numbers[0] < numbers[1]):
+        raise ValueError(f"a number from 0 to {MAX_GUIDANCE}, or [low, high] of two such numbers")
+    return (float(numbers[0]), float(numbers[1])) if isinstance(value, tuple) else float(value)
+
+
+GuidanceScale = Annotated[float | tuple[float, float] | None, PlainValidator(_check_scale)]
 
 
 class TaskOptions(Table):
@@ -163,6 +178,62 @@ class FineTuningOptions(TaskOptions):
     )
     samples: int = Field(default=4, ge=0, le=16, description="Images of a decoder's sample grid; 0 makes none.")
     sample_steps: int = Field(default=25, ge=2, le=1000, description="Denoising steps of the sample grid.")
+
+
+class DistillationOptions(TaskOptions):
+    """The options of distilling a stage of another model. Its sizes are those of that model."""
+
+    guidance: GuidanceScale = Field(
+        default=None,
+        description="Guidance scale of the teacher that the network learns; [low, high] makes the scale an input of a "
+        "decoder's network. By default, the teacher's own scale.",
+    )
+    source: Literal["teacher", "images"] = Field(
+        default="teacher",
+        description="What is noised for the network to denoise: samples that the teacher generates for the captions, "
+        "or the training images themselves, which takes less time.",
+    )
+    generation_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="Denoising steps in which the teacher generates samples; by default, each stage's own.",
+    )
+    levels: int = Field(
+        default=8, ge=1, le=1000, description="Noise levels at which a step trains each sample: samples take time."
+    )
+    drop: float = Field(default=0.1, ge=0, le=1, description="Fraction of the examples without text.")
+    known: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Fraction of the examples in which a part is known, for a decoder with inputs for inpainting.",
+    )
+    segments: int = Field(
+        default=4,
+        ge=1,
+        le=64,
+        description="Consistency only: parts of the noise levels, each crossed in one step of ddim. With 1, the "
+        "finished network samples in any few steps of the sampler consistency.",
+    )
+    teacher_steps: int = Field(
+        default=32,
+        ge=1,
+        le=999,
+        description="Consistency only: DDIM steps of the teacher over all noise levels; a multiple of segments.",
+    )
+    sample_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="Default denoising steps of the finished model. By default the teacher's, for consistency as many "
+        "as segments, or 4 for a single one.",
+    )
+    checkpointing: bool = Field(
+        default=False,
+        description="Compute activations again in the backward pass: a fraction of the memory, a third more time.",
+    )
+    samples: int = Field(default=4, ge=0, le=16, description="Images of the sample grid; 0 makes none.")
 
 
 def prediction_of(options: TaskOptions) -> str:

@@ -19,7 +19,7 @@ from unclip.cli import options
 from unclip.cli.batch_progress import BatchProgress
 from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import InputError
-from unclip.requests.fields import OLD_NAMES, foreign_fields
+from unclip.requests.fields import OLD_NAMES, PRIORS, foreign_fields
 from unclip.requests.request import Request
 from unclip.requests.text_values import FIELDS, parse_value
 from unclip.requests.validation import check_mode_name
@@ -101,6 +101,8 @@ def batch(
     prior_steps: options.PriorSteps = None,
     prior_guidance: options.PriorGuidance = None,
     prior_sampler: options.PriorSampler = None,
+    prior_temperature: options.PriorTemperature = None,
+    prior_top_p: options.PriorTopP = None,
     out: Annotated[
         str,
         typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the images.", rich_help_panel=options.OUTPUT),
@@ -181,7 +183,10 @@ def batch(
         "guidance": guidance,
         "prior_guidance": prior_guidance,
         "sampler": sampler,
+        "prior": prior if prior in PRIORS else None,
         "prior_sampler": prior_sampler,
+        "prior_temperature": prior_temperature,
+        "prior_top_p": prior_top_p,
         "size": size,
     }
     defaults = checked_defaults(fields, more or [])
@@ -221,7 +226,7 @@ def batch(
             raise typer.Exit(session.dry_run(plan, Path(out)))
         with open_folder(out, overwrite=overwrite, verify=verify) as folder:
             naming = {"--name": name, "--format": image_format, "--dtype": dtype, "--image-encoder": image_encoder}
-            naming |= {"--prior": prior, "--lora": " ".join(lora or ()) or None}
+            naming |= {"--prior": None if prior in PRIORS else prior, "--lora": " ".join(lora or ()) or None}
             used_seed, notes = run_seed(out, seed, identity, naming=naming)
             for note in (f"seed {used_seed}", *notes):
                 progress.note(note)

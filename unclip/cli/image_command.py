@@ -65,6 +65,8 @@ class ImageOptions:
     prior_steps: options.PriorSteps = None
     prior_guidance: options.PriorGuidance = None
     prior_sampler: options.PriorSampler = None
+    prior_temperature: options.PriorTemperature = None
+    prior_top_p: options.PriorTopP = None
     prior_best_of: Annotated[
         int | None,
         typer.Option(
@@ -141,10 +143,13 @@ def image_command(mode: str) -> Callable[[Callable[..., None]], Callable[..., No
         # with one parameter for each field, and puts the values back into the dataclass.
         hints = get_type_hints(ImageOptions, include_extras=True)
         own = [p for p in inspect.signature(function).parameters.values() if p.name != "shared"]
+        foreign = foreign_fields(mode)
+        if "prior" in foreign:  # the option remains, for a model that needs another prior to load
+            hints["prior"] = options.PriorModel
         shared = [
             inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
             for f in fields(ImageOptions)
-            if f.name not in foreign_fields(mode)
+            if f.name in _RUN or f.name not in foreign
         ]
 
         @functools.wraps(function)

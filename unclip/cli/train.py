@@ -10,12 +10,14 @@ from unclip.errors import InputError
 from unclip.system.files import check_writable
 from unclip.training.recipe import STAGES
 
-CHOICES = (*STAGES, "all")
+NAMES = {stage.replace("_", "-"): stage for stage in STAGES}
+"""The stages by their names on the command line."""
+CHOICES = (*NAMES, "all")
 
 
 def train(
     stage: Annotated[
-        str, typer.Argument(metavar="STAGE", help=f"{', '.join(STAGES)}; or all, which trains them in this order.")
+        str, typer.Argument(metavar="STAGE", help=f"{', '.join(NAMES)}; or all, which trains them in this order.")
     ],
     out: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Folder for checkpoints, curves and samples.  [required]")
@@ -55,7 +57,10 @@ def train(
         ),
     ] = None,
     prior: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Prior of the model of --init, if it is elsewhere.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Prior of the model of --init, if it is elsewhere.", callback=options.prior_model
+        ),
     ] = None,
     image_encoder: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Image encoder for the model of --init, if it has none.")
@@ -81,7 +86,8 @@ def train(
       unclip train decoder --out runs/mine --minutes 30
       unclip train decoder --init models/karlo --lora 8 --out runs/lora
     """
-    options.check_choice("stage", stage, CHOICES)
+    options.check_choice("stage", stage, (*CHOICES, *STAGES))
+    stage = NAMES.get(stage, stage)
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
         raise InputError(f"--minutes must be a finite number above 0, not {minutes}")
     if minutes is not None and steps is not None:

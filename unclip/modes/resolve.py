@@ -8,7 +8,7 @@ from unclip.inference.model import UnclipModel
 from unclip.modes.base import resolved
 from unclip.modes.inpainting.prepare import check_edit
 from unclip.modes.registry import mode_of
-from unclip.requests.fields import foreign_fields
+from unclip.requests.fields import PRIOR_FIELDS, foreign_fields
 from unclip.requests.request import Request
 
 
@@ -26,7 +26,7 @@ def resolve(model: UnclipModel, request: Request) -> Request:
         model.encoder.read_embedding(request.embedding)  # fail before any work is done
     mode.check(model, request)
     foreign = foreign_fields(request.mode)
-    defaults = {**model_defaults(model), **mode.defaults(model, request)}
+    defaults = {**model_defaults(model, request.prior), **mode.defaults(model, request)}
     if request.edits_canvas:
         defaults.pop("size")  # the canvas has its own
     request = request.resolved(**{name: v for name, v in defaults.items() if name not in foreign}, seed=seed)
@@ -35,9 +35,12 @@ def resolve(model: UnclipModel, request: Request) -> Request:
     return request
 
 
-def model_defaults(model: UnclipModel) -> dict[str, Any]:
-    """The model's defaults of the sampling fields of a request, for text to image."""
-    prior = model.prior
+def model_defaults(model: UnclipModel, prior: str | None = None) -> dict[str, Any]:
+    """The model's defaults of the sampling fields of a request, for text to image.
+
+    prior: a kind of prior; None is the model's default. Raises RequestError for a kind that the model does not have.
+    """
+    kind = next(iter(model.priors), None) if prior is None else prior
     return {
         "steps": model.decoder.steps,
         "guidance": model.decoder.guidance,
@@ -45,9 +48,9 @@ def model_defaults(model: UnclipModel) -> dict[str, Any]:
         "upsampler_steps": model.upsamplers[-1].steps if model.upsamplers else 1,
         "size": model.sizes[-1],
         **(
-            dict.fromkeys(("prior_steps", "prior_guidance", "prior_sampler")) | {"prior_best_of": 1}
-            if prior is None
-            else prior.defaults()
+            dict.fromkeys(PRIOR_FIELDS) | {"prior_best_of": 1}
+            if kind is None
+            else {"prior": kind, **model.require_prior(kind).defaults()}
         ),
     }
 
@@ -61,7 +64,7 @@ def check_requirements(model: UnclipModel, request: Request) -> None:
     """Raise RequestError if the model lacks a prior or an encoder of CLIP that the resolved request needs."""
     needed = mode_of(request).requirements(model, request)
     if "prior" in needed:
-        model.require_prior()
+        model.require_prior(request.prior)
     if "text encoder" in needed:
         model.encoder.require_text_encoder()
     if "image encoder" in needed or request.best_of is not None:

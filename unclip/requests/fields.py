@@ -12,7 +12,17 @@ ANCHORS = ("center", "left", "right", "top", "bottom", "top-left", "top-right", 
 FITS = ("crop", "pad")
 SIDES = ("left", "right", "top", "bottom")
 SIDE_PROMPTS = tuple(f"{side}_prompt" for side in SIDES)
-PRIOR_FIELDS = ("prior_steps", "prior_guidance", "prior_sampler", "prior_best_of")
+PRIORS = ("diffusion", "autoregressive")
+"""The kinds of priors; the first that a model has is its default."""
+PRIOR_FIELDS_OF = {
+    "diffusion": ("prior_steps", "prior_sampler"),
+    "autoregressive": ("prior_temperature", "prior_top_p"),
+}
+"""For each kind of prior, the fields that the other kind does not have."""
+PRIOR_FIELDS = (
+    *("prior", "prior_steps", "prior_guidance", "prior_sampler"),
+    *("prior_temperature", "prior_top_p", "prior_best_of"),
+)
 CANVAS_FIELDS = (*PRIOR_FIELDS, "image", "embedding", "resample", "keep_style")
 FIELDS_OF = {
     "generate": (*PRIOR_FIELDS, "embedding"),
@@ -34,6 +44,7 @@ OLD_NAMES = {"negative": "negative_prompt", "harmonize": "resample", "share": "f
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000  # the length of the training schedule
 MAX_GUIDANCE = 1000
+MAX_TEMPERATURE = 100
 MAX_IMAGES = 100_000
 MAX_CANDIDATES = 1024
 MAX_FRAMES = 1000
@@ -83,6 +94,9 @@ LIMITS: dict[str, Limit] = {
     "upsampler_steps": _STEPS,
     "guidance": _SCALE,
     "prior_guidance": _SCALE,
+    "prior": OneOf(PRIORS),
+    "prior_temperature": Number(MAX_TEMPERATURE),
+    "prior_top_p": _FRACTION,
     "sampler": _SAMPLER,
     "prior_sampler": _SAMPLER,
     "size": Whole(1, MAX_SIDE, "pixels"),

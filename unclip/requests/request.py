@@ -64,12 +64,19 @@ class Request(BaseModel):
     seed: Integer = Field(None, description="image i of the request has seed + i")
     n: Annotated[int, REQUIRED] = Field(1, description="number of images")
     steps: Integer = Field(None, description="denoising steps of the decoder")
-    prior_steps: Integer = Field(None, description="denoising steps of the prior")
+    prior: Choice = Field(None, description="kind of prior that samples the embedding of a prompt")
+    prior_steps: Integer = Field(None, description="denoising steps of the diffusion prior")
     upsampler_steps: Integer = Field(None, description="denoising steps of each upsampler")
     guidance: Decimal = Field(None, description="classifier-free guidance scale of the decoder")
     prior_guidance: Decimal = Field(None, description="classifier-free guidance scale of the prior")
     sampler: Choice = Field(None, description="sampler of the decoder")
-    prior_sampler: Choice = Field(None, description="sampler of the prior")
+    prior_sampler: Choice = Field(None, description="sampler of the diffusion prior")
+    prior_temperature: Decimal = Field(
+        None, description="temperature of the autoregressive prior: 0 takes the most probable codes, 1 samples them"
+    )
+    prior_top_p: Decimal = Field(
+        None, description="probability of the codes that the autoregressive prior samples from, most probable first"
+    )
     size: Annotated[tuple[int, int] | None, LIMITED] = Field(
         None,
         description='(width, height) in pixels, or "64x64", or 64; when outpainting, of the whole canvas; not for '

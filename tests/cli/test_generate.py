@@ -151,7 +151,7 @@ def test_every_option_reaches_the_request(painter):
         "prompt": "a cat", "negative_prompt": "dog", "mode": "generate", "seed": 9, "n": 1, "steps": 3,
         "prior_steps": 4, "upsampler_steps": 5, "guidance": 0.0, "prior_guidance": 1.5, "sampler": "ddim",
         "prior_sampler": "unipc", "size": "64x32", "prior_best_of": 2, "id": None,
-        "best_of": 4, "embedding": "e.safetensors",
+        "best_of": 4, "embedding": "e.safetensors", "prior": None, "prior_temperature": None, "prior_top_p": None,
     }  # fmt: skip
     assert request.to_dict() == expected
     opened = {"device": "cpu", "dtype": "float32", "memory": "auto"}

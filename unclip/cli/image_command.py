@@ -21,7 +21,7 @@ from unclip.errors import InputError
 from unclip.images.contact_sheet import Layout, animation, layout, sheet
 from unclip.images.inputs import check_inputs
 from unclip.images.result import Result
-from unclip.requests.fields import foreign_fields
+from unclip.requests.fields import PRIORS, foreign_fields
 from unclip.requests.request import Request
 from unclip.requests.sources import check_is_no_file
 from unclip.requests.values import size_text
@@ -112,7 +112,8 @@ class ImageOptions:
 
     def request_fields(self) -> dict[str, Any]:
         """The options that are fields of a Request."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _RUN}
+        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _RUN}
+        return found | ({"prior": self.prior} if self.prior in PRIORS else {})
 
 
 @dataclass(frozen=True)

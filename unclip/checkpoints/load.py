@@ -81,7 +81,7 @@ def load_checkpoint(
         model, prior_name=prior, loras=tuple(lora.name for lora in loras), default_prior=additions.prior_kind
     )
     if additions.prior_kind is not None:
-        model.require_prior()
+        model.require_prior(additions.prior_kind)
     return model if mode == "high" else without_memory_reuse(model)
 
 

@@ -10,11 +10,11 @@ import pytest
 from tests.batch.fake_pipeline import FakePipeline
 from tests.batch.test_runner import MODEL, entries, image_files
 from unclip.batch.file_names import DEFAULT, NameTemplate
+from unclip.batch.generation import Output
 from unclip.batch.jobs import Settings
 from unclip.batch.output_folder import open_folder
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.run_record import run_seed
-from unclip.batch.runner import Output
 from unclip.batch.session import Grid, Session
 from unclip.cli.batch_progress import BatchProgress
 from unclip.errors import InputError

@@ -11,12 +11,13 @@ import pytest
 from tests.batch.fake_pipeline import FakePipeline
 from unclip.batch import output_folder, runner
 from unclip.batch.file_names import DEFAULT, NameTemplate
+from unclip.batch.generation import LocalEngine, Output
 from unclip.batch.jobs import Settings, Task, check_rows
 from unclip.batch.output_folder import open_folder
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.report import Totals
 from unclip.batch.run_record import run_seed
-from unclip.batch.runner import Output, Runner, RunOptions, group_jobs
+from unclip.batch.runner import Runner, group_jobs
 from unclip.checkpoints.identity import ModelIdentity, compute_revision
 from unclip.errors import InputError, UnclipError
 from unclip.images import metadata
@@ -38,7 +39,7 @@ class RecordingReport:
     def step(self, stage, done, total) -> None:
         pass
 
-    def image(self, file, result) -> None:
+    def image(self, file, entry) -> None:
         self.images.append(file)
 
     def failure(self, job, problem) -> None:
@@ -49,15 +50,16 @@ class RecordingReport:
 
 
 def run_file(
-    pipe, file, out, batch_size=4, report=None, overwrite=False, name=DEFAULT, format="png", **options
+    pipe, file, out, batch_size=4, report=None, overwrite=False, name=DEFAULT, format="png", progress=None, **options
 ) -> Totals:
+    report = report or RecordingReport()
     template = NameTemplate.parse(name)
     with prompt_file(str(file)) as prompts, open_folder(out, overwrite=overwrite) as folder:
         settings = Settings(seed=run_seed(out, 5, MODEL)[0], name=template)
         jobs = (job for line in check_rows(prompts.rows(), settings) if isinstance(line, Task) for job in line.jobs())
         output = Output(str(file), template, format)
-        run_options = RunOptions(batch_size, **options)
-        return Runner(pipe, MODEL, folder, output, report or RecordingReport(), run_options).run(jobs)
+        engine = LocalEngine(pipe, MODEL, output, batch_size, progress or report.step, report.note)
+        return Runner(engine, folder, output, report).run(jobs, batch_size, **options)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """`unclip batch`: its output, exit codes and interrupts; the images are tested in tests/batch."""
 
-import dataclasses
 import errno
 import gzip
 import io
@@ -331,7 +330,7 @@ def test_notes_on_the_run_are_printed_however_many_notes_the_images_have(capsys,
     for k in range(9):
         progress.say(f"checked {k} lines")
     for k in range(9):
-        progress.image(f"{k}.png", dataclasses.replace(result, notes=(f"of picture {k}",)))
+        progress.image(f"{k}.png", {"seed": k, "notes": [f"of picture {k}"]})
     progress.note("the disk is small")
     err = capsys.readouterr().err
     assert "of picture 4" in err and "of picture 5" not in err and err.count("more notes are in the manifest") == 1

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from unclip.batch.jobs import Job
-
-if TYPE_CHECKING:
-    from unclip.images.result import Result
 
 
 @dataclass
@@ -51,8 +48,8 @@ class RunReport(Protocol):
     def step(self, stage: str, done: int, total: int) -> None:
         """Denoising steps done in a stage, from 0."""
 
-    def image(self, file: str, result: Result) -> None:
-        """An image is saved."""
+    def image(self, file: str, entry: Mapping[str, Any]) -> None:
+        """An image is saved. entry: its line in the manifest."""
 
     def failure(self, job: Job, problem: str) -> None:
         """An image could not be generated."""

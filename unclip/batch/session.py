@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unclip.batch.estimate import Workload, cell_size, estimate, format_bytes
 from unclip.batch.folder_check import counted
+from unclip.batch.generation import Engine, LocalEngine, Output
 from unclip.batch.jobs import Job, Settings, Task, check_rows
 from unclip.batch.manifest import read_entries
 from unclip.batch.moved_lines import find_moved
@@ -17,7 +18,7 @@ from unclip.batch.previews import Previews
 from unclip.batch.prompt_file import PromptFile
 from unclip.batch.report import Report, Totals
 from unclip.batch.row import BadLine
-from unclip.batch.runner import Output, Runner, RunOptions
+from unclip.batch.runner import Runner
 from unclip.batch.syntax_notes import SyntaxNotes
 from unclip.checkpoints.identity import ModelIdentity
 from unclip.errors import InputError, UnclipError
@@ -62,9 +63,17 @@ class Session:
         self.report.plan(estimate(workload, self.model, out, self.output.format, bad))
         return (2 if self.strict else 1) if bad else 0
 
-    def run(self, settings: Settings, folder: Folder, load: Callable[[], "Unclip"], batch_size: int) -> int:
+    def run(
+        self,
+        settings: Settings,
+        folder: Folder,
+        load: Callable[[], "Unclip"],
+        batch_size: int,
+        engine: Engine | None = None,
+    ) -> int:
         """Generate the images that the folder does not have.
 
+        load: loads the model, which checks the lines and, without an `engine`, generates the images.
         Raises InputError before the first image: for bad lines if strict, for a file without prompts, and for a contact
         sheet that is too large.
         """
@@ -82,7 +91,7 @@ class Session:
             pipe = load()
             bad += self._check_with_model(pipe, settings, folder, workload, bad)
             self._refuse_if_strict(bad, folder)
-            totals = self._generate(pipe, settings, folder, workload, batch_size)
+            totals = self._generate(pipe, settings, folder, workload, batch_size, engine)
         self.report.end(totals, bad, folder.path / ERRORS)
         if totals.stopped:
             self.report.resumable()
@@ -153,16 +162,24 @@ class Session:
         return refused
 
     def _generate(
-        self, pipe: "Unclip", settings: Settings, folder: Folder, workload: Workload, batch_size: int
+        self,
+        pipe: "Unclip",
+        settings: Settings,
+        folder: Folder,
+        workload: Workload,
+        batch_size: int,
+        engine: Engine | None,
     ) -> Totals:
         lines = _checked_lines(self.prompts, settings, pipe)
         jobs: Iterator[Job] = (job for line in lines if isinstance(line, Task) for job in line.jobs())
         self.report.start(workload.images - workload.done, workload.done, settings.seed)
-        previews = Previews(folder.path / "previews", self.report.step) if self.preview else None
+        if engine is None:
+            progress = Previews(folder.path / "previews", self.report.step) if self.preview else self.report.step
+            engine = LocalEngine(pipe, self.model, self.output, batch_size, progress, self.report.note)
         try:
             with StopOnInterrupt(self.report.stopping) as interrupt:
-                options = RunOptions(batch_size, lambda: interrupt.requested, previews)
-                return Runner(pipe, self.model, folder, self.output, self.report, options).run(jobs)
+                runner = Runner(engine, folder, self.output, self.report)
+                return runner.run(jobs, batch_size, lambda: interrupt.requested)
         except KeyboardInterrupt:
             self.report.close()
             self.report.resumable()

@@ -2,17 +2,19 @@
 
 import re
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unclip.batch.file_names import DEFAULT, NameTemplate
+from unclip.batch.generation import Output
 from unclip.batch.jobs import Settings
 from unclip.batch.output_folder import find_grid, open_folder
 from unclip.batch.prompt_file import FORMATS, prompt_file
+from unclip.batch.ray import RayEngine, RayOptions, import_ray
 from unclip.batch.run_record import run_seed
-from unclip.batch.runner import Output
 from unclip.batch.session import Grid, Session
 from unclip.checkpoints.identity import identify_model
 from unclip.cli import options
@@ -27,7 +29,8 @@ from unclip.requests.validation import check_mode_name
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
 
-FILE = "Prompt file"  # a section of the help
+FILE, CLUSTER = "Prompt file", "Cluster"  # sections of the help
+ENGINES = ("local", "ray")
 
 
 def batch(
@@ -164,6 +167,41 @@ def batch(
     dtype: options.Dtype = "auto",
     memory: options.Memory = "auto",
     batch_size: options.BatchSize = 16,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ray",
+            help="Generate in this process, or in workers of a Ray cluster.",
+            callback=options.checked(lambda _, value: options.check_choice("--engine", value, ENGINES)),
+            rich_help_panel=CLUSTER,
+        ),
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="With --engine ray: workers, each with a model.  [default: one per GPU, or per machine]",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(
+            metavar="G",
+            min=0,
+            help="With --engine ray: GPUs of each worker, such as 0.5.  [default: 1 if there are any]",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="With --engine ray: a running cluster, or auto.  [default: one of this machine]",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
 ) -> None:
     """Generate images from a prompt file.
 
@@ -192,6 +230,7 @@ def batch(
     defaults = checked_defaults(fields, more or [])
     options.check_labels(labels, grid)
     template, part = NameTemplate.parse(name), parse_shard(shard)
+    cluster = _ray_options(engine, workers, gpus_per_worker, address, preview=preview)
     identity = identify_model(model, download=not dry_run)
 
     def settings(run_seed: int, folder: Path) -> Settings:
@@ -231,25 +270,45 @@ def batch(
             for note in (f"seed {used_seed}", *notes):
                 progress.note(note)
 
+            how = {"device": device, "dtype": dtype, "memory": memory, "image_encoder": image_encoder, "prior": prior}
+            how["lora"] = lora or ()
+            # With workers, the model of this process only checks the lines.
+            own = how if cluster is None else {**how, "device": "cpu", "memory": "low"}
+
             def load() -> "Unclip":
-                from unclip.pipeline import Unclip
-
                 with closing(Progress(on_terminal(quiet))) as loading:
-                    return Unclip.from_pretrained(
-                        model,
-                        device=device,
-                        dtype=dtype,
-                        memory=memory,
-                        image_encoder=image_encoder,
-                        prior=prior,
-                        lora=lora or (),
-                        progress=loading,
-                    )
+                    return _load(model, **own, progress=loading)
 
-            code = session.run(settings(used_seed, prompts.folder), folder, load, batch_size or 16)
+            distributed = None
+            if cluster is not None:
+                load_worker = partial(_load, model, **how)
+                distributed = RayEngine(cluster, load_worker, identity, session.output, batch_size or 16, progress.note)
+            code = session.run(settings(used_seed, prompts.folder), folder, load, batch_size or 16, distributed)
     if open_when_done and code != 130:
         options.open_result((find_grid(out) if grid else None) or Path(out))
     raise typer.Exit(code)
+
+
+def _load(model: str, **how: Any) -> "Unclip":
+    from unclip.pipeline import Unclip
+
+    return Unclip.from_pretrained(model, **how)
+
+
+def _ray_options(
+    engine: str, workers: int | None, gpus_per_worker: float | None, address: str | None, *, preview: bool
+) -> RayOptions | None:
+    """The options of the Ray engine; None for the local one. Raises InputError for options that have no effect."""
+    given = {"--workers": workers, "--gpus-per-worker": gpus_per_worker, "--address": address}
+    if engine == "local":
+        for name, value in given.items():
+            if value is not None:
+                raise InputError(f"{name} needs --engine ray")
+        return None
+    if preview:
+        raise InputError("--preview writes the steps of this process: leave it out with --engine ray")
+    import_ray()
+    return RayOptions(workers, gpus_per_worker, address)
 
 
 def checked_defaults(given: dict[str, Any], assignments: list[str]) -> dict[str, Any]:

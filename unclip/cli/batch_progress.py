@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from unclip.batch.estimate import format_bytes, format_duration
 from unclip.batch.jobs import Job
 from unclip.batch.report import Plan, Totals
 from unclip.cli.progress import on_terminal
-from unclip.images.result import Result
 
 INTERVAL = 10  # seconds between lines where there is no bar
 
@@ -87,15 +86,20 @@ class BatchProgress:
         if self._bar is not None:
             self._bar.update(self._task, stage=f"{stage} {done}/{total}")
 
-    def image(self, file: str, result: Result) -> None:
-        """Report an image that is saved."""
+    def image(self, file: str, entry: Mapping[str, Any]) -> None:
+        """Report an image that is saved. entry: its line in the manifest."""
         self._made += 1
         if self.as_json:
-            fields = {"file": file, "seed": result.seed, "prompt": result.request.prompt, "id": result.request.id}
-            self._event("image", {**fields, "score": result.score})
+            fields = {
+                "file": file,
+                "seed": entry["seed"],
+                "prompt": entry["request"].get("prompt", ""),
+                "id": entry["id"],
+            }
+            self._event("image", {**fields, "score": entry["score"]})
         elif self._bar is None or not sys.stdout.isatty():
-            print(f"{file}  seed {result.seed}", flush=True)
-        for note in result.notes:
+            print(f"{file}  seed {entry['seed']}", flush=True)
+        for note in entry["notes"]:
             self._image_note(note)
         self._advance()
 

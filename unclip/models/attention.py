@@ -1,6 +1,6 @@
 """Attention of the decoder's U-Net over the pixels of a level and the text tokens together."""
 
-import weakref
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention, AttnAddedKVProcessor, AttnAddedKVProcessor2_0
 from einops import rearrange
 from torch import Tensor, nn
+
+from unclip.models.last_result import LastResult
 
 PROCESSORS = (AttnAddedKVProcessor, AttnAddedKVProcessor2_0)
 
@@ -29,8 +31,7 @@ class TextAttention:
     """
 
     def __init__(self) -> None:
-        # A text with its keys and values, in one attribute, so that threads replace and read it atomically.
-        self._last: tuple[weakref.ref[Tensor], tuple[Tensor, Tensor]] | None = None
+        self._projected = LastResult()
 
     def __call__(
         self,
@@ -42,7 +43,7 @@ class TextAttention:
         """Features `b c h w`, text tokens `b n e`, and a bias of the tokens `b 1 n` (-10,000 = masked) -> `b c h w`."""
         # In channels_last, which the U-Nets use, this is a view.
         pixels = rearrange(attn.group_norm(hidden_states), "b c h w -> b (h w) c")
-        keys, values = self._project_text(attn, encoder_hidden_states)
+        keys, values = self._projected.of(partial(_project_text, attn), encoder_hidden_states)
         if not attn.only_cross_attention:
             if attention_mask is not None:
                 attention_mask = F.pad(attention_mask, (pixels.shape[1], 0))  # no pixel is masked
@@ -53,17 +54,10 @@ class TextAttention:
         out = attn.to_out[1](attn.to_out[0](rearrange(out, "b h n c -> b n (h c)")))
         return hidden_states + rearrange(out, "b (h w) c -> b c h w", h=hidden_states.shape[2])
 
-    def _project_text(self, attn: Any, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values `b h n c` of text tokens `b n e`."""
-        # Training has another text, and gradients, at each step; a weak reference would break a compiled graph.
-        keep = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
-        last = self._last
-        if keep and last is not None and last[0]() is text:
-            return last[1]
-        projected = _heads(attn.add_k_proj(text), attn), _heads(attn.add_v_proj(text), attn)
-        if keep:
-            self._last = weakref.ref(text), projected
-        return projected
+
+def _project_text(attn: Any, text: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values `b h n c` of text tokens `b n e`."""
+    return _heads(attn.add_k_proj(text), attn), _heads(attn.add_v_proj(text), attn)
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:

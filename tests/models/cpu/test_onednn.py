@@ -15,6 +15,7 @@ KINDS = {
     "no bias": nn.Conv2d(16, 32, 3, padding=1, bias=False),
     "few channels": nn.Conv2d(6, 3, 3, padding=1),
     "groups": nn.Conv2d(16, 32, 3, groups=4),
+    "blocks of 48": nn.Conv2d(16, 96, 3, padding=1),
 }
 needs_packing = pytest.mark.skipif(not can_pack(), reason="this torch or CPU cannot pack weights")
 
@@ -27,10 +28,25 @@ def test_a_packed_convolution_computes_the_same(conv: nn.Conv2d, size: tuple[int
     x = torch.randn(2, conv.in_channels, *size).bfloat16()
     expected = conv(x.float().bfloat16())
     packed = pack_convolutions(nn.Sequential(copy.deepcopy(conv)))
-    assert packed[0].weight.is_mkldnn
+    if not packed[0].weight.is_mkldnn:
+        pytest.skip("this CPU gains nothing from packing it")
     found = packed(x)
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)  # of bfloat16's 8 bits
     assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@needs_packing
+def test_every_cpu_packs_ordinary_convolutions() -> None:
+    assert pack_convolutions(nn.Sequential(nn.Conv2d(16, 32, 3)).bfloat16())[0].weight.is_mkldnn
+
+
+@needs_packing
+@pytest.mark.parametrize("amx", [False, True])
+def test_without_tiles_only_convolutions_with_one_layout_are_packed(monkeypatch: pytest.MonkeyPatch, amx: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    convs = nn.Conv2d(8, 64, 3), nn.Conv2d(8, 960, 3), nn.Conv2d(8, 192, 3), nn.Conv2d(8, 64, 1)
+    packed = pack_convolutions(nn.Sequential(*convs).bfloat16())
+    assert [conv.weight.is_mkldnn for conv in packed] == [True, True, amx, amx]
 
 
 @needs_packing

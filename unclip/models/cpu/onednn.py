@@ -50,7 +50,9 @@ def conv_add(conv: nn.Conv2d, x: Tensor, term: Tensor) -> Tensor:
 
 
 def pack_convolutions(network: nn.Module) -> nn.Module:
-    """Pack the weights of every bfloat16 convolution in `network`, for sampling only; returns `network`.
+    """Pack the weights of the bfloat16 convolutions in `network`, for sampling only; returns `network`.
+
+    On a CPU without AMX, convolutions that packing would slow down keep their weights.
 
     Packed weights cannot be read: the network can no longer be trained, copied, cast or saved. The operators are those
     that torch.compile uses. If this torch or this CPU lacks them, the network stays unchanged.
@@ -60,7 +62,7 @@ def pack_convolutions(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and type(module) in (nn.Conv2d, PackedConv2d) and _can_pack_conv(module):
             geometry = module.padding, module.stride, module.dilation, module.groups
-            packed = torch.ops.mkldnn._reorder_convolution_weight(module.weight, *geometry, None)
+            packed = torch.ops.mkldnn._reorder_convolution_weight(module.weight, *geometry, _size_hint(module))
             module.__class__ = PackedConv2d
             module.weight = nn.Parameter(packed, requires_grad=False)
     return network
@@ -86,9 +88,28 @@ def packed_conv_flops() -> dict[Any, Callable[..., int]]:
 
 
 def _can_pack_conv(conv: nn.Conv2d) -> bool:
-    """Whether `conv` is a dense bfloat16 convolution on the CPU, with its padding given in pixels."""
+    """Whether `conv` is a dense bfloat16 convolution on the CPU, with its padding in pixels, that packing speeds up."""
     weight = conv.weight
     dense = weight.device.type == "cpu" and weight.layout == torch.strided
-    return (
-        dense and weight.dtype == torch.bfloat16 and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-    )
+    plain = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    return dense and plain and weight.dtype == torch.bfloat16 and (_has_amx() or _has_one_layout(conv))
+
+
+def _has_amx() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in tiles. Its kernels use one layout for every image size."""
+    return torch.cpu._is_amx_tile_supported()
+
+
+def _has_one_layout(conv: nn.Conv2d) -> bool:
+    """Whether the AVX-512 kernels of every image size read the same packed layout of the weight of `conv`.
+
+    Where they do not, oneDNN falls back to its reference code for some sizes, at a hundredth of the speed (measured
+    with oneDNN 3.12 on Zen 5: 10 to 140 times slower). So it is for 1 x 1 convolutions, and for output channels that
+    divide into blocks of 48 as well as into smaller ones; from 960 channels on, one layout is left.
+    """
+    return max(conv.kernel_size) > 1 and (conv.out_channels % 48 != 0 or conv.out_channels >= 960)
+
+
+def _size_hint(conv: nn.Conv2d) -> list[int] | None:
+    """An input size for which oneDNN chooses the layout; none where the choice does not depend on it."""
+    return None if _has_amx() else [1, conv.in_channels, 8, 8]

@@ -75,6 +75,8 @@ def test_prompt_files_have_it_by_line(call):
     made = [json.loads(line) for line in Path("out/manifest.jsonl").read_text().splitlines()]
     kinds = {entry["line"]: entry["request"]["prior"] for entry in made}
     assert kinds == {1: "diffusion", 2: "autoregressive", 3: "diffusion", 4: "autoregressive"}
+    narrow = ["--prior", "autoregressive", "--prior-top-p", "0.9", "--steps", "2", "--size", "16", "--quiet"]
+    assert call("batch", "p.jsonl", "-o", "narrow", *narrow) == (0, "")  # the default is not for diffusion's lines
     Path("p.csv").write_text("prompt,prior,prior_top_p\na cat,autoregressive,0.5\na dog,diffusion,\n")
     assert call("batch", "p.csv", "-o", "csv", "--size", "16", "--steps", "2", "--quiet") == (0, "")
     Path("p.txt").write_text("a cat -- --prior autoregressive --prior-temperature 0.5\n")

@@ -112,6 +112,15 @@ def test_quantisation_is_off_by_half_a_bucket_at_most_and_fills_the_buckets_equa
     assert (far.diagonal() == 63).all()  # beyond the outer edges
 
 
+def test_mixed_precision_does_not_change_the_codes() -> None:
+    net, embed = fitted(buckets=1024)
+    codes = net.encode(embed)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(net.encode(embed), codes)
+    rounded = net.to(torch.bfloat16).decode(codes)  # as a model is loaded on a GPU
+    assert rounded.dtype == torch.float32 and torch.cosine_similarity(rounded, embed).min() > 0.99
+
+
 def test_fewer_components_lose_the_variance_of_the_rest() -> None:
     whole, embed = fitted(buckets=512)
     lost = (whole.decode(whole.encode(embed)) - embed).square().sum(1).mean()

@@ -14,6 +14,7 @@ def test_defaults_are_those_of_the_checkpoint(tiny: Unclip) -> None:
     assert tiny.model.sizes == [(16, 16), (32, 32)]
     assert model_defaults(tiny.model) == {
         "steps": 4,
+        "prior": "diffusion",
         "prior_steps": 3,
         "upsampler_steps": 2,
         "guidance": 2.0,

@@ -173,9 +173,14 @@ class AutoregressiveTransformer(nn.Module):
     @torch.no_grad()
     def encode(self, embed: Tensor) -> Tensor:
         """CLIP image embeddings `b d` -> codes, int64 `b k`. Values beyond the outer edges get the outer buckets."""
-        values = (embed - self.components.bias) @ self.components.weight  # b k
+        values = self._project(embed)  # b k
         inner = self.edges[:, 1:-1].to(values).contiguous()  # k m-1
         return torch.searchsorted(inner, values.T.contiguous(), right=True).T
+
+    def _project(self, embed: Tensor) -> Tensor:
+        """Embeddings `b d` -> their principal components `b k`."""
+        with torch.autocast(embed.device.type, enabled=False):  # bfloat16 is coarser than the buckets
+            return (embed - self.components.bias.to(embed)) @ self.components.weight.to(embed)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
@@ -198,8 +203,7 @@ class AutoregressiveTransformer(nn.Module):
         """
         self.components.bias.copy_(mean)
         self.components.weight.copy_(axes[: self.config.components].T)
-        values = (embed - self.components.bias) @ self.components.weight  # n k
-        self.edges.copy_(quantiles(values.T, self.config.buckets))
+        self.edges.copy_(quantiles(self._project(embed).T, self.config.buckets))
         self.dot_edges.copy_(quantiles((embed * text_embed).sum(-1)[None], self.config.buckets)[0])
 
 

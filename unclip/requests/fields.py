@@ -1,6 +1,6 @@
 """The modes of a request, the fields that each has, their limits, and their old names."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,7 +132,7 @@ def edits_canvas(mode: str) -> bool:
     return mode in CANVAS_MODES
 
 
-def excluded_fields(mode: Any, given: Collection[str]) -> set[str]:
+def excluded_fields(mode: Any, given: Mapping[str, Any]) -> set[str]:
     """The fields that a request of a mode must not have, beside those that are given: defaults for them do not apply.
 
     Empty for an unknown mode, which the request itself refuses.
@@ -147,4 +147,4 @@ def excluded_fields(mode: Any, given: Collection[str]) -> set[str]:
             excluded.add("embedding")
         elif "embedding" in given:
             excluded |= {"prompt", "from_prompt"}
-    return excluded
+    return excluded.union(*(names for kind, names in PRIOR_FIELDS_OF.items() if given.get("prior", kind) != kind))

@@ -29,7 +29,7 @@ def test_as_many_components_are_kept_as_hold_the_variance(recipe: Recipe, clip: 
     assert share[kept - 1] >= variance - 1e-6 and (kept == 1 or share[kept - 2] < variance)
     restored = task.network.decode(task.network.encode(embed))
     lost = (embed - restored).square().sum() / (embed - embed.mean(0)).square().sum()
-    assert lost < 1 - share[kept - 1] + 0.08  # 16 buckets of each, of which the outer ones are wide
+    assert lost < 1 - share[kept - 1] + 0.1  # 16 buckets of each, of which the outer ones are wide
 
 
 def test_a_given_number_of_components_is_kept(recipe: Recipe, clip: FrozenClip):

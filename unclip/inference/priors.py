@@ -107,13 +107,9 @@ class AutoregressivePrior:
         embeds = []
         with run.stage("prior") as report:
             for number, part in enumerate(parts):
-                codes = self._sample_codes(
-                    *({key: value[part] for key, value in inputs.items()} for inputs in (cond, uncond)),
-                    numbers[part],
-                    run,
-                    counted(report.progress, number, len(parts)),
-                )
-                embeds.append(self.network.decode(codes))
+                given, without = ({key: value[part] for key, value in each.items()} for each in (cond, uncond))
+                progress = counted(report.progress, number, len(parts))
+                embeds.append(self.network.decode(self._sample_codes(given, without, numbers[part], run, progress)))
         return most_similar(torch.cat(embeds), text.embed, k)
 
     def _sample_codes(
@@ -161,7 +157,7 @@ def guided_logits(
     The logits are uncond + scale * (cond - uncond), from one doubled batch; scales 1 and 0 need one half only. It must
     be called with one code more each time: it caches the tokens that it has seen.
     """
-    halves = {0: [uncond], 1: [cond]}.get(scale, [uncond, cond])
+    halves = [cond] if scale == 1 else [uncond] if scale == 0 else [uncond, cond]
     inputs = {key: torch.cat([half[key] for half in halves]) for key in cond}
     cache = network.new_cache()
 

@@ -51,20 +51,23 @@ STAGES: dict[str, type[StageSettings] | type[AutoregressiveSettings]] = {
 def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, revision: str | None) -> UnclipModel:
     """Load a checkpoint of this layout. index: its model_index.json. Raises CheckpointError if it is damaged."""
     path = loader.folder / INDEX
+    listed = {*index, *(index["stages"] if isinstance(index["stages"], dict) else ())}
+    prior_settings = autoregressive_settings = None
+    if "autoregressive_prior" in listed:
+        autoregressive_settings = read_stage(index, "autoregressive_prior", path)
+    if autoregressive_settings is None or "prior" in listed:  # one of the two suffices
+        prior_settings = read_stage(index, "prior", path)
     decoder_settings = read_stage(index, "decoder", path)
     upsampler_settings = read_stage(index, "upsampler", path) if "upsampler" in index["stages"] else None
     assert isinstance(decoder_settings, DecoderSettings)
 
     clip = load_clip(loader)
-    autoregressive = None
-    if "autoregressive_prior" in index["stages"]:
-        autoregressive = load_autoregressive_prior(loader, index, clip.config)
-    prior = None
-    if autoregressive is None or "prior" in index["stages"]:  # one of them suffices
-        settings = read_stage(index, "prior", path)
-        assert isinstance(settings, StageSettings)
+    prior = autoregressive_prior = None
+    if isinstance(prior_settings, StageSettings):
         network = Prior(loader.load_network("prior", PriorTransformer))
-        prior = DiffusionPrior(build_stage(loader, "prior", network, settings, (clip.config.embed_dim,)))
+        prior = DiffusionPrior(build_stage(loader, "prior", network, prior_settings, (clip.config.embed_dim,)))
+    if isinstance(autoregressive_settings, AutoregressiveSettings):
+        autoregressive_prior = load_autoregressive_prior(loader, autoregressive_settings, clip.config)
     decoder = load_decoder(loader, decoder_settings, has_text_encoder="decoder_text" in index)
     upsamplers = ()
     if isinstance(upsampler_settings, UpsamplerSettings):
@@ -80,7 +83,7 @@ def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, re
         shown_above=decoder_settings.shown_above,
         revision=revision,
         folder=loader.folder,
-        autoregressive_prior=autoregressive,
+        autoregressive_prior=autoregressive_prior,
     )
 
 
@@ -95,14 +98,11 @@ def load_clip(loader: ComponentLoader) -> Clip:
 
 
 def load_autoregressive_prior(
-    loader: ComponentLoader, index: Mapping[str, Any], clip: ClipConfig
+    loader: ComponentLoader, settings: AutoregressiveSettings, clip: ClipConfig
 ) -> AutoregressivePrior:
     """The autoregressive prior. Raises CheckpointError if it does not fit CLIP."""
-    settings = read_stage(index, "autoregressive_prior", loader.folder / INDEX)
-    assert isinstance(settings, AutoregressiveSettings)
     network = loader.load_network("autoregressive_prior", AutoregressiveTransformer)
-    wanted = clip_sizes(clip)
-    for key, value in wanted.items():
+    for key, value in clip_sizes(clip).items():
         if (found := getattr(network.config, key)) != value:
             where = loader.folder / "autoregressive_prior" / "config.json"
             raise CheckpointError(f"{where}: {key} is {found}, and CLIP's is {value}; {FIX}")

@@ -1,8 +1,11 @@
 """The examples run unchanged, from any folder."""
 
 import json
+import os
 import runpy
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +58,55 @@ def test_a_checkpoint_for_benchmarks(family, side, tmp_path, capsys):
     assert main(["generate", "a cat", *arguments, "--memory", "low", "-o", str(tmp_path / "cat.png")]) == 0
     with Image.open(tmp_path / "cat.png") as image:
         assert image.size == (side, side)
+
+
+@pytest.fixture
+def recorded_unclip(tmp_path) -> dict[str, str]:
+    """An environment in which `unclip` writes down its arguments."""
+    program = tmp_path / "bin" / "unclip"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/arguments\nexit ${{CODE:-0}}\n')
+    program.chmod(0o755)
+    return {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash")
+@pytest.mark.parametrize("code", [0, 1, 130])
+def test_a_task_of_slurm_runs_its_shard(recorded_unclip, code, tmp_path):
+    place = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8", "CODE": str(code)}
+    script = ["bash", str(EXAMPLES / "cluster" / "slurm.sh"), "my prompts.csv", "my out"]
+    assert subprocess.run(script, env={**recorded_unclip, **place}).returncode == code
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert arguments[:4] == ["batch", "my prompts.csv", "-o", "my out/3"]
+    assert arguments[arguments.index("--shard") + 1] == "3/8"
+
+
+def test_a_task_of_slurm_passes_the_signal_on(recorded_unclip, tmp_path):
+    (tmp_path / "bin" / "unclip").write_text(
+        f"#!/bin/sh\ntrap 'touch {tmp_path}/stopped; exit 130' TERM\ntouch {tmp_path}/started\n"
+        "while true; do sleep 0.1; done\n"
+    )
+    place = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
+    script = ["bash", str(EXAMPLES / "cluster" / "slurm.sh"), "p.csv", "out"]
+    with subprocess.Popen(script, env={**recorded_unclip, **place}) as task:
+        while not (tmp_path / "started").exists():
+            time.sleep(0.02)
+        task.terminate()
+        assert task.wait(timeout=30) == 130
+    assert (tmp_path / "stopped").exists()
+
+
+def test_a_pod_of_kubernetes_runs_its_shard(recorded_unclip, tmp_path):
+    yaml = pytest.importorskip("yaml")
+    job = yaml.safe_load((EXAMPLES / "cluster" / "kubernetes.yaml").read_text())
+    assert (job["apiVersion"], job["kind"], job["spec"]["completionMode"]) == ("batch/v1", "Job", "Indexed")
+    shards = job["spec"]["completions"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    command = [*container["command"], *container["args"]]
+    subprocess.run(command, env={**recorded_unclip, "JOB_COMPLETION_INDEX": str(shards - 1)}, check=True)
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert arguments[:4] == ["batch", "/data/prompts.csv", "-o", f"/data/out/{shards - 1}"]
+    assert arguments[arguments.index("--shard") + 1] == f"{shards}/{shards}"
 
 
 def test_edit(tmp_path):

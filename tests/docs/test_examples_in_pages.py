@@ -43,6 +43,7 @@ NOT_RUN = {
     r"unclip .*--model (kakaobrain|kandinsky-community|stabilityai|sd2-community)/": "needs a downloaded model",
     r"unclip (train|evaluate|bench)|.*--model runs/": "takes minutes or more",
     r"unclip serve|curl|from openai": "needs a running server",
+    r"unclip batch .*--engine ray": "tests/cli/test_batch_ray.py starts a cluster",
     r"unclip .*\b(NAME|PATH)\b": "the word stands for a model or a folder of the reader's",
     r"python examples/": "tests/test_examples.py runs the scripts",
     r"python -m pytest|ruff|mkdocs": "a tool of the developers",

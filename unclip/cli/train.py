@@ -86,7 +86,8 @@ def train(
       unclip train decoder --out runs/mine --minutes 30
       unclip train decoder --init models/karlo --lora 8 --out runs/lora
     """
-    options.check_choice("stage", stage, (*CHOICES, *STAGES))
+    stage = stage.replace("_", "-")
+    options.check_choice("stage", stage, CHOICES)
     stage = NAMES.get(stage, stage)
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
         raise InputError(f"--minutes must be a finite number above 0, not {minutes}")

@@ -53,10 +53,10 @@ def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, re
     path = loader.folder / INDEX
     listed = {*index, *(index["stages"] if isinstance(index["stages"], dict) else ())}
     prior_settings = autoregressive_settings = None
+    if "prior" in listed or "autoregressive_prior" not in listed:  # one of the two suffices
+        prior_settings = read_stage(index, "prior", path)
     if "autoregressive_prior" in listed:
         autoregressive_settings = read_stage(index, "autoregressive_prior", path)
-    if autoregressive_settings is None or "prior" in listed:  # one of the two suffices
-        prior_settings = read_stage(index, "prior", path)
     decoder_settings = read_stage(index, "decoder", path)
     upsampler_settings = read_stage(index, "upsampler", path) if "upsampler" in index["stages"] else None
     assert isinstance(decoder_settings, DecoderSettings)

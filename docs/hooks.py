@@ -53,14 +53,15 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 def limits_table() -> str:
     """A table of the values that each field of a Request may have, from the table that validates them."""
-    from unclip.requests.fields import LIMITS, OneOf, Whole
+    from unclip.requests.fields import LIMITS, Interval, OneOf, Whole
 
     rows = ["| field | values | unit |", "| --- | --- | --- |"]
     for name, limit in LIMITS.items():
         if isinstance(limit, OneOf):
             values, unit = ", ".join(f"`{choice}`" for choice in limit.choices), ""
         else:
-            kind = "whole numbers" if isinstance(limit, Whole) else "numbers"
+            numbers = "two numbers" if isinstance(limit, Interval) else "numbers"
+            kind = "whole numbers" if isinstance(limit, Whole) else numbers
             values = f"{kind} from {limit.low if isinstance(limit, Whole) else 0} to {limit.high}"
             unit = limit.unit or "" if isinstance(limit, Whole) else ""
         rows.append(f"| `{name}` | {values} | {unit} |")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from unclip.pipeline import Unclip
 
 os.environ["UNCLIP_CONFIG"] = os.devnull  # the user's settings must not affect the tests
+os.environ["UNCLIP_HISTORY"] = "false"  # nor may they write into the user's history
 os.environ["OMP_NUM_THREADS"] = "1"  # on tensors as small as most tests have, threads cost 20 times what they gain
 # Shells start background jobs with SIGINT ignored, and the tests of interrupts rely on Python's own handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,5 +1,7 @@
 """The examples run unchanged, from any folder."""
 
+import base64
+import io
 import json
 import os
 import runpy
@@ -184,3 +186,20 @@ def test_a_prompt_file_runs(tmp_path):
     entries = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
     assert [entry["columns"]["Category"] for entry in entries] == ["Vehicles", "Illustrations"]
     assert all((out / entry["file"]).is_file() and entry["notes"] == [] for entry in entries)
+
+
+def test_the_notebook_runs_as_it_is_and_shows_its_images(tmp_path):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    notebook = nbformat.read(EXAMPLES / "tour.ipynb", as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells)  # pictures would make the clone large
+    client = nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    sizes = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", {}):
+                with Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))) as image:
+                    sizes.append(image.size)
+    # sheets of 4, 2, 4, 2, 4 and 5 images with labels, and single images
+    assert sizes == [(516, 544), (256, 256), (516, 270), (516, 544), (516, 270), (512, 256), (516, 544), (776, 544)]
+    assert (tmp_path / "penguin.png").is_file()

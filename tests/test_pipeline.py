@@ -226,6 +226,7 @@ def test_a_keyword_of_another_tool_names_ours(tiny: Unclip, method: str, fields:
         (lambda pipe: pipe.generate(prompts=["a cat"]), "'prompts' is not a field of a request; use prompt"),
         (lambda pipe: pipe.generate("b.gif"), "prompt 'b.gif' ends like the name of an image file"),
         (lambda pipe: pipe.generate(["a cat", __file__]), "is the name of a file"),
+        (lambda pipe: pipe.generate("(a cat:1.3)"), "prompt has a weight, '(a cat:1.3)', and weights are not read"),
         (lambda pipe: pipe.vary(), "image is missing; name the image to vary"),
         (lambda pipe: pipe.vary(prompt="a cat"), "image is missing; name the image to vary"),
         (lambda pipe: pipe.vary(init_image="a.png"), "'init_image' is not a field of a request; did you mean 'image'?"),
@@ -249,3 +250,9 @@ def test_an_embedding_needs_no_prompt(tiny: Unclip, tmp_path: Path) -> None:
     path = tiny.save_embedding(tmp_path / "cat.safetensors", "a red cat", seed=3)
     [result] = tiny.generate(embedding=path, size=16, seed=1)
     assert result.request == tiny.generate("", embedding=path, size=16, seed=1)[0].request
+
+
+def test_images_come_in_a_list_that_a_notebook_shows(tiny):
+    found = tiny.generate("a cat", n=2, seed=0, size=16)
+    assert isinstance(found, list) and found._repr_png_().startswith(b"\x89PNG")
+    assert len(tiny.vary(found[0].image, n=3, seed=0, steps=2)[1:]._repr_png_()) > 0

@@ -13,7 +13,7 @@ from unclip.checkpoints.load import load_checkpoint
 from unclip.errors import RequestError
 from unclip.images.inputs import check_embeddable
 from unclip.images.processing import open_square
-from unclip.images.result import Result
+from unclip.images.result import Result, Results
 from unclip.inference.callbacks import Progress
 from unclip.inference.model import UnclipModel
 from unclip.modes import dispatch
@@ -21,6 +21,7 @@ from unclip.modes.base import make_run
 from unclip.modes.resolve import check_requirements, output_size, resolve
 from unclip.requests.batching import BATCH
 from unclip.requests.fields import MAX_IMAGES
+from unclip.requests.other_tools import check_no_weights
 from unclip.requests.request import Request
 from unclip.requests.sources import check_is_no_file, source_kind
 from unclip.requests.values import integer, show
@@ -35,7 +36,7 @@ Source = str | Path | Image.Image
 class Unclip:
     """A loaded model and its public methods. Create one with `from_pretrained`.
 
-    Every method that generates images takes the fields of a Request as keywords, and returns a list of Results.
+    Every method that generates images takes the fields of a Request as keywords, and returns Results: a list.
     """
 
     def __init__(self, model: UnclipModel):
@@ -82,14 +83,14 @@ class Unclip:
         batch_size: int | None = None,
         progress: Progress | None = None,
         **fields: Any,
-    ) -> list[Result]:
+    ) -> Results:
         """Generate images from prompts or Requests.
 
         fields: of a Request (n, seed, steps, ...), for prompts given as text. batch_size: images that are generated
         together, if they differ only in prompt, seed and inputs. progress: called as (stage, done, total) after each
         denoising step. Raises RequestError or DataError before anything is generated.
         """
-        return list(self.stream(prompt, batch_size=batch_size, progress=progress, **fields))
+        return Results(self.stream(prompt, batch_size=batch_size, progress=progress, **fields))
 
     def stream(
         self,
@@ -119,7 +120,7 @@ class Unclip:
 
     def inpaint(
         self, image: ImageSource | None = None, mask: ImageSource | None = None, prompt: str = "", **fields: Any
-    ) -> list[Result]:
+    ) -> Results:
         """Regenerate the masked pixels of an image of any size. All other pixels are preserved byte for byte.
 
         Without a mask, the transparent pixels are regenerated. Without a prompt, the image's own embedding guides. To
@@ -127,11 +128,11 @@ class Unclip:
         """
         return self.generate(make_request({"mode": "inpaint", "image": image, "mask": mask, "prompt": prompt}, fields))
 
-    def outpaint(self, image: ImageSource | None = None, prompt: str = "", **fields: Any) -> list[Result]:
+    def outpaint(self, image: ImageSource | None = None, prompt: str = "", **fields: Any) -> Results:
         """Extend an image by `left`, `right`, `top`, `bottom` pixels, or to a `size`. Its pixels are preserved."""
         return self.generate(make_request({"mode": "outpaint", "image": image, "prompt": prompt}, fields))
 
-    def vary(self, image: ImageSource | None = None, prompt: str = "", **fields: Any) -> list[Result]:
+    def vary(self, image: ImageSource | None = None, prompt: str = "", **fields: Any) -> Results:
         """Variations of an image, from its CLIP embedding. strength: how far they may go, 0 .. 1.
 
         Here and below, the prompt is a text that the decoder reads beside the embedding.
@@ -140,7 +141,7 @@ class Unclip:
 
     def interpolate(
         self, a: Source | None = None, b: Source | None = None, prompt: str = "", frames: int | None = 9, **fields: Any
-    ) -> list[Result]:
+    ) -> Results:
         """A sequence of images from a to b: images, prompts or files of `save_embedding`.
 
         An image is reached exactly at its end, unless `same_noise`. With frames=None, one image at `fraction`.
@@ -150,14 +151,12 @@ class Unclip:
 
     def mix(
         self, sources: Sequence[Source] = (), weights: Sequence[float] = (), prompt: str = "", **fields: Any
-    ) -> list[Result]:
+    ) -> Results:
         """One image of two or more sources, weighted. Sources as in `interpolate`."""
         own = {"mode": "interpolate", "sources": tuple(sources), "weights": tuple(weights), "prompt": prompt}
         return self.generate(make_request(own, fields))
 
-    def edit(
-        self, image: ImageSource | None = None, prompt: str = "", from_prompt: str = "", **fields: Any
-    ) -> list[Result]:
+    def edit(self, image: ImageSource | None = None, prompt: str = "", from_prompt: str = "", **fields: Any) -> Results:
         """Text diff: rotate the embedding of an image by `theta`, by the difference of `prompt` from `from_prompt`.
 
         With `frames`, a sequence. With `embedding`, a file of `save_embedding`, towards that embedding instead.
@@ -165,7 +164,7 @@ class Unclip:
         own = {"mode": "edit", "image": image, "prompt": prompt, "from_prompt": from_prompt}
         return self.generate(make_request(own, fields))
 
-    def reconstruct(self, image: ImageSource | None = None, prompt: str = "", **fields: Any) -> list[Result]:
+    def reconstruct(self, image: ImageSource | None = None, prompt: str = "", **fields: Any) -> Results:
         """An image from its own embedding and noise; or from some principal `components` of its embedding."""
         return self.generate(make_request({"mode": "reconstruct", "image": image, "prompt": prompt}, fields))
 
@@ -235,7 +234,8 @@ def image_list(images: Image.Image | Sequence[Image.Image]) -> list[Image.Image]
 def make_request(own: dict[str, Any], fields: dict[str, Any]) -> Request:
     """A request from the arguments of a method and its further keywords.
 
-    Raises RequestError for keywords that the method sets itself, and for texts that are the names of files.
+    Raises RequestError for keywords that the method sets itself, and for texts that are the names of files or have the
+    weights of other tools.
     """
     for name in fields:
         if name in own:
@@ -243,4 +243,5 @@ def make_request(own: dict[str, Any], fields: dict[str, Any]) -> Request:
     request = Request(**own, **fields)
     for name, text in request.texts():
         check_is_no_file(name, text)
+        check_no_weights(name, text)
     return request

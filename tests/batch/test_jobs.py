@@ -63,6 +63,54 @@ def test_all_combinations_have_the_same_seeds():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("seeds", ["3,1,2", "3,1..2", [3, 1, 2]])
+def test_a_line_may_list_its_seeds(seeds):
+    line = task({"prompt": "{red|blue|green} cat", "seed": seeds}, defaults={"n": 4, "best_of": 8})
+    jobs = list(line.jobs())
+    assert line.count == 3 and [job.request.seed for job in jobs] == [3, 1, 2]
+    assert len({job.key for job in jobs}) == 3
+    for job in jobs:  # each as if it were alone
+        [alone] = task({"prompt": "{red|blue|green} cat", "seed": job.request.seed}).jobs()
+        assert alone.request == job.request
+    both = task({"prompt": "{red|blue} cat", "seed": seeds}, all_combinations=True)
+    assert both.count == len(list(both.jobs())) == 6
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"seed": "1,2", "n": 5}, "n is 5, but 2 seeds are listed"),
+        ({"seed": "1..x"}, "such as 1,2,3 or 1..8"),
+        ({"seed": "1..2", "best_of": 3}, "best_of takes its candidates from one seed on"),
+        ({"seed": f"0..{2**62}"}, "at most 100,000"),
+    ],
+)
+def test_a_bad_list_of_seeds_is_a_bad_line(fields, says):
+    line = task({"prompt": "a cat", **fields})
+    assert (
+        isinstance(line, BadLine)
+        and says in line.problem
+        and line.field == next(name for name in ("best_of", "n", "seed") if line.problem.startswith(name))
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.txt", "a cat -- --seed 1..3\n"),
+        ("p.csv", 'prompt,seed\na cat,"1,2,3"\n'),
+        ("p.tsv", "prompt\tseed\na cat\t1..3\n"),
+        ("p.jsonl", '{"prompt": "a cat", "seed": [1, 2, 3]}\n'),
+        ("q.jsonl", '{"prompt": "a cat", "seed": "1..3"}\n'),
+    ],
+)
+def test_seeds_are_listed_in_each_format(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with prompt_file(str(tmp_path / name)) as prompts:
+        [line] = check_rows(prompts.rows(), Settings(**PLAIN))
+        assert isinstance(line, Task) and [job.request.seed for job in line.jobs()] == [1, 2, 3]
+
+
 def test_escaped_braces_are_text():
     [job] = task({"prompt": r"a \{b\} c"}).jobs()
     assert job.request.prompt == "a {b} c"

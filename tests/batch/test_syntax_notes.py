@@ -21,11 +21,7 @@ def notes_of(*prompts: str) -> list[str]:
 @pytest.mark.parametrize(
     ("prompt", "example", "explanation"),
     [
-        ("(a cat:1.3), [dog]", "'(a cat:1.3)'", "weights in a prompt are not read"),
-        ("a [cat:dog:0.5]", "'[cat:dog:0.5]'", "weights in a prompt are not read"),
-        ("a cat::2 dog", "'::2'", "weights in a prompt are not read"),
         ("<lora:foo:1> a cat", "'<lora:foo:1>'", "no other networks are loaded"),
-        ("a __color__ cat", "'__color__'", "files of wildcards are not read"),
         ("a cat --ar 16:9 --v 5", "'--ar'", "options in a prompt are not read"),
         ("a cat # on a mat", "'#'", "only a # at the start of a line of text begins a comment"),
     ],
@@ -42,7 +38,7 @@ def test_plain_text_is_not_noted(prompt):
     assert notes_of(prompt) == []
 
 
-@pytest.mark.parametrize("prompt", ["(a:" + "1" * 300_000, "[a:b:" + "1" * 300_000, "(a:1" + " " * 300_000, "[a:b:"])
+@pytest.mark.parametrize("prompt", ["<lora:" + "1" * 300_000, "a --" + "v" * 300_000 + "!", "a" + " #b" * 100_000])
 def test_notes_take_linear_time(prompt):
     start = time.process_time()
     assert notes_of(prompt) == []
@@ -50,8 +46,8 @@ def test_notes_take_linear_time(prompt):
 
 
 def test_a_kind_is_noted_once_with_its_first_line():
-    found = notes_of("(a:1.2) (b:1.3)", "a cat", *["<lora:x:1> (c:1)"] * 3)
+    found = notes_of("a --ar 1 --v 5", "a cat", *["<lora:x:1> a --v 5"] * 3)
     assert sorted(found) == [
-        "line 1 and 3 more: '(a:1.2)' is plain text; weights in a prompt are not read",
+        "line 1 and 3 more: '--ar' is plain text; options in a prompt are not read",
         "line 3 and 2 more: '<lora:x:1>' is plain text; no other networks are loaded",
     ]

@@ -15,6 +15,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.numpy import save_file
 
 from tests.hub_server import COMMIT, Hub, serve
+from tests.published_kandinsky import SIZES_2_2, kandinsky_decoder, kandinsky_prior
 from unclip.checkpoints.hub import find_cached, parse_hub_id
 from unclip.checkpoints.hub_files import find_damaged_files, snapshot_identity
 from unclip.checkpoints.locate import find_checkpoint
@@ -374,3 +375,35 @@ def test_unneeded_files_may_be_missing_from_the_cache(tiny_model: Path, monkeypa
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     assert find_checkpoint("someone/tiny") == tiny_model
+
+
+@pytest.fixture
+def two_repositories(tmp_path: Path) -> Iterator[Hub]:
+    """A hub with a tiny Kandinsky 2.2, whose prior has a repository of its own."""
+    size, served = SIZES_2_2["one"], tmp_path / "served"
+    (tmp_path / "tokenizer").mkdir()
+    kandinsky_prior(size, tmp_path / "tokenizer").save_pretrained(served / "prior")
+    kandinsky_decoder(size).save_pretrained(served / "decoder")
+    prior = Hub("kandinsky-community/kandinsky-2-2-prior", served / "prior")
+    with serve(Hub("someone/kandinsky", served / "decoder", others=[prior])) as hub:
+        yield hub
+
+
+@pytest.mark.parametrize("layer", ["down_blocks.1.attentions.0.to_q", "transformer_blocks.1.attn1.to_q"])
+def test_a_lora_of_another_family_is_refused_before_the_weights_are_downloaded(
+    two_repositories: Hub, tmp_path: Path, layer: str
+) -> None:
+    hub = two_repositories
+    width = 32 if layer.startswith("down") else 16  # of the U-Net's second level, of the prior
+    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub"), "NO_PROXY": "*", "no_proxy": "*"}
+    for values, code in ((width + 1, 2), (width, 0)):
+        pair = {"lora_A.weight": np.ones((2, values), "float32"), "lora_B.weight": np.ones((values, 2), "float32")}
+        save_file({f"{layer}.{name}": tensor for name, tensor in pair.items()}, tmp_path / "style.safetensors")
+        command = ["generate", "a cat", "--model", "someone/kandinsky", "--lora", str(tmp_path / "style.safetensors")]
+        command += ["--steps", "1", "--prior-steps", "1", "-o", str(tmp_path / "out")]
+        done = subprocess.run([sys.executable, "-m", "unclip", *command], capture_output=True, text=True, env=env)
+        assert done.returncode == code, done.stderr
+        weights = [each for each in (hub, *hub.others) if each.ranges("GET", ".safetensors")]
+        assert bool(weights) == (code == 0)
+        if code == 2:
+            assert "of another family or size" in error_of(done)

@@ -164,3 +164,22 @@ def test_no_tensor_is_in_memory_twice(tmp_path: Path) -> None:
     assert mapped() < 4096
     assert sum(float(tensor.float().sum()) for tensor in as_it_is.values()) == 12 << 20
     assert mapped() > 20_000  # the pages of the file
+
+
+@pytest.mark.parametrize("model", ["tiny_model", "karlo"])
+def test_reused_features_are_the_same_with_one_network_in_memory(
+    model: str, request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of the networks that skip layers load the weights as the networks do."""
+    found = request.getfixturevalue(model)
+    folder = found if isinstance(found, Path) else found("one")[0]
+    monkeypatch.setattr(offload, "SMALL", 64)
+    fields = {"seed": 3, "steps": 4, "prior_steps": 2, "upsampler_steps": 4}
+    images = [
+        Unclip.from_pretrained(folder, "cpu", "float32", memory)
+        .generate("a cat", **fields, **shortcut)[0]
+        .image.tobytes()
+        for memory in ("high", "low")
+        for shortcut in ({}, {"cache_every": 2, "upsampler_cache_every": 2})
+    ]
+    assert images[:2] == images[2:] and images[0] != images[1]

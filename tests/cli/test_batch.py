@@ -20,8 +20,7 @@ from PIL import Image
 from tests.batch.fake_pipeline import FakePipeline
 from unclip.batch import previews
 from unclip.batch.previews import Previews
-from unclip.cli import batch as batch_command
-from unclip.cli import batch_progress
+from unclip.cli import batch_progress, model_options
 from unclip.cli.batch_progress import BatchProgress
 from unclip.cli.main import main
 from unclip.cli.progress import Progress
@@ -253,9 +252,21 @@ def test_text_of_other_tools_is_reported_in_the_check(call):
         code, _, err = call("p.txt", *options)
         assert code in (1, 2) and "p.txt:1: --seed is an option without ' -- ' before it" in err
         assert "p.txt:2: the line begins with //" in err
-        assert "note: line 3 and 1 more: '(a cat:1.3)' is plain text; weights in a prompt are not read" in err
-        assert "note: line 5: '__x__' is plain text; files of wildcards are not read" in err
+        assert "p.txt:3: prompt has a weight, '(a cat:1.3)', and weights are not read: leave it out" in err
+        assert "p.txt:5: prompt names __x__, a word list; write x.txt into a folder wildcards" in err
     assert not Path("out/manifest.jsonl").exists() or manifest() == []
+
+
+def test_word_lists_beside_the_file_or_in_a_folder(call):
+    for folder, word in (("wildcards", "cat"), ("mine", "owl")):
+        Path(folder).mkdir()
+        Path(folder, "animals.txt").write_text(f"{word}\n")
+    Path("p.txt").write_text("a __animals__ -- --seed 1\n")
+    assert call("p.txt")[0] == 0 and [entry["request"]["prompt"] for entry in manifest()] == ["a cat"]
+    assert call("p.txt", "--wildcards", "mine", "-o", "2")[1].endswith("2/00000-a-owl-1.png  seed 1\n")
+    assert call("p.txt", "--no-wildcards", "-o", "3")[1].endswith("3/00000-a-animals-1.png  seed 1\n")
+    code, _, err = call("p.txt", "--wildcards", "p.txt", "-o", "4")
+    assert code == 2 and "--wildcards 'p.txt' is not a folder" in err and not Path("4").exists()
 
 
 def test_columns_of_other_tools_are_read_and_reported(call):
@@ -373,7 +384,7 @@ def test_control_characters_are_not_printed(capsys):
 
 
 def test_an_invalid_default_is_refused_at_once():
-    from unclip.cli.batch import checked_defaults
+    from unclip.cli.assignments import checked_defaults
 
     assert checked_defaults({"steps": None, "n": 2}, ["mode=generate", "guidance=2"]) == {
         "n": 2, "mode": "generate", "guidance": 2.0
@@ -498,7 +509,7 @@ def test_the_program_ends_with_2_for_a_bad_file_and_1_for_a_bad_line(tmp_path):
 
 def test_no_bar_with_quiet_or_without_a_terminal(call, monkeypatch):
     shown = []
-    monkeypatch.setattr(batch_command, "Progress", lambda enabled: shown.append(enabled) or Progress(False))
+    monkeypatch.setattr(model_options, "Progress", lambda enabled: shown.append(enabled) or Progress(False))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert call("p.txt", "--quiet")[0] == 0
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)

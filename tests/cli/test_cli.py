@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
+import typer.main
 
+from unclip.cli.app import app
 from unclip.cli.main import main
 from unclip.errors import UnclipError
 from unclip.images import metadata
@@ -62,7 +65,7 @@ def test_version_and_help(run):
 
 
 COMMANDS = ("generate", "inpaint", "outpaint", "vary", "interpolate", "edit", "reconstruct", "embed", "batch", "show")
-COMMANDS += ("reproduce", "models", "config", "train", "evaluate", "bench")
+COMMANDS += ("reproduce", "again", "sweep", "log", "shell", "models", "config", "train", "evaluate", "bench")
 
 
 @pytest.mark.parametrize("columns", [80, 100])
@@ -78,9 +81,63 @@ def test_help_is_in_groups(run):
     out = run("--help")[1]
     assert all(f"\n{group}:\n" in out for group in ("Generate", "Prompt files and records", "Training and evaluation"))
     out = run("generate", "--help")[1]
-    groups = ["Arguments", "Image", "Sampling", "Prior", "Output", "Model and device", "Options"]
+    groups = ["Arguments", "Image", "Prompts", "Sampling", "Speed", "Prior", "Output", "Model and device", "Options"]
     assert [line[:-1] for line in out.splitlines() if line.endswith(":") and line[0] != " "] == groups
-    assert "[default: the model's]" in out and "[default: stickers]" in out
+    assert "[default: the model's: dpmpp-2m]" in out and "[default: stickers]" in out
+
+
+def test_help_shows_the_defaults_of_the_model(run, tiny_model, monkeypatch, tmp_path):
+    def steps(*arguments: str) -> str:
+        [line] = [line for line in run(*arguments, "--help")[1].splitlines() if line.startswith("  --steps")]
+        return line
+
+    monkeypatch.setenv("COLUMNS", "100")
+    assert steps("generate").endswith("[default: the model's: 8]")
+    assert steps("generate", "--model", str(tiny_model)).endswith("[default: the model's: 4]")
+    assert steps("batch", f"--model={tiny_model}").endswith("[default: the model's: 4]")
+    assert steps("generate", "--model", "nowhere").endswith("[default: the model's]")
+    assert steps("again").endswith("[default: as recorded]")
+    assert not re.search(r"default: (the model|uniform|all)", run("again", "--help")[1])
+    (tmp_path / "unclip.toml").write_text(f'model = "{tiny_model}"\n')
+    assert steps("generate").endswith("[default: the model's: 4]")
+
+
+def leaf_commands(group=app, names=()):
+    command = typer.main.get_command(group) if not hasattr(group, "params") else group
+    for name, one in getattr(command, "commands", {}).items():
+        yield from leaf_commands(one, (*names, name)) if hasattr(one, "commands") else [(*names, name)]
+
+
+@pytest.mark.parametrize("names", list(leaf_commands()), ids=" ".join)
+def test_each_command_has_an_example_that_begins_with_its_name(run, names):
+    code, out, _ = run(*names, "--help")
+    assert code == 0 and re.search(rf"\n  Examples?:\n(    .*\n)*    .*unclip {' '.join(names)}\b", out)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("generate x --sampler d", ["ddpm", "ddim", "dpmpp-2m"]),
+        ("generate x --prior-sampler un", ["unclip", "unipc"]),
+        ("generate x --model st", ["stickers"]),
+        ("models show st", ["stickers"]),
+        ("generate x --size ", ["64x64", "256x256"]),
+        ("generate x --model TINY --size ", ["16x16", "32x32"]),
+        ("batch x --set mode=in", ["mode=inpaint", "mode=interpolate"]),
+        ("sweep x --vary prior_st", ["prior_steps="]),
+        ("again x --set fit=", ["fit=crop", "fit=pad"]),
+        ("inpaint a.png --mask-mode ", ["white", "black", "alpha"]),
+        ("vary a.png --format p", ["png"]),
+    ],
+)
+def test_values_are_completed(tiny_model, line, found):
+    words = f"unclip {line}".replace("TINY", str(tiny_model))
+    count = len(words.split()) if words.endswith(" ") else len(words.split()) - 1
+    asked = {"_UNCLIP_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+    done = subprocess.run(
+        [sys.executable, "-m", "unclip"], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == found
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`unclip generate` with a stand-in for the pipeline, which has its own tests."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -63,6 +64,76 @@ def test_lines_and_files(painter, capsys, tmp_path):
     assert sorted(path.stem for path in (tmp_path / "new/out").iterdir()) == names
     opened = {"device": "auto", "dtype": "auto", "memory": "auto", "image_encoder": None, "prior": None, "lora": ()}
     assert painter.opened == ("stickers", opened)
+
+
+@pytest.mark.parametrize("seeds", ["5,0,6", "5,0..0,6"])
+def test_listed_seeds(painter, capsys, seeds):
+    assert main(["generate", "a cat", "a dog", "--seed", seeds]) == 0
+    found = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]
+    assert found == ["5", "0", "6"] * 2
+    assert main(["generate", "a cat", "--seed", "1..2", "-n", "2", "--grid"]) == 0
+    assert main(["generate", "a cat", "--seed", "1..2", "-n", "3"]) == 2
+    assert "n is 3, but 2 seeds are listed" in capsys.readouterr().err
+    assert main(["interpolate", "a cat", "a dog", "--seed", "1,9", "--frames", "2"]) == 0
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["1", "1", "9", "9"]
+
+
+@pytest.fixture
+def type_in(monkeypatch):
+    """type_in(text): what standard input holds."""
+    return lambda text: monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
+def test_prompts_from_a_pipe(painter, capsys, type_in):
+    type_in("# animals\na cat\n\na dog -- --seed 9 -n 2 --steps 3\n{red|blue} owl\n")
+    assert main(["generate", "-", "--seed", "1", "--steps", "7"]) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == [
+        "out/a-cat-1.png  seed 1",
+        "out/a-dog-9.png  seed 9",
+        "out/a-dog-10.png  seed 10",
+    ]
+    assert [request.steps for request in painter.requests] == [7, 3, 7]
+    assert painter.requests[-1].prompt in ("red owl", "blue owl")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "standard input holds no prompts"),
+        ("# a\n\n", "standard input holds no prompts"),
+        ("a cat\na dog -- --sede 3\n", "standard input, line 2: options: unrecognized arguments: --sede"),
+        ("a cat -- --mode vary --image a.png\n", "its mode is not generate; give it to `unclip batch -`"),
+        ("(a cat:1.2)\n", "weights are not read"),
+    ],
+)
+def test_a_bad_pipe_is_one_line(painter, capsys, type_in, tmp_path, text, says):
+    type_in(text)
+    assert main(["generate", "-"]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_wildcards_choose_by_the_seed_of_each_image(painter, tmp_path):
+    (tmp_path / "wildcards").mkdir()
+    (tmp_path / "wildcards" / "animals.txt").write_text("cat\ndog\nowl\n")
+    assert main(["generate", "a {red|blue} __animals__", "-n", "20", "--seed", "0"]) == 0
+    prompts = [request.prompt for request in painter.requests]
+    assert len(set(prompts)) > 3 and all(prompt.split()[2] in ("cat", "dog", "owl") for prompt in prompts)
+    assert main(["generate", "a {red|blue} __animals__", "--seed", "13"]) == 0
+    assert [request.prompt for request in painter.requests] == [prompts[13]]
+    assert main(["generate", "a {red|blue} __animals__", "--seed", "13", "-n", "2", "--best-of", "4"]) == 0
+    [best] = painter.requests
+    assert (best.prompt, best.n, best.best_of) == (prompts[13], 2, 4)
+    assert main(["interpolate", "a cat", "a dog", "--prompt", "{a|b}", "--seed", "1", "--frames", "2", "-n", "2"]) == 0
+    assert [(request.seed, request.frames) for request in painter.requests] == [(1, 2), (2, 2)]
+
+
+def test_wildcards_as_text(painter, capsys):
+    assert main(["generate", "a {cat} (b:1.2) __x__", "--seed", "0", "--no-wildcards"]) == 0
+    assert painter.requests[0].prompt == "a {cat} (b:1.2) __x__"
+    for prompt, says in (("a {cat}", "without a choice"), ("(b:1.2)", "has a weight"), ("__x__", "a word list")):
+        assert main(["generate", prompt]) == 2
+        assert says in capsys.readouterr().err
 
 
 def test_a_prompt_without_quotation_marks_gets_a_hint(painter, capsys):
@@ -140,8 +211,10 @@ def test_previews_of_windows_of_several_images(tiny_model, tmp_path):
 def test_every_option_reaches_the_request(painter):
     options = ["--negative-prompt", "dog", "--steps", "3", "--prior-steps", "4", "--upsampler-steps", "5"]
     options += ["--guidance", "0", "--prior-guidance", "1.5", "--sampler", "ddim", "--prior-sampler", "unipc"]
-    options += ["--size", "64x32", "--prior-best-of", "2", "--best-of", "4", "--seed", "9"]
+    options += ["--size", "64x32", "--prior-best-of", "2", "--best-of", "4", "--seed", "9", "--noise-level", "7"]
     options += ["--embedding", "e.safetensors", "--image-encoder", "there"]
+    options += ["--speed", "fast", "--spacing", "ays", "--guidance-interval", "0.3,5", "--guidance-every", "2"]
+    options += ["--cache-every", "3", "--upsampler-cache-every", "4"]
     save_file({"image_embed": np.ones(4), "probe": np.ones(4)}, "e.safetensors")
     Path("here").mkdir()
     Path("here/model_index.json").write_text("{}")
@@ -151,7 +224,9 @@ def test_every_option_reaches_the_request(painter):
         "prompt": "a cat", "negative_prompt": "dog", "mode": "generate", "seed": 9, "n": 1, "steps": 3,
         "prior_steps": 4, "upsampler_steps": 5, "guidance": 0.0, "prior_guidance": 1.5, "sampler": "ddim",
         "prior_sampler": "unipc", "size": "64x32", "prior_best_of": 2, "id": None,
-        "best_of": 4, "embedding": "e.safetensors", "prior": None, "prior_temperature": None, "prior_top_p": None,
+        "best_of": 4, "noise_level": 7, "embedding": "e.safetensors", "speed": "fast", "spacing": "ays",
+        "guidance_interval": [0.3, 5.0], "guidance_every": 2, "cache_every": 3, "upsampler_cache_every": 4,
+        "prior": None, "prior_temperature": None, "prior_top_p": None,
     }  # fmt: skip
     assert request.to_dict() == expected
     opened = {"device": "cpu", "dtype": "float32", "memory": "auto"}

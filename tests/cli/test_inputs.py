@@ -52,6 +52,9 @@ def call(tmp_path, monkeypatch, capsys):
         (["outpaint", "text.png", "a cat", "--left", "9"], "'text.png' is not a readable image"),
         (["generate", "--embedding", "e.safetensors"], "'e.safetensors'"),
         (["embed", "cut.png", "-o", "new.safetensors"], "'cut.png'"),
+        (["embed", "(a cat:1.2)", "-o", "new.safetensors"], "weights are not read"),
+        (["interpolate", "a cat", "(a dog:1.2)"], "sources has a weight"),
+        (["edit", "photo.png", "a cat", "--from", "((a dog))"], "from_prompt has a weight"),
         (["embed", "e.safetensors", "-o", "new.safetensors"], "give an image or a prompt"),
     ],
 )

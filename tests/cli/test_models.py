@@ -1,13 +1,19 @@
 """`unclip models`."""
 
+import base64
+import io
 import json
+import re
 
 import numpy as np
 import pytest
 from huggingface_hub import constants
+from PIL import Image
 from safetensors.numpy import save_file
 
 from unclip.cli.main import main
+from unclip.requests.vocabulary import words_of
+from unclip.system.resources import bundled
 
 
 @pytest.fixture
@@ -74,7 +80,34 @@ def test_vocabulary(checkpoint, capsys):
     assert "no list of words" in capsys.readouterr().err
     (checkpoint / "vocabulary.json").write_text('{"words": ["cat", "dog"]}')
     assert main(["models", "show", str(checkpoint), "--vocabulary"]) == 0
-    assert capsys.readouterr().out == "cat\ndog\n"
+    assert capsys.readouterr().out == "words (2)\n  cat\n  dog\n"
+
+
+def test_the_words_of_the_bundled_model_in_groups(capsys, tmp_path):
+    assert main(["models", "show", "stickers", "--vocabulary"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    titles = [line.rpartition(" (")[0] for line in lines if line[0] != " "]
+    assert titles[:4] == ["objects", "backgrounds", "sizes", "numbers"] and "positions" in titles
+    assert any(line.split() == ["cat", "cats,", "kitten,", "kitty,", "kittens,", "kitties"] for line in lines)
+    assert "  A to the left of B" in "\n".join(lines) and any(line.startswith("  pink") for line in lines)
+    assert main(["models", "show", "stickers", "--vocabulary", "--json"]) == 0
+    groups = {one["group"]: one["words"] for one in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert list(groups) == titles and ["cat", "cats", "kitten", "kitty", "kittens", "kitties"] in groups["objects"]
+    known = {word for rows in groups.values() for row in rows for text in row for word in words_of(text)}
+    listed = json.loads((bundled("weights") / "stickers" / "vocabulary.json").read_text())["words"]
+    assert set(listed) - known <= {"background", "against", "with", "of", "at", "bottom", "top", "a", "an"}
+
+    page = tmp_path / "words.html"
+    assert main(["models", "show", "stickers", "--vocabulary", "--html", str(page)]) == 0
+    assert capsys.readouterr().out == f"{page}\n"
+    text = page.read_text()
+    images = re.findall(r'<img alt="([^"]+)" src="data:image/webp;base64,([^"]+)">', text)
+    assert [name for name, _ in images] == [row[0] for row in groups["objects"]] and "http" not in text
+    with Image.open(io.BytesIO(base64.b64decode(dict(images)["cat"]))) as thumbnail:
+        assert max(thumbnail.size) == 48
+    for option in (["--html", str(page)], ["--json"]):
+        assert main(["models", "show", "stickers", *option]) == 2
+        assert "give --vocabulary too" in capsys.readouterr().err
 
 
 def test_models_of_other_software_in_the_cache_are_not_listed(tmp_path, monkeypatch, capsys):

@@ -51,6 +51,22 @@ def test_a_sequence_as_files_a_strip_and_an_animation(folder: Path, tiny_model: 
     assert "identical" in told or "within 1/255" in told
 
 
+def test_videos_of_a_sequence(folder: Path, capsys) -> None:
+    av = pytest.importorskip("av")
+    options = ["--frames", "3", "--mp4", "--webm", "--gif", "--fps", "10", *FEW]
+    assert main(["edit", "photo.png", "a dog", *options, "-o", "out"]) == 0
+    for name in ("frames.mp4", "frames.webm"):
+        with av.open(f"out/{name}") as video:
+            [stream] = video.streams
+            assert (float(stream.average_rate), len(list(video.decode(stream)))) == (10, 4)
+        assert f"unclip: the video is out/{name}\n" in capsys.readouterr().err or name == "frames.webm"
+    with Image.open("out/frames.gif") as film:
+        assert film.info["duration"] == 100
+    for wrong, says in ((["--fps", "0"], "from 0.1 to 50"), (["--mp4", "-o", "x.png"], "is one file, for 3 images")):
+        assert main(["edit", "photo.png", "a dog", "--frames", "3", *wrong, *FEW]) == 2
+        assert says in capsys.readouterr().err
+
+
 def test_edit_and_reconstruct(folder: Path, capsys) -> None:
     assert main(["edit", "photo.png", "a dog", "--from", "a cat", "--theta", "0.2", *FEW, "-o", "dog.png"]) == 0
     request = metadata.read("dog.png")["request"]

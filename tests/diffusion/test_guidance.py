@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unclip.diffusion.denoiser import Denoise, denoiser
-from unclip.diffusion.guidance import guided
+from unclip.diffusion.denoiser import Denoise, Prediction, denoiser
+from unclip.diffusion.guidance import GuidedSteps, guided
 from unclip.diffusion.schedule import Schedule
 
 X = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -19,7 +19,7 @@ class Net:
         self.schedule = schedule
         self.batches: list[int] = []
 
-    def bind(self, conditioning: dict[str, Tensor]) -> Denoise:
+    def bind(self, conditioning: dict[str, Tensor], halves: tuple[str, ...]) -> Denoise:
         def network(x: Tensor, t: Tensor) -> Tensor:
             self.batches.append(len(x))
             output = self.output(x, t, conditioning["label"])
@@ -59,14 +59,14 @@ def test_scales_0_and_1_evaluate_one_half_only(scale: float, batch: int) -> None
 def test_conditioning_is_bound_once_for_all_steps() -> None:
     net, bound = Net(Schedule()), []
 
-    def bind(conditioning: dict[str, Tensor]) -> Denoise:
-        bound.append(conditioning["label"].tolist())
-        return net.bind(conditioning)
+    def bind(conditioning: dict[str, Tensor], halves: tuple[str, ...]) -> Denoise:
+        bound.append((halves, conditioning["label"].tolist()))
+        return net.bind(conditioning, halves)
 
     denoise = guided(bind, COND, UNCOND, 2.0)
     denoise(X, T)
     denoise(X, T)
-    assert bound == [[0.0, 0.0, 1.0, 2.0]]  # unconditional half first
+    assert bound == [(("uncond", "cond"), [0.0, 0.0, 1.0, 2.0])]  # unconditional half first
 
 
 def test_the_variance_is_the_conditional_one() -> None:
@@ -79,3 +79,68 @@ def test_scale_1_needs_no_unconditional_input() -> None:
     guided(Net(Schedule()).bind, COND, None, 1)(X, T)
     with pytest.raises(AssertionError, match="uncond"):
         guided(Net(Schedule()).bind, COND, None, 2)
+
+
+# ---- guidance at some steps
+
+STEPS = [900, 700, 500, 300, 100]
+
+
+def predictions(steps: GuidedSteps, times: list[int] = STEPS, scale: float = 3.0) -> tuple[Net, list[Prediction]]:
+    net = Net(Schedule())
+    denoise = guided(net.bind, COND, UNCOND, scale, steps)
+    return net, [denoise(X, torch.tensor([t, t])) for t in times]
+
+
+def plain(scale: float, t: int) -> Tensor:
+    return guided(Net(Schedule()).bind, COND, UNCOND, scale)(X, torch.tensor([t, t])).x0
+
+
+def test_guidance_at_every_step_and_noise_level_is_plain_guidance() -> None:
+    for steps in (GuidedSteps(Schedule()), GuidedSteps(Schedule(), (0, 100_000), 1)):
+        net, found = predictions(steps)
+        assert net.batches == [4] * 5
+        assert all(torch.equal(each.x0, plain(3.0, t)) for each, t in zip(found, STEPS, strict=True))
+
+
+def test_guidance_is_1_outside_of_the_interval() -> None:
+    levels = [((1 - ab) / ab) ** 0.5 for ab in Schedule().alphas_cumprod()[STEPS].tolist()]  # falling
+    net, found = predictions(GuidedSteps(Schedule(), (levels[3], levels[1])))  # above the one, up to the other
+    assert net.batches == [2, 4, 4, 2, 2]
+    for each, t, scale in zip(found, STEPS, (1, 3, 3, 1, 1), strict=True):
+        assert torch.equal(each.x0, plain(scale, t))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_one_half_suffices_outside_of_the_interval(scale: float) -> None:
+    net, found = predictions(GuidedSteps(Schedule(), (0.5, 5)), scale=scale)
+    assert net.batches == [2] * 5
+    guided_at = [0.5 < ((1 - ab) / ab) ** 0.5 <= 5 for ab in Schedule().alphas_cumprod()[STEPS].tolist()]
+    assert any(guided_at) and not all(guided_at)
+    for each, t, inside in zip(found, STEPS, guided_at, strict=True):
+        assert torch.equal(each.x0, plain(scale if inside else 1.0, t))
+
+
+def test_the_difference_is_reused_between_every_kth_step() -> None:
+    net, found = predictions(GuidedSteps(Schedule(), every=2))
+    assert net.batches == [4, 2, 4, 2, 4]
+    ab = Schedule().alphas_cumprod()
+    for i, t in enumerate(STEPS):
+        if i % 2 == 0:
+            assert torch.equal(found[i].x0, plain(3.0, t))
+            continue
+        before = STEPS[i - 1]
+        velocity = (plain(1.0, before) - plain(0.0, before)) / (1 - ab[before]).sqrt()
+        expected = plain(1.0, t) + 2 * velocity * (1 - ab[t]).sqrt()
+        torch.testing.assert_close(found[i].x0, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_reused_difference_is_of_clamped_images() -> None:
+    _, found = predictions(GuidedSteps(Schedule(), every=2, limit=0.1), [999, 700])
+    between = found[1].x0 - plain(1.0, 700)
+    assert 0 < between.abs().max() <= 2 * 0.2
+
+
+def test_more_noise_than_before_computes_guidance_again() -> None:
+    net, _ = predictions(GuidedSteps(Schedule(), every=3), [900, 700, 900, 700, 500, 300])
+    assert net.batches == [4, 2, 4, 2, 2, 4]

@@ -7,8 +7,9 @@ from torch import Tensor
 from unclip.diffusion.denoiser import Denoise, Prediction
 from unclip.diffusion.inversion import SKIP, invert
 from unclip.diffusion.noise import make_generators, randn
-from unclip.diffusion.samplers import Sampling, even_timesteps, sample
+from unclip.diffusion.samplers import Sampling, sample
 from unclip.diffusion.schedule import Schedule
+from unclip.diffusion.spacing import even_timesteps
 from unclip.errors import RequestError
 
 SCHEDULE = Schedule()

@@ -123,17 +123,19 @@ class TestNative:
         assert_same(actual, native(network_with_variance, scheduler, steps))
 
     # "Dynamic thresholding" with a maximum of 1 is how these two clip to [-1, 1].
-    def test_dpmpp_2m(self, steps: int, prediction_type: str) -> None:
-        actual = ours(network, Schedule(prediction_type=prediction_type), "dpmpp-2m", steps)
+    @pytest.mark.parametrize(("name", "order"), [("dpmpp-2m", 2), ("dpmpp-3m", 3)])
+    def test_dpmpp(self, steps: int, prediction_type: str, name: str, order: int) -> None:
+        actual = ours(network, Schedule(prediction_type=prediction_type), name, steps)
         scheduler = DPMSolverMultistepScheduler(
-            **COSINE, prediction_type=prediction_type, thresholding=True, sample_max_value=1.0
+            **COSINE, prediction_type=prediction_type, thresholding=True, sample_max_value=1.0, solver_order=order
         )
         assert_same(actual, native(network, scheduler, steps))
 
-    def test_unipc(self, steps: int, prediction_type: str) -> None:
-        actual = ours(network, Schedule(prediction_type=prediction_type), "unipc", steps)
+    @pytest.mark.parametrize(("name", "order"), [("unipc", 2), ("unipc-3", 3)])
+    def test_unipc(self, steps: int, prediction_type: str, name: str, order: int) -> None:
+        actual = ours(network, Schedule(prediction_type=prediction_type), name, steps)
         scheduler = UniPCMultistepScheduler(
-            **COSINE, prediction_type=prediction_type, thresholding=True, sample_max_value=1.0
+            **COSINE, prediction_type=prediction_type, thresholding=True, sample_max_value=1.0, solver_order=order
         )
         assert_same(actual, native(network, scheduler, steps))
 
@@ -160,7 +162,7 @@ def test_ddim_between_any_two_timesteps_is_the_papers_equation_12() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3, 48, 61, 1000])
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_timesteps_start_at_the_last_and_fall(sampler: str, steps: int) -> None:
-    times, _ = SAMPLERS[sampler](Schedule(), steps)
+    times, _ = SAMPLERS[sampler](Schedule(), steps, "uniform")
     assert len(times) == steps
     assert times[0] == 999
     assert all(a > b >= 0 for a, b in zip(times[:-1], times[1:], strict=True))
@@ -264,7 +266,7 @@ def test_a_draft_starts_at_its_noise_level(sampler: str, steps: int) -> None:
 
     x, sampling = noise_draft(draft, noise, schedule, Sampling(sampler, steps))
     sample(sure, x, schedule, sampling, g)
-    every = [int(t) for t in SAMPLERS[sampler](schedule, steps)[0]]
+    every = [int(t) for t in SAMPLERS[sampler](schedule, steps, "uniform")[0]]
     t, x = seen[0]
     assert [t for t, _ in seen] == every[every.index(t) :]
     assert all(abs(t - 600) <= abs(other - 600) for other in every)

@@ -6,6 +6,7 @@ that judges the images shares nothing with the model.
 """
 
 import glob
+import io
 import json
 import re
 import shlex
@@ -43,6 +44,8 @@ NOT_RUN = {
     r"unclip .*--model (kakaobrain|kandinsky-community|stabilityai|sd2-community)/": "needs a downloaded model",
     r"unclip (train|evaluate|bench)|.*--model runs/": "takes minutes or more",
     r"unclip serve|curl|from openai": "needs a running server",
+    r"docker": "needs docker",
+    r"unclip shell": "reads what is typed",
     r"unclip batch .*--engine ray": "tests/cli/test_batch_ray.py starts a cluster",
     r"unclip .*\b(NAME|PATH)\b": "the word stands for a model or a folder of the reader's",
     r"python examples/": "tests/test_examples.py runs the scripts",
@@ -246,12 +249,18 @@ def check_images(page: str, folder: Path) -> None:
     assert not {text: right for text, right in shown.items() if sum(right) < 0.75 * len(right)}
 
 
-def run_command(command: str) -> None:
+def run_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if command.startswith("cp "):
         shutil.copy(*shlex.split(command, comments=True)[1:])
         return
-    assert command.startswith("unclip "), f"neither run nor in NOT_RUN: {command}"
-    assert main(arguments_of(command)) == 0, command
+    before, is_piped, after = command.rpartition(" | ")
+    if is_piped:  # printf 'text' | unclip ...
+        text = shlex.split(before)[1].replace("\\n", "\n")
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert after.startswith("unclip ") and (not is_piped or before.startswith("printf ")), (
+        f"neither run nor in NOT_RUN: {command}"
+    )
+    assert main(arguments_of(after)) == 0, command
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_BLOCKS)
@@ -261,7 +270,7 @@ def test_page(page, checkout, monkeypatch, capsys):
         if block.language == "sh":
             for command in commands(block.text):
                 if reason_not_to_run(command) is None:
-                    run_command(command)
+                    run_command(command, monkeypatch)
                 elif command.startswith("unclip "):
                     parse(arguments_of(command))
         elif block.language == "python":

@@ -88,7 +88,7 @@ def test_chunks_of_a_batch_fit_the_memory_limit(
         assert calls == [size] * each * 4  # of which the last step's are those of the last network
         assert len(parted.last_network.calls) == each
         parted.network.calls.clear(), parted.last_network.calls.clear()
-    back = [s.invert(made[1], cond, steps=4) for s in (parted, whole)]
+    back = [s.invert(made[1], cond, StageOptions(steps=4)) for s in (parted, whole)]
     torch.testing.assert_close(*back)
     assert {len(x) for x, _, _ in parted.network.calls} == {bare}
 
@@ -109,7 +109,7 @@ def test_a_run_bounds_its_memory_before_each_call(monkeypatch: pytest.MonkeyPatc
     s = stage(last_network=Net())
     run(s, COND, UNCOND, make_generators([0, 1]))
     assert (len(made), len(called)) == (1, 4)
-    s.invert(torch.zeros(2, 3, 16, 16), COND, steps=4)
+    s.invert(torch.zeros(2, 3, 16, 16), COND, StageOptions(steps=4))
     assert (len(made), len(called)) == (2, 4 + len(s.network.calls) - 3)
     run(replace(s, reuse=False), COND, UNCOND, make_generators([0, 1]))
     assert len(called) == 4 + len(s.network.calls) - 3 - 3

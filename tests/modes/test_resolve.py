@@ -2,8 +2,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from unclip.errors import DataError, RequestError
+from unclip.inference.speeds import WITHOUT_SHORTCUTS
+from unclip.modes.notes import notes
 from unclip.modes.resolve import model_defaults
 from unclip.pipeline import Unclip
 from unclip.requests.request import Request
@@ -16,6 +19,7 @@ def test_defaults_are_those_of_the_checkpoint(tiny: Unclip) -> None:
         "steps": 4,
         "prior": "diffusion",
         "prior_steps": 3,
+        "noise_level": None,
         "upsampler_steps": 2,
         "guidance": 2.0,
         "prior_guidance": 1.5,
@@ -23,6 +27,8 @@ def test_defaults_are_those_of_the_checkpoint(tiny: Unclip) -> None:
         "prior_sampler": "ddim",
         "size": (32, 32),
         "prior_best_of": 2,
+        "prior_temperature": None,
+        "prior_top_p": None,
     }
 
 
@@ -30,6 +36,7 @@ def test_defaults_are_those_of_the_checkpoint(tiny: Unclip) -> None:
     ("prompt", "fields", "message"),
     [
         ("a cat", {"size": 64}, "tiny does not generate images of 64x64; choose from 16x16, 32x32"),
+        ("a cat", {"noise_level": 0}, "tiny adds no noise to embeddings, as Stable unCLIP does: leave noise_level out"),
         ("a cat", {"size": (16, 32)}, "tiny does not generate images of 16x32"),
         ("a cat", {"batch_size": 0}, "batch_size must be a whole number from 1"),
         ("a cat", {"batch_size": "x"}, "batch_size must be a whole number from 1"),
@@ -68,3 +75,75 @@ def test_invalid_input_files_raise_before_sampling(tiny: Unclip, cat, tmp_path: 
     ]:
         with pytest.raises(error, match=says):
             tiny.stream([Request(prompt="a cat"), Request(**fields)])
+
+
+# ---- speed
+
+
+def with_speeds(tiny: Unclip, **bundle: object) -> Unclip:
+    return Unclip(replace(tiny.model, speeds={"fast": bundle}))
+
+
+def test_a_speed_sets_fields_and_explicit_ones_win(tiny: Unclip) -> None:
+    pipe = with_speeds(tiny, steps=2, guidance_every=2, prior_steps=1, sampler="ddim")
+    fast = pipe.resolve(Request(prompt="a cat", seed=1, speed="fast", steps=4, spacing="ays"))
+    assert (fast.steps, fast.guidance_every, fast.prior_steps, fast.sampler, fast.spacing) == (4, 2, 1, "ddim", "ays")
+    assert fast.speed == "fast" and fast.guidance_interval == (0.0, 100_000.0)
+    best = pipe.resolve(Request(prompt="a cat", seed=1, speed="best"))
+    plain = pipe.resolve(Request(prompt="a cat", seed=1))
+    assert (best.steps, best.guidance_every, best.cache_every, best.upsampler_cache_every) == (4, 1, 1, 1)
+    assert plain.replace(speed="best", **WITHOUT_SHORTCUTS) == best
+    images = [pipe.generate(request)[0].image.tobytes() for request in (best, plain, fast)]
+    assert images[0] == images[1] != images[2]
+
+
+def test_a_record_with_a_speed_repeats_whatever_the_bundle_is_then(tiny: Unclip) -> None:
+    [made] = with_speeds(tiny, steps=2, guidance_every=2).generate("a cat", seed=1, speed="fast")
+    later = with_speeds(tiny, steps=3, cache_every=3, guidance_interval=(1, 2), upsampler_steps=1)
+    [again] = later.generate(Request.from_dict(made.request.to_dict()))
+    assert again.image.tobytes() == made.image.tobytes()
+
+
+def test_steps_of_a_speed_are_upper_limits(tiny: Unclip) -> None:
+    request = with_speeds(tiny, steps=50, upsampler_steps=1).resolve(Request(prompt="a cat", speed="fast"))
+    assert (request.steps, request.upsampler_steps) == (4, 1)
+
+
+def test_a_model_without_a_prior_has_no_prior_fields_by_speed(tiny: Unclip) -> None:
+    pipe = Unclip(replace(tiny.model, prior=None, speeds={"fast": {"prior_steps": 1, "prior_sampler": "ddim"}}))
+    request = pipe.resolve(Request(mode="vary", image=Image.new("RGB", (16, 16)), speed="fast"))
+    assert request.prior_steps is None and request.prior_sampler is None
+
+
+def test_a_speed_leaves_the_decoder_of_inverted_images_as_it_is(tiny: Unclip) -> None:
+    pipe = with_speeds(tiny, steps=2, sampler="unipc", cache_every=2, spacing="ays", upsampler_steps=1)
+    request = pipe.resolve(Request(mode="reconstruct", image=Image.new("RGB", (16, 16)), speed="fast"))
+    assert (request.steps, request.sampler, request.guidance) == (25, "ddim", 1)
+    assert (request.cache_every, request.spacing, request.upsampler_steps) == (1, "uniform", 1)
+    assert list(notes(tiny.model, request)) == [
+        "speed fast does not change the decoder here, which starts from an image's own noise"
+    ]
+
+
+def test_an_unknown_speed_of_a_model(tiny: Unclip) -> None:
+    pipe = Unclip(replace(tiny.model, speeds={}))
+    with pytest.raises(RequestError, match="tiny has no settings for speed balanced: set steps, or leave speed out"):
+        pipe.generate("a cat", speed="balanced")
+    assert pipe.generate("a cat", speed="best")
+
+
+def test_shortcuts_of_parts_that_a_model_lacks_are_refused(tiny: Unclip) -> None:
+    bare = Unclip(replace(tiny.model, upsamplers=()))
+    with pytest.raises(RequestError, match="tiny has no upsampler: leave out upsampler_cache_every"):
+        bare.generate("a cat", upsampler_cache_every=2)
+    assert bare.generate("a cat", upsampler_cache_every=1)
+
+
+def test_shortcuts_of_guidance_without_guidance_have_a_note(tiny: Unclip) -> None:
+    fields = {"seed": 1, "guidance_every": 2, "guidance_interval": (1, 2), "size": 16}
+    [none], [unguided], [guided] = (tiny.generate("a cat", guidance=scale, **fields) for scale in (0, 1, 2))
+    assert none.notes == ("guidance_every: no effect at guidance 0, which needs one evaluation a step",)
+    assert unguided.notes == (
+        "guidance_interval and guidance_every: no effect at guidance 1, which needs one evaluation a step",
+    )
+    assert guided.notes == ()

@@ -1,7 +1,10 @@
+import time
+
 import pytest
 
+from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import RequestError
-from unclip.requests.other_tools import HINTS, SAME, SAMPLERS, SIDES, hint, rename_fields
+from unclip.requests.other_tools import HINTS, SAME, SAMPLERS, SIDES, check_no_weights, hint, rename_fields
 from unclip.requests.request import Request
 
 
@@ -23,7 +26,7 @@ def test_names_of_other_tools_become_fields():
 def test_every_name_leads_to_a_field_or_a_hint():
     fields = set(Request.field_names())
     assert set(SAME.values()) <= fields and not fields & {*SAME, *SIDES, *HINTS}
-    assert set(SAMPLERS.values()) <= {"unclip", "ddpm", "ddim", "dpmpp-2m", "unipc"}
+    assert set(SAMPLERS.values()) <= set(SAMPLER_NAMES)
     assert hint("CFG Scale") == hint("cfg-scale") == "did you mean 'guidance'?"
     assert hint("colour") is None
 
@@ -65,3 +68,28 @@ def test_an_error_about_a_name_of_another_tool_names_ours(name, fix):
         with pytest.raises(RequestError) as caught:
             make(prompt="a cat", **{name: 20})
         assert str(caught.value) == f"{name!r} is not a field of a request; {fix}"
+
+
+@pytest.mark.parametrize(
+    "text", ["(a cat:1.3), [dog]", "a [cat:dog:0.5]", "a cat::2 dog", "((cat))", "a (big (red:.5))"]
+)
+def test_weights_are_refused(text):
+    with pytest.raises(RequestError, match="^prompt has a weight, '.*', and weights are not read: leave it out"):
+        check_no_weights("prompt", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a cat (sitting)", "at 12:30 (noon: lunch)", "C::D", "[a cat]", "f((x", "(a) (b)", "1:2", "(16:9)", "(at 7:30)"],
+)
+def test_plain_text_has_no_weights(text):
+    check_no_weights("prompt", text)
+
+
+@pytest.mark.parametrize(
+    "text", ["(a:" + "1" * 300_000, "[a:b:" + "1" * 300_000, "(a:1" + " " * 300_000, "((" * 100_000]
+)
+def test_weights_are_found_in_linear_time(text):
+    start = time.process_time()
+    check_no_weights("prompt", text)
+    assert time.process_time() - start < 2

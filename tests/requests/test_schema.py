@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from unclip.errors import RequestError
-from unclip.requests.fields import FIELDS_OF, LIMITS, MODES, OneOf, Whole
+from unclip.requests.fields import FIELDS_OF, LIMITS, MODES, Interval, OneOf, Whole
 from unclip.requests.request import Request
 
 SCHEMA = Request.model_json_schema()["properties"]
@@ -82,6 +82,8 @@ def test_numbers_at_the_limits_are_valid_and_beyond_them_refused(name: str) -> N
             if name == "weights" and value == 0:
                 continue  # not all may be 0
             given = [value] * schema.get("minItems", 1) if many else value
+            if isinstance(limit, Interval):
+                given = [one["minimum"], one["maximum"]]
             assert request(name, given) is not None
         for value in (one["minimum"] - step, one["maximum"] + step, True, None if many else [], "x"):
             refuse(name, [value] * schema.get("minItems", 1) if many else value)

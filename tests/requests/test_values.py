@@ -44,6 +44,19 @@ from unclip.requests.values import parse_size
         ("size", True, "WIDTHxHEIGHT"),
         ("prior_best_of", 0, "from 1"),
         ("id", 3, "must be text"),
+        ("speed", "faster", "did you mean 'fast'"),
+        ("spacing", "ayes", "did you mean 'ays'"),
+        ("guidance_every", 0, "from 1 to 1000"),
+        ("cache_every", 1.5, "whole number"),
+        ("upsampler_cache_every", "2", "whole number"),
+        ("guidance_interval", 3, "two numbers, the lower one first"),
+        ("guidance_interval", (5, 0.3), "two numbers, the lower one first"),
+        ("guidance_interval", (1, 1), "two numbers, the lower one first"),
+        ("guidance_interval", (1, 2, 3), "two numbers, the lower one first"),
+        ("guidance_interval", "low,high", "from 0 to 100000"),
+        ("guidance_interval", (-1, 2), "from 0 to 100000"),
+        ("guidance_interval", (1, math.inf), "from 0 to 100000"),
+        ("guidance_interval", (), "is empty"),
     ],
 )
 def test_an_invalid_value_error_is_one_line_with_field_and_fix(field, value, fix):
@@ -81,3 +94,11 @@ def test_numpy_numbers_become_plain_ones():
 def test_size_forms(given, expected):
     assert parse_size(given) == expected
     assert Request(prompt="a cat", size=given).size == expected
+
+
+@pytest.mark.parametrize("given", ["0.3,5", " 0.3 , 5", (0.3, 5), [0.3, 5.0]])
+def test_forms_of_an_interval(given):
+    request = Request(prompt="a cat", guidance_interval=given)
+    assert request.guidance_interval == (0.3, 5.0)
+    assert json.loads(json.dumps(request.to_dict()))["guidance_interval"] == [0.3, 5.0]
+    assert Request.from_dict(json.loads(json.dumps(request.to_dict()))) == request

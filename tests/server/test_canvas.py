@@ -261,3 +261,21 @@ def test_the_history_brings_back_an_image_with_its_prompt_and_seed(canvas, tmp_p
     canvas.press("ArrowRight")
     canvas.accept()
     assert metadata.read(canvas.download(tmp_path))["seed"] == 2
+
+
+def test_modes_that_need_an_image_in_the_frame_say_so(canvas, tmp_path):
+    hint, fill = canvas.page.locator("#mode-hint"), canvas.page.locator("label", has_text="Fill")
+    assert "no image yet" in fill.get_attribute("title")
+    source = tmp_path / "photo.png"
+    source.write_bytes(png(noise_image(32, 32)))
+    canvas.page.locator("#file").set_input_files(source)
+    canvas.says("Accepted")
+    assert fill.get_attribute("title") == ""
+    expect(hint).not_to_contain_text("move the frame")
+    canvas.page.locator("#frame").focus()
+    canvas.press("Shift+ArrowRight")
+    expect(hint).to_contain_text("move the frame over a part of it")
+    expect(fill.locator("input")).to_be_disabled()
+    canvas.press("Shift+ArrowLeft")
+    expect(hint).not_to_contain_text("move the frame")
+    expect(fill.locator("input")).to_be_enabled()

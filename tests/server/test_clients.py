@@ -115,7 +115,7 @@ def test_openai_lists_models_and_keeps_files(sdk):
 
 def test_openai_raises_its_own_errors(sdk, url, tiny):
     with pytest.raises(openai.BadRequestError) as error:
-        sdk.images.generate(prompt="a cat", size="1024x1024")
+        sdk.images.generate(prompt="a cat", size="large")
     assert (error.value.param, error.value.type) == ("size", "invalid_request_error")
     assert error.value.request_id.startswith("req_")
     with pytest.raises(openai.NotFoundError):
@@ -179,13 +179,13 @@ def test_curl_generates(url):
 
 
 def test_open_webui_and_librechat_bodies(url):
-    """What these send, from their sources: a size that is not the model's is an error that names the sizes."""
-    body = {"model": "dall-e-2", "prompt": "a cat", "n": 1, "size": "32x32", "response_format": "b64_json"}
-    assert httpx.post(url + GENERATIONS, json=body).json()["data"][0]["b64_json"]
+    """What these send, from their sources: their default sizes are those of OpenAI's models."""
+    body = {"model": "dall-e-2", "prompt": "a cat", "n": 1, "size": "512x512", "response_format": "b64_json"}
+    assert decoded(httpx.post(url + GENERATIONS, json=body).json()["data"][0]["b64_json"]).size == (512, 512)
     body = {"model": "gpt-image-1", "prompt": "a cat", "quality": "auto", "size": "auto", "n": 1}
     assert httpx.post(url + GENERATIONS, json=body).json()["data"][0]["b64_json"]
     body = {"prompt": "a cat", "size": "32x32", "quality": "low", "response_format": "url"}
     assert ".png" in httpx.post(url + GENERATIONS, json=body).json()["data"][0]["url"]
     files = [("image[]", ("image.png", png(IMAGE), "image/png"))]
-    data = {"model": "dall-e-2", "prompt": "a cat", "n": "1", "size": "32x32", "response_format": "b64_json"}
+    data = {"model": "dall-e-2", "prompt": "a cat", "n": "1", "size": "512x512", "response_format": "b64_json"}
     assert httpx.post(f"{url}/v1/images/edits", files=files, data=data).json()["data"][0]["b64_json"]

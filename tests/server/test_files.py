@@ -41,6 +41,15 @@ def test_an_upload_is_described_fetched_and_dropped(client):
         assert error_of(call(f"/v1/files/{answer['id']}"), 404)["code"] == "file_not_found"
 
 
+def test_a_picture_of_a_phone_is_kept(client):
+    """JPEGs with several pictures, of depth or of a burst, are MPO to Pillow."""
+    buffer = io.BytesIO()
+    IMAGE.save(buffer, "MPO", save_all=True, append_images=[noise_image(20, 12)])
+    response = client.post("/v1/files", files={"file": ("a.jpg", buffer.getvalue())})
+    assert response.status_code == 200
+    assert client.get(response.json()["path"]).headers["content-type"] == "image/jpeg"
+
+
 @pytest.mark.parametrize("path", ["/files/..%2f..%2fetc%2fpasswd", "/files/x.png", "/v1/files/%00", "/web/../app.py"])
 def test_no_path_reaches_the_file_system(client, path):
     error_of(client.get(path), 404)

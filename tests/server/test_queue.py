@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +15,9 @@ from unclip.inference.callbacks import Watcher
 from unclip.requests.request import Request
 from unclip.server.errors import ApiError
 from unclip.server.jobs import Finished, Interest, Preview, Step
+from unclip.server.memory import Memory
 from unclip.server.metrics import Metrics
-from unclip.server.queue import Queue
+from unclip.server.queue import MAX_UNREAD, Queue
 from unclip.server.settings import ServerSettings
 from unclip.server.worker import Worker
 
@@ -27,7 +29,8 @@ class FakePipeline:
 
     model = SimpleNamespace()
 
-    def __init__(self, room: int = 1000) -> None:
+    def __init__(self, room: int = 1000, steps: int = STEPS) -> None:
+        self.steps = steps
         self.batches: list[list[str]] = []
         self.room = room
         self.gate = threading.Event()  # each micro-batch waits for it
@@ -40,11 +43,11 @@ class FakePipeline:
         assert self.gate.wait(10)
         if len(requests) > self.room:
             raise MemoryError
-        for step in range(STEPS + 1):
+        for step in range(self.steps + 1):
             if step and isinstance(progress, Watcher):
                 images = [Image.new("RGB", (1, 1), (request.seed, step, 0)) for request in requests]
                 progress.see("decoder", images, [request.seed for request in requests])
-            progress("decoder", step, STEPS)
+            progress("decoder", step, self.steps)
         if any(request.prompt == "bad" for request in requests):
             raise UnclipError("bad values")
         return [
@@ -68,7 +71,8 @@ def run(test, pipe=None, other=None, **settings):
         worker = Worker()
         thread = worker.start_thread()
         models = {"m": pipe, "other": pipe if other is None else other}
-        queue = Queue(models, worker, ServerSettings(batch_size=8, **settings), Metrics())
+        memory = Memory(settings.pop("max_memory", 1 << 20))
+        queue = Queue(models, worker, ServerSettings(batch_size=8, **settings), Metrics(), memory)
         queue.start()
         try:
             await asyncio.wait_for(test(queue), 20)
@@ -247,12 +251,71 @@ def test_a_full_queue_refuses_calls_and_says_when_to_come_back():
 def test_input_images_that_wait_take_a_bounded_amount_of_memory():
     async def test(queue):
         request = Request(prompt="a", seed=1)
-        queue.submit(request, "m", Interest(), input=90)
+        queue.submit(request, "m", Interest(), memory=90)
         with pytest.raises(ApiError):
-            queue.submit(request, "m", Interest(), input=20)
-        queue.submit(request, "m", Interest(), input=10)
+            queue.submit(request, "m", Interest(), memory=20)
+        queue.submit(request, "m", Interest(), memory=10)
 
-    run(test, max_input=100)
+    run(test, max_memory=100)
+
+
+def test_memory_is_held_until_a_job_is_released():
+    async def test(queue):
+        job = queue.submit(Request(prompt="a", seed=1), "m", Interest(), memory=90)
+        await job.results()
+        with pytest.raises(ApiError):
+            queue.submit(Request(prompt="a", seed=1), "m", Interest(), memory=20)
+        queue.release(job)
+        queue.release(job)
+        await queue.submit(Request(prompt="a", seed=1), "m", Interest(), memory=100).results()
+
+    run(test, max_memory=100)
+
+
+def test_a_client_that_reads_slowly_misses_steps_and_no_images():
+    async def test(queue):
+        jobs = [submit(queue, "a", n=8, interest=Interest(steps=True, previews=10)) for _ in range(1)]
+        await until(lambda: not queue.images)
+        events = [event async for event in jobs[0]]
+        assert len(events) <= MAX_UNREAD + 8
+        assert sum(isinstance(event, Finished) for event in events) == 8
+
+    run(test, FakePipeline(steps=200))
+
+
+def test_memory_of_a_failed_micro_batch_is_free_before_a_smaller_one():
+    class Tensor:
+        pass
+
+    class Pipeline(FakePipeline):
+        alive: list[weakref.ref] = []
+        left: list[int] = []
+
+        def generate_batch(self, requests, progress=None):
+            self.left.append(sum(one() is not None for one in self.alive))
+            held = Tensor()
+            self.alive.append(weakref.ref(held))
+            return super().generate_batch(requests, progress)
+
+    async def test(queue):
+        await submit(queue, n=8).results()
+
+    assert run(test, Pipeline(room=2)).left == [0] * 6  # batches of 8, 4, 2, 2, 2 and 2
+
+
+def test_a_queue_that_fails_refuses_calls_instead_of_letting_them_wait(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("unclip.server.queue.micro_batch", fail)
+
+    async def test(queue):
+        assert queue.runs
+        with pytest.raises(ApiError) as error:
+            await submit(queue).results()
+        assert error.value.status == 503 and not queue.runs
+
+    run(test)
 
 
 def test_closing_finishes_what_runs_and_refuses_the_rest():

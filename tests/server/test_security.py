@@ -7,7 +7,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from urllib.parse import urlsplit
 
 import httpx
@@ -51,12 +51,28 @@ def test_the_servers_own_page_may_call(client):
     assert response.status_code == 200
 
 
+def test_a_page_of_an_unknown_name_may_not_call_an_open_server_without_a_key(tiny):
+    """With --host 0.0.0.0 any name is served. One that another site gave this machine's address is not trusted."""
+    for settings, statuses in (({}, [200, 200, 403]), ({"api_keys": ("k",)}, [200, 200, 200])):
+        with client_of(tiny, hosts=None, **settings) as client:
+            for host, status in zip(
+                ("192.168.1.5:8000", f"{socket.gethostname()}.local:8000", "evil.example:8000"), statuses, strict=True
+            ):
+                headers = {"host": host, "authorization": "Bearer k"}
+                call = {"json": PROMPT, "headers": {**headers, "origin": f"http://{host}"}}
+                assert client.post(GENERATIONS, **call).status_code == status
+                # Programs send no Origin, and may use the name of a container, for example.
+                assert client.post(GENERATIONS, json=PROMPT, headers=headers).status_code == 200
+
+
 def test_an_allowed_page_may_call(tiny):
     page = "https://chat.example"
     with client_of(tiny, origins=(page,)) as client:
         asked = client.options(GENERATIONS, headers={"origin": page, "access-control-request-method": "POST"})
         assert asked.status_code == 204
         assert "authorization" in asked.headers["access-control-allow-headers"]
+        own = {"origin": page, "access-control-request-headers": "authorization,x-stainless-os"}  # OpenAI's client
+        assert "x-stainless-os" in client.options(GENERATIONS, headers=own).headers["access-control-allow-headers"]
         response = client.post(GENERATIONS, json=PROMPT, headers={"origin": page})
         assert response.headers["access-control-allow-origin"] == page
         assert client.post(GENERATIONS, json=PROMPT, headers={"origin": f"{page}.evil"}).status_code == 403
@@ -90,7 +106,13 @@ def test_without_its_key_nothing_is_generated(tiny, headers):
 
 def test_each_key_opens_and_results_and_the_page_need_none(tiny):
     with client_of(tiny, api_keys=("one", "zwei-ü")) as client:
-        for headers in ({"authorization": "Bearer one"}, {"Authorization": "bearer one"}, {"x-api-key": "one"}):
+        for headers in (
+            {"authorization": "Bearer one"},
+            {"Authorization": "bearer one"},
+            {"x-api-key": "one"},
+            {"authorization": "Bearer zwei-ü".encode()},
+            {"authorization": "Bearer zwei-ü".encode("latin-1")},
+        ):
             response = client.post(GENERATIONS, json=PROMPT, headers=headers)
             assert response.status_code == 200
         assert client.get(response.json()["data"][0]["url"]).status_code == 200
@@ -219,6 +241,43 @@ def test_a_slow_body_is_given_up_and_stalls_nobody(tiny):
         assert httpx.post(url + GENERATIONS, json=PROMPT).status_code == 200
         assert b" 408 " in answer(connection)
         assert 0.5 < time.monotonic() - start < 15
+
+
+def test_a_client_that_does_not_read_is_dropped(tiny):
+    """It holds a few hundred kilobytes of its answer, not all of it, and not for ever."""
+    with served(tiny, send_timeout=1.0) as url:
+        image = noise_image(1500, 1500)
+        id = httpx.post(f"{url}/v1/files", files={"file": ("a.png", png(image))}).json()["id"]
+        with closing(connect(url)) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+            lines = f"GET /v1/files/{id}/content HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\n\r\n"
+            connection.sendall(lines.encode())
+            path = 'path="/v1/files/{id}/content",status="200"'
+            wait_until(lambda: path in httpx.get(f"{url}/metrics").text)
+            read = 0
+            with suppress(ConnectionError):
+                while data := connection.recv(1 << 16):
+                    read += len(data)
+            assert read < len(png(image))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_memory_of_a_call_is_free_once_it_is_answered(tiny, stream):
+    with client_of(tiny) as client:
+        for fields, status in (({"n": 3, "stream": stream}, 200), ({"seed": -1}, 400)):
+            assert client.post(GENERATIONS, json={**PROMPT, **fields}).status_code == status
+            assert "unclip_call_bytes 0.0\n" in client.get("/metrics").text
+
+
+def test_calls_beyond_the_memory_are_told_to_come_again(held):
+    with served(held, max_memory=1 << 20) as url:
+        with long_call(url):
+            large = json.dumps({**PROMPT, "user": "x" * (1 << 20)})
+            error = error_of(httpx.post(url + GENERATIONS, content=large), 429)
+            assert "memory" in error["message"]
+            assert error_of(httpx.post(url + GENERATIONS, json={**PROMPT, "size": "512x512"}), 429)
+        held.gate.set()
+        wait_until(lambda: httpx.post(url + GENERATIONS, json={**PROMPT, "size": "512x512"}).status_code == 200)
 
 
 def test_a_client_that_does_not_read_stalls_nobody(url):

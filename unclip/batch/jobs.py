@@ -13,12 +13,17 @@ from typing import Any
 from unclip.batch import wildcards
 from unclip.batch.file_names import NameTemplate, title
 from unclip.batch.row import BadLine, Row
+from unclip.batch.word_lists import WordLists
 from unclip.errors import RequestError
 from unclip.requests.fields import FILE_FIELDS, MAX_IMAGES, OLD_NAMES, excluded_fields
+from unclip.requests.other_tools import check_no_weights
 from unclip.requests.request import Request
+from unclip.requests.seeds import lists_several, split_seeds
 from unclip.requests.sources import check_is_no_file, source_kind
 from unclip.requests.validation import rename_old_fields
 from unclip.requests.values import prompt, show, size_text
+
+PLAIN = "; --no-wildcards reads it as text"
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class Settings:
     defaults      fields for lines that do not set them
     folder        paths in the file are relative to it
     sizes         (width, height) of the model's images, or None if they are not known before the model is loaded
+    wildcards     whether prompts may have wildcards; if not, everything in them is text
+    word_lists    finds the lists that prompts name; None leaves the names as they are
     shard         (i, n): run every n-th line, as number i from 1
     """
 
@@ -59,6 +66,7 @@ class Settings:
     folder: Path = Path()
     sizes: tuple[tuple[int, int], ...] | None = None
     wildcards: bool = True
+    word_lists: WordLists | None = None
     all_combinations: bool = False
     shard: tuple[int, int] = (1, 1)
 
@@ -69,6 +77,7 @@ class Task:
 
     given: file fields with their paths as written in the file; the request has them relative to the working folder.
     run_seed: the seed of the whole file, if the line has no seed of its own and gets one from its place.
+    seeds: all of them, if the line lists several; the request has the first.
     """
 
     row: Row
@@ -77,17 +86,29 @@ class Task:
     all_combinations: bool
     given: Mapping[str, Any]
     run_seed: int | None = None
+    seeds: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
         """The number of images."""
-        return self.request.count * (self.template.count() if self.all_combinations else 1)
+        return self.images * (self.template.count() if self.all_combinations else 1)
+
+    @property
+    def images(self) -> int:
+        """The number of images of one combination."""
+        return self.request.count * max(1, len(self.seeds))
+
+    def requests(self) -> Iterator[Request]:
+        """One request per image of one combination, with the prompt as it is written."""
+        if len(self.seeds) < 2:
+            return self.request.images()
+        return (one for seed in self.seeds for one in self.request.replace(seed=seed).images())
 
     def jobs(self) -> Iterator[Job]:
         """One job per image: n for each combination, with seeds seed + i, or n that choose by their own seed."""
         texts = self.template.combinations() if self.all_combinations else [None]
         plain = "".join(map(str, self.template.parts)) if not self.template.has_choices else None
-        numbered = ((text, rank, one) for text in texts for rank, one in enumerate(self.request.images()))
+        numbered = ((text, rank, one) for text in texts for rank, one in enumerate(self.requests()))
         for image, (text, rank, one) in enumerate(numbered):
             if self.template.has_choices:
                 assert one.seed is not None  # `images` sets it
@@ -176,8 +197,8 @@ def name_values(job: Job, request: Request, model: str) -> dict[str, Any]:
 
 
 def _make_task(row: Row, settings: Settings) -> Task:
-    fields = {**defaults_for(row.fields, settings.defaults), **row.fields}
-    has_seed = fields.get("seed") is not None
+    fields, seeds = split_seeds({**defaults_for(row.fields, settings.defaults), **row.fields})
+    has_seed = len(seeds) > 0
     if not has_seed:
         fields["seed"] = line_seed(settings.seed, row.index)
     given = {name: fields[name] for name in FILE_FIELDS if isinstance(row.fields.get(name), str)}
@@ -196,12 +217,15 @@ def _make_task(row: Row, settings: Settings) -> Task:
     request = Request.from_dict(fields)
     for name, text in request.texts():
         check_is_no_file(name, text, settings.folder)
+        if settings.wildcards:
+            check_no_weights(name, text, PLAIN)
     sizes = settings.sizes
     if sizes and request.size is not None and not request.edits_canvas and request.size not in sizes:
         known = ", ".join(map(size_text, sizes))
         raise RequestError(f"size {size_text(request.size)} is not one that the model generates; choose from {known}")
-    template = wildcards.parse(request.prompt) if settings.wildcards else wildcards.Template((request.prompt,))
-    task = Task(row, request, template, settings.all_combinations, given, None if has_seed else settings.seed)
+    plain = wildcards.Template((request.prompt,))
+    template = wildcards.parse(request.prompt, settings.word_lists) if settings.wildcards else plain
+    task = Task(row, request, template, settings.all_combinations, given, None if has_seed else settings.seed, seeds)
     _check_images(task)
     first = next(task.jobs())
     prompt("prompt", first.request.prompt)
@@ -220,7 +244,7 @@ def _check_images(task: Task) -> None:
         raise RequestError(f"prompt has more than {limit:,} combinations; a line may have {limit:,}")
     if task.count > MAX_IMAGES:
         each = f"prompt has {combinations:,} combinations of" if combinations > 1 else "n asks with its frames for"
-        raise RequestError(f"{each} {task.request.count:,} images; a line may have {MAX_IMAGES:,} in all")
+        raise RequestError(f"{each} {task.images:,} images; a line may have {MAX_IMAGES:,} in all")
     if task.template.has_choices and task.template.can_be_blank:
         try:
             task.request.replace(prompt="")
@@ -233,6 +257,8 @@ def defaults_for(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
     defaults = rename_old_fields(defaults)
     mode = fields.get("mode", defaults.get("mode", "generate"))
     excluded = excluded_fields(mode, fields)
+    if lists_several(fields.get("seed")):  # one image each
+        excluded |= {"n", "best_of"}
     return {name: value for name, value in defaults.items() if name not in fields and name not in excluded}
 
 

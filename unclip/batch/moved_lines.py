@@ -15,6 +15,7 @@ from typing import Any
 from unclip.batch.jobs import Job, Settings, Task, check_rows
 from unclip.batch.output_folder import Folder
 from unclip.batch.prompt_file import PromptFile
+from unclip.batch.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Moved:
     unused: int
 
 
-def find_moved(prompts: PromptFile, settings: Settings, folder: Folder) -> Moved:
+def find_moved(prompts: PromptFile | Sweep, settings: Settings, folder: Folder) -> Moved:
     """The finished images of lines that have moved. Reads the prompt file, twice if there are any."""
     claimed = bytearray(folder.done)
     for job in _jobs(prompts, replace(settings, shard=(1, 1))):  # the images of other shards are not free
@@ -60,7 +61,7 @@ def source_name(prompts: str) -> str:
     return PurePath(prompts).name
 
 
-def _jobs(prompts: PromptFile, settings: Settings) -> Iterator[Job]:
+def _jobs(prompts: PromptFile | Sweep, settings: Settings) -> Iterator[Job]:
     for line in check_rows(prompts.rows(), settings):
         if isinstance(line, Task):
             yield from line.jobs()

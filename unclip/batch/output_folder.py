@@ -33,7 +33,9 @@ from unclip.errors import InputError, WriteError
 from unclip.system.files import check_writable, write_atomic, write_json, write_new
 from unclip.system.json_values import parse_json
 
-ERRORS, GRID = "errors.jsonl", "grid.json"
+ERRORS = "errors.jsonl"
+GRIDS = {".png": "grid.json", ".html": "grid-page.json"}
+"""The records of the contact sheet and of the page that a run wrote, by their suffix."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,14 @@ class Folder:
         return paths
 
     def write_grid(self, name: str, data: bytes) -> Path:
-        """Write the contact sheet of a run. It replaces the one of an earlier run of this folder, and no other file."""
-        path = find_grid(self.path)
+        """Write the contact sheet of a run, or the page of a sweep. It replaces an earlier run's, and no other file."""
+        suffix = Path(name).suffix
+        path = find_grid(self.path, suffix)
         if path is None:
             path = write_new(self.path / name, data)
         else:
             write_atomic(path, data)
-        write_json(self.path / PRIVATE / GRID, {"file": path.name, "bytes": len(data)})
+        write_json(self.path / PRIVATE / GRIDS[suffix], {"file": path.name, "bytes": len(data)})
         return path
 
     def add_error(self, fields: dict[str, Any]) -> None:
@@ -206,13 +209,13 @@ def read_folder(path: str | Path, *, verify: bool = False) -> Folder:
     return folder
 
 
-def find_grid(path: str | Path) -> Path | None:
-    """The contact sheet that an earlier run of a folder wrote; None if it is missing or was changed."""
+def find_grid(path: str | Path, suffix: str = ".png") -> Path | None:
+    """The contact sheet that an earlier run of a folder wrote, or its page; None if it is missing or was changed."""
     try:
-        grid = parse_json((Path(path) / PRIVATE / GRID).read_bytes())
+        grid = parse_json((Path(path) / PRIVATE / GRIDS[suffix]).read_bytes())
         name = Path(grid["file"]).name
         found = Path(path) / name
-        is_grid = name.startswith("grid") and name.endswith(".png") and not found.is_symlink()
+        is_grid = name.startswith("grid") and name.endswith(suffix) and not found.is_symlink()
         return found if is_grid and found.stat().st_size == grid["bytes"] else None
     except (OSError, ValueError, LookupError, TypeError):
         return None

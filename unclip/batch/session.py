@@ -1,4 +1,4 @@
-"""A session: a prompt file from its check to its exit code."""
+"""A session: a prompt file or a sweep from its check to its exit code."""
 
 import shutil
 import time
@@ -19,6 +19,7 @@ from unclip.batch.prompt_file import PromptFile
 from unclip.batch.report import Report, Totals
 from unclip.batch.row import BadLine
 from unclip.batch.runner import Runner
+from unclip.batch.sweep import Sweep
 from unclip.batch.syntax_notes import SyntaxNotes
 from unclip.checkpoints.identity import ModelIdentity
 from unclip.errors import InputError, UnclipError
@@ -42,9 +43,9 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A prompt file and the model that runs it. `run` and `dry_run` return the exit code."""
+    """A prompt file, or a sweep, and the model that runs it. `run` and `dry_run` return the exit code."""
 
-    prompts: PromptFile
+    prompts: PromptFile | Sweep
     model: ModelIdentity
     output: Output
     report: Report
@@ -246,7 +247,7 @@ def _output_size(pipe: "Unclip", request: Request) -> tuple[int, int] | None:
         return None
 
 
-def _readable_lines(prompts: PromptFile, settings: Settings) -> Iterator[Task | BadLine]:
+def _readable_lines(prompts: PromptFile | Sweep, settings: Settings) -> Iterator[Task | BadLine]:
     """The lines; a BadLine in place of each bad one, and of each whose input files cannot be read."""
     for line in check_rows(prompts.rows(), settings):
         if isinstance(line, Task):
@@ -257,7 +258,7 @@ def _readable_lines(prompts: PromptFile, settings: Settings) -> Iterator[Task | 
         yield line
 
 
-def _checked_lines(prompts: PromptFile, settings: Settings, pipe: "Unclip") -> Iterator[Task | BadLine]:
+def _checked_lines(prompts: PromptFile | Sweep, settings: Settings, pipe: "Unclip") -> Iterator[Task | BadLine]:
     """The good lines; a BadLine in place of each one that the model refuses."""
     for line in _readable_lines(prompts, settings):
         if isinstance(line, BadLine):

@@ -8,13 +8,8 @@ from collections.abc import Iterator
 from unclip.batch.jobs import Task
 from unclip.requests.values import show
 
-_NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
 _SYNTAX = {  # explanation: pattern, which matches or fails in linear time
-    "weights in a prompt are not read": (
-        rf"\([^()]*:\s*{_NUMBER}\s*\)|\[[^\[\]:]*:[^\[\]:]*:\s*{_NUMBER}\]|(?<=\S)::-?\d"
-    ),
     "no other networks are loaded": r"<(?:lora|lyco|hypernet|embedding):[^<>]*>",
-    "files of wildcards are not read": r"(?<!\w)__[\w-]{1,60}__(?!\w)",
     "only a # at the start of a line of text begins a comment": r"(?<=\s)#(?=\s)",
     "options in a prompt are not read": r"(?<!\S)--[A-Za-z][\w-]*(?!\S)",
 }

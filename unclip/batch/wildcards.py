@@ -4,8 +4,10 @@
     {2$$a|b|c}         two different options, in the order of the list, joined by ", "
     {1-2$$a|b|c}       one or two options
     {2$$ and $$a|b|c}  two options, joined by " and "
+    __animals__        one line of the word list "animals"
+    {2$$__animals__}   two different lines of it
 
-A backslash before one of `{ } | $ \\` makes it plain text; before any other character it is a backslash.
+A backslash before one of `{ } | $ \\` or before `__` makes it plain text; before any other character it is a backslash.
 """
 
 from __future__ import annotations
@@ -15,33 +17,47 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from unclip.errors import RequestError
 
 MAX_COMBINATIONS = 100_000
 """Largest number of combinations that a line may have; the count stops there."""
 _MAX_DEPTH = 20
-_TOKEN = re.compile(r"\\[{}|$\\]|\$\$|[{}|]|[^\\{}|$]+|[\\$]")
-_SPECIAL = re.compile(r"[{}\\]")  # a prompt without these characters is plain text
+_LIST = r"(?<!\w)__[^\W_]+(?:[_/-][^\W_]+)*__(?!\w)"
+_TOKEN = re.compile(rf"\\(?:[{{}}|$\\]|__)|\$\$|[{{}}|]|{_LIST}|[^\\{{}}|$_]+|[\\$_]")
+_SPECIAL = re.compile(r"[{}\\]|__")  # a prompt without these is plain text
 _COUNT = re.compile(r"\s*(\d{1,3})(?:\s*-\s*(\d{1,3}))?\s*", re.ASCII)
 
 Parts = tuple["str | Choice", ...]
+Lists = Callable[[str], "Choice"]
+"""Finds a word list by its name. Raises RequestError if there is none."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """`low` to `high` different options, joined by `separator`."""
+    """`low` to `high` different options, joined by `separator`. is_list: they are the lines of a word list."""
 
     options: tuple[Parts, ...]
     low: int = 1
     high: int = 1
     separator: str = ", "
+    is_list: bool = False
 
     def selections(self) -> Iterator[tuple[Parts, ...]]:
         """All selections of options, smaller ones first."""
         for count in range(self.low, self.high + 1):
             yield from itertools.combinations(self.options, count)
+
+    @cached_property  # a word list is a part of many prompts
+    def count(self) -> int:
+        """The number of texts, saturated."""
+        return _count_choice(self)
+
+    @cached_property
+    def can_be_blank(self) -> bool:
+        """Whether some selection leaves no text but blanks."""
+        return _choice_can_be_blank(self)
 
 
 @dataclass(frozen=True)
@@ -73,12 +89,15 @@ class Template:
         return _can_be_blank(self.parts)
 
 
-def parse(text: str) -> Template:
-    """The template of a prompt. Raises RequestError for an unmatched brace, `{}`, `{one}`, or an impossible count."""
+def parse(text: str, lists: Lists | None = None) -> Template:
+    """The template of a prompt. lists: None leaves `__names__` as they are.
+
+    Raises RequestError for an unmatched brace, `{}`, `{one}`, or an impossible count, and as `lists` does.
+    """
     if not _SPECIAL.search(text):
         return Template((text,))
     tokens = _TOKEN.findall(text)
-    parts, end = _parse(text, tokens, 0, 0)
+    parts, end = _parse(text, tokens, 0, 0, lists)
     if end < len(tokens):
         raise RequestError(
             f"prompt has a }} without its {{ in {_near(text, tokens, end)}; write \\}} for a plain brace"
@@ -88,10 +107,10 @@ def parse(text: str) -> Template:
 
 def escape(text: str) -> str:
     """The text with backslashes, so that it parses to a template with the text as its only prompt."""
-    return re.sub(r"[{}|$\\]", r"\\\g<0>", text)
+    return re.sub(r"[{}|$\\]|__", r"\\\g<0>", text)
 
 
-def _parse(text: str, tokens: list[str], start: int, depth: int) -> tuple[Parts, int]:
+def _parse(text: str, tokens: list[str], start: int, depth: int, lists: Lists | None) -> tuple[Parts, int]:
     """The parts from token `start` to the end of the text or of an option, and the index of the token after them."""
     if depth > _MAX_DEPTH:
         raise RequestError(f"prompt nests its braces deeper than {_MAX_DEPTH}; flatten it")
@@ -100,23 +119,28 @@ def _parse(text: str, tokens: list[str], start: int, depth: int) -> tuple[Parts,
     while i < len(tokens):
         token = tokens[i]
         if token == "{":
-            choice, i = _parse_choice(text, tokens, i, depth + 1)
+            choice, i = _parse_choice(text, tokens, i, depth + 1, lists)
             parts.append(choice)
             continue
         if token == "}" or (depth and token in ("|", "$$")):
             break
-        parts.append(token[1] if len(token) == 2 and token[0] == "\\" else token)
+        if token[0] == "\\" and len(token) > 1:
+            parts.append(token[1:])
+        elif lists is not None and len(token) > 4 and token[:2] == token[-2:] == "__":
+            parts.append(lists(token[2:-2]))
+        else:
+            parts.append(token)
         i += 1
     return _merge(parts), i
 
 
-def _parse_choice(text: str, tokens: list[str], start: int, depth: int) -> tuple[Choice, int]:
+def _parse_choice(text: str, tokens: list[str], start: int, depth: int, lists: Lists | None) -> tuple[Choice, int]:
     """The choice whose { is token `start`, and the index of the token after its }."""
     options: list[Parts] = []
     heads: list[Parts] = []  # the count and the separator, each followed by $$
     i = start
     while True:
-        parts, i = _parse(text, tokens, i + 1, depth)
+        parts, i = _parse(text, tokens, i + 1, depth, lists)
         if i == len(tokens):
             raise RequestError(f"prompt has a {{ that is never closed in {_near(text, tokens, start)}; add its }}")
         if tokens[i] == "$$":
@@ -129,7 +153,9 @@ def _parse_choice(text: str, tokens: list[str], start: int, depth: int) -> tuple
         options.append(parts)
         if tokens[i] == "}":
             break
-    if not heads and len(options) == 1:
+    if (listed := _list_alone(options)) is not None:
+        options = list(listed.options)
+    elif not heads and len(options) == 1:
         raise RequestError(
             f"prompt has braces without a choice in {_near(text, tokens, start)}; write {{a|b}}, or \\{{ for a brace"
         )
@@ -148,6 +174,12 @@ def _parse_choice(text: str, tokens: list[str], start: int, depth: int) -> tuple
             f"ask for 1 to {len(options)}"
         )
     return Choice(tuple(options), low, high, texts[1] if len(texts) == 2 else ", "), i + 1
+
+
+def _list_alone(options: list[Parts]) -> Choice | None:
+    """The word list that is the only option, as in `{2$$__animals__}`; else None."""
+    parts = [part for part in options[0] if not isinstance(part, str) or part.strip()] if len(options) == 1 else []
+    return parts[0] if len(parts) == 1 and isinstance(parts[0], Choice) and parts[0].is_list else None
 
 
 def _merge(parts: list[str | Choice]) -> Parts:
@@ -209,7 +241,7 @@ def _product(each: Sequence[Callable[[], Iterator[str]]]) -> Iterator[list[str]]
 
 
 def _can_be_blank(parts: Parts) -> bool:
-    return all(not part.strip() if isinstance(part, str) else _choice_can_be_blank(part) for part in parts)
+    return all(not part.strip() if isinstance(part, str) else part.can_be_blank for part in parts)
 
 
 def _choice_can_be_blank(choice: Choice) -> bool:
@@ -221,7 +253,7 @@ def _count(parts: Parts) -> int:
     count = 1
     for part in parts:
         if isinstance(part, Choice):
-            count = _saturate(count * _count_choice(part))
+            count = _saturate(count * part.count)
             if count > MAX_COMBINATIONS:
                 break
     return count

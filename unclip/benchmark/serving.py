@@ -1,6 +1,7 @@
 """Measures a server: its start, the time of an image, its throughput with many clients, and its memory.
 
 The server runs as a process of its own, as `unclip serve` starts it, and is called over HTTP on the loopback interface.
+Requests overlap, as those of many clients do: one after the other, each would cost a micro-batch of its own.
 """
 
 import http.client
@@ -9,8 +10,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,35 @@ from unclip.requests.request import Request
 from unclip.requests.values import size_text
 
 GENERATIONS = "/v1/images/generations"
+
+
+@dataclass(frozen=True)
+class Load:
+    """How a server is called.
+
+    clients     that call at the same time, for one image each
+    batch_size  images that the server generates together
+    repeat      timed runs; the median counts
+    requests    over which memory is watched; 0 leaves this out
+    """
+
+    clients: int = 32
+    batch_size: int = 16
+    repeat: int = 3
+    requests: int = 500
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured value. name: of its field in JSON. text: with its unit, for people, below `label`."""
+
+    name: str
+    value: Any
+    label: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.label + ':':<42} {self.text}"
 
 
 @dataclass(frozen=True)
@@ -41,6 +71,8 @@ class RunningServer:
             connection.request("POST", GENERATIONS, body, {"content-type": "application/json"})
             response = connection.getresponse()
             answer = json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise UnclipError(f"the server does not answer ({error or type(error).__name__})") from None
         finally:
             connection.close()
         if response.status != 200:
@@ -55,10 +87,12 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(settings: ModelSettings, batch_size: int) -> Iterator[RunningServer]:
+def running_server(settings: ModelSettings, load: Load) -> Iterator[RunningServer]:
     """A server of a model on a free port, until the context ends. Raises UnclipError if it does not start."""
-    command = [sys.executable, "-m", "unclip", "serve", "--port", "0", "--quiet", "--batch-size", str(batch_size)]
+    command = [sys.executable, "-m", "unclip", "serve", "--port", "0", "--quiet"]
+    command += ["--batch-size", str(load.batch_size), "--queue-size", str(max(256, load.clients))]
     command += ["--model", settings.model, "--device", settings.device, "--dtype", settings.dtype]
+    command += [] if settings.prior is None else ["--prior", settings.prior]
     start = time.perf_counter()
     server = subprocess.Popen([*command, "--memory", settings.memory], stdout=subprocess.PIPE, text=True)
     try:
@@ -72,94 +106,85 @@ def running_server(settings: ModelSettings, batch_size: int) -> Iterator[Running
         server.wait()
 
 
-def measure_serving(
-    settings: ModelSettings,
-    clients: int,
-    batch_size: int,
-    repeat: int,
-    requests: int,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """The report of a server as `format_serving` reads it.
-
-    clients: that call at the same time, for one image of the smallest size each. requests: after which memory is
-    compared; 0 leaves this out. repeat: timed runs; the median counts.
-    """
-    report: dict[str, Any] = {"clients": clients, "batch_size": batch_size, "requests": requests}
-    size, report["direct_images_per_s"] = _measure_direct(settings, clients, batch_size, repeat, progress)
-    with running_server(settings, batch_size) as server:
-        report["start_s"] = server.seconds
-        seconds = []
-        for seed in range(2 + repeat):
-            start = time.perf_counter()
-            server.generate(seed=seed)
-            seconds.append(time.perf_counter() - start)
-        report["first_image_s"], report["second_image_s"] = seconds[0], seconds[1]
-        report["image_s"] = statistics.median(seconds[2:])
-        report["size"] = size
-        _call_at_once(server, clients, size)
-        runs = [_call_at_once(server, clients, size) for _ in range(repeat)]
-        report["served_images_per_s"] = clients / statistics.median(runs)
-        if requests:
-            report["memory_mib"] = _measure_memory(server, requests, size, progress)
-    return report
+def measure_serving(settings: ModelSettings, load: Load, progress: Progress | None = None) -> Generator[Figure]:
+    """The figures of a server, each as soon as it is known. progress: called as (stage, done, total)."""
+    size, direct = _measure_direct(settings, load, progress)
+    yield Figure(
+        "direct_images_per_s", direct, f"{size}, {load.clients} images without a server", f"{direct:.2f} images/s"
+    )
+    with running_server(settings, load) as server:
+        yield Figure("start_s", server.seconds, "start", f"{server.seconds:.2f} s")
+        for name, label in (("first_image_s", "first image"), ("second_image_s", "second image")):
+            default, seconds = _time_image(server, 0)
+            yield Figure(name, seconds, f"{default}, {label}", f"{seconds:.2f} s")
+        seconds = statistics.median(_time_image(server, seed)[1] for seed in range(load.repeat))
+        yield Figure("image_s", seconds, f"{default}, one image", f"{seconds:.2f} s")
+        runs = [_call(server, load.clients, load.clients, size, progress) for _ in range(1 + load.repeat)]
+        served = load.clients / statistics.median(runs[1:])  # the first one warms up
+        text = f"{served:.2f} images/s ({served / direct:.0%})"
+        yield Figure("served_images_per_s", served, f"{size}, {load.clients} clients at once", text)
+        if load.requests:
+            yield from _watch_memory(server, load, size, progress)
 
 
-def _measure_direct(
-    settings: ModelSettings, count: int, batch_size: int, repeat: int, progress: Progress | None
-) -> tuple[str, float]:
-    """(the smallest size, images per second of `count` images of it, without a server)."""
+def _measure_direct(settings: ModelSettings, load: Load, progress: Progress | None) -> tuple[str, float]:
+    """(the model's smallest size, images per second of one request for all clients' images, without a server)."""
     from unclip.pipeline import Unclip
 
     pipe = Unclip.from_pretrained(
-        settings.model, device=settings.device, dtype=settings.dtype, memory=settings.memory, progress=progress
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        memory=settings.memory,
+        prior=settings.prior,
+        progress=progress,
     )
     size = min(pipe.model.sizes)
-    request = Request(prompt=PROMPT, n=count, seed=0, size=size)
+    request = Request(prompt=PROMPT, n=load.clients, seed=0, size=size)
     seconds = []
-    for _ in range(repeat + 1):
+    for run in range(1 + load.repeat):
         start = time.perf_counter()
-        for result in pipe.generate([request], batch_size=batch_size):
+        for result in pipe.generate([request], batch_size=load.batch_size):
             result.to_bytes()  # as the server does
         seconds.append(time.perf_counter() - start)
-    return size_text(size), count / statistics.median(seconds[1:])
+        if progress is not None:
+            progress("runs without a server", run + 1, 1 + load.repeat)
+    return size_text(size), load.clients / statistics.median(seconds[1:])
 
 
-def _call_at_once(server: RunningServer, clients: int, size: str) -> float:
-    """The seconds until as many clients at the same time have an image each."""
+def _time_image(server: RunningServer, seed: int) -> tuple[str, float]:
+    """(the size, the seconds) of an image of the default size while nobody else calls."""
+    start = time.perf_counter()
+    image = server.generate(seed=seed)["data"][0]
+    return f"{image['width']}x{image['height']}", time.perf_counter() - start
+
+
+def _call(
+    server: RunningServer, count: int, clients: int, size: str, progress: Progress | None, first: int = 0
+) -> float:
+    """The seconds until so many calls are answered, as many as there are clients at a time. first: seed."""
     with ThreadPoolExecutor(clients) as pool:
         start = time.perf_counter()
-        list(pool.map(lambda seed: server.generate(seed=seed, size=size), range(clients)))
+        calls = [pool.submit(server.generate, seed=seed, size=size) for seed in range(first, first + count)]
+        try:
+            for done, call in enumerate(as_completed(calls), 1):
+                call.result()
+                if progress is not None:
+                    progress("calls", done, count)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after a failure, the others would fail too
         return time.perf_counter() - start
 
 
-def _measure_memory(server: RunningServer, requests: int, size: str, progress: Progress | None) -> list[float]:
-    """MiB of the server's memory after each tenth of the requests, of one image each."""
-    found = []
-    for number in range(1, requests + 1):
-        server.generate(seed=number, size=size)
-        if progress is not None:
-            progress("requests", number, requests)
-        if number % max(1, requests // 10) == 0:
+def _watch_memory(server: RunningServer, load: Load, size: str, progress: Progress | None) -> Generator[Figure]:
+    """The memory after each tenth of the requests, while no call runs, and the rate at which they were answered."""
+    ends = [load.requests * part // 10 for part in range(11)]
+    found, seconds = [server.memory()], 0.0
+    for start, end in zip(ends, ends[1:], strict=False):
+        if end > start:
+            seconds += _call(server, end - start, load.clients, size, progress, start)
             found.append(server.memory())
-    return found
-
-
-def format_serving(report: dict[str, Any]) -> str:
-    """A report as a table of two columns."""
-    direct, served = report["direct_images_per_s"], report["served_images_per_s"]
-    rows = [
-        ("start", f"{report['start_s']:.2f} s"),
-        ("first image, second image", f"{report['first_image_s']:.2f} s, {report['second_image_s']:.2f} s"),
-        ("an image", f"{report['image_s']:.2f} s"),
-        (f"{report['size']}, {report['clients']} images without a server", f"{direct:.2f} images/s"),
-        (f"{report['size']}, {report['clients']} clients at once", f"{served:.2f} images/s ({served / direct:.0%})"),
-    ]
-    if report.get("memory_mib"):
-        rows.append((f"memory over {report['requests']} requests", _mib_series(report["memory_mib"])))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
-
-
-def _mib_series(values: Sequence[float]) -> str:
-    return f"{', '.join(f'{value:.0f}' for value in values)} MiB"
+    label = f"{size}, {load.requests} requests"
+    yield Figure("requests_per_s", load.requests / seconds, label, f"{load.requests / seconds:.2f} images/s")
+    series = ", ".join(f"{mib:.0f}" for mib in found)
+    yield Figure("memory_mib", found, "memory before them and after each tenth", f"{series} MiB")

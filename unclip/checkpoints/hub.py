@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -28,6 +28,7 @@ _URL = re.compile(r"(?:https?:/{1,2})?(?:www\.)?([\w.-]+(?::\d+)?)/([^?#]*)(?:[?
 _SITES = ("huggingface.co", "hf.co")
 _OTHER_PAGES = ("datasets", "spaces", "docs", "papers", "collections", "blog", "models")
 PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.md", "LICENSE*"]
+CONFIGS = [INDEX, "*/config.json", "README.md"]
 ENDS = ("*.safetensors", ".json")  # of a variant's files: model.fp16.safetensors, model.safetensors.index.fp16.json
 VARIANTS = ["*.fp16.*", "*.fp16-*", "*.bf16.*", "*.bf16-*", "*.non_ema.*", "*.non_ema-*"]  # the same weights again
 
@@ -58,25 +59,19 @@ def find_cached(name: str) -> Path | None:
     return None if found is None else Path(found)
 
 
-def download(name: str) -> Path:
+def download(name: str, check: Callable[[Path], None] = lambda _: None) -> Path:
     """Download a hub model into the cache, and compare each file with its hash on the hub; returns the folder.
 
     Files in the cache are not downloaded again, and a broken download resumes. Of a component that has no other
-    weights, the variants in half precision are downloaded. Raises CheckpointError if the model does not exist, the
-    network fails, a file has the wrong hash, or the hub sends names that lead out of the cache.
+    weights, the variants in half precision are downloaded. check: called with a folder of the configs, before the
+    weights are downloaded; it may raise. Raises CheckpointError if the model does not exist, the network fails, a file
+    has the wrong hash, or the hub sends names that lead out of the cache.
     """
     from huggingface_hub import snapshot_download
 
     repository, revision = _split(name)
+    check(download_configs(name))
     with _download_errors(name), checked_responses():
-        # First the index alone: the files of another model may be hundreds of gigabytes.
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=[INDEX]))
-        if not (folder / INDEX).is_file():
-            raise CheckpointError(f"it has no {INDEX}, which every checkpoint of a pipeline has; give another model")
-        if is_in_cache(folder, folder / INDEX):  # a link that leads elsewhere is removed below
-            index = read_json(folder / INDEX)
-            if not is_kandinsky_prior(index):  # a part of a model, in a repository of its own
-                check_pipeline(index, Path(INDEX))
         folder = Path(
             snapshot_download(repository, revision=revision, allow_patterns=PATTERNS, ignore_patterns=VARIANTS)
         )
@@ -94,6 +89,26 @@ def download(name: str) -> Path:
             "the file was removed: try again"
         )
     return folder
+
+
+def download_configs(name: str) -> Path:
+    """Download the configs and the model card of a hub model into the cache; returns the folder.
+
+    Raises CheckpointError as `download`, and for a model of another pipeline.
+    """
+    from huggingface_hub import snapshot_download
+
+    repository, revision = _split(name)
+    with _download_errors(name), checked_responses():
+        # First the index alone: the files of another model may be hundreds of gigabytes.
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=[INDEX]))
+        if not (folder / INDEX).is_file():
+            raise CheckpointError(f"it has no {INDEX}, which every checkpoint of a pipeline has; give another model")
+        if is_in_cache(folder, folder / INDEX):  # a link that leads elsewhere is removed by `download`
+            index = read_json(folder / INDEX)
+            if not is_kandinsky_prior(index):  # a part of a model, in a repository of its own
+                check_pipeline(index, Path(INDEX))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=CONFIGS))
 
 
 def download_file(repository: str, file: str) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,15 @@ from unclip.checkpoints.layouts.native import load_native
 from unclip.checkpoints.layouts.stable_unclip import load_stable_unclip
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.lora import Lora, read_lora
-from unclip.checkpoints.networks import build_empty_network, parameter_shapes
+from unclip.checkpoints.networks import build_empty_network, config_shapes, parameter_shapes
 from unclip.checkpoints.offload import OffloadStore
 from unclip.checkpoints.open_clip_image_encoder import (
     OpenClipImageEncoder,
     find_open_clip_image_encoder,
     is_open_clip_name,
 )
-from unclip.checkpoints.prior_repository import find_prior_folders
-from unclip.checkpoints.tensors import tensor_shapes
+from unclip.checkpoints.prior_repository import find_prior_configs, find_prior_folders
+from unclip.checkpoints.tensors import Shapes, tensor_shapes
 from unclip.errors import CheckpointError
 from unclip.inference.callbacks import Progress
 from unclip.inference.model import UnclipModel
@@ -59,7 +60,7 @@ def load_checkpoint(
     Raises CheckpointError if the checkpoint is missing, damaged or not in a supported layout.
     """
     loras = tuple(map(read_lora, additions.loras))  # before a download of gigabytes
-    folder = find_checkpoint(name, download=True)
+    folder = find_checkpoint(name, download=True, check=partial(check_loras_by_configs, loras, additions.prior))
     index = read_json(folder / INDEX)
     check_no_prior(index, str(name))
     check_pipeline(index, folder / INDEX)
@@ -146,10 +147,27 @@ def repository_name(folder: Path) -> str:
     return "@".join(known) if known else folder.resolve().name
 
 
-def check_loras(loras: Sequence[Lora], parts: Sequence[Path]) -> None:
+def check_loras_by_configs(loras: Sequence[Lora], prior: str | Path | None, folder: Path) -> None:
+    """Raise CheckpointError for a LoRA file that fits no network of a checkpoint whose weights are not here yet.
+
+    prior: as in `Additions`. folder: of the checkpoint's configs.
+    """
+    if not loras:
+        return
+    folders = [folder]
+    if (found := find_prior_configs(folder, read_json(folder / INDEX), prior)) is not None:
+        folders.append(found)
+    check_loras(loras, component_folders(folders), config_shapes)
+
+
+def check_loras(
+    loras: Sequence[Lora],
+    parts: Sequence[Path],
+    shapes_of: Callable[[Path], Shapes] = lambda part: parameter_shapes(build_empty_network(part)),
+) -> None:
     """Raise CheckpointError for a LoRA file that fits none of the networks in the folders `parts`."""
     named = [part for part in parts if "_class_name" in read_json(part / "config.json")] if loras else []
-    shapes = [parameter_shapes(build_empty_network(part)) for part in named]
+    shapes = list(map(shapes_of, named))
     for lora in loras:
         if not any(map(lora.fits, shapes)):
             raise CheckpointError(

@@ -1,6 +1,7 @@
 """Find the folder of a checkpoint by name, path or hub id. Reads no weights."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from unclip.checkpoints import hub
@@ -19,12 +20,12 @@ def list_bundled_models() -> list[str]:
         return []
 
 
-def find_checkpoint(name: str | Path, download: bool = False) -> Path:
+def find_checkpoint(name: str | Path, download: bool = False, check: Callable[[Path], None] = lambda _: None) -> Path:
     """The folder of a checkpoint.
 
     name: a folder, the name of a bundled model, or a hub id ("owner/name", "owner/name@revision"), for which the URL of
     its page will do. A model that is complete in the hub's cache is used from there without contacting the hub.
-    download: fetch a hub model that is not in the cache.
+    download: fetch a hub model that is not in the cache. check: called with its configs before its weights are fetched.
     Raises CheckpointError, with the available models, if there is no such checkpoint.
     """
     if os.path.isfile(Path(name) / INDEX):  # unlike Path.is_file, False for a name that is too long
@@ -40,7 +41,7 @@ def find_checkpoint(name: str | Path, download: bool = False) -> Path:
         if folder is not None and not find_missing_files(check_links(folder)):
             return folder
         if download:
-            folder = hub.download(hub_id)
+            folder = hub.download(hub_id, check)
             if missing := find_missing_files(folder):
                 raise CheckpointError(f"{hub_id} on the hub is not a checkpoint in safetensors: it has no {missing[0]}")
             return folder

@@ -10,19 +10,18 @@ from threading import get_ident
 from typing import Any, TypeVar
 
 import torch
-from accelerate import init_empty_weights
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vq_model import VQModel
 from diffusers.models.transformers.prior_transformer import PriorTransformer
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save as serialize
 from torch import nn
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.overrides import TorchFunctionMode
 
 from unclip.checkpoints.index import FIX
 from unclip.checkpoints.tensors import Shapes, check_shapes, read_tensors, tensor_shapes
@@ -40,6 +39,8 @@ SHARD_SIZE = "15MB"  # of a weight file at most, unless a single tensor is large
 
 EXTRA_VALUES, EXTRA_TENSORS = 1 << 22, 64
 """What a network may have beyond its weight files: masks and tables that are computed."""
+MOST_VALUES, MOST_TENSORS = 1 << 34, 1 << 14
+"""Sizes that no published network has, for configs without weight files."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -128,6 +129,8 @@ def save_network(
         if (tensor.isfinite() & ~tensors[key].isfinite()).any():
             kind = str(dtype).removeprefix("torch.")
             raise CheckpointError(f"{key} holds values beyond {kind}: train with a lower lr, or save as float32")
+    from huggingface_hub import split_torch_state_dict_into_shards
+
     pattern = name + "{suffix}.safetensors"
     index = folder / f"{name}.safetensors.index.json"
     split = split_torch_state_dict_into_shards(
@@ -169,14 +172,64 @@ def build_empty_network(folder: Path) -> nn.Module:
         raise CheckpointError(f"{folder / 'config.json'}: {error}; {FIX}") from None
 
 
+def config_shapes(folder: Path) -> Shapes:
+    """The shapes of the parameters that a component's config.json describes, before its weights are downloaded.
+
+    Raises CheckpointError as `build_empty_network`.
+    """
+    config = read_json(folder / "config.json")
+    settings = {key: value for key, value in config.items() if not key.startswith("_")}
+    made = []
+
+    def make() -> nn.Module:
+        made.append(new_network(config.get("_class_name"), settings))
+        return made[-1]
+
+    try:
+        check_extent(make, MOST_VALUES, MOST_TENSORS)
+        return parameter_shapes(made[0] if made else make())  # made again only to raise its error
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}; {FIX}") from None
+
+
 def make_empty(make: Callable[[], Network], shapes: Shapes) -> Network:
     """The network that `make` makes, with its parameters on the meta device and its buffers in memory.
 
-    shapes: of the tensors in its weight files. A network that is much larger is refused before its buffers take any
-    memory: a config can ask for terabytes. Raises CheckpointError.
+    shapes: of the tensors in its weight files. Raises CheckpointError for a network that is much larger.
     """
-    thread, most = get_ident(), 2 * sum(map(math.prod, shapes.values())) + EXTRA_VALUES
-    left = {"values": most, "tensors": 4 * len(shapes) + EXTRA_TENSORS}
+    made: list[Network] = []
+
+    def make_and_keep() -> Network:
+        made.append(make())
+        return made[-1]
+
+    check_extent(
+        make_and_keep, 2 * sum(map(math.prod, shapes.values())) + EXTRA_VALUES, 4 * len(shapes) + EXTRA_TENSORS
+    )
+    if made and not computes_tensors(made[0]):
+        return made[0]
+    thread = get_ident()
+
+    def empty(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or get_ident() != thread:
+            return None  # unchanged
+        return nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(empty)  # pyright: ignore[reportArgumentType]
+    try:
+        with NoInitialization():
+            return make()
+    finally:
+        hook.remove()
+
+
+def check_extent(make: Callable[[], nn.Module], values: int, tensors: int) -> None:
+    """Raise CheckpointError if the network that `make` makes has more values or tensors than these.
+
+    It is made on the meta device, before its buffers take any memory: a config can ask for terabytes. Other errors of
+    `make` are ignored.
+    """
+    thread, left = get_ident(), {"values": values, "tensors": tensors}
 
     def count(_module: nn.Module, _name: str, tensor: torch.Tensor | None) -> None:
         if tensor is not None and get_ident() == thread:  # hooks see the networks of all threads
@@ -187,15 +240,50 @@ def make_empty(make: Callable[[], Network], shapes: Shapes) -> Network:
 
     hooks = (register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count))
     try:
-        with suppress(Exception), torch.device("meta"):  # errors of other kinds are raised again below
+        with suppress(Exception), torch.device("meta"), NoInitialization():
             make()
     finally:
         for hook in hooks:
             hook.remove()
     if min(left.values()) < 0:
         raise CheckpointError("the config asks for a larger network than the weight files hold")
-    with init_empty_weights(include_buffers=False):
-        return make()
+
+
+class NoInitialization(TorchFunctionMode):
+    """Within this context, tensors on the meta device are not initialized: they have no values.
+
+    torch would import all of torch._dynamo to compute the shape of `2 * x` on that device.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        if func in (torch.randn, torch.rand):
+            return torch.empty(*args, **{key: value for key, value in kwargs.items() if key != "generator"})
+        tensor = next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None)
+        if tensor is not None and tensor.is_meta:
+            if name in _INITIALIZERS:
+                return tensor
+            if name in _SCALINGS and all(value is tensor or isinstance(value, int | float) for value in args):
+                return tensor.detach()
+        return func(*args, **kwargs)
+
+
+_INITIALIZERS = {
+    *("normal_", "uniform_", "trunc_normal_", "zero_", "zeros_", "ones_", "fill_", "constant_", "mul_", "add_"),
+    *("clamp_", "erfinv_", "copy_", "triu_", "tril_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_"),
+    "xavier_normal_",
+}
+"""Functions that only set the values of a tensor, and return it."""
+_SCALINGS = {"mul", "__mul__", "__rmul__", "div", "__truediv__", "__rtruediv__", "neg", "exp", "log"}
+"""Functions of a tensor and a number whose result has the shape of the tensor."""
+
+
+def computes_tensors(network: nn.Module) -> bool:
+    """Whether a network has tensors beside its parameters: buffers, or plain attributes."""
+    return any(
+        module._buffers or any(isinstance(value, torch.Tensor) for value in vars(module).values())
+        for module in network.modules()
+    )
 
 
 def parameter_shapes(network: nn.Module) -> Shapes:

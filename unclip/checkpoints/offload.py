@@ -59,6 +59,8 @@ class OffloadStore:
                 self.load(network)
                 return method(*args, **options)
 
+        # A copy of the network that shares its weights has to run its own method (see `models.deep_features`).
+        load_and_run.for_copy = lambda twin: self._loading(network, getattr(type(twin), method.__name__).__get__(twin))
         return load_and_run
 
     def load(self, network: nn.Module) -> None:

@@ -48,6 +48,19 @@ def find_prior_folders(
     return [find_prior(folder, default or "", prior, download)]
 
 
+def find_prior_configs(folder: Path, index: Mapping[str, Any], prior: str | Path | None = None) -> Path | None:
+    """A folder with the configs of the prior; None if the checkpoint takes none from another repository.
+
+    Nothing but configs is downloaded. folder: of a checkpoint from the hub. prior: as in `find_prior`. Raises
+    CheckpointError as `find_prior`.
+    """
+    name = (prior_in_card(folder) or default_prior(index)) if prior is None else str(prior)
+    if name is None or not takes_prior(index):
+        return None
+    hub_id = None if Path(name).is_dir() else hub.parse_hub_id(name)
+    return find_checkpoint(name) if hub_id is None else hub.download_configs(hub_id)
+
+
 def prior_in_card(folder: Path) -> str | None:
     """The hub id of the prior that a model card's front matter names; None if it names none."""
     from huggingface_hub import ModelCard

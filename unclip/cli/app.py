@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from unclip.cli import (
+    again,
     batch,
     bench,
     config,
@@ -12,15 +13,18 @@ from unclip.cli import (
     evaluate,
     generate,
     inpaint,
+    log,
     models,
     reproduce,
     serve,
+    shell,
     show,
+    sweep,
     train,
     vary,
 )
 from unclip.cli.help import CONTEXT, HelpCommand, HelpGroup
-from unclip.cli.settings import OLD_NAMES, SettingsCommand, load_settings
+from unclip.cli.settings import OLD_NAMES, RecordedCommand, SettingsCommand, load_settings
 from unclip.version import __version__
 
 app = typer.Typer(
@@ -73,9 +77,13 @@ app.command("interpolate", cls=SettingsCommand, rich_help_panel=GENERATE)(vary.i
 app.command("edit", cls=SettingsCommand, rich_help_panel=GENERATE)(vary.edit)
 app.command("reconstruct", cls=SettingsCommand, rich_help_panel=GENERATE)(vary.reconstruct)
 app.command("embed", cls=SettingsCommand, rich_help_panel=GENERATE)(embed.embed)
+app.command("shell", cls=SettingsCommand, rich_help_panel=GENERATE)(shell.shell)
 app.command("batch", cls=SettingsCommand, rich_help_panel=PROMPT_FILES)(batch.batch)
+app.command("sweep", cls=SettingsCommand, rich_help_panel=PROMPT_FILES)(sweep.sweep)
 app.command("show", cls=HelpCommand, rich_help_panel=PROMPT_FILES)(show.show)
 app.command("reproduce", cls=HelpCommand, rich_help_panel=PROMPT_FILES)(reproduce.reproduce)
+app.command("again", cls=RecordedCommand, rich_help_panel=PROMPT_FILES)(again.again)
+app.command("log", cls=HelpCommand, rich_help_panel=PROMPT_FILES)(log.log)
 app.command("serve", cls=SettingsCommand, rich_help_panel=GENERATE)(serve.serve)
 app.add_typer(models.app, name="models", rich_help_panel=MODELS)
 app.command("config", cls=HelpCommand, rich_help_panel=MODELS)(config.config)

@@ -1,10 +1,10 @@
 """`unclip batch`: a prompt file to images, checked before it starts and resumed after an interruption."""
 
 import re
-from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,18 +16,14 @@ from unclip.batch.prompt_file import FORMATS, prompt_file
 from unclip.batch.ray import RayEngine, RayOptions, import_ray
 from unclip.batch.run_record import run_seed
 from unclip.batch.session import Grid, Session
+from unclip.batch.word_lists import FOLDER, WordLists
 from unclip.checkpoints.identity import identify_model
-from unclip.cli import options
+from unclip.cli import completion, options
+from unclip.cli.assignments import checked_defaults
 from unclip.cli.batch_progress import BatchProgress
-from unclip.cli.progress import Progress, on_terminal
+from unclip.cli.model_options import ModelOptions
 from unclip.errors import InputError
-from unclip.requests.fields import OLD_NAMES, PRIORS, foreign_fields
-from unclip.requests.request import Request
-from unclip.requests.text_values import FIELDS, parse_value
-from unclip.requests.validation import check_mode_name
-
-if TYPE_CHECKING:
-    from unclip.pipeline import Unclip
+from unclip.requests.fields import PRIORS
 
 FILE, CLUSTER = "Prompt file", "Cluster"  # sections of the help
 ENGINES = ("local", "ray")
@@ -53,6 +49,7 @@ def batch(
             metavar="FIELD=VALUE",
             help="Default for any other field; may be repeated.",
             callback=options.checked(lambda _, value: checked_defaults({}, value)),
+            autocompletion=completion.assignments,
             rich_help_panel=FILE,
         ),
     ] = None,
@@ -60,9 +57,8 @@ def batch(
         bool,
         typer.Option("--all-combinations", help="Expand {a|b} to all choices.", rich_help_panel=FILE),
     ] = False,
-    no_wildcards: Annotated[
-        bool, typer.Option("--no-wildcards", help="Treat braces in prompts as text.", rich_help_panel=FILE)
-    ] = False,
+    wildcards: options.Wildcards = None,
+    no_wildcards: options.NoWildcards = False,
     shard: Annotated[
         str,
         typer.Option(
@@ -100,7 +96,9 @@ def batch(
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     sampler: options.Sampler = None,
+    noise_level: options.NoiseLevel = None,
     upsampler_steps: options.UpsamplerSteps = None,
+    speed: options.Speed = None,
     prior_steps: options.PriorSteps = None,
     prior_guidance: options.PriorGuidance = None,
     prior_sampler: options.PriorSampler = None,
@@ -126,6 +124,7 @@ def batch(
             metavar="png|jpg|webp",
             help="Format of the images.",
             callback=options.image_format,
+            autocompletion=completion.image_formats,
             rich_help_panel=options.OUTPUT,
         ),
     ] = "png",
@@ -217,7 +216,9 @@ def batch(
         "negative_prompt": negative_prompt,
         "steps": steps,
         "prior_steps": prior_steps,
+        "noise_level": noise_level,
         "upsampler_steps": upsampler_steps,
+        "speed": speed,
         "guidance": guidance,
         "prior_guidance": prior_guidance,
         "sampler": sampler,
@@ -229,6 +230,15 @@ def batch(
     }
     defaults = checked_defaults(fields, more or [])
     options.check_labels(labels, grid)
+    chosen = ModelOptions(
+        model=model,
+        image_encoder=image_encoder,
+        prior=prior,
+        lora=lora,
+        device=device,
+        dtype=dtype,
+        memory=memory,
+    )
     template, part = NameTemplate.parse(name), parse_shard(shard)
     cluster = _ray_options(engine, workers, gpus_per_worker, address, preview=preview)
     identity = identify_model(model, download=not dry_run)
@@ -241,6 +251,7 @@ def batch(
             folder=folder,
             sizes=identity.sizes,
             wildcards=not no_wildcards,
+            word_lists=WordLists(folder / FOLDER if wildcards is None else Path(wildcards)),
             all_combinations=all_combinations,
             shard=part,
         )
@@ -264,35 +275,21 @@ def batch(
             plan = settings(run_seed(out, seed, identity, write=False)[0], prompts.folder)
             raise typer.Exit(session.dry_run(plan, Path(out)))
         with open_folder(out, overwrite=overwrite, verify=verify) as folder:
-            naming = {"--name": name, "--format": image_format, "--dtype": dtype, "--image-encoder": image_encoder}
-            naming |= {"--prior": None if prior in PRIORS else prior, "--lora": " ".join(lora or ()) or None}
+            naming = {"--name": name, "--format": image_format, **chosen.naming()}
             used_seed, notes = run_seed(out, seed, identity, naming=naming)
             for note in (f"seed {used_seed}", *notes):
                 progress.note(note)
-
-            how = {"device": device, "dtype": dtype, "memory": memory, "image_encoder": image_encoder, "prior": prior}
-            how["lora"] = lora or ()
             # With workers, the model of this process only checks the lines.
-            own = how if cluster is None else {**how, "device": "cpu", "memory": "low"}
-
-            def load() -> "Unclip":
-                with closing(Progress(on_terminal(quiet))) as loading:
-                    return _load(model, **own, progress=loading)
-
+            own = chosen if cluster is None else replace(chosen, device="cpu", memory="low")
             distributed = None
             if cluster is not None:
-                load_worker = partial(_load, model, **how)
+                load_worker = partial(chosen.load, True)
                 distributed = RayEngine(cluster, load_worker, identity, session.output, batch_size or 16, progress.note)
-            code = session.run(settings(used_seed, prompts.folder), folder, load, batch_size or 16, distributed)
+            used = settings(used_seed, prompts.folder)
+            code = session.run(used, folder, lambda: own.load(quiet), batch_size or 16, distributed)
     if open_when_done and code != 130:
         options.open_result((find_grid(out) if grid else None) or Path(out))
     raise typer.Exit(code)
-
-
-def _load(model: str, **how: Any) -> "Unclip":
-    from unclip.pipeline import Unclip
-
-    return Unclip.from_pretrained(model, **how)
 
 
 def _ray_options(
@@ -309,36 +306,6 @@ def _ray_options(
         raise InputError("--preview writes the steps of this process: leave it out with --engine ray")
     import_ray()
     return RayOptions(workers, gpus_per_worker, address)
-
-
-def checked_defaults(given: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """The fields for lines that do not set them, from options and from --set FIELD=VALUE.
-
-    Raises InputError for a field that no request has, or a value that no request can have.
-    """
-    fields = {name: value for name, value in given.items() if value is not None}
-    for assignment in assignments:
-        field, mark, value = assignment.partition("=")
-        field = field.strip().replace("-", "_")
-        field = OLD_NAMES.get(field, field)
-        if not mark or not field:
-            raise InputError(f"--set {assignment!r}: write FIELD=VALUE, such as prior_best_of=4")
-        if field in ("prompt", "seed", "id"):
-            raise InputError(f"--set {field}: each line has its own; put it into the file")
-        if given.get(field) is not None:
-            raise InputError(f"--set {field}: it is given twice; keep one of them")
-        fields[field] = parse_value(field, value)
-    mode = fields.get("mode")
-    if mode is None:  # lines may have their own modes, so fields of other modes are allowed
-        foreign = foreign_fields("generate")
-        common = {name: value for name, value in fields.items() if name in FIELDS and name not in foreign}
-        Request.from_dict({"prompt": "x", **common})
-    else:
-        check_mode_name(mode)
-    unknown = [name for name in fields if name not in FIELDS]
-    if unknown:
-        Request.from_dict({"prompt": "x", unknown[0]: None})  # raises, with the closest name
-    return fields
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -65,6 +65,13 @@ class BatchProgress:
         print(f"disk    about {format_bytes(plan.bytes)}")
         print(f"bad     {plan.bad:,} lines")
 
+    def grid_plan(self, fields: dict[str, Any], text: str) -> None:
+        """Report the number of images and the grid of a sweep. fields: of the JSON event; text: the line."""
+        if self.as_json:
+            self._event("sweep", fields)
+        else:
+            self.say(text)
+
     # ---- while images are made
 
     def start(self, images: int, done: int, seed: int) -> None:
@@ -160,11 +167,11 @@ class BatchProgress:
             self._line(", ".join(parts))
 
     def grid(self, path: Path) -> None:
-        """Report the sheet of all images."""
+        """Report the sheet of all images, or the page of a sweep."""
         if self.as_json:
             self._event("grid", {"file": str(path)})
         elif not self._quiet:
-            self._line(f"the grid is {path}")
+            self._line(f"the {'page' if path.suffix == '.html' else 'grid'} is {path}")
 
     def close(self) -> None:
         """Clear the bar."""

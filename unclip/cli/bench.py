@@ -3,20 +3,20 @@
 import json
 import statistics
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
 
 from unclip.benchmark import stages as stage_benchmark
 from unclip.benchmark.pipelines import LIBRARIES, StageBenchmark, check_library
-from unclip.benchmark.serving import format_serving, measure_serving
+from unclip.benchmark.serving import Load, measure_serving
 from unclip.benchmark.settings import ModelSettings
 from unclip.benchmark.throughput import describe_machine, format_throughput, measure_throughput, time_first_image
 from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.cli import options
-from unclip.cli.progress import Progress, on_terminal
+from unclip.cli.progress import Progress, bar_or_lines, on_terminal
 from unclip.cli.serve import check_installed
 from unclip.system.files import read_json
 
@@ -79,10 +79,18 @@ def bench(
     model_settings = ModelSettings(model, device, dtype, memory, prior)
     if serve:
         check_installed()
-        with closing(Progress(on_terminal(quiet=False))) as progress:
-            found = measure_serving(model_settings, clients, size, repeat, requests, progress)
-        report = {"machine": describe_machine(), "model": model, **found}
-        print(json.dumps(report) if as_json else f"{report['machine']}; {model}\n{format_serving(report)}")
+        load = Load(clients, size, repeat, requests)
+        report = {"machine": describe_machine(), "model": model, **asdict(load)}
+        if not as_json:
+            print(f"{report['machine']}; {model}, batch {size}", flush=True)
+        with closing(bar_or_lines()) as progress, closing(measure_serving(model_settings, load, progress)) as figures:
+            for figure in figures:
+                report[figure.name] = figure.value
+                progress.close()
+                if not as_json:
+                    print(figure, flush=True)
+        if as_json:
+            print(json.dumps(report))
         return
     report: dict[str, Any] = {
         "machine": describe_machine(),

@@ -11,6 +11,7 @@ from unclip.images.inputs import check_embeddable
 from unclip.requests.request import Request
 from unclip.requests.sources import EMBEDDING_SUFFIX, source_kind
 from unclip.system.files import check_writable
+from unclip.system.light_imports import import_networks
 
 
 def embed(
@@ -46,6 +47,7 @@ def embed(
     check_embeddable(source, decode=True)
     check_writable(path.parent)
 
+    import_networks()
     from unclip.pipeline import Unclip
 
     pipe = Unclip.from_pretrained(

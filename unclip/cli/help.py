@@ -5,11 +5,16 @@ Typer's own grouped help needs rich, which takes as long to import as the rest o
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from unclip.checkpoints.sampling_defaults import sampling_defaults
+
+MODELS = r"\[default: the model's"  # the beginning, in an expression, of a default that the model sets
+_ARGUMENTS = "unclip.arguments"  # key of Context.meta
 OTHER = "Options"  # the section of an option without a panel
 _MAX_TERM = 30  # click writes longer ones in a line of their own
 _NO_BREAK = "\xa0"  # textwrap breaks lines at ordinary spaces only
@@ -17,14 +22,27 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class HelpCommand(TyperCommand):
-    """A command whose help shows its options in groups."""
+    """A command whose help shows its options in groups, with the defaults that the model sets."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = list(args)  # --help is handled before --model is
+        return super().parse_args(ctx, args)
+
+    def replaced_defaults(self, field: str | None) -> str:
+        """An expression for the beginning of the defaults in the text of an option that are filled in."""
+        return MODELS
+
+    def models_defaults(self, ctx: Any) -> Callable[[str], str | None]:
+        """The default of a field, by its name, that is set by the model of the command line or of the settings."""
+        defaults = sampling_defaults(_model(self, ctx))
+        return lambda field: f"the model's: {defaults[field]}" if field in defaults else None
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [self.options_metavar or "", *map(_usage, _arguments(self, ctx))]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections = {"Arguments": [(_name(param), getattr(param, "help", "")) for param in _arguments(self, ctx)]}
-        write_sections(sections | _options(self, ctx), formatter)
+        write_sections(sections | _with_defaults(_options(self, ctx), self, ctx), formatter)
 
 
 class HelpGroup(TyperGroup):
@@ -54,6 +72,38 @@ def write_sections(sections: dict[str, list[tuple[str, str]]], formatter: Any) -
             with formatter.section(typer.style(heading, bold=True)):  # without the style where there is no terminal
                 formatter.write_dl([(f"{term:<{width}}", _without_breaks(text)) for term, text in rows])
     formatter.buffer = [text.replace(_NO_BREAK, " ") for text in formatter.buffer]
+
+
+def _with_defaults(
+    sections: dict[str, list[tuple[str, str]]], command: HelpCommand, ctx: Any
+) -> dict[str, list[tuple[str, str]]]:
+    """The sections with "[default: the model's ...]" filled in."""
+    if not any("[default: " in text for rows in sections.values() for _, text in rows):
+        return sections
+    records = [(param.get_help_record(ctx), param.name) for param in command.get_params(ctx)]
+    names: dict[str, Any] = {record[0]: name for record, name in records if record is not None}
+    default = command.models_defaults(ctx)
+
+    def filled(term: str, text: str) -> str:
+        begin = command.replaced_defaults(names[term])
+        value = default(names[term]) if re.search(begin, text) else None
+        return text if value is None else re.sub(rf"{begin}[^]]*\]", f"[default: {value}]", text)
+
+    return {heading: [(term, filled(term, text)) for term, text in rows] for heading, rows in sections.items()}
+
+
+def _model(command: Any, ctx: Any) -> str:
+    """The model that a command would load: of its arguments, a variable, a settings file, or the default."""
+    words: list[str] = ctx.meta.get(_ARGUMENTS, [])
+    for place, word in enumerate(words):
+        name, mark, value = word.partition("=")
+        if name == "--model":
+            return value if mark else "".join(words[place + 1 : place + 2])
+    for param in command.params:
+        if param.name == "model":
+            value, _ = param.consume_value(ctx, {})
+            return "stickers" if value is None else str(value)
+    return "stickers"
 
 
 def _without_breaks(text: str) -> str:

@@ -5,8 +5,8 @@ import inspect
 import json
 import secrets
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -14,41 +14,43 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from unclip.batch.previews import Previews
-from unclip.cli import options
+from unclip.checkpoints.locate import find_checkpoint
+from unclip.cli import completion, options
+from unclip.cli.history import History, history_file
 from unclip.cli.output import Target, find_target
-from unclip.cli.progress import Progress, on_terminal
-from unclip.errors import InputError
+from unclip.cli.progress import Progress, note, on_terminal
+from unclip.cli.prompts import make_requests, word_lists
+from unclip.errors import CheckpointError, DataError, InputError
 from unclip.images.contact_sheet import Layout, animation, layout, sheet
 from unclip.images.inputs import check_inputs
 from unclip.images.result import Result
+from unclip.images.video import check_video, video
 from unclip.requests.fields import PRIORS, foreign_fields
 from unclip.requests.request import Request
-from unclip.requests.sources import check_is_no_file
+from unclip.requests.seeds import parse_seeds
 from unclip.requests.values import size_text
-from unclip.system.files import write_new
+from unclip.system.files import read_ahead, write_new
+from unclip.system.light_imports import import_networks
 
-_RUN = (  # the other options are fields of a Request
-    *("out", "image_format", "grid", "labels", "preview", "open_when_done", "as_json", "quiet"),
-    *("model", "image_encoder", "prior", "lora", "device", "dtype", "memory", "batch_size"),
-)
+FPS = 8
+"""Default number of images per second of an animation."""
+_PROMPTS = ("wildcards", "no_wildcards")
+_OUTPUT = ("out", "image_format", "grid", "labels", "preview", "open_when_done", "history", "as_json", "quiet")
+_MODEL = ("model", "image_encoder", "prior", "lora", "device", "dtype", "memory", "batch_size", "server")
+_RUN = (*_PROMPTS, *_OUTPUT, *_MODEL)  # the other options are fields of a Request
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
     """The options of every command that makes images, in the order of the help."""
 
+    wildcards: options.Wildcards = None
+    no_wildcards: options.NoWildcards = False
     n: Annotated[
         int,
         typer.Option("-n", metavar="N", help="Images to generate.", rich_help_panel=options.IMAGE),
     ] = 1
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            metavar="SEED",
-            help="Seed of the first image; image i has SEED + i.  [default: random, printed]",
-            rich_help_panel=options.IMAGE,
-        ),
-    ] = None
+    seed: options.Seeds = None
     negative_prompt: options.NegativePrompt = ""
     best_of: Annotated[
         int | None,
@@ -60,8 +62,15 @@ class ImageOptions:
     ] = None
     steps: options.Steps = None
     guidance: options.Guidance = None
+    noise_level: options.NoiseLevel = None
     sampler: options.Sampler = None
     upsampler_steps: options.UpsamplerSteps = None
+    speed: options.Speed = None
+    spacing: options.Spacing = None
+    guidance_interval: options.GuidanceInterval = None
+    guidance_every: options.GuidanceEvery = None
+    cache_every: options.CacheEvery = None
+    upsampler_cache_every: options.UpsamplerCacheEvery = None
     prior_steps: options.PriorSteps = None
     prior_guidance: options.PriorGuidance = None
     prior_sampler: options.PriorSampler = None
@@ -92,6 +101,7 @@ class ImageOptions:
             metavar="png|jpg|webp",
             help="Format of the files in a folder.  [default: png]",
             callback=options.image_format,
+            autocompletion=completion.image_formats,
             rich_help_panel=options.OUTPUT,
         ),
     ] = None
@@ -99,6 +109,7 @@ class ImageOptions:
     labels: options.Labels = False
     preview: options.Preview = False
     open_when_done: options.Open = False
+    history: options.History = True
     as_json: options.Json = False
     quiet: options.Quiet = False
     model: options.Model = "stickers"
@@ -109,6 +120,7 @@ class ImageOptions:
     dtype: options.Dtype = "auto"
     memory: options.Memory = "auto"
     batch_size: options.BatchSize = 16
+    server: options.Server = None
 
     def request_fields(self) -> dict[str, Any]:
         """The options that are fields of a Request."""
@@ -118,10 +130,17 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class SequenceFiles:
-    """Files to make of a whole sequence of images: an animation, a strip."""
+    """Files to make of a whole sequence of images: animations with `fps` images per second, a strip."""
 
-    gif: bool
-    strip: bool
+    gif: bool = False
+    strip: bool = False
+    mp4: bool = False
+    webm: bool = False
+    fps: float = FPS
+
+    def options(self) -> list[str]:
+        """The options of the files that are wanted."""
+        return [f"--{name}" for name in ("gif", "strip", "mp4", "webm") if getattr(self, name)]
 
 
 @dataclass(frozen=True)
@@ -133,30 +152,32 @@ class Saved:
     size: tuple[int, int]
 
 
-def image_command(mode: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def image_command(
+    mode: str, shared_options: type[ImageOptions] = ImageOptions
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator: `function(own options, *, shared: ImageOptions)` -> a command with both sets of options.
 
-    mode: options that are fields of other modes only are left out.
+    mode: options that are fields of other modes only are left out. shared_options: may have other defaults.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         # Typer reads options from a function's signature only, not from a dataclass. So the command gets a signature
         # with one parameter for each field, and puts the values back into the dataclass.
-        hints = get_type_hints(ImageOptions, include_extras=True)
+        hints = get_type_hints(shared_options, include_extras=True)
         own = [p for p in inspect.signature(function).parameters.values() if p.name != "shared"]
         foreign = foreign_fields(mode)
         if "prior" in foreign:  # the option remains, for a model that needs another prior to load
             hints["prior"] = options.PriorModel
         shared = [
             inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
-            for f in fields(ImageOptions)
+            for f in fields(shared_options)
             if f.name in _RUN or f.name not in foreign
         ]
 
         @functools.wraps(function)
         def command(**given: Any) -> None:
             values = {parameter.name: given.pop(parameter.name) for parameter in shared}
-            function(**given, shared=ImageOptions(**values))
+            function(**given, shared=shared_options(**values))
 
         command.__dict__["__signature__"] = inspect.Signature([*own, *shared])
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
@@ -166,38 +187,43 @@ def image_command(mode: str) -> Callable[[Callable[..., None]], Callable[..., No
 
 
 def make_images(
-    jobs: Sequence[dict[str, Any]], shared: ImageOptions, sequence: SequenceFiles = SequenceFiles(False, False)
+    jobs: Sequence[dict[str, Any]], shared: ImageOptions, sequence: SequenceFiles = SequenceFiles()
 ) -> None:
     """Generate images, save them, and print a line for each.
 
     jobs: for each Request, the fields that are not in `shared`.
     """
-    common = shared.request_fields()
-    if shared.seed is None:  # one for all prompts, so that the whole command can be repeated with it
-        common["seed"] = secrets.randbelow(2**32)
-    requests = [Request(**common, **job) for job in jobs]
-    for request in requests:
-        for name, text in request.texts():
-            check_is_no_file(name, text)
+    # Without a seed, one for all prompts, so that the whole command can be repeated with it.
+    seeds = (secrets.randbelow(2**32),) if shared.seed is None else parse_seeds(shared.seed)
+    common = {**shared.request_fields(), "seed": seeds}
+    lists = None if shared.no_wildcards else word_lists(shared.wildcards)
+    requests = [request for job in jobs for request in make_requests({**common, **job}, lists)]
     options.check_labels(shared.labels, shared.grid)
     target = find_target(shared.out, sum(request.count for request in requests), shared.image_format)
-    for option, wanted in (("--grid", shared.grid), ("--gif", sequence.gif), ("--strip", sequence.strip)):
-        if wanted and target.is_file:
+    for option in [*(["--grid"] if shared.grid else []), *sequence.options()]:
+        if target.is_file:
             raise InputError(f"{option} goes into a folder, but -o {shared.out!r} is a file; leave one out")
+        if option in ("--mp4", "--webm"):
+            check_video(option)
     for request in requests:
-        check_inputs(request, decode=True)
+        check_inputs(request, decode=shared.server is None)  # a server decodes them itself
     saved, cell = generate_and_save(requests, shared, target)
     shown = saved[0].path if len(saved) == 1 else target.path
     pairs = [(image.path, image.label) for image in saved]
     if cell is not None:
         shown = write_new(target.path / "grid.png", sheet(pairs, layout(len(pairs), cell, shared.labels)))
         print(f"unclip: the grid is {shown}", file=sys.stderr)
+    paths = [image.path for image in saved]
     if sequence.strip:
         shown = write_new(target.path / "strip.png", sheet(pairs, Layout(len(pairs), 1, saved[-1].size, 0)))
         print(f"unclip: the strip is {shown}", file=sys.stderr)
     if sequence.gif:
-        shown = write_new(target.path / "frames.gif", animation([image.path for image in saved]))
+        shown = write_new(target.path / "frames.gif", animation(paths, round(1000 / sequence.fps)))
         print(f"unclip: the animation is {shown}", file=sys.stderr)
+    for format in ("mp4", "webm"):
+        if getattr(sequence, format):
+            shown = write_new(target.path / f"frames.{format}", video(paths, format, sequence.fps))
+            print(f"unclip: the video is {shown}", file=sys.stderr)
     if shared.open_when_done:
         options.open_result(shown)
 
@@ -206,39 +232,75 @@ def generate_and_save(
     requests: Sequence[Request], shared: ImageOptions, target: Target
 ) -> tuple[list[Saved], tuple[int, int] | None]:
     """The saved images, in order, and with --grid the (width, height) of its cells."""
+    saved: list[Saved] = []
+    notes: set[str] = set()
+    remember = recorder(shared)
+    with closing(Progress(on_terminal(shared.quiet))) as progress:
+        if shared.server is None:
+            results, cell = generate_here(requests, shared, target, progress)
+        else:
+            from unclip.cli.remote import Server
+
+            results, cell = Server(shared.server).stream(requests, shared.model, progress), None
+        for result in results:
+            progress.close()
+            path = target.save(result)
+            saved.append(Saved(path, f"{result.seed} {result.request.prompt}", result.image.size))
+            remember(path, result)
+            print(describe(result, path, shared.as_json), flush=True)
+            for text in result.notes:
+                if text not in notes and not shared.quiet:
+                    note(text)
+                notes.add(text)
+    return saved, saved[0].size if shared.grid and cell is None else cell
+
+
+def generate_here(
+    requests: Sequence[Request], shared: ImageOptions, target: Target, progress: Progress
+) -> tuple[Iterator[Result], tuple[int, int] | None]:
+    """The images of a model that is loaded in this process, and with --grid the (width, height) of its cells."""
+    with suppress(CheckpointError):  # one that is missing is reported below
+        read_ahead(find_checkpoint(shared.model).rglob("*.safetensors"))  # while the imports go on
+    import_networks()
     from unclip.modes.inpainting.prepare import check_edit
     from unclip.pipeline import Unclip
 
     for request in requests:
         if request.edits_canvas:
             check_edit(request)  # before the model is loaded
-    saved: list[Saved] = []
-    notes: set[str] = set()
-    with closing(Progress(on_terminal(shared.quiet))) as progress:
-        pipe = Unclip.from_pretrained(
-            shared.model,
-            device=shared.device,
-            dtype=shared.dtype,
-            memory=shared.memory,
-            image_encoder=shared.image_encoder,
-            prior=shared.prior,
-            lora=shared.lora or (),
-            progress=progress,
-        )
-        cell = pipe.output_size(requests[0]) if shared.grid else None
-        if cell is not None:
-            layout(sum(request.count for request in requests), cell, shared.labels)  # refuse a large grid now
-        watcher = Previews(target.previews, progress) if shared.preview else progress
-        for result in pipe.stream(requests, batch_size=shared.batch_size, progress=watcher):
-            progress.close()
-            path = target.save(result)
-            saved.append(Saved(path, f"{result.seed} {result.request.prompt}", result.image.size))
-            print(describe(result, path, shared.as_json), flush=True)
-            for note in result.notes:
-                if note not in notes and not shared.quiet:
-                    print(f"unclip: note: {note}", file=sys.stderr)
-                notes.add(note)
-    return saved, cell
+    pipe = Unclip.from_pretrained(
+        shared.model,
+        device=shared.device,
+        dtype=shared.dtype,
+        memory=shared.memory,
+        image_encoder=shared.image_encoder,
+        prior=shared.prior,
+        lora=shared.lora or (),
+        progress=progress,
+    )
+    cell = pipe.output_size(requests[0]) if shared.grid else None
+    if cell is not None:
+        layout(sum(request.count for request in requests), cell, shared.labels)  # refuse a large grid now
+    watcher = Previews(target.previews, progress) if shared.preview else progress
+    return pipe.stream(requests, batch_size=shared.batch_size, progress=watcher), cell
+
+
+def recorder(shared: ImageOptions) -> Callable[[Path, Result], None]:
+    """A function that adds an image to the history, unless that is off; what fails there is noted once."""
+    names = ("model", "image_encoder", "prior", "lora")
+    history = History(history_file(), {name: getattr(shared, name) for name in names}) if shared.history else None
+
+    def remember(path: Path, result: Result) -> None:
+        nonlocal history
+        if history is not None:
+            try:
+                history.add(path, result)
+            except DataError as error:
+                if not shared.quiet:
+                    note(str(error))
+                history = None
+
+    return remember
 
 
 def describe(result: Result, path: Path, as_json: bool) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from unclip.cli import options
+from unclip.cli import completion, options
 from unclip.cli.image_command import ImageOptions, image_command, make_images
 from unclip.errors import InputError
 from unclip.requests.fields import ANCHORS, MASK_MODES
@@ -43,6 +43,7 @@ def inpaint(
         str | None,
         typer.Option(
             metavar="|".join(MASK_MODES),
+            autocompletion=completion.one_of(*MASK_MODES),
             help="Which pixels of the mask are repainted; alpha: transparent ones.  [default: white]",
             rich_help_panel=EDITING,
         ),
@@ -107,6 +108,7 @@ def outpaint(
         str | None,
         typer.Option(
             metavar="SIDE",
+            autocompletion=completion.one_of(*ANCHORS),
             help=f"Where in --size the image is: {', '.join(ANCHORS[:-1])} or {ANCHORS[-1]}.  [default: center]",
             rich_help_panel=EDITING,
         ),

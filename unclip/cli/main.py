@@ -23,6 +23,9 @@ def main(args: "Sequence[str] | None" = None) -> int:
     try:
         if args is None:
             interrupts.install()
+            from unclip.system.light_imports import allow_light_imports
+
+            allow_light_imports()
         import contextlib
 
         from unclip.cli.app import app

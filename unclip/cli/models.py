@@ -31,16 +31,19 @@ from unclip.checkpoints.index import (
 )
 from unclip.checkpoints.locate import find_checkpoint, list_bundled_models
 from unclip.checkpoints.prior_repository import find_prior_folders
-from unclip.cli import options
+from unclip.cli import completion, options
 from unclip.cli.help import CONTEXT, HelpCommand, HelpGroup
 from unclip.errors import CheckpointError, InputError
 from unclip.requests.values import show
-from unclip.system.files import check_writable, foreign_content, read_json
+from unclip.system.files import check_writable, foreign_content, read_json, write_atomic
 
 CARD_LINES = 12
 _MAX_JSON = 100 << 20  # bytes; safetensors itself allows headers up to this
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Model name, checkpoint folder or hub id.")]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="Model name, checkpoint folder or hub id.", autocompletion=completion.models),
+]
 
 app = typer.Typer(
     cls=HelpGroup,
@@ -53,7 +56,12 @@ app = typer.Typer(
 
 @app.command("list", cls=HelpCommand)
 def list_models() -> None:
-    """List the bundled models and those downloaded from the hub."""
+    """List the bundled models and those downloaded from the hub.
+
+    \b
+    Example:
+      unclip models list
+    """
     here = [(name, find_checkpoint(name)) for name in list_bundled_models()]
     for name, folder in hub.list_cached_models():
         with contextlib.suppress(CheckpointError):  # other programs keep their models there too
@@ -74,13 +82,30 @@ def list_models() -> None:
 @app.command("show", cls=HelpCommand)
 def show_model(
     name: Name,
-    vocabulary: Annotated[bool, typer.Option("--vocabulary", help="List the words the model was trained on.")] = False,
+    vocabulary: Annotated[
+        bool, typer.Option("--vocabulary", help="Show the words that the model was trained on, in groups.")
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --vocabulary: write them as a page with a thumbnail of each object."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --vocabulary: print JSON, a group per line.")] = False,
 ) -> None:
-    """Show a model's card, sizes, parts and schedules."""
+    """Show a model's card, sizes, parts and schedules.
+
+    \b
+    Examples:
+      unclip models show stickers
+      unclip models show stickers --vocabulary --html words.html
+    """
+    if (html is not None or as_json) and not vocabulary:
+        raise InputError(f"{'--html' if html is not None else '--json'} is of the words: give --vocabulary too")
+    if html is not None:
+        check_writable(html.parent)
     folder = find_checkpoint(name)
     index = read_json(folder / INDEX)
     if vocabulary:
-        _print_vocabulary(name, folder)
+        _show_vocabulary(name, folder, html, as_json)
         return
     for line in _card(folder):
         print(line)
@@ -113,7 +138,12 @@ def show_model(
 def check_model(
     name: Name,
 ) -> None:
-    """Check every file of a model against its config and its hash, without running it."""
+    """Check every file of a model against its config and its hash, without running it.
+
+    \b
+    Example:
+      unclip models check stickers
+    """
     folder = find_checkpoint(name)
 
     from unclip.checkpoints.verify import check_checkpoint
@@ -133,7 +163,12 @@ def convert_model(
         Path | None, typer.Option("-o", "--out", metavar="FOLDER", help="New folder.  [default: beside the pickles]")
     ] = None,
 ) -> None:
-    """Convert pickled weights to safetensors, without running any code in them."""
+    """Convert pickled weights to safetensors, without running any code in them.
+
+    \b
+    Example:
+      unclip models convert old/ -o new/
+    """
     if not path.is_dir():
         raise CheckpointError(f"{path} is not a folder; give the folder of a checkpoint")
 
@@ -157,7 +192,12 @@ def make_components(
     prior: options.PriorModel = None,
     device: options.Device = "auto",
 ) -> None:
-    """Compute and store the principal components that `unclip reconstruct --components` needs."""
+    """Compute and store the principal components that `unclip reconstruct --components` needs.
+
+    \b
+    Example:
+      unclip models components runs/mine/model --images photos/
+    """
     folder = find_checkpoint(name, download=True)
     check_writable(folder)
     if images is None and not (folder / "vocabulary.json").is_file():
@@ -180,7 +220,12 @@ def make_components(
 def download_model(
     name: Annotated[str, typer.Argument(metavar="ID", help="owner/name, or owner/name@revision.")],
 ) -> None:
-    """Download a model, and the prior that belongs to it, from the hub into its cache; files there are kept."""
+    """Download a model, and the prior that belongs to it, from the hub into its cache; files there are kept.
+
+    \b
+    Example:
+      unclip models download kakaobrain/karlo-v1-alpha
+    """
     hub_id = hub.parse_hub_id(name)
     if hub_id is None:
         raise CheckpointError(f"{show(name)} is not a hub id; give owner/name, such as kakaobrain/karlo-v1-alpha")
@@ -289,12 +334,22 @@ def _card(folder: Path) -> list[str]:
     return [*lines[:CARD_LINES], ""] if lines else []
 
 
-def _print_vocabulary(name: str, folder: Path) -> None:
-    """Print the words of the captions the model was trained on, one per line."""
+def _show_vocabulary(name: str, folder: Path, html: Path | None, as_json: bool) -> None:
+    """Print the words of the captions that the model was trained on, in groups; or write them as a page."""
     if not (folder / "vocabulary.json").is_file():
         raise CheckpointError(f"model {name!r} has no list of words: any prompt will do")
     words = read_json(folder / "vocabulary.json").get("words")
-    print("\n".join(map(str, words if isinstance(words, list) else [])))
+
+    from unclip.stickers.word_table import word_groups, word_lines, word_page
+
+    groups = word_groups([str(word) for word in words] if isinstance(words, list) else [])
+    if html is not None:
+        print(write_atomic(html, word_page(name, groups).encode()))
+    elif as_json:
+        for title, rows in groups.items():
+            print(json.dumps({"group": title, "words": rows}))
+    else:
+        print("\n".join(word_lines(groups)))
 
 
 def _millions(count: int) -> str:

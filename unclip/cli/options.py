@@ -10,16 +10,20 @@ import typer
 from unclip.checkpoints.additions import find_lora
 from unclip.checkpoints.hub import parse_hub_id
 from unclip.checkpoints.locate import find_checkpoint
-from unclip.cli.settings import setting_source, source_in_errors
-from unclip.diffusion.sampler_names import SAMPLER_NAMES
+from unclip.cli import completion
+from unclip.cli.settings import DEFAULT_URL, setting_source, source_in_errors, uses_server
+from unclip.diffusion.sampler_names import SAMPLER_NAMES, SPACING_NAMES
 from unclip.errors import CheckpointError, InputError
 from unclip.images.metadata import FORMATS
-from unclip.requests.fields import MAX_GUIDANCE, PRIORS
+from unclip.requests.fields import FITS, MAX_GUIDANCE, MAX_STEPS, PRIORS, SPEEDS
+from unclip.requests.seeds import parse_seeds
 from unclip.system.choices import DEVICES, DTYPES, MEMORY, check_device, check_dtype, check_memory
 
 # Sections of the help.
+PROMPTS = "Prompts"
 IMAGE = "Image"
 SAMPLING = "Sampling"
+SPEED = "Speed"
 PRIOR = "Prior"
 OUTPUT = "Output"
 MODEL = "Model and device"
@@ -54,6 +58,12 @@ def check_prior(name: str) -> None:
             raise CheckpointError(f"{error}; or give a kind of prior: {' or '.join(PRIORS)}") from None
 
 
+def check_folder(option: str, path: str) -> None:
+    """Raise InputError unless `path` is a folder."""
+    if not Path(path).is_dir():
+        raise InputError(f"{option} {path!r} is not a folder; give the folder of the files")
+
+
 def check_labels(labels: bool, grid: bool) -> None:
     """Raise InputError for labels without a grid."""
     if labels and not grid:
@@ -76,7 +86,13 @@ def checked(check: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     return callback
 
 
+def local_model(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """A callback for the name of a model, which is on this machine unless a server makes the images."""
+    return value if uses_server(ctx) else checked(lambda _, name: check_model(name))(ctx, param, value)
+
+
 at_least_one = checked(lambda param, value: check_at_least_one(param.opts[0], value))
+check_seeds = checked(lambda _, value: parse_seeds(value))
 image_format = checked(lambda _, value: check_choice("--format", value, tuple(FORMATS)))
 
 
@@ -99,6 +115,7 @@ Device = Annotated[
         metavar="NAME",
         help=f"{', '.join(DEVICES[:-1])} or {DEVICES[-1]}.",
         callback=checked(lambda _, value: check_device(value)),
+        autocompletion=completion.one_of(*DEVICES[:-1]),
         rich_help_panel=MODEL,
     ),
 ]
@@ -108,6 +125,7 @@ Dtype = Annotated[
         metavar="NAME",
         help=f"Precision: {', '.join(DTYPES[:-1])} or {DTYPES[-1]}.",
         callback=checked(lambda _, value: check_dtype(value)),
+        autocompletion=completion.one_of(*DTYPES),
         rich_help_panel=MODEL,
     ),
 ]
@@ -117,6 +135,7 @@ Memory = Annotated[
         metavar="|".join(MEMORY),
         help="low loads one network at a time; auto decides by free memory.",
         callback=checked(lambda _, value: check_memory(value)),
+        autocompletion=completion.one_of(*MEMORY),
         rich_help_panel=MODEL,
     ),
 ]
@@ -125,7 +144,8 @@ Model = Annotated[
     typer.Option(
         metavar="NAME",
         help="Name, folder or hub id.",
-        callback=checked(lambda _, value: check_model(value)),
+        callback=local_model,
+        autocompletion=completion.models,
         rich_help_panel=MODEL,
     ),
 ]
@@ -143,6 +163,7 @@ Prior = Annotated[
         metavar="NAME",
         help=f"{' or '.join(PRIORS)}; or another prior: a folder or a hub id.",
         callback=checked(lambda _, value: check_prior(value)),
+        autocompletion=completion.models,
         rich_help_panel=MODEL,
     ),
 ]
@@ -177,11 +198,50 @@ BatchSize = Annotated[
     ),
 ]
 
+Wildcards = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder of word lists: __animals__ in a prompt is a line of animals.txt.  [default: wildcards]",
+        callback=checked(lambda _, value: check_folder("--wildcards", value)),
+        rich_help_panel=PROMPTS,
+    ),
+]
+NoWildcards = Annotated[
+    bool,
+    typer.Option(
+        "--no-wildcards",
+        help="Read {a|b}, __lists__ and (weights:1.2) in prompts as plain text.",
+        rich_help_panel=PROMPTS,
+    ),
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option(
+        "--seed",
+        metavar="SEED",
+        help="Seed of the first image; image i has SEED + i. Or the seeds of all: 1,2,3 or 1..8."
+        "  [default: random, printed]",
+        callback=check_seeds,
+        rich_help_panel=IMAGE,
+    ),
+]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="[URL]",
+        help=f"Let a running `unclip serve` make the images.  [URL: {DEFAULT_URL}]",
+        rich_help_panel=MODEL,
+    ),
+]
+
 Size = Annotated[
     str | None,
     typer.Option(
         metavar="WxH",
         help="Size, such as 64x64.  [default: the model's largest]",
+        autocompletion=completion.sizes,
         rich_help_panel=IMAGE,
     ),
 ]
@@ -199,7 +259,12 @@ Embedding = Annotated[
 ]
 Fit = Annotated[
     str | None,
-    typer.Option(metavar="crop|pad", help="How to make the image square.  [default: crop]", rich_help_panel=IMAGE),
+    typer.Option(
+        metavar="crop|pad",
+        help="How to make the image square.  [default: crop]",
+        autocompletion=completion.one_of(*FITS),
+        rich_help_panel=IMAGE,
+    ),
 ]
 
 Steps = Annotated[
@@ -214,11 +279,20 @@ Guidance = Annotated[
         rich_help_panel=SAMPLING,
     ),
 ]
+NoiseLevel = Annotated[
+    int | None,
+    typer.Option(
+        metavar="LEVEL",
+        help=f"Stable unCLIP: noise on the image embedding, 0 to {MAX_STEPS - 1}.{MODELS_DEFAULT}",
+        rich_help_panel=SAMPLING,
+    ),
+]
 Sampler = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
         help=f"Decoder sampler: {_SAMPLERS}.{MODELS_DEFAULT}",
+        autocompletion=completion.one_of(*SAMPLER_NAMES),
         rich_help_panel=SAMPLING,
     ),
 ]
@@ -229,6 +303,46 @@ UpsamplerSteps = Annotated[
         help=f"Upsampler denoising steps.{MODELS_DEFAULT}",
         rich_help_panel=SAMPLING,
     ),
+]
+
+Speed = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(SPEEDS),
+        help="Tested settings: best are the defaults; on published models, balanced is at least 2 and fast 4 times as "
+        "fast. Other options win over them.",
+        autocompletion=completion.one_of(*SPEEDS),
+        rich_help_panel=SPEED,
+    ),
+]
+Spacing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Decoder timesteps: {', '.join(SPACING_NAMES[:-1])} or {SPACING_NAMES[-1]}.  [default: uniform]",
+        autocompletion=completion.one_of(*SPACING_NAMES),
+        rich_help_panel=SPEED,
+    ),
+]
+GuidanceInterval = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH",
+        help="Decoder guidance at these noise levels only.  [default: all]",
+        rich_help_panel=SPEED,
+    ),
+]
+GuidanceEvery = Annotated[
+    int | None,
+    typer.Option(metavar="K", help="Compute decoder guidance at every K-th step.  [default: 1]", rich_help_panel=SPEED),
+]
+CacheEvery = Annotated[
+    int | None,
+    typer.Option(metavar="K", help="Run all decoder layers at every K-th step.  [default: 1]", rich_help_panel=SPEED),
+]
+UpsamplerCacheEvery = Annotated[
+    int | None,
+    typer.Option(metavar="K", help="Run all upsampler layers at every K-th step.  [default: 1]", rich_help_panel=SPEED),
 ]
 
 PriorSteps = Annotated[
@@ -248,6 +362,7 @@ PriorSampler = Annotated[
     typer.Option(
         metavar="NAME",
         help=f"Diffusion prior sampler, as --sampler.{MODELS_DEFAULT}",
+        autocompletion=completion.one_of(*SAMPLER_NAMES),
         rich_help_panel=PRIOR,
     ),
 ]
@@ -279,6 +394,12 @@ Preview = Annotated[
     bool, typer.Option("--preview", help="Also write the image at every step, into previews/.", rich_help_panel=OUTPUT)
 ]
 Open = Annotated[bool, typer.Option("--open", help="Open the result when it is done.", rich_help_panel=OUTPUT)]
+History = Annotated[
+    bool,
+    typer.Option(
+        "--history/--no-history", help="Keep the images in the history, see `unclip log`.", rich_help_panel=OUTPUT
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print JSON, one object per line.", rich_help_panel=OUTPUT),

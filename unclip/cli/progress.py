@@ -1,7 +1,11 @@
 """A progress bar for the stages of a pipeline."""
 
 import sys
+import time
 from typing import Any, TextIO
+
+INTERVAL = 10.0
+"""Seconds between two lines of a ProgressLines."""
 
 
 class Progress:
@@ -34,6 +38,26 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class ProgressLines:
+    """Callable(stage, done, total) that prints a line on standard error, at most every INTERVAL seconds."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if time.monotonic() - self._last >= INTERVAL:
+            self._last = time.monotonic()
+            print(f"unclip: {stage}: {done} of {total}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing is to be cleared."""
+
+
+def bar_or_lines() -> Progress | ProgressLines:
+    """Progress of a long run: bars on a terminal, lines elsewhere."""
+    return Progress(enabled=True) if on_terminal(quiet=False) else ProgressLines()
 
 
 def on_terminal(quiet: bool) -> bool:

@@ -11,6 +11,8 @@ import typer
 from unclip.cli import options
 from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import InputError
+from unclip.server.settings import LOOPBACK, SIZES, ServerSettings
+from unclip.system.light_imports import import_networks
 
 ADDRESS = "Address and access"
 LIMITS = "Limits"
@@ -59,6 +61,15 @@ def serve(
         list[str] | None,
         typer.Option(metavar="URL", help="A web page whose scripts may call the server.", rich_help_panel=ADDRESS),
     ] = None,
+    sizes: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="A size that the model does not generate is made from the nearest one and resized, or refused: "
+            "nearest or exact.",
+            callback=options.checked(lambda _, value: options.check_choice("--sizes", value, SIZES)),
+        ),
+    ] = "nearest",
     max_images: Annotated[int, positive("--max-images", "Images of one call.")] = 10,
     queue_size: Annotated[int, positive("--queue-size", "Images that may wait; further calls get status 429.")] = 256,
     max_body: Annotated[int, positive("--max-body", "Size of a call.", "MB")] = 50,
@@ -88,10 +99,10 @@ def serve(
       unclip serve --port 8000
     """
     check_installed()
+    import_networks()
     from unclip.server.run import bind, log_to_stderr, url_of
     from unclip.server.run import serve as run
     from unclip.server.security import allowed_hosts
-    from unclip.server.settings import LOOPBACK, ServerSettings
 
     keys = tuple(api_key or ())
     if not all(keys):
@@ -103,6 +114,7 @@ def serve(
         max_images=max_images,
         max_body=max_body * 1_000_000,
         max_pixels=max_pixels << 20,
+        sizes=sizes,
         batch_size=16 if batch_size is None else batch_size,
         queue_size=queue_size,
         keep_time=keep_minutes * 60.0,

@@ -6,9 +6,10 @@ become its `default_map`, each option has its variable, and the `ParameterSource
 """
 
 import os
+import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import typer
 
 from unclip.cli.help import HelpCommand
+from unclip.cli.history import VARIABLE as HISTORY_FILE
 from unclip.errors import InputError, did_you_mean, nearest
 from unclip.images.metadata import FORMATS
 from unclip.requests import fields
@@ -31,6 +33,14 @@ USER_FILE = "UNCLIP_CONFIG"
 OLD_NAMES = {old: new.replace("_", "-") for old, new in fields.OLD_NAMES.items()} | {"pictures": "images"}
 """Names that options had in earlier versions, still read everywhere."""
 _SOURCES = "unclip.settings"  # key of Context.meta: {(command, parameter): the file that a default is from}
+SERVER = "server"
+"""The option, and the setting, that lets a server make the images."""
+DEFAULT_URL = "http://127.0.0.1:8000"
+"""The url of `--server` without one: the default of `unclip serve`."""
+LOCAL = ("device", "dtype", "memory", "image_encoder", "prior", "lora", "batch_size", "preview")
+"""Options that say how this machine makes images."""
+_ADDRESS = re.compile(r"https?://\S+|(localhost|[\w-]+(\.[\w-]+)+|\[[0-9a-fA-F:]+\])(:\d+)?/?|[\w-]+:\d+/?")
+_USES_SERVER = "unclip.server"  # key of Context.meta
 _SET = ("ENVIRONMENT", "DEFAULT_MAP")  # names of the parameter sources that are settings
 
 
@@ -48,11 +58,39 @@ class SettingsCommand(HelpCommand):
             if param.callback is None and param.name in Request.field_names():
                 param.callback = check_field
 
+    def is_setting(self, param: Any) -> bool:
+        """Whether an option can be set."""
+        return not param.is_eager and long_name(param) != "dry-run"
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if any(param.name == SERVER for param in self.params):
+            args = with_default_url(args)
+            is_given = any(arg == f"--{SERVER}" or arg.startswith(f"--{SERVER}=") for arg in args)
+            ctx.meta[_USES_SERVER] = is_given or bool(os.environ.get(variable(SERVER)) or ctx.lookup_default(SERVER))
         with setting_named_in_errors(ctx):
             rest = super().parse_args(ctx, args)
         drop_overruled(ctx)
+        if ctx.params.get(SERVER) is not None:
+            drop_local(ctx)
         return rest
+
+
+class RecordedCommand(SettingsCommand):
+    """A command whose options for the request and the model are by default as an image's record has them.
+
+    Settings do not overrule a record; the other options can be set.
+    """
+
+    def replaced_defaults(self, field: str | None) -> str:
+        is_recorded = field in Request.field_names() and field != "n"  # one image is made again
+        return r"\[default: " if is_recorded else super().replaced_defaults(field)
+
+    def models_defaults(self, ctx: Any) -> Callable[[str], str | None]:
+        return lambda field: "as recorded"
+
+    def is_setting(self, param: Any) -> bool:
+        own = {*Request.field_names(), *("model", "image_encoder", "prior", "lora", "dtype", "set", "source")}
+        return super().is_setting(param) and long_name(param).replace("-", "_") not in own
 
 
 @dataclass(frozen=True)
@@ -107,7 +145,7 @@ def settings_commands(group: Any) -> dict[str, dict[str, Any]]:
 def setting_options(command: Any) -> dict[str, Any]:
     """The options of a command that can be set, by name: "batch-size" -> parameter."""
     options = {long_name(param): param for param in command.params if param.param_type_name == "option"}
-    return {name: param for name, param in options.items() if not param.is_eager and name != "dry-run"}
+    return {name: param for name, param in options.items() if command.is_setting(param)}
 
 
 def long_name(param: Any) -> str:
@@ -173,6 +211,32 @@ def drop_overruled(ctx: Any) -> None:
                 ctx.params[param.name] = param.default
 
 
+def uses_server(ctx: Any) -> bool:
+    """Whether a command is asked to let a server make its images, before its options are parsed."""
+    return ctx.meta.get(_USES_SERVER, False)
+
+
+def with_default_url(args: Sequence[str]) -> list[str]:
+    """The arguments of a command, with a url after each `--server` that has none."""
+    found = list(args)
+    options = found[: found.index("--")] if "--" in found else found
+    for i, arg in enumerate(options):
+        if arg == f"--{SERVER}" and not (i + 1 < len(options) and _ADDRESS.fullmatch(options[i + 1])):
+            found[i] = f"--{SERVER}={DEFAULT_URL}"
+    return found
+
+
+def drop_local(ctx: Any) -> None:
+    """Drop settings of this machine that a server has of its own. Raises InputError for one on the command line."""
+    for param in ctx.command.params:
+        if param.name in LOCAL and ctx.params[param.name] != param.default:
+            source = getattr(ctx.get_parameter_source(param.name), "name", None)
+            if source == "COMMANDLINE":
+                raise InputError(f"--{long_name(param)} is a server's own choice: leave it or --{SERVER} out")
+            if source in _SET:
+                ctx.params[param.name] = param.default
+
+
 def _read(path: Path, commands: dict[str, dict[str, Any]]) -> Iterator[Setting]:
     """The settings of a file, those for all commands first."""
     try:
@@ -216,6 +280,6 @@ def _unknown_variables(commands: dict[str, dict[str, Any]]) -> Iterator[str]:
     """A note for each variable UNCLIP_... that is not a setting."""
     known = {name for params in commands.values() for param in params.values() for name in param.envvar}
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known and name != USER_FILE:
+        if name.startswith(PREFIX) and name not in known and name not in (USER_FILE, HISTORY_FILE):
             near = nearest(name, known)
             yield f"{name} is not a setting" + (f"; did you mean {near!r}?" if near else "")

@@ -5,10 +5,18 @@ from typing import Annotated
 import typer
 
 from unclip.cli import options
-from unclip.cli.image_command import ImageOptions, SequenceFiles, image_command, make_images
+from unclip.cli.image_command import FPS, ImageOptions, SequenceFiles, image_command, make_images
+from unclip.errors import InputError
 from unclip.requests.fields import THETA
 
 SEQUENCE = "Sequence"  # a section of the help
+
+
+def check_fps(fps: float) -> None:
+    """Raise InputError for a rate that animations cannot have: a GIF counts hundredths of a second."""
+    if not 0.1 <= fps <= 50:
+        raise InputError(f"--fps must be from 0.1 to 50 images per second, not {fps:g}")
+
 
 Source = Annotated[str, typer.Argument(metavar="IMAGE", help="Image file, of any size.")]
 Caption = Annotated[
@@ -19,6 +27,22 @@ Frames = Annotated[
     typer.Option(metavar="N", help="Images in the sequence, both ends included.", rich_help_panel=SEQUENCE),
 ]
 Gif = Annotated[bool, typer.Option("--gif", help="Also make an animation, frames.gif.", rich_help_panel=SEQUENCE)]
+Mp4 = Annotated[
+    bool, typer.Option("--mp4", help="Also make a video, frames.mp4; needs unclip[video].", rich_help_panel=SEQUENCE)
+]
+Webm = Annotated[
+    bool, typer.Option("--webm", help="Also make a video, frames.webm; needs unclip[video].", rich_help_panel=SEQUENCE)
+]
+Fps = Annotated[
+    float,
+    typer.Option(
+        "--fps",
+        metavar="N",
+        help="Images per second of animations and videos.",
+        callback=options.checked(lambda _, value: check_fps(value)),
+        rich_help_panel=SEQUENCE,
+    ),
+]
 Strip = Annotated[
     bool, typer.Option("--strip", help="Also put the images side by side, strip.png.", rich_help_panel=SEQUENCE)
 ]
@@ -64,6 +88,9 @@ def interpolate(
         ),
     ] = None,
     gif: Gif = False,
+    mp4: Mp4 = False,
+    webm: Webm = False,
+    fps: Fps = FPS,
     strip: Strip = False,
     fraction: Annotated[
         float | None,
@@ -113,7 +140,7 @@ def interpolate(
         "fit": fit,
         "size": size,
     }
-    make_images([job], shared, SequenceFiles(gif, strip))
+    make_images([job], shared, SequenceFiles(gif, strip, mp4, webm, fps))
 
 
 @image_command("edit")
@@ -146,6 +173,9 @@ def edit(
     size: options.Size = None,
     frames: Frames = None,
     gif: Gif = False,
+    mp4: Mp4 = False,
+    webm: Webm = False,
+    fps: Fps = FPS,
     strip: Strip = False,
     *,
     shared: ImageOptions,
@@ -170,7 +200,7 @@ def edit(
         "fit": fit,
         "size": size,
     }
-    make_images([job], shared, SequenceFiles(gif, strip))
+    make_images([job], shared, SequenceFiles(gif, strip, mp4, webm, fps))
 
 
 @image_command("reconstruct")
@@ -188,6 +218,9 @@ def reconstruct(
     fit: options.Fit = None,
     size: options.Size = None,
     gif: Gif = False,
+    mp4: Mp4 = False,
+    webm: Webm = False,
+    fps: Fps = FPS,
     strip: Strip = False,
     *,
     shared: ImageOptions,
@@ -201,4 +234,4 @@ def reconstruct(
       unclip reconstruct photo.png --components 5,10,20,40,80 --strip
     """
     job = {"mode": "reconstruct", "image": image, "prompt": prompt, "components": components, "fit": fit, "size": size}
-    make_images([job], shared, SequenceFiles(gif, strip))
+    make_images([job], shared, SequenceFiles(gif, strip, mp4, webm, fps))

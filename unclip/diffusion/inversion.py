@@ -27,15 +27,17 @@ def invert(
     steps: int,
     progress: Progress | None = None,
     rounds: int = ROUNDS,
+    spacing: str = "uniform",
 ) -> Tensor:
     """The noise `b ...` from which `sample` with Sampling("ddim", steps, skip=SKIP) returns x0 (`b ...`), in float32.
 
+    spacing: of the sampling's timesteps.
     denoise: the denoiser of the sampling, without guidance, which would amplify the error of the inversion, and without
     clamping, which cannot be inverted. More steps and more rounds reduce the error. Raises RequestError for fewer than
     2 steps.
     """
     check_steps(steps, schedule, least=1 + SKIP)
-    timesteps = ddim_timesteps(schedule, steps)[SKIP:][::-1]
+    timesteps = ddim_timesteps(schedule, steps, spacing)[SKIP:][::-1]
     if progress is not None:  # the network runs before the loop begins
         progress(0, len(timesteps))
     x = first_noise(denoise, x0.float(), timesteps[0], schedule, rounds)

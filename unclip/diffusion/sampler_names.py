@@ -1,8 +1,13 @@
-"""The names of the samplers, importable without torch: requests are validated before any model is loaded."""
+"""The names of the samplers and of the spacings of their timesteps, importable without torch.
+
+Requests are validated before any model is loaded.
+"""
 
 from unclip.errors import RequestError, nearest
 
-SAMPLER_NAMES = ("unclip", "ddpm", "ddim", "dpmpp-2m", "unipc")
+SAMPLER_NAMES = ("unclip", "ddpm", "ddim", "dpmpp-2m", "dpmpp-3m", "unipc", "unipc-3")
+SPACING_NAMES = ("uniform", "karras", "log-snr", "ays")
+"""Uniform is the sampler's own: even steps of the timestep. The others are spaced by noise level."""
 
 
 def check_sampler(name: str) -> str:

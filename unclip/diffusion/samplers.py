@@ -25,6 +25,7 @@ from unclip.diffusion.noise import Generators, randn
 from unclip.diffusion.repaint import renoise, resampling_schedule
 from unclip.diffusion.sampler_names import check_sampler
 from unclip.diffusion.schedule import Schedule, add_noise
+from unclip.diffusion.spacing import even_timesteps, inclusive_timesteps, leading_timesteps, spaced_timesteps
 from unclip.errors import RequestError
 
 DRAFT_NOISE = 0.6
@@ -47,6 +48,7 @@ class Sampling:
     resample  RePaint passes over each stretch of timesteps, from 1
     skip      number of the noisiest timesteps left out; x then starts at the noise level of the first one that remains
     eta       sampler "ddim" only: fraction of the noise that each step renews, 0 .. 1
+    spacing   a name in SPACING_NAMES
     """
 
     sampler: str
@@ -54,6 +56,7 @@ class Sampling:
     resample: int = 1
     skip: int = 0
     eta: float = 0.0
+    spacing: str = "uniform"
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,9 @@ def sample(
         build = partial(build, eta=sampling.eta)
 
     def make_solver() -> Solver:
-        timesteps, step = build(schedule, sampling.steps)
-        end = 0 if schedule.ends_at_first_level and sampling.sampler == "ddim" else None
+        timesteps, step = build(schedule, sampling.steps, sampling.spacing)
+        ends_at_first = schedule.ends_at_first_level and sampling.sampler == "ddim" and timesteps[-1] > 0
+        end = 0 if ends_at_first else None
         return Solver(schedule, timesteps[sampling.skip :], step, end)
 
     return denoise_loop(denoise, x, make_solver, generators, sampling.resample, last, progress)
@@ -109,7 +113,7 @@ def noise_draft(draft: Tensor, noise: Tensor, schedule: Schedule, sampling: Samp
     DRAFT_NOISE of the schedule; the noisier timesteps are skipped. Raises RequestError as `sample`.
     """
     check_steps(sampling.steps, schedule)
-    timesteps, _ = SAMPLERS[check_sampler(sampling.sampler)](schedule, sampling.steps)
+    timesteps, _ = SAMPLERS[check_sampler(sampling.sampler)](schedule, sampling.steps, sampling.spacing)
     level = DRAFT_NOISE * schedule.num_train_timesteps
     skip = min(range(len(timesteps)), key=lambda i: abs(timesteps[i] - level))
     t = torch.full((len(noise),), timesteps[skip], device=noise.device)
@@ -119,7 +123,7 @@ def noise_draft(draft: Tensor, noise: Tensor, schedule: Schedule, sampling: Samp
 def first_timestep(schedule: Schedule, sampling: Sampling) -> int:
     """The noisiest timestep of a sampling. Raises RequestError as `sample`."""
     check_steps(sampling.steps, schedule, least=1 + sampling.skip)
-    timesteps, _ = SAMPLERS[check_sampler(sampling.sampler)](schedule, sampling.steps)
+    timesteps, _ = SAMPLERS[check_sampler(sampling.sampler)](schedule, sampling.steps, sampling.spacing)
     return timesteps[sampling.skip]
 
 
@@ -162,7 +166,7 @@ def denoise_loop(
     return prediction.x0 if solver.end is None else solver.step(prediction, x, timesteps[-1], solver.end, generators)
 
 
-def _unclip(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
+def _unclip(schedule: Schedule, steps: int, spacing: str) -> tuple[list[int], Step]:
     """Karlo's sampler: the posterior of DDPM over spaced timesteps, with a fixed or a learned variance."""
     kind: Any = schedule.variance_type
     scheduler: Any = UnCLIPScheduler(schedule.num_train_timesteps, kind, clip_sample=False, prediction_type="sample")
@@ -175,14 +179,14 @@ def _unclip(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
         output = _with_variance(prediction)
         return scheduler.step(output, t, x, prev_timestep=t_next, generator=generators).prev_sample
 
-    return _inclusive(schedule, steps), step
+    return _timesteps(inclusive_timesteps, schedule, steps, spacing), step
 
 
-def _ddpm(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
+def _ddpm(schedule: Schedule, steps: int, spacing: str) -> tuple[list[int], Step]:
     """DDPM (Ho et al. 2020), equation 7, over the same timesteps."""
     scheduler: Any = DDPMScheduler(**_common(schedule, variance_type=schedule.variance_type, clip_sample=False))
-    timesteps = _leading(schedule, steps) if schedule.spacing == "leading" else _inclusive(schedule, steps)
-    scheduler.set_timesteps(timesteps=timesteps)
+    uniform = leading_timesteps if schedule.spacing == "leading" else inclusive_timesteps
+    scheduler.set_timesteps(timesteps=_timesteps(uniform, schedule, steps, spacing))
 
     def step(prediction: Prediction, x: Tensor, t: int, t_next: int, generators: Generators) -> Tensor:
         return scheduler.step(_with_variance(prediction), t, x, generator=generators).prev_sample
@@ -190,7 +194,7 @@ def _ddpm(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
     return scheduler.timesteps.tolist(), step
 
 
-def _ddim(schedule: Schedule, steps: int, eta: float = 0.0) -> tuple[list[int], Step]:
+def _ddim(schedule: Schedule, steps: int, spacing: str, eta: float = 0.0) -> tuple[list[int], Step]:
     """DDIM (Song et al. 2021), equations 12 and 16; eta 0 follows the probability-flow ODE, 1 is like DDPM.
 
     Written here because DDIMScheduler steps by a fixed stride of T // steps. Unless steps divides T, that stride misses
@@ -200,7 +204,7 @@ def _ddim(schedule: Schedule, steps: int, eta: float = 0.0) -> tuple[list[int], 
     def step(prediction: Prediction, x: Tensor, t: int, t_next: int, generators: Generators) -> Tensor:
         return ddim_step(prediction, x, t, t_next, schedule, eta, generators)
 
-    return ddim_timesteps(schedule, steps), step
+    return ddim_timesteps(schedule, steps, spacing), step
 
 
 def ddim_step(
@@ -220,36 +224,44 @@ def ddim_step(
     return x + sigma * randn(x.shape[1:], generators, x.device) if sigma else x
 
 
-def _dpmpp_2m(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
-    """DPM-Solver++ (Lu et al. 2022), the multistep method of order 2."""
-    return _ode_solver(DPMSolverMultistepScheduler, 2, schedule, steps)
+def _dpmpp(order: int, schedule: Schedule, steps: int, spacing: str) -> tuple[list[int], Step]:
+    """DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095), the multistep method."""
+    return _ode_solver(DPMSolverMultistepScheduler, order, schedule, steps, spacing)
 
 
-def _unipc(schedule: Schedule, steps: int) -> tuple[list[int], Step]:
-    """UniPC (Zhao et al. 2023) of order 2, B2(h), predicting x0."""
-    return _ode_solver(UniPCMultistepScheduler, 2, schedule, steps)
+def _unipc(order: int, schedule: Schedule, steps: int, spacing: str) -> tuple[list[int], Step]:
+    """UniPC (Zhao et al. 2023, arXiv:2302.04867), B2(h), predicting x0."""
+    return _ode_solver(UniPCMultistepScheduler, order, schedule, steps, spacing)
 
 
 SAMPLERS: dict[str, Callable[..., tuple[list[int], Step]]] = {
     "unclip": _unclip,
     "ddpm": _ddpm,
     "ddim": _ddim,
-    "dpmpp-2m": _dpmpp_2m,
-    "unipc": _unipc,
+    "dpmpp-2m": partial(_dpmpp, 2),
+    "dpmpp-3m": partial(_dpmpp, 3),
+    "unipc": partial(_unipc, 2),
+    "unipc-3": partial(_unipc, 3),
 }
-"""name -> function of (schedule, steps) that returns the timesteps and the step between them."""
+"""name -> function of (schedule, steps, spacing) that returns the timesteps and the step between them."""
 
 
-def _ode_solver(scheduler_class: type, order: int, schedule: Schedule, steps: int) -> tuple[list[int], Step]:
+def _ode_solver(
+    scheduler_class: type, order: int, schedule: Schedule, steps: int, spacing: str
+) -> tuple[list[int], Step]:
     """A solver of the probability-flow ODE. It adds no noise and ignores a learned variance.
 
-    Its timesteps equal `even_timesteps`: the final step reaches x0 from one interval above 0. With as many steps as
-    timesteps, spacing "linspace" would repeat one; "trailing" then visits each once, but miscounts for other numbers
-    of steps (61, for one).
+    Its uniform timesteps equal `even_timesteps`: the final step reaches x0 from one interval above 0. With as many
+    steps as timesteps, diffusers' "linspace" would repeat one; "trailing" then visits each once, but miscounts for
+    other numbers of steps (61, for one).
     """
-    spacing = "linspace" if steps < schedule.num_train_timesteps else "trailing"
-    scheduler = scheduler_class(**_common(schedule), solver_order=order, timestep_spacing=spacing)
+    uniform = "linspace" if steps < schedule.num_train_timesteps else "trailing"
+    scheduler = scheduler_class(**_common(schedule), solver_order=order, timestep_spacing=uniform)
     scheduler.set_timesteps(steps)
+    if spacing != "uniform":  # UniPC's scheduler takes no timesteps
+        scheduler.timesteps = torch.tensor(spaced_timesteps(schedule, steps, spacing))
+        ab = schedule.alphas_cumprod()[scheduler.timesteps]
+        scheduler.sigmas = torch.cat([((1 - ab) / ab) ** 0.5, torch.zeros(1)])
 
     def step(prediction: Prediction, x: Tensor, t: int, t_next: int, generators: Generators) -> Tensor:
         return scheduler.step(prediction.x0, t, x).prev_sample
@@ -257,17 +269,17 @@ def _ode_solver(scheduler_class: type, order: int, schedule: Schedule, steps: in
     return scheduler.timesteps.tolist(), step
 
 
-def ddim_timesteps(schedule: Schedule, steps: int) -> list[int]:
+def ddim_timesteps(schedule: Schedule, steps: int, spacing: str = "uniform") -> list[int]:
     """The timesteps of DDIM, and of its inversion."""
-    return _leading(schedule, steps) if schedule.spacing == "leading" else even_timesteps(schedule, steps)
+    uniform = leading_timesteps if schedule.spacing == "leading" else even_timesteps
+    return _timesteps(uniform, schedule, steps, spacing)
 
 
-def even_timesteps(schedule: Schedule, steps: int) -> list[int]:
-    """Evenly spaced timesteps from the last down to one interval above 0, or all of them."""
-    last = schedule.num_train_timesteps - 1
-    if steps > last:
-        return list(range(last, -1, -1))
-    return [round(i * (last / steps)) for i in range(steps, 0, -1)]
+def _timesteps(
+    uniform: Callable[[Schedule, int], list[int]], schedule: Schedule, steps: int, spacing: str
+) -> list[int]:
+    """The timesteps of a sampler. uniform: makes its own."""
+    return uniform(schedule, steps) if spacing == "uniform" else spaced_timesteps(schedule, steps, spacing)
 
 
 def _common(schedule: Schedule, **more: Any) -> dict[str, Any]:
@@ -280,21 +292,6 @@ def _common(schedule: Schedule, **more: Any) -> dict[str, Any]:
         "prediction_type": "sample",
         **more,
     }
-
-
-def _inclusive(schedule: Schedule, steps: int) -> list[int]:
-    """Karlo's timesteps: evenly spaced from the last to 0, both included; a single step is the last."""
-    last = schedule.num_train_timesteps - 1
-    if steps == 1:
-        return [last]
-    return [round(i * (last / (steps - 1))) for i in reversed(range(steps))]
-
-
-def _leading(schedule: Schedule, steps: int) -> list[int]:
-    """Stable Diffusion's timesteps: multiples of an integer stride, from 0 or 1 up; they stop short of the last one."""
-    stride = schedule.num_train_timesteps // steps
-    last = schedule.num_train_timesteps - 1
-    return [min(i * stride + schedule.steps_offset, last) for i in reversed(range(steps))]
 
 
 def _with_variance(prediction: Prediction) -> Tensor:

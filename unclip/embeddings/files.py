@@ -4,11 +4,12 @@ An embedding file has "image_embed" (`d`), and "probe", the embedding of a fixed
 the same, on any device and in any folder. Its metadata names the model and the source.
 """
 
+import json
 from pathlib import Path
 
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from unclip.embeddings.principal_components import Components
@@ -26,18 +27,21 @@ def write_embedding(path: str | Path, embed: Tensor, probe: Tensor, model: str, 
     return write_atomic(path, save(tensors, metadata={"clip": model, "source": source}))
 
 
-def read_embedding(path: str | Path, probe: Tensor, model: str) -> Tensor:
-    """The image embedding `d` in a file, on the CPU. Raises DataError if there is none, or if another CLIP made it."""
+def read_embedding(path: str | Path | bytes, probe: Tensor, model: str) -> Tensor:
+    """The image embedding `d` in a file or its contents, on the CPU.
+
+    Raises DataError if there is none, or if another CLIP made it.
+    """
     tensors, description = _read(path)
+    path = "the embedding" if isinstance(path, bytes) else repr(str(path))
     found, theirs = tensors.get("image_embed"), tensors.get("probe")
     if found is None or theirs is None or not _are_embeddings(found, theirs):
-        raise DataError(f"{str(path)!r} holds no embedding; give a file that `unclip embed` wrote")
+        raise DataError(f"{path} holds no embedding; give a file that `unclip embed` wrote")
     ours = probe.float().cpu()
     if theirs.shape != ours.shape or F.cosine_similarity(theirs.float(), ours, dim=0) < _SAME_CLIP:
         maker = one_line(description.get("clip", "another model"))
         raise DataError(
-            f"{str(path)!r} was made by the CLIP of {maker}, and {model} has another one: make it again with "
-            f"--model {model}"
+            f"{path} was made by the CLIP of {maker}, and {model} has another one: make it again with --model {model}"
         )
     return found.float()
 
@@ -70,11 +74,23 @@ def read_components(folder: Path, dim: int) -> Components | None:
     return Components(mean, axes)
 
 
-def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(path: str | Path | bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file."""
+    if isinstance(path, bytes):
+        return _read_bytes(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except Exception as error:  # beside SafetensorError, those of types that torch does not have
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot read {str(path)!r} as safetensors ({one_line(reason)})") from None
+
+
+def _read_bytes(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of the contents of a safetensors file: 8 bytes with the length of the header, and that."""
+    try:
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except Exception as error:  # as in `_read`
+        raise DataError(f"cannot read the embedding as safetensors ({one_line(str(error))})") from None
+    return tensors, header.get("__metadata__", {})

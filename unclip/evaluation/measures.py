@@ -11,6 +11,7 @@ from unclip.evaluation.correctness import measure_checker, measure_objects
 from unclip.evaluation.fid import check_installed, measure_distance
 from unclip.evaluation.html_report import write_html
 from unclip.evaluation.priors import measure_priors
+from unclip.evaluation.speeds import measure_speeds
 from unclip.evaluation.suite import Suite
 from unclip.evaluation.super_resolution import measure_upsampler
 from unclip.evaluation.sweeps import sweep_best_of, sweep_prior_steps, sweep_steps
@@ -49,6 +50,7 @@ MEASURES = {
     "upsampler": Part("Upsampling", measure_upsampler, "upsampler"),
     "prior-steps": Part("Steps of the diffusion prior", sweep_prior_steps, "diffusion prior", is_summary=True),
     "steps": Part("Steps of the decoder, at its own size", sweep_steps, is_summary=True, uses_checker=True),
+    "speed": Part("Speeds and shortcuts", measure_speeds, is_summary=True, uses_checker=True),
 }
 assert tuple(MEASURES) == PARTS
 

@@ -34,16 +34,19 @@ class Comparison:
         return self.identical or (self.difference is not None and self.difference <= self.tolerance)
 
 
-def compare(path: str, record: dict[str, Any], image: Image.Image, dtype: str | None = None) -> Comparison:
+def compare(path: str | None, record: dict[str, Any], image: Image.Image, dtype: str | None = None) -> Comparison:
     """Compare the image in the file at `path`, which has `record`, with `image`, which was generated in `dtype`.
 
-    A lossy file is compared by the hash in its record only. Raises DataError for a file that cannot be decoded.
+    A lossy file, and one that is gone (None), are compared by the hash in the record only. Raises DataError for a file
+    that cannot be decoded.
     """
     from PIL import ImageChops
 
     from unclip.images.reading import opened
 
     identical = metadata.pixel_hash(image) == record.get("pixels")
+    if path is None:
+        return Comparison(identical, 0 if identical else None)
     with opened(path, repr(path), tuple(set(metadata.FORMATS.values()))) as file:
         lossy = file.format != "PNG"
         if not lossy and file.size != image.size:

@@ -7,15 +7,18 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from unclip.errors import InputError, UnclipError
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
 
+    Source = Path | Image.Image
+
 MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns when the file is opened
 GAP = 4  # pixels between cells
+Frame = TypeVar("Frame")
 LABEL = 14  # height in pixels of a label below an image
 
 
@@ -50,11 +53,11 @@ def layout(count: int, cell: tuple[int, int], labels: bool) -> Layout:
 
 def size_of(path: Path) -> tuple[int, int]:
     """(width, height) of an image file that can be put on a sheet. Raises UnclipError for one that cannot be read."""
-    return _open(path).size
+    return open_for_sheet(path).size
 
 
-def sheet(images: Iterable[tuple[Path, str]], plan: Layout) -> bytes:
-    """The bytes of a PNG of image files with labels, in reading order, each image in the middle of its cell.
+def sheet(images: Iterable[tuple[Source, str]], plan: Layout) -> bytes:
+    """The bytes of a PNG of images with labels, in reading order, each image in the middle of its cell.
 
     Raises UnclipError for a file that cannot be read.
     """
@@ -63,14 +66,14 @@ def sheet(images: Iterable[tuple[Path, str]], plan: Layout) -> bytes:
     canvas = Image.new("RGB", plan.size, "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(LABEL - 4)
     width, height = plan.cell
-    for i, (path, label) in enumerate(images):
+    for i, (source, label) in enumerate(images):
         row, column = divmod(i, plan.columns)
         left, top = column * (width + GAP), row * (height + plan.label + GAP)
-        image = _open(path)
+        image = open_for_sheet(source)
         image.thumbnail(plan.cell)
         canvas.paste(image, (left + (width - image.width) // 2, top + (height - image.height) // 2))
         if plan.label:
-            draw.text((left, top + height), _shorten(label, width, draw, font), fill="black", font=font)
+            draw.text((left, top + height), shorten(label, width, draw, font), fill="black", font=font)
     buffer = io.BytesIO()
     canvas.save(buffer, format="PNG")
     return buffer.getvalue()
@@ -81,26 +84,32 @@ def animation(paths: Sequence[Path], milliseconds: int = 120) -> bytes:
 
     Raises UnclipError for a file that cannot be read.
     """
-    frames = [_open(path) for path in paths]
-    frames += frames[-2:0:-1]
+    frames = there_and_back([open_for_sheet(path) for path in paths])
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
     return buffer.getvalue()
 
 
-def _open(path: Path) -> Image.Image:
-    """An image file in sRGB, which a sheet of images with different colour profiles has, on white."""
+def there_and_back(frames: list[Frame]) -> list[Frame]:
+    """The frames forwards and backwards, without their ends twice, so that they can be repeated."""
+    return frames + frames[-2:0:-1]
+
+
+def open_for_sheet(source: Source) -> Image.Image:
+    """An image in sRGB, which a sheet of images with different colour profiles has, on white."""
     from unclip.images.pixels import to_srgb_on_white
     from unclip.images.reading import opened, upright
 
+    if not isinstance(source, Path):
+        return to_srgb_on_white(source)[0].copy()
     try:
-        with opened(path, repr(str(path)), ("PNG", "JPEG", "WEBP")) as image:
+        with opened(source, repr(str(source)), ("PNG", "JPEG", "WEBP")) as image:
             return to_srgb_on_white(upright(image))[0]
     except UnclipError as error:
-        raise UnclipError(f"{str(path)!r} cannot be read") from error
+        raise UnclipError(f"{str(source)!r} cannot be read") from error
 
 
-def _shorten(
+def shorten(
     label: str, width: int, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
 ) -> str:
     """A label on one line, shortened to `width` pixels."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from unclip.errors import DataError, RequestError, one_line
 from unclip.requests.fields import FILE_FIELDS
-from unclip.requests.sources import check_is_no_file, source_kind
+from unclip.requests.other_tools import check_no_weights
+from unclip.requests.sources import EmbeddingBytes, check_is_no_file, source_kind
 
 if TYPE_CHECKING:
     from unclip.requests.request import Request
@@ -34,6 +35,8 @@ def check_inputs(request: Request, *, decode: bool = False) -> None:
     decode: also decode the pixels, which finds files that were cut off; otherwise only the headers are read.
     """
     for field, source in input_files(request):
+        if isinstance(source, EmbeddingBytes):
+            continue  # read by the model
         if field == "embedding" or source_kind(source) == "embedding":
             check_embedding_header(source)
         else:
@@ -51,6 +54,7 @@ def check_embeddable(source: Any, *, decode: bool = False) -> None:
         raise RequestError(f"{source!r} is the name of an embedding file; give an image or a prompt")
     if kind == "prompt":
         check_is_no_file("prompt", source)
+        check_no_weights("prompt", source)
     else:
         check_square_image(source, "image", decode=decode)
 
@@ -64,11 +68,12 @@ def check_canvas_image(source: Any, field: str, *, decode: bool) -> None:
 
 def check_square_image(source: Any, field: str, *, decode: bool) -> None:
     """Raise DataError for an image that cannot be read. It may be large: only a small square of it is used."""
-    from unclip.images.processing import open_square
     from unclip.images.reading import check_header
 
     check_header(source, field, max_side=None)
     if decode:
+        from unclip.images.processing import open_square  # imports torch
+
         open_square(source, "crop")
 
 
@@ -97,6 +102,8 @@ def input_hashes(request: Request) -> dict[str, Any]:
 
 def input_hash(source: Any) -> str | None:
     """ "sha256:..." of a file, "pixels:..." of an image in memory, or None for a file that cannot be read."""
+    if isinstance(source, EmbeddingBytes):
+        return f"sha256:{hashlib.sha256(source.data).hexdigest()}"
     if not isinstance(source, str):
         from unclip.images.metadata import pixel_hash
 

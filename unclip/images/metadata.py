@@ -2,9 +2,9 @@
 
 The record is one JSON object with the keys version, model, revision, dtype, seed, request, score, notes and pixels; for
 an image chosen among candidates also ranked, the scores of all candidates; for a model with the image encoder of
-another one also image_encoder, its name; for a request with input files also inputs, their hashes. The record contains
-nothing that differs between two runs of one request in one precision, such as times. "pixels" is a hash of the
-generated image, before a lossy format changes it.
+another one also image_encoder, its name; for a request with input files also inputs, their hashes; for an image that
+was resized after it was generated also resized, its size. The record contains nothing that differs between two runs of
+one request in one precision, such as times. "pixels" is a hash of the image, before a lossy format changes it.
 
 A canvas, several images put together, has a record of the keys version and canvas: a list of its parts, the lowest
 first, with left, top, width, height and the record of each, or null.
@@ -23,9 +23,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from unclip.errors import DataError, UnclipError
+from unclip.errors import DataError, RequestError, UnclipError
 from unclip.images import png
 from unclip.requests.fields import edits_canvas
+from unclip.requests.values import parse_size
 from unclip.system.json_values import parse_json
 
 if TYPE_CHECKING:
@@ -114,6 +115,15 @@ def parameters(record: dict[str, Any]) -> str:
         lines.append(f"Negative prompt: {request['negative_prompt']}")
     lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None))
     return "\n".join(lines)
+
+
+def resized_size(record: dict[str, Any]) -> tuple[int, int] | None:
+    """(width, height) to which an image was resized after it was generated, or None. Raises DataError."""
+    found = record.get("resized")
+    try:
+        return None if found is None else parse_size(found)
+    except RequestError as error:
+        raise DataError(f"the image has a damaged record: resized: {error}") from None
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from unclip.images.processing import to_square, to_tensor
 from unclip.models.clip import Clip
 from unclip.models.text import PromptTokenizer, TextEncoder, TextEncoding
 from unclip.models.tokenizer import Tokenizer
+from unclip.requests.sources import EmbeddingBytes
 
 OwnEncoder = TypeVar("OwnEncoder", bound=TextEncoder)
 
@@ -153,9 +154,10 @@ class Encoder:
         """The embedding `d` of a fixed text, or of a fixed image. Two CLIPs that agree on it are the same."""
         return self.encode_text([PROBE]).embed[0] if self.encodes_text else self.zero_embed
 
-    def read_embedding(self, path: str | Path) -> Tensor:
+    def read_embedding(self, path: str | Path | EmbeddingBytes) -> Tensor:
         """The image embedding `d` in a file of `write_embedding`. Raises DataError for a file of another CLIP."""
-        return read_embedding(path, self._probe, self.name).to(self.device)
+        source = path.data if isinstance(path, EmbeddingBytes) else path
+        return read_embedding(source, self._probe, self.name).to(self.device)
 
     def write_embedding(self, path: str | Path, embed: Tensor, source: str) -> Path:
         """Write an image embedding `d` to a file. source: what it was made from, for the metadata."""

@@ -1,7 +1,7 @@
 """UnclipModel: a loaded checkpoint. Text -> embedding -> pixels, as tensors."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from unclip.inference.conditions import Conditioning, Known, Start
 from unclip.inference.encoder import DecoderText, Encoder
 from unclip.inference.priors import Prior
 from unclip.inference.run_context import Run
+from unclip.inference.speeds import Bundle
 from unclip.inference.stage import Stage, StageInputs, StageOptions
 from unclip.models.clip import Clip
 from unclip.models.text import TextEncoding
@@ -46,6 +47,7 @@ class UnclipModel:
     decoder_text   the decoder's own text encoder; None for a decoder conditioned on CLIP's
     autoregressive_prior  text -> CLIP image embedding, code by code; None for checkpoints without one
     default_prior  kind of prior of requests that name none; None is the first of requests.fields.PRIORS that it has
+    speeds         fields of a Request that each `speed` but "best" sets (see `inference.speeds`)
     """
 
     name: str
@@ -64,6 +66,7 @@ class UnclipModel:
     decoder_text: DecoderText | None = None
     autoregressive_prior: Prior | None = None
     default_prior: str | None = None
+    speeds: Mapping[str, Bundle] = field(default_factory=dict)
 
     @property
     def dtype(self) -> str:
@@ -74,6 +77,18 @@ class UnclipModel:
     def sizes(self) -> list[tuple[int, int]]:
         """(width, height) in pixels of the decoder's and each upsampler's images, smallest first."""
         return [stage.size for stage in (self.decoder, *self.upsamplers)]
+
+    @property
+    def noise_levels(self) -> int:
+        """Levels of the noise that the decoder adds to image embeddings; 0 for a decoder that adds none."""
+        return getattr(self.decoder.network, "noise_levels", 0)
+
+    def check_noise_level(self, level: int) -> None:
+        """Raise RequestError for a noise level that the model does not have."""
+        if self.noise_levels == 0:
+            raise RequestError(f"{self.name} adds no noise to embeddings, as Stable unCLIP does: leave noise_level out")
+        if level >= self.noise_levels:
+            raise RequestError(f"noise_level is {level}; {self.name} has the levels 0 to {self.noise_levels - 1}")
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raise RequestError for a (width, height) in pixels that the model does not generate."""
@@ -137,14 +152,25 @@ class UnclipModel:
                 canvas, hint = {"hint": network.hint(*hint)} if network.has_inpainting_inputs else {}, ()
         embed = conditioning.embed
         if hasattr(network, "augment"):
-            embed = network.augment(embed, randn(embed.shape[1:], generators_of_rows(run, len(embed)), embed.device))
+            noise = randn(embed.shape[1:], generators_of_rows(run, len(embed)), embed.device)
+            embed = network.augment(embed, noise, options.noise_level)
         inputs = StageInputs(
             network.condition(embed, conditioning.text, *hint),
             network.condition(self._negative_embed(conditioning), conditioning.negative, *hint),
             tiling,
             canvas,
         )
-        how = StageOptions(options.steps, options.sampler, options.guidance, options.resample, size)
+        how = StageOptions(
+            options.steps,
+            options.sampler,
+            options.guidance,
+            options.spacing,
+            options.guidance_interval,
+            options.guidance_every,
+            options.cache_every,
+            options.resample,
+            size,
+        )
         with run.stage("decoder") as report:
             x = stage.run(inputs, run.generators, how, known, Start() if start is None else start, report)
         return require_finite(x)
@@ -162,7 +188,7 @@ class UnclipModel:
             inputs = StageInputs({"enlarged": upsampler.codec.encode(enlarge(images, size))})
             kept = None if known is None else known.resized(size[1], size[0])
             with run.stage(upsampler.name) as report:
-                how = StageOptions(run.options.upsampler_steps)
+                how = StageOptions(run.options.upsampler_steps, cache_every=run.options.upsampler_cache_every)
                 images = upsampler.run(inputs, run.generators, how, kept, report=report)  # b 3 H W
         return require_finite(images)
 
@@ -172,9 +198,10 @@ class UnclipModel:
         with run.stage("inversion") as report:
             network, embed = self.decoder.network, conditioning.embed
             if hasattr(network, "augment"):  # without noise: what sampling will draw is not known
-                embed = network.augment(embed, torch.zeros_like(embed))
+                embed = network.augment(embed, torch.zeros_like(embed), run.options.noise_level)
             cond = network.condition(embed, conditioning.text)
-            return self.decoder.invert(images, cond, run.options.steps, report.progress)
+            how = StageOptions(run.options.steps, spacing=run.options.spacing)
+            return self.decoder.invert(images, cond, how, report.progress)
 
     @property
     def null_embed(self) -> Tensor:

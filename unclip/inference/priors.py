@@ -14,6 +14,7 @@ from unclip.inference.run_context import Run
 from unclip.inference.stage import Stage, StageInputs, StageOptions
 from unclip.models.autoregressive_prior import AutoregressiveTransformer
 from unclip.models.text import TextEncoding
+from unclip.requests.fields import PRIOR_BEST_OF
 
 ROWS = 64
 """Embeddings that the autoregressive prior samples at a time, so that its memory does not grow with the batch."""
@@ -41,7 +42,7 @@ class DiffusionPrior:
     """The diffusion prior: Ramesh et al. 2022 (arXiv:2204.06125), section 2.2."""
 
     stage: Stage
-    best_of: int = 2
+    best_of: int = PRIOR_BEST_OF
 
     def defaults(self) -> dict[str, object]:
         """The stage's own sampler, steps and guidance."""

@@ -23,6 +23,11 @@ class SamplingOptions:
     prior                                kind of prior, of requests.fields.PRIORS; None is the model's default
     prior_temperature, prior_top_p       of the autoregressive prior: see `priors.sample_buckets`
     prior_best_of                        embeddings that the prior samples; the best one is used
+    noise_level                          noise added to image embeddings (see `UnclipModel.noise_levels`)
+    spacing                              of the decoder's timesteps, from diffusion.sampler_names.SPACING_NAMES
+    guidance_interval                    noise levels (low, high] at which the decoder is guided; None for all
+    guidance_every                       the decoder's guidance is computed at one step of so many
+    cache_every, upsampler_cache_every   all layers of decoder and upsamplers run at one step of so many
     resample                             RePaint passes of the decoder over each stretch of timesteps
     size                                 (width, height) of the images in pixels; None runs all upsamplers
     """
@@ -37,7 +42,13 @@ class SamplingOptions:
     steps: int | None = None
     sampler: str | None = None
     guidance: float | None = None
+    spacing: str = "uniform"
+    guidance_interval: tuple[float, float] | None = None
+    guidance_every: int = 1
+    cache_every: int = 1
     upsampler_steps: int | None = None
+    noise_level: int = 0
+    upsampler_cache_every: int = 1
     resample: int = 1
     size: tuple[int, int] | None = None
 

@@ -3,8 +3,8 @@
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from unclip.diffusion.chunking import chunked
 from unclip.diffusion.codecs import Codec, Identity
 from unclip.diffusion.denoiser import Denoise, denoiser
-from unclip.diffusion.guidance import NetworkInputs, guided
+from unclip.diffusion.feature_reuse import FeatureReuse
+from unclip.diffusion.guidance import GuidedSteps, Half, NetworkInputs, guided
 from unclip.diffusion.inversion import SKIP, invert
 from unclip.diffusion.masking import FrozenNoise, freeze_known_noise, keep_known
 from unclip.diffusion.noise import Generators, randn
@@ -22,8 +23,10 @@ from unclip.diffusion.samplers import Progress, Sampling, first_timestep, noise_
 from unclip.diffusion.schedule import Schedule
 from unclip.diffusion.tiling import Tiling, tiled
 from unclip.diffusion.wrappers import clamp_x0, map_x0, observe_x0
+from unclip.errors import RequestError
 from unclip.inference.callbacks import StageReport
 from unclip.inference.conditions import Known, Start
+from unclip.models.deep_features import DeepFeatures, can_reuse_features
 from unclip.system.allocator import make_growth_limiter, reuse_freed_blocks
 
 WINDOWS_PER_CHUNK = 4
@@ -67,14 +70,23 @@ class StageInputs:
 
 @dataclass(frozen=True)
 class StageOptions:
-    """The sampling options of a stage. None is its own default. resample: RePaint passes (see `diffusion.repaint`).
+    """The sampling options of a stage. None is its own default.
 
-    size: (width, height) in pixels, for a stage with `any_size`.
+    spacing            of the timesteps, a name in diffusion.sampler_names.SPACING_NAMES
+    guidance_interval  noise levels (low, high] with guidance; None for all
+    guidance_every     guidance is computed at one step of so many
+    cache_every        the whole network runs at one step of so many
+    resample           RePaint passes (see `diffusion.repaint`)
+    size               (width, height) in pixels, for a stage with `any_size`
     """
 
     steps: int | None = None
     sampler: str | None = None
     guidance: float | None = None
+    spacing: str = "uniform"
+    guidance_interval: tuple[float, float] | None = None
+    guidance_every: int = 1
+    cache_every: int = 1
     resample: int = 1
     size: tuple[int, int] | None = None
 
@@ -134,23 +146,28 @@ class Stage:
         """Sample one item per generator: `b 3 H W`, or `b d` for an embedding, in float32.
 
         known: at the size that this stage samples. A batch goes through the network in chunks (see `_chunk_size`).
-        Raises RequestError for an unknown sampler or a number of steps out of range.
+        Raises RequestError for an unknown sampler, a number of steps out of range, or a network without a U-Net whose
+        features are to be reused.
         """
         steps = self.steps if options.steps is None else options.steps
         sampler = self.sampler if options.sampler is None else options.sampler
         guidance = self.guidance if options.guidance is None else options.guidance
+        options = replace(options, guidance=guidance)
         assert inputs.uncond is not None or guidance == 1, f"{self.name}: guidance {guidance} needs `uncond`"
         inputs.check(len(generators))
+        if options.cache_every > 1:
+            self.require_reuse()
 
         device, _ = self._placement()
         # Inverted noise was found without clamping x0, so unguided sampling from it must not clamp either.
         limit = None if start.noise is not None and guidance == 1 else self.schedule.clip
         shape = self._shape(options.size, inputs.tiling)
-        denoise, last = self._denoisers(inputs, len(generators), guidance, limit, shape)
-        if sampler == "unclip" and steps > 1:  # a single step does not end at timestep 0
+        denoise, last = self._denoisers(inputs, len(generators), options, limit, shape)
+        if sampler == "unclip" and steps > 1 and options.spacing == "uniform":  # others may not end at timestep 0
             last = map_x0(last, lambda x0: x0 * self.last_factor)
 
-        sampling = Sampling(sampler, steps, options.resample, skip=0 if start.noise is None else SKIP, eta=start.eta)
+        skip = 0 if start.noise is None else SKIP
+        sampling = Sampling(sampler, steps, options.resample, skip, start.eta, options.spacing)
         x = randn(shape, generators, device) if start.noise is None else start.noise.to(device)
         noise = x
         if start.draft is not None:
@@ -172,22 +189,35 @@ class Stage:
 
     @torch.inference_mode()
     def invert(
-        self, images: Tensor, cond: NetworkInputs, steps: int | None = None, progress: Progress | None = None
+        self,
+        images: Tensor,
+        cond: NetworkInputs,
+        options: StageOptions = StageOptions(),  # noqa: B008
+        progress: Progress | None = None,
     ) -> Tensor:
         """The initial noise `b *shape` from which `run` samples the images `b 3 H W` in [-1, 1].
 
-        `run` must have the same inputs and steps, the sampler "ddim" and guidance 1. Raises RequestError for a number
-        of steps out of range.
+        options: steps and spacing. `run` must have the same, the same inputs, the sampler "ddim" and guidance 1. The
+        whole network runs at every step, as reused features cannot be inverted. Raises RequestError for a number of
+        steps out of range.
         """
         device, _ = self._placement()
         x0 = self.codec.encode(images.to(device))
-        bind = partial(self._bind, make_growth_limiter(), self.network)
+        bind = partial(self._bind, make_growth_limiter(), self.network, None)
         inputs = StageInputs(cond)
         chunk_size = self._chunk_size(x0.shape[1:], guided=False)
-        denoise = chunked(lambda which: bind(inputs.chunk(which)[0]), len(x0), chunk_size)
-        steps = self.steps if steps is None else steps
+        denoise = chunked(lambda which: bind(inputs.chunk(which)[0], ("cond",)), len(x0), chunk_size)
+        steps = self.steps if options.steps is None else options.steps
         with reuse_freed_blocks(self.reuse and device.type == "cpu"):
-            return invert(denoise, x0, self.schedule, steps, progress)
+            return invert(denoise, x0, self.schedule, steps, progress, spacing=options.spacing)
+
+    def require_reuse(self) -> None:
+        """Raise RequestError for a network that has no deep features to reuse."""
+        for network in (self.network, self.last_network):
+            if network is not None and not can_reuse_features(network):
+                raise RequestError(
+                    f"the {self.name} has no deep layers whose features could be reused: set cache_every 1"
+                )
 
     def _shape(self, size: tuple[int, int] | None, tiling: Tiling | None) -> tuple[int, ...]:
         """The shape of one item: of an image of (width, height) pixels, or of a tiling's canvas."""
@@ -210,20 +240,35 @@ class Stage:
         return max(1, CHUNK_BYTES[device.type] // row_bytes)
 
     def _denoisers(
-        self, inputs: StageInputs, batch: int, guidance: float, limit: float | None, shape: tuple[int, ...]
+        self, inputs: StageInputs, batch: int, options: StageOptions, limit: float | None, shape: tuple[int, ...]
     ) -> tuple[Denoise, Denoise]:
         """The denoisers of all steps and of the last step, which may have a network of its own.
 
-        Conditioned -> guided -> clamped to [-limit, limit], in chunks of the batch or of the windows.
+        Conditioned -> guided -> clamped to [-limit, limit], in chunks of the batch or of the windows. Each chunk keeps
+        what its later steps reuse.
         """
-        tiling, bound_growth = inputs.tiling, make_growth_limiter()
+        tiling, bound_growth, guidance = inputs.tiling, make_growth_limiter(), options.guidance
+        assert guidance is not None
         window = shape if tiling is None else (shape[0], tiling.side, tiling.side)
         chunk_size = self._chunk_size(window, guided=guidance not in (0, 1))
 
         def in_chunks(network: Any) -> Denoise:
+            split = DeepFeatures(network) if options.cache_every > 1 else None
+
+            @cache
+            def guided_steps(start: int | None, stop: int) -> GuidedSteps:
+                interval, every = options.guidance_interval, options.guidance_every
+                return GuidedSteps(self.schedule, interval, every, self.schedule.clip)
+
+            @cache
+            def feature_reuse(start: int | None, stop: int) -> FeatureReuse | None:
+                return None if split is None else FeatureReuse(split, options.cache_every)
+
             def denoiser_of(which: slice) -> Denoise:
                 cond, uncond = inputs.chunk(which)
-                return clamp_x0(guided(partial(self._bind, bound_growth, network), cond, uncond, guidance), limit)
+                bind = partial(self._bind, bound_growth, network, feature_reuse(which.start, which.stop))
+                steps = guided_steps(which.start, which.stop)
+                return clamp_x0(guided(bind, cond, uncond, guidance, steps), limit)
 
             if tiling is None:
                 return chunked(denoiser_of, batch, chunk_size)
@@ -232,7 +277,14 @@ class Stage:
         denoise = in_chunks(self.network)
         return denoise, denoise if self.last_network is None else in_chunks(self.last_network)
 
-    def _bind(self, bound_growth: Callable[[], None], network: Any, inputs: NetworkInputs) -> Denoise:
+    def _bind(
+        self,
+        bound_growth: Callable[[], None],
+        network: Any,
+        reuse: FeatureReuse | None,
+        inputs: NetworkInputs,
+        halves: tuple[Half, ...],
+    ) -> Denoise:
         """The denoiser of a network with its inputs, which are moved to its device and precision and prepared once."""
         device, dtype = self._placement()
         exact = getattr(network, "exact", ())
@@ -242,11 +294,12 @@ class Stage:
         }
         if (prepare := getattr(network, "prepare", None)) is not None:
             bound = prepare(bound)
+        evaluate = network if reuse is None else partial(reuse.run, halves)
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
             if self.reuse and device.type == "cpu":
                 bound_growth()
-            return network(x.to(dtype), t, **bound)
+            return evaluate(x.to(dtype), t, **bound)
 
         return denoiser(predict, self.schedule)
 

@@ -11,6 +11,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
+from unclip.models.attention import use_text_attention
 from unclip.models.config import diffusers_config
 from unclip.models.cpu.resnet import use_in_place_blocks
 from unclip.models.text import TextEncoding
@@ -49,7 +50,7 @@ class StableUnclipDecoder(nn.Module):
         """alphas_cumprod: alpha bar `t` of the schedule that noises embeddings."""
         super().__init__()
         self.normalizer = normalizer
-        self.unet = use_in_place_blocks(unet)
+        self.unet = use_in_place_blocks(use_text_attention(unet))
         self.alphas_cumprod = alphas_cumprod
 
     @property
@@ -62,14 +63,21 @@ class StableUnclipDecoder(nn.Module):
         """The embedding `d` of no image: the mean of all."""
         return self.normalizer.mean[0]
 
-    def augment(self, image_embed: Tensor, noise: Tensor, level: int = 0) -> Tensor:
+    @property
+    def noise_levels(self) -> int:
+        """Levels of the noise that can be added to an embedding."""
+        return len(self.alphas_cumprod)
+
+    def augment(self, image_embed: Tensor, noise: Tensor, level: int | Tensor = 0) -> Tensor:
         """Embeddings `b d` with noise `b d` added, then the noise level's embedding: `b 2d`.
 
-        level: a timestep of the noising schedule; 0, the least noise, is the published default.
+        level: a timestep of the noising schedule, or one for each embedding `b`; 0, the least noise, is the published
+        default.
         """
-        mean, std, alpha_bar = self.normalizer.mean.float(), self.normalizer.std.float(), self.alphas_cumprod[level]
+        times = torch.as_tensor(level, device=image_embed.device).expand(len(image_embed))  # b
+        alpha_bar = self.alphas_cumprod.to(times.device)[times, None]  # b 1
+        mean, std = self.normalizer.mean.float(), self.normalizer.std.float()
         x = alpha_bar**0.5 * ((image_embed.float() - mean) / std) + (1 - alpha_bar) ** 0.5 * noise
-        times = torch.full((len(x),), level, device=x.device)
         level_embed = get_timestep_embedding(times, x.shape[1], flip_sin_to_cos=True, downscale_freq_shift=0)
         return torch.cat([x * std + mean, level_embed], dim=1)
 

@@ -1,11 +1,13 @@
 """CLIP's byte-pair tokenizer."""
 
+import copy
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
 
 import torch
+from open_clip import tokenizer as library
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
@@ -26,7 +28,8 @@ class Tokenizer:
 
     def __init__(self, context_length: int, transformers_tokens: bool = False, pad: str = PAD):
         self.context_length = context_length
-        self._bpe = SimpleTokenizer(context_length=context_length)
+        self._bpe = copy.copy(_clip_tokenizer())
+        self._bpe.context_length = context_length
         self._ids = None
         self._pad = 0
         if transformers_tokens:
@@ -76,7 +79,14 @@ def is_clip_vocabulary(vocabulary: Mapping[str, int]) -> bool:
 
 @cache
 def _clip_vocabulary() -> Mapping[str, int]:
-    return SimpleTokenizer().encoder
+    return _clip_tokenizer().encoder
+
+
+@cache
+def _clip_tokenizer() -> SimpleTokenizer:
+    """A tokenizer to copy. open_clip's own, if it has one: reading the 49,000 merges takes a tenth of a second."""
+    own = getattr(library, "_tokenizer", None)
+    return own if type(own) is SimpleTokenizer else SimpleTokenizer()
 
 
 def _normalize(text: str) -> str:

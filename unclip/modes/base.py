@@ -16,6 +16,7 @@ from unclip.inference.model import UnclipModel
 from unclip.inference.run_context import Run, SamplingOptions
 from unclip.models.text import TextEncoding
 from unclip.requests.request import Request
+from unclip.requests.sources import EmbeddingBytes
 
 T = TypeVar("T")
 Requirement = Literal["prior", "image encoder", "text encoder"]
@@ -79,13 +80,19 @@ def sampling_options(request: Request) -> SamplingOptions:
         steps=request.steps,
         sampler=request.sampler,
         guidance=request.guidance,
+        spacing="uniform" if request.spacing is None else request.spacing,
+        guidance_interval=request.guidance_interval,
+        guidance_every=1 if request.guidance_every is None else request.guidance_every,
+        cache_every=1 if request.cache_every is None else request.cache_every,
         upsampler_steps=request.upsampler_steps,
+        noise_level=0 if request.noise_level is None else request.noise_level,
+        upsampler_cache_every=1 if request.upsampler_cache_every is None else request.upsampler_cache_every,
         resample=1 if request.resample is None else request.resample,
         size=None if request.edits_canvas else request.size,
     )
 
 
-def read_embeddings(model: UnclipModel, files: Sequence[str | None]) -> list[Tensor | None]:
+def read_embeddings(model: UnclipModel, files: Sequence[str | EmbeddingBytes | None]) -> list[Tensor | None]:
     """The image embedding `d` in each file; None where there is no file."""
     return [None if file is None else model.encoder.read_embedding(file) for file in files]
 

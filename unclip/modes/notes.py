@@ -14,7 +14,8 @@ MAX_WORDS = 10
 
 
 def notes(model: UnclipModel, request: Request) -> Iterator[str]:
-    """One note per prompt that is too long, and one for all unknown words."""
+    """One note per prompt that is too long, one for all unknown words, and one for shortcuts without effect."""
+    yield from shortcut_notes(request)
     sources = [("source", source) for source in request.sources or () if source_kind(source) == "prompt"]
     others = [(name, getattr(request, name) or "") for name in (*SIDE_PROMPTS, "from_prompt")]
     prompts = [("prompt", request.prompt), *others, *sources]
@@ -32,6 +33,18 @@ def notes(model: UnclipModel, request: Request) -> Iterator[str]:
         if len(unknown) > MAX_WORDS:
             words += f" and {len(unknown) - MAX_WORDS:,} more words"
         yield f"{model.name} does not know {words}: see `unclip models show {model.name} --vocabulary`"
+
+
+def shortcut_notes(request: Request) -> Iterator[str]:
+    """A note for what cannot shorten a resolved request."""
+    if request.speed is None:
+        scale = request.guidance
+        idle = ("guidance_interval", "guidance_every") if scale == 1 else ("guidance_every",) if scale == 0 else ()
+        given = [name for name in idle if getattr(request, name) not in (None, 1)]
+        if given:
+            yield f"{' and '.join(given)}: no effect at guidance {scale:g}, which needs one evaluation a step"
+    elif request.speed != "best" and request.inverts:
+        yield f"speed {request.speed} does not change the decoder here, which starts from an image's own noise"
 
 
 def with_nearest(word: str, known: frozenset[str]) -> str:

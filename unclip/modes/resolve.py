@@ -5,6 +5,7 @@ from typing import Any
 
 from unclip.errors import RequestError
 from unclip.inference.model import UnclipModel
+from unclip.inference.speeds import speed_fields
 from unclip.modes.base import resolved
 from unclip.modes.inpainting.prepare import check_edit
 from unclip.modes.registry import mode_of
@@ -26,10 +27,16 @@ def resolve(model: UnclipModel, request: Request) -> Request:
         model.encoder.read_embedding(request.embedding)  # fail before any work is done
     mode.check(model, request)
     foreign = foreign_fields(request.mode)
-    defaults = {**model_defaults(model, request.prior), **mode.defaults(model, request)}
+    defaults = {
+        **model_defaults(model, request.prior),
+        **speed_defaults(model, request),
+        **mode.defaults(model, request),
+    }
     if request.edits_canvas:
         defaults.pop("size")  # the canvas has its own
     request = request.resolved(**{name: v for name, v in defaults.items() if name not in foreign}, seed=seed)
+    if request.noise_level is not None:
+        model.check_noise_level(request.noise_level)
     if request.size is not None and not request.edits_canvas:
         model.check_size(request.size)
     return request
@@ -46,13 +53,26 @@ def model_defaults(model: UnclipModel, prior: str | None = None) -> dict[str, An
         "guidance": model.decoder.guidance,
         "sampler": model.decoder.sampler,
         "upsampler_steps": model.upsamplers[-1].steps if model.upsamplers else 1,
+        "noise_level": 0 if model.noise_levels else None,
         "size": model.sizes[-1],
         **(
             dict.fromkeys(PRIOR_FIELDS) | {"prior_best_of": 1}
             if kind is None
-            else {"prior": kind, **model.require_prior(kind).defaults()}
+            else dict.fromkeys(PRIOR_FIELDS) | {"prior": kind} | model.require_prior(kind).defaults()
         ),
     }
+
+
+def speed_defaults(model: UnclipModel, request: Request) -> dict[str, Any]:
+    """The fields that the request's speed sets, over the model's own defaults.
+
+    Raises RequestError for a speed that the model has no settings for.
+    """
+    if request.speed is None:
+        return {}
+    if request.speed != "best" and request.speed not in model.speeds:
+        raise RequestError(f"{model.name} has no settings for speed {request.speed}: set steps, or leave speed out")
+    return speed_fields(model.speeds, request.speed, model_defaults(model, request.prior), request.inverts)
 
 
 def output_size(model: UnclipModel, request: Request) -> tuple[int, int]:
@@ -61,7 +81,9 @@ def output_size(model: UnclipModel, request: Request) -> tuple[int, int]:
 
 
 def check_requirements(model: UnclipModel, request: Request) -> None:
-    """Raise RequestError if the model lacks a prior or an encoder of CLIP that the resolved request needs."""
+    """Raise RequestError if the model lacks a part that the resolved request needs: a prior, an encoder of CLIP, an
+    upsampler, or deep layers to skip.
+    """
     needed = mode_of(request).requirements(model, request)
     if "prior" in needed:
         model.require_prior(request.prior)
@@ -69,3 +91,10 @@ def check_requirements(model: UnclipModel, request: Request) -> None:
         model.encoder.require_text_encoder()
     if "image encoder" in needed or request.best_of is not None:
         model.encoder.require_image_encoder("give a prompt, and keep_style 0, or " if request.keep_style else "")
+    if request.cache_every not in (None, 1):
+        model.decoder.require_reuse()
+    if request.upsampler_cache_every not in (None, 1):
+        if not model.upsamplers:
+            raise RequestError(f"{model.name} has no upsampler: leave out upsampler_cache_every")
+        for upsampler in model.upsamplers:
+            upsampler.require_reuse()

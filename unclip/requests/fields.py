@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from unclip.diffusion.sampler_names import SAMPLER_NAMES
+from unclip.diffusion.sampler_names import SAMPLER_NAMES, SPACING_NAMES
 
 MASK_MODES = ("white", "black", "alpha")
 """The pixels of a mask that are repainted: white, black, or transparent ones."""
 ANCHORS = ("center", "left", "right", "top", "bottom", "top-left", "top-right", "bottom-left", "bottom-right")
 FITS = ("crop", "pad")
+SPEEDS = ("best", "balanced", "fast")
+"""Best is the model's defaults; the others are its bundles of shortcuts (see `inference.speeds`)."""
 SIDES = ("left", "right", "top", "bottom")
 SIDE_PROMPTS = tuple(f"{side}_prompt" for side in SIDES)
 PRIORS = ("diffusion", "autoregressive")
@@ -49,6 +51,10 @@ MAX_IMAGES = 100_000
 MAX_CANDIDATES = 1024
 MAX_FRAMES = 1000
 MAX_SIDE = 8192  # pixels
+MAX_SIGMA = 100_000
+"""Above the largest noise level of every schedule."""
+PRIOR_BEST_OF = 2
+"""Default number of embeddings that the diffusion prior samples, of which one is used."""
 THETA = 0.35
 """Default fraction by which a text diff rotates an embedding."""
 
@@ -72,13 +78,20 @@ class Number:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """Two numbers from 0 to `high`, the first below the second."""
+
+    high: float
+
+
+@dataclass(frozen=True)
 class OneOf:
     """One of some texts."""
 
     choices: tuple[str, ...]
 
 
-Limit = Whole | Number | OneOf
+Limit = Whole | Number | Interval | OneOf
 
 _STEPS = Whole(1, MAX_STEPS, "denoising steps")
 _SCALE = Number(MAX_GUIDANCE)
@@ -97,8 +110,15 @@ LIMITS: dict[str, Limit] = {
     "prior": OneOf(PRIORS),
     "prior_temperature": Number(MAX_TEMPERATURE),
     "prior_top_p": _FRACTION,
+    "noise_level": Whole(0, MAX_STEPS - 1),
     "sampler": _SAMPLER,
     "prior_sampler": _SAMPLER,
+    "speed": OneOf(SPEEDS),
+    "spacing": OneOf(SPACING_NAMES),
+    "guidance_interval": Interval(MAX_SIGMA),
+    "guidance_every": _STEPS,
+    "cache_every": _STEPS,
+    "upsampler_cache_every": _STEPS,
     "size": Whole(1, MAX_SIDE, "pixels"),
     "prior_best_of": Whole(1, MAX_CANDIDATES, "embeddings"),
     "mask_mode": OneOf(MASK_MODES),

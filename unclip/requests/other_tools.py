@@ -33,6 +33,7 @@ SAME = {
     "init_image": "image",
     "input_image": "image",
     "mask_image": "mask",
+    "cache_interval": "cache_every",
 }
 """Names in lower case, with underscores: the field with the same meaning."""
 SIDES = ("width", "height")
@@ -41,6 +42,7 @@ HINTS = {
     **dict.fromkeys(("batch_size", "batch_count", "n_iter", "n_samples"), "use n, the number of images"),
     **dict.fromkeys(("generator", "manual_seed", "subseed", "variation_seed"), "use seed"),
     **dict.fromkeys(("scheduler", "schedule_type", "sampler_index"), "use sampler"),
+    **dict.fromkeys(("timestep_spacing", "sigma_schedule", "use_karras_sigmas"), "use spacing"),
     **dict.fromkeys(("denoising_strength", "image_strength", "prompt_strength"), "use strength, which only vary has"),
     "temperature": "use prior_temperature, which only the autoregressive prior has",
     "top_p": "use prior_top_p, which only the autoregressive prior has",
@@ -54,12 +56,20 @@ HINTS = {
 """Names whose meaning differs, or is not a field's: the end of a message about them."""
 SAMPLERS = {
     **dict.fromkeys(("dpm++ 2m", "dpm++_2m", "dpmpp_2m", "dpmsolver++", "dpmsolvermultistepscheduler"), "dpmpp-2m"),
+    **dict.fromkeys(("dpm++ 3m", "dpm++_3m", "dpmpp_3m"), "dpmpp-3m"),
     **dict.fromkeys(("unipc", "uni_pc", "unipcmultistepscheduler"), "unipc"),
     **dict.fromkeys(("ddim", "ddimscheduler"), "ddim"),
     **dict.fromkeys(("ddpm", "ddpmscheduler"), "ddpm"),
     **dict.fromkeys(("unclipscheduler",), "unclip"),
 }
 """Names of samplers in lower case: ours."""
+
+
+_NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
+_WEIGHT = re.compile(  # matches or fails in linear time
+    rf"\([^()]*[^()\d\s]\s*:\s*{_NUMBER}\s*\)|\[[^\[\]:]*:[^\[\]:]*:\s*{_NUMBER}\]|(?<=\S)::-?\d|\(\([^()]*\)\)"
+)
+"""(a cat:1.3), [cat:dog:0.5], a cat::2, ((a cat))"""
 
 
 def plain_name(name: str) -> str:
@@ -109,3 +119,15 @@ def describe_names(names: Iterable[str]) -> list[str]:
     """A note for each plain name that is read as a field."""
     sides = ["'width' and 'height' are read as size"] if SIDES[0] in (names := list(names)) else []
     return [f"{show(name)} is read as {SAME[name]}" for name in names if name in SAME] + sides
+
+
+def check_no_weights(name: str, text: str, fix: str = "") -> None:
+    """Raise RequestError for a text with the weights of other tools, which would be read as words.
+
+    name: of the field. fix: what else can be done about it, for the end of the message.
+    """
+    if found := _WEIGHT.search(text):
+        raise RequestError(
+            f"{name} has a weight, {show(found[0])}, and weights are not read: leave it out, and name what to avoid in "
+            f"negative_prompt{fix}"
+        )

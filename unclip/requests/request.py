@@ -22,7 +22,7 @@ from pydantic_core import CoreSchema
 from unclip.errors import RequestError
 from unclip.requests import fields as f
 from unclip.requests import validation, values
-from unclip.requests.sources import source_kind
+from unclip.requests.sources import EmbeddingBytes, source_kind
 
 
 def checked(check: Callable[[str, Any], Any], required: bool = False) -> BeforeValidator:
@@ -69,6 +69,9 @@ class Request(BaseModel):
     upsampler_steps: Integer = Field(None, description="denoising steps of each upsampler")
     guidance: Decimal = Field(None, description="classifier-free guidance scale of the decoder")
     prior_guidance: Decimal = Field(None, description="classifier-free guidance scale of the prior")
+    noise_level: Integer = Field(
+        None, description="Stable unCLIP: noise added to the image embedding; more varies the image more"
+    )
     sampler: Choice = Field(None, description="sampler of the decoder")
     prior_sampler: Choice = Field(None, description="sampler of the diffusion prior")
     prior_temperature: Decimal = Field(
@@ -77,6 +80,26 @@ class Request(BaseModel):
     prior_top_p: Decimal = Field(
         None, description="probability of the codes that the autoregressive prior samples from, most probable first"
     )
+    speed: Choice = Field(
+        None,
+        description="best: the model's defaults; balanced, fast: faster settings, tested for its family. Other fields "
+        "win over it",
+    )
+    spacing: Choice = Field(
+        None,
+        description="of the decoder's timesteps: uniform (the sampler's own), or by noise level: karras, log-snr, ays",
+    )
+    guidance_interval: Annotated[tuple[float, float] | None, LIMITED] = Field(
+        None,
+        description='(low, high), or "0.3,5": noise levels sigma with guidance; it is 1 at all others. Default: all',
+    )
+    guidance_every: Integer = Field(
+        None, description="guidance of the decoder is computed at one step of so many, and reused at the others"
+    )
+    cache_every: Integer = Field(
+        None, description="all layers of the decoder run at one step of so many; the others reuse deep features"
+    )
+    upsampler_cache_every: Integer = Field(None, description="the same for the upsamplers")
     size: Annotated[tuple[int, int] | None, LIMITED] = Field(
         None,
         description='(width, height) in pixels, or "64x64", or 64; when outpainting, of the whole canvas; not for '
@@ -292,7 +315,11 @@ class Request(BaseModel):
                 found[name] = _describe(found[name])
         if self.sources is not None:
             found["sources"] = [_describe(source) for source in self.sources]
-        found |= {name: list(found[name]) for name in ("weights", "components") if found.get(name) is not None}
+        found |= {
+            name: list(found[name])
+            for name in ("weights", "components", "guidance_interval")
+            if found.get(name) is not None
+        }
         return {**found, "size": None if self.size is None else values.size_text(self.size)}
 
 
@@ -312,4 +339,6 @@ def one_line_errors() -> Iterator[None]:
 
 def _describe(source: Any) -> str:
     """A source as text; an image in memory by its size."""
+    if isinstance(source, EmbeddingBytes):
+        return repr(source)
     return source if isinstance(source, str) else f"<an image of {values.size_text(source.size)}>"

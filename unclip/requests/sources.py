@@ -1,6 +1,7 @@
 """Tell images, embeddings and prompts apart."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,16 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".ti
 UNREAD_SUFFIXES = (".avif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".psd", ".svg")
 """Suffixes of images whose formats are not read. A text that ends in one is no prompt."""
 EMBEDDING_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class EmbeddingBytes:
+    """The contents of a file of `unclip embed`, in memory. `Request.embedding` takes it in the place of a path."""
+
+    data: bytes
+
+    def __repr__(self) -> str:
+        return "<embedding>"
 
 
 def source_kind(source: Any) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from unclip.errors import RequestError, nearest
-from unclip.requests.fields import FILE_FIELDS, LIMITS, MAX_SIDE, OneOf, Whole
-from unclip.requests.sources import named_kind, source_kind
+from unclip.requests.fields import FILE_FIELDS, LIMITS, MAX_SIDE, Interval, OneOf, Whole
+from unclip.requests.sources import EmbeddingBytes, named_kind, source_kind
 
 SIZE = r"\s*(\d{1,9})(?:\s*[xX×]\s*(\d{1,9}))?\s*"
 """The texts that give a size."""
@@ -22,6 +22,8 @@ def within_limits(name: str, value: Any) -> Any:
         return parse_size(value)
     if isinstance(limit, OneOf):
         return choice(name, value, limit.choices)
+    if isinstance(limit, Interval):
+        return interval(name, value, limit.high)
 
     def check(name: str, one: Any) -> Any:
         return integer(name, one, limit.low, limit.high) if isinstance(limit, Whole) else number(name, one, limit.high)
@@ -41,10 +43,12 @@ def field_schema(name: str) -> dict[str, Any] | None:
     if isinstance(limit, OneOf):
         return {"type": "string", "enum": list(limit.choices)}
     one: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": limit.high}
+    pair = {"type": "array", "items": one, "minItems": 2, "maxItems": 2}
+    if isinstance(limit, Interval):
+        return pair
     if isinstance(limit, Whole):
         one |= {"type": "integer", "minimum": limit.low} | ({"unit": limit.unit} if limit.unit else {})
     if name == "size":
-        pair = {"type": "array", "items": one, "minItems": 2, "maxItems": 2}
         return {"anyOf": [{"type": "string", "pattern": f"^{SIZE}$"}, one, pair]}
     return {"type": "array", "items": one, "minItems": 1} if limit.many else one
 
@@ -146,8 +150,18 @@ def numbers(name: str, value: Any, check: Callable[[str, Any], Any]) -> tuple[An
     return tuple(check(name, one) for one in values)
 
 
+def interval(name: str, value: Any, high: float) -> tuple[float, float]:
+    """Two rising numbers from 0 to high; from a pair, or from text "0.3,5"."""
+    found = numbers(name, value, lambda name, one: number(name, one, high))
+    if len(found) != 2 or found[0] >= found[1]:
+        raise RequestError(f"{name} must be two numbers, the lower one first, such as 0.3,5, not {show(value)}")
+    return found[0], found[1]
+
+
 def source(name: str, value: Any) -> Any:
-    """The path of a file as text, a prompt (for `sources`), or a PIL image. An embedding is a file only."""
+    """The path of a file as text, a prompt (for `sources`), or a PIL image. An embedding is a file or its contents."""
+    if name == "embedding" and isinstance(value, EmbeddingBytes):
+        return value
     if isinstance(value, (str, Path)):
         text(name, str(value))
         found = str(value) if isinstance(value, Path) else value.strip() if name == "sources" else value

@@ -13,8 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 
 from unclip.pipeline import Unclip
-from unclip.server import routes
+from unclip.server import file_routes, routes
 from unclip.server.errors import ApiError
+from unclip.server.memory import Memory
 from unclip.server.metrics import Metrics
 from unclip.server.openai import Models, Protocol
 from unclip.server.queue import Queue
@@ -42,15 +43,16 @@ def create_app(
         raise ValueError("a server needs a model")
     own = worker is None
     worker = Worker() if worker is None else worker
-    metrics = Metrics()
+    metrics, memory = Metrics(), Memory(settings.max_memory)
     named = Models(dict(models))
     state = State(
         settings,
         named,
         Protocol(named, settings),
-        Queue(named.pipelines, worker, settings, metrics),
+        Queue(named.pipelines, worker, settings, metrics, memory),
         Store(settings.keep_time, settings.keep_size),
         metrics,
+        memory,
         int(time.time()),
     )
 
@@ -76,10 +78,11 @@ def create_app(
         redoc_url=None,
     )
     app.state.server = state
-    app.add_middleware(Guard, settings=settings, metrics=metrics)
+    app.add_middleware(Guard, settings=settings, metrics=metrics, memory=memory)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.include_router(routes.router)
+    app.include_router(file_routes.router)
     if routes.WEB.is_dir():
         app.mount("/web", StaticFiles(directory=routes.WEB), name="web")
     return app
@@ -87,8 +90,9 @@ def create_app(
 
 async def _http_error(http: HttpRequest, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    hint = "; the API is below /v1" if http.url.path.startswith(("/images", "/models", "/files")) else ""
     messages = {
-        404: f"Invalid URL ({http.method} {http.url.path[:200]})",
+        404: f"Invalid URL ({http.method} {http.url.path[:200]}){hint}",
         405: f"Not allowed to {http.method} on {http.url.path[:200]}",
     }
     code = {404: "unknown_url", 405: "method_not_supported"}.get(error.status_code)

@@ -1,9 +1,12 @@
 """Read the body of a call: JSON or a form, as clients send them, within limits."""
 
 import json
+import re
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio.to_thread
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
@@ -13,6 +16,10 @@ from unclip.system.json_values import parse_json
 
 MAX_FILES = 17  # OpenAI's limit is 16 images and a mask
 MAX_FIELDS = 200
+MAX_VALUES = 10_000
+"""Values of a JSON body. Each takes up to a hundred times as much memory as in the text."""
+LARGE = 1 << 18
+"""Bytes of a JSON body that is parsed beside the event loop."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Body:
 
 
 async def read_body(http: HttpRequest) -> Body:
-    """The body of a call. Fields that are null are left out; `image[]` is the same as `image`.
+    """The body of a call. Fields that are null or empty are left out; `image[]` and `image[0]` are the same as `image`.
 
     Raises ApiError if it is neither a JSON object nor a form.
     """
@@ -36,10 +43,13 @@ async def read_body(http: HttpRequest) -> Body:
         raise ApiError(
             f"Unsupported content type: {media_type[:80]!r}. Send application/json or multipart/form-data.", 415
         )
-    return Body(_parse_json(await http.body()))
+    data = await http.body()
+    return Body(await anyio.to_thread.run_sync(_parse_json, data) if len(data) > LARGE else _parse_json(data))
 
 
 def _parse_json(data: bytes) -> dict[str, Any]:
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:
+        raise ApiError(f"The body has too many values. At most {MAX_VALUES:,} are read.")
     try:
         found = parse_json(data)
     except ValueError as error:
@@ -47,16 +57,17 @@ def _parse_json(data: bytes) -> dict[str, Any]:
         raise ApiError(f"The body is not valid JSON: {reason}.") from None
     if not isinstance(found, dict):
         raise ApiError('The body must be a JSON object, such as {"prompt": "a red balloon"}.')
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in found.items() if value not in (None, "")}
 
 
 async def _read_form(http: HttpRequest) -> Body:
     fields: dict[str, Any] = {}
     files: dict[str, list[bytes]] = {}
     try:
-        async with http.form(max_files=MAX_FILES, max_fields=MAX_FIELDS) as form:
+        # The size of all parts is limited by that of the body; images may be parts of text, as data urls.
+        async with http.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=sys.maxsize) as form:
             for key, value in form.multi_items():
-                name = key.removesuffix("[]")
+                name = re.sub(r"\[\d*\]$", "", key)
                 if isinstance(value, UploadFile):
                     files.setdefault(name, []).append(await value.read())
                 elif name in fields:

@@ -1,13 +1,14 @@
 """The part of the server that runs in the worker's thread: micro-batches to results, with an error per image."""
 
 import gc
-import sys
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from PIL import Image
 
+from unclip.checkpoints.offload import release_cached_memory
 from unclip.errors import is_out_of_memory
 from unclip.images.result import Result
 from unclip.inference.callbacks import Progress, Watcher
@@ -88,7 +89,7 @@ class Generator:
         half = (together + 1) // 2
         if out_of_memory:
             self.out_of_memory += 1
-            free_memory()
+            free_memory(error)
         if together == 1 or part[0].is_ranked and not out_of_memory:
             for task in part:
                 report(task.job, Failed(error))
@@ -161,12 +162,14 @@ def make_reporter(pipe: Pipeline, tasks: Sequence[Task], report: Report) -> Prog
     return Reporter(tasks, report)
 
 
-def free_memory() -> None:
-    """Return the memory of a failed micro-batch, so that a smaller one finds room."""
-    gc.collect()  # the traceback holds the tensors
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def free_memory(error: BaseException) -> None:
+    """Return the memory of a micro-batch that failed with an error, so that a smaller one finds room."""
+    found: BaseException | None = error
+    while found is not None:  # the frames of a traceback hold their tensors
+        traceback.clear_frames(found.__traceback__)
+        found = found.__cause__ or found.__context__
+    gc.collect()
+    release_cached_memory()
 
 
 def micro_batch(waiting: Sequence[Task], size: int, can_share: Callable[[Task, Task], bool]) -> Iterator[Task]:

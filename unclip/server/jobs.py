@@ -62,14 +62,14 @@ class Job:
     request    resolved; all images of the job are of it
     model      name of the model
     interest   the events to report
-    input      bytes of its decoded input images
+    memory     bytes of its decoded input images and its results
     cancelled  set when its client has gone; read by the worker's thread
     """
 
     request: Request
     model: str
     interest: Interest = Interest()
-    input: int = 0
+    memory: int = 0
     cancelled: bool = False
     events: "asyncio.Queue[Event]" = field(default_factory=asyncio.Queue)
 

@@ -34,6 +34,9 @@ class Metrics:
         self.out_of_memory = Counter(
             "unclip_out_of_memory", "Micro-batches that memory had no room for.", registry=registry
         )
+        self.held = Gauge(
+            "unclip_call_bytes", "Bodies, images and results of calls that are not answered.", registry=registry
+        )
         self.stored = Gauge("unclip_stored_bytes", "Results and uploads that are kept.", registry=registry)
 
     def text(self) -> bytes:

@@ -10,7 +10,8 @@ from unclip.requests.batching import can_share_batch
 from unclip.requests.request import Request
 from unclip.server.errors import ApiError, api_error, shutting_down, too_busy
 from unclip.server.generation import Generator, Pipeline, micro_batch
-from unclip.server.jobs import Event, Failed, Finished, Interest, Job, Task
+from unclip.server.jobs import Event, Failed, Finished, Interest, Job, Preview, Step, Task
+from unclip.server.memory import Memory
 from unclip.server.metrics import Metrics
 from unclip.server.settings import ServerSettings
 from unclip.server.worker import Worker
@@ -23,6 +24,9 @@ On a CPU, a micro-batch of one image takes about as long as ten more images add 
 that come a moment later costs more than the wait.
 """
 
+MAX_UNREAD = 32
+"""Events that wait for a client that is slow to read, from which on it misses steps and previews."""
+
 
 class Queue:
     """The jobs that wait or run. All methods belong to the event loop; only the worker's thread touches the models.
@@ -31,15 +35,22 @@ class Queue:
     """
 
     def __init__(
-        self, models: Mapping[str, Pipeline], worker: Worker, settings: ServerSettings, metrics: Metrics
+        self,
+        models: Mapping[str, Pipeline],
+        worker: Worker,
+        settings: ServerSettings,
+        metrics: Metrics,
+        memory: Memory,
     ) -> None:
         self._generator = Generator(models, settings.batch_size)
         self._worker = worker
         self._settings = settings
         self._metrics = metrics
+        self._memory = memory
         self._waiting: list[Task] = []
         self._since: dict[Task, float] = {}
         self._open: dict[Job, int] = {}  # results that each job still waits for
+        self._unreleased: set[Job] = set()
         self._arrived = asyncio.Event()
         self._closed = False
         self._seconds = 1.0  # per image, a moving average
@@ -50,6 +61,7 @@ class Queue:
         """Begin to generate. The event loop must run."""
         self._loop = asyncio.get_running_loop()
         self._loop_task = asyncio.create_task(self._schedule())
+        self._loop_task.add_done_callback(self._end)
 
     @property
     def images(self) -> int:
@@ -63,17 +75,17 @@ class Queue:
         if self.images >= self._settings.queue_size:
             raise self._full()
 
-    def submit(self, request: Request, model: str, interest: Interest, input: int = 0) -> Job:
-        """Queue a resolved request. Raises ApiError if there is no room for it.
+    def submit(self, request: Request, model: str, interest: Interest, memory: int = 0) -> Job:
+        """Queue a resolved request, until `release`. Raises ApiError if there is no room for it.
 
-        interest: the events to report. input: bytes of its decoded input images.
+        interest: the events to report. memory: bytes of its decoded input images and its results.
         """
-        job = Job(request, model, interest, input)
+        job = Job(request, model, interest, memory)
         self.check_room()
         if self.images and self.images + job.count > self._settings.queue_size:
             raise self._full()
-        if self._open and sum(other.input for other in self._open) + input > self._settings.max_input:
-            raise self._full()
+        self._memory.take(memory, always=not self._unreleased)
+        self._unreleased.add(job)
         tasks = job.tasks()
         self._open[job] = job.request.count
         self._waiting += tasks
@@ -87,6 +99,13 @@ class Queue:
         if job in self._open:
             job.cancelled = True
             self._forget(job)
+
+    def release(self, job: Job) -> None:
+        """Drop what is left of a job, and its memory: its answer is sent, or its client has gone."""
+        self.cancel(job)
+        if job in self._unreleased:
+            self._unreleased.remove(job)
+            self._memory.give(job.memory)
 
     def close(self, cancel: bool = False) -> None:
         """Refuse new calls, and those that wait. The running micro-batch is finished, unless `cancel`."""
@@ -105,9 +124,20 @@ class Queue:
         """Close the queue and wait for the running micro-batch, whose jobs are cancelled."""
         self.close(cancel=True)
         if self._loop_task is not None:
-            await self._loop_task
+            await asyncio.wait([self._loop_task])
 
     # ---- the scheduler
+
+    @property
+    def runs(self) -> bool:
+        """Whether new jobs are generated: it was started, and is not closed."""
+        return self._loop_task is not None and not self._closed
+
+    def _end(self, scheduler: asyncio.Task[None]) -> None:
+        """After the scheduler: if a bug ended it, refuse calls instead of letting them wait for ever."""
+        if not scheduler.cancelled() and (error := scheduler.exception()) is not None:
+            LOG.error("the queue failed", exc_info=error)
+            self.close(cancel=True)
 
     async def _schedule(self) -> None:
         while not (self._closed and not self._waiting):
@@ -156,6 +186,8 @@ class Queue:
     def _deliver(self, job: Job, event: Event) -> None:
         """Pass an event to the client of a job. The first failure ends the job."""
         if job not in self._open or job.cancelled:
+            return
+        if isinstance(event, Step | Preview) and job.events.qsize() >= MAX_UNREAD:
             return
         job.events.put_nowait(event)
         if isinstance(event, Finished):

@@ -43,7 +43,7 @@ class Responder:
 
     async def answer(self, job: Job) -> dict[str, Any]:
         """The JSON of all images. Raises the error of the first one that fails."""
-        results = await job.results()
+        results = await asyncio.gather(*map(self._resized, await job.results()))
         images = await asyncio.gather(*map(self._image, results))
         return {
             "created": int(time.time()),
@@ -76,6 +76,10 @@ class Responder:
         finally:
             if following is not None:
                 following.cancel()
+
+    async def _resized(self, result: Result) -> Result:
+        size = self.call.output.size
+        return result if size is None else await in_thread(partial(result.resized, size))
 
     async def _image(self, result: Result) -> dict[str, Any]:
         """An image of an answer: as a url, as base64, or both; with its seed and its id for later calls."""
@@ -110,16 +114,17 @@ class Responder:
         }
 
     async def _completed(self, event: Finished) -> dict[str, Any]:
-        found = await self._image(event.result)
+        result = await self._resized(event.result)
+        found = await self._image(result)
         if "b64_json" not in found:  # of a stream, OpenAI's clients read nothing else
             stored = self.store.get(found["file_id"])
             found["b64_json"] = "" if stored is None else base64.b64encode(stored.data).decode()
         return {
-            **self._common(event.result.image, None),
+            **self._common(result.image, None),
             **found,
             "usage": UNMETERED,
             "index": event.index,
-            "notes": notes(self.call, [event.result]),
+            "notes": notes(self.call, [result]),
         }
 
     def _common(self, image: Image.Image, data: bytes | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from unclip.server.worker import Worker
 from unclip.system.interrupts import SIGNALS
 
 MAX_CONNECTIONS = 1000
+UNREAD_TIMEOUT = 60_000  # milliseconds
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -24,6 +25,8 @@ def bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux closes connections whose clients do not read for so long
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT)
         found.bind(address)
     except OSError as error:
         reason = error.strerror or str(error)

@@ -9,6 +9,7 @@ from unclip.requests.request import Request
 
 MAX_TEXT = 32_000  # characters of a prompt, as OpenAI's
 MAX_PREVIEWS = 10  # OpenAI's limit is 3
+JSON, FORM = "application/json", "multipart/form-data"
 
 
 class OpenAIFields(BaseModel):
@@ -26,7 +27,7 @@ class OpenAIFields(BaseModel):
         None, description="images are opaque, except where an edited image is transparent and kept"
     )
     quality: Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"] | None = Field(
-        None, description="has no effect: set steps"
+        None, description="has no effect: set speed, or steps"
     )
     style: Literal["vivid", "natural"] | None = Field(None, description="has no effect")
     moderation: Literal["auto", "low"] | None = Field(None, description="has no effect: nothing is moderated")
@@ -62,6 +63,15 @@ ImageFile = Annotated[
     ),
 ]
 
+EmbeddingFile = Annotated[
+    Any,
+    Field(
+        None,
+        description="a file of `unclip embed`, in place of the prior's embedding; for mode edit: the target. A file of "
+        "a form, or a data url",
+    ),
+]
+
 Frame = Annotated[
     Any,
     Field(
@@ -80,9 +90,16 @@ Texts = Annotated[
 GENERATE, EDIT, VARY = ("generate",), ("inpaint", "outpaint", "edit"), ("vary", "reconstruct", "interpolate")
 """The modes of each call; the first is the default, as far as the images do not say otherwise."""
 
-Generation = create_model("Generation", __base__=OpenAIFields, **extensions(*GENERATE))
+Generation = create_model("Generation", __base__=OpenAIFields, **extensions(*GENERATE), embedding=EmbeddingFile)
 Edit = create_model(
-    "Edit", __base__=OpenAIFields, **extensions(*EDIT), image=ImageFile, images=ImageFile, mask=ImageFile, frame=Frame
+    "Edit",
+    __base__=OpenAIFields,
+    **extensions(*EDIT),
+    image=ImageFile,
+    images=ImageFile,
+    mask=ImageFile,
+    embedding=EmbeddingFile,
+    frame=Frame,
 )
 Variation = create_model(
     "Variation",
@@ -113,3 +130,10 @@ class Composition(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     layers: tuple[Layer, ...] = Field(min_length=1, max_length=64)
+
+
+def takes(schema: type[BaseModel], *types: str) -> dict[str, Any]:
+    """The description of a body that a route reads by `read_body`, for /openapi.json."""
+    return {
+        "requestBody": {"required": True, "content": {type: {"schema": schema.model_json_schema()} for type in types}}
+    }

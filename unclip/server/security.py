@@ -1,13 +1,14 @@
-"""What guards every call: the Host and Origin headers, the key, the size and the time of the body; and what marks it.
+"""What guards every call: the Host and Origin headers, the key, and limits of the body and the answer; and its marks.
 
 All are ASGI middleware of one class, so that a call that is refused costs nothing.
 """
 
-import asyncio
 import hashlib
 import hmac
+import ipaddress
 import logging
 import secrets
+import socket
 import time
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
@@ -17,9 +18,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from unclip.server.errors import NO_RETRY, ApiError, api_error
+from unclip.server.errors import ApiError, api_error
+from unclip.server.memory import Memory
 from unclip.server.metrics import Metrics
 from unclip.server.settings import ServerSettings
+from unclip.server.transfer import LimitedBody, TimedSend
 
 LOG = logging.getLogger("unclip.server")
 OPEN_PATHS = ("/", "/healthz", "/favicon.ico")
@@ -41,11 +44,12 @@ HEADERS = {
 class Guard:
     """Middleware: refuses what a server must not answer, limits bodies, and adds headers to every response."""
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics, memory: Memory) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
-        self._keys = [_digest(key) for key in settings.api_keys]
+        self._memory = memory
+        self._keys = [_digest(form) for key in settings.api_keys for form in header_forms(key)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,6 +59,8 @@ class Guard:
         scope["request_id"] = call
         origin = Headers(scope=scope).get("origin")
         start, status = time.monotonic(), 0
+        send = TimedSend(send, self._settings.send_timeout)
+        body = LimitedBody(receive, self._settings, self._memory)
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -68,7 +74,8 @@ class Guard:
             if scope["method"] == "OPTIONS" and origin in self._settings.origins:
                 await Response(status_code=204)(scope, receive, send_marked)
                 return
-            await self._app(scope, LimitedBody(scope, receive, self._settings), send_marked)
+            body.check_length(Headers(scope=scope).get("content-length", "0"))
+            await self._app(scope, body, send_marked)
         except ClientDisconnect:
             pass  # nobody is left to answer
         except Exception as error:
@@ -79,6 +86,7 @@ class Guard:
                 LOG.exception("%s %s failed (%s)", scope["method"], scope["path"], call)
             await error_response(found)(scope, receive, send_marked)
         finally:
+            body.close()
             self._count(scope, status, time.monotonic() - start)
 
     def _check(self, scope: Scope, origin: str | None) -> None:
@@ -91,13 +99,22 @@ class Guard:
                 421,
                 code="unknown_host",
             )
-        if origin is not None and origin not in self._settings.origins and not is_same_origin(origin, host):
-            raise ApiError("Calls from other web pages are refused; --allow-origin adds them.", 403, code="origin")
+        if origin is not None and origin not in self._settings.origins:
+            if not is_same_origin(origin, host):
+                raise ApiError("Calls from other web pages are refused; --allow-origin adds them.", 403, code="origin")
+            if self._settings.hosts is None and not self._keys and not is_own_name(host_name(host)):
+                # Another site may give its own name the address of this machine (DNS rebinding). A key would stop it.
+                raise ApiError(
+                    f"Pages of {host_name(host)[:80]!r} are refused without --api-key; --allow-host adds the name.",
+                    403,
+                    code="origin",
+                )
         path = scope["path"]
         is_open = path in OPEN_PATHS or path.startswith(OPEN_FOLDERS) or scope["method"] == "OPTIONS"
         if self._keys and not is_open:
             scheme, _, key = headers.get("authorization", "").partition(" ")
-            given = _digest(key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", ""))
+            key = key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+            given = _digest(key.encode("latin-1"))  # the bytes of the header
             # All are compared, so that the time says nothing about the keys.
             if not any([hmac.compare_digest(given, known) for known in self._keys]):
                 raise ApiError(
@@ -120,9 +137,11 @@ class Guard:
         headers.setdefault("cache-control", "no-cache" if scope["path"].startswith("/web/") else "no-store")
         if origin is not None and origin in self._settings.origins:
             headers["access-control-allow-origin"] = origin
-            headers["access-control-allow-headers"] = "authorization, content-type, x-api-key"
+            asked = Headers(scope=scope).get("access-control-request-headers")  # OpenAI's client sends many of its own
+            headers["access-control-allow-headers"] = asked or "authorization, content-type, x-api-key"
             headers["access-control-allow-methods"] = "GET, POST, DELETE, OPTIONS"
-            headers["access-control-expose-headers"] = "x-request-id, retry-after"
+            headers["access-control-expose-headers"] = "x-request-id, x-generated-size, retry-after"
+            headers["access-control-max-age"] = "3600"
             headers.add_vary_header("origin")
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
@@ -131,40 +150,6 @@ class Guard:
         self._metrics.calls.labels(path, str(status)).inc()
         level = logging.DEBUG if path in ("/healthz", "/metrics") else logging.INFO
         LOG.log(level, "%s %s %s, %.2f s", scope["method"], path, status or "client gone", seconds)
-
-
-class LimitedBody:
-    """A `receive` that raises ApiError for a body that is too large, or too slow to arrive."""
-
-    def __init__(self, scope: Scope, receive: Receive, settings: ServerSettings) -> None:
-        self._receive = receive
-        self._left = settings.max_body
-        self._limit = settings.max_body
-        self._deadline = time.monotonic() + settings.body_timeout
-        self._complete = False
-        length = Headers(scope=scope).get("content-length", "0")
-        if length.isdecimal() and int(length) > settings.max_body:
-            raise self._too_large()
-
-    async def __call__(self) -> Message:
-        if self._complete:  # from now on, a message is about the end of the connection
-            return await self._receive()
-        try:
-            message = await asyncio.wait_for(self._receive(), max(0.0, self._deadline - time.monotonic()))
-        except TimeoutError:
-            raise ApiError(
-                "The body took too long to arrive.", 408, code="timeout", headers={**NO_RETRY, "connection": "close"}
-            ) from None
-        if message["type"] == "http.request":
-            self._left -= len(message.get("body", b""))
-            self._complete = not message.get("more_body", False)
-            if self._left < 0:
-                raise self._too_large()
-        return message
-
-    def _too_large(self) -> ApiError:
-        message = f"The body is too large. At most {self._limit:,} bytes are read."
-        return ApiError(message, 413, code="body_too_large", headers={"connection": "close"})
 
 
 def error_response(error: ApiError) -> JSONResponse:
@@ -188,6 +173,18 @@ def is_same_origin(origin: str, host: str) -> bool:
         return False
 
 
+def is_own_name(name: str) -> bool:
+    """Whether a host is an address or a name of this machine, which no other site can have."""
+    own = socket.gethostname().lower()
+    if name in ("localhost", own, f"{own}.local"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 def allowed_hosts(host: str, others: Iterable[str], loopback: Sequence[str]) -> tuple[str, ...] | None:
     """The names that a server on an address answers to: None, for any, if it is open to other machines."""
     if host in loopback or others:
@@ -195,5 +192,13 @@ def allowed_hosts(host: str, others: Iterable[str], loopback: Sequence[str]) -> 
     return None
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
+def header_forms(key: str) -> set[bytes]:
+    """The bytes that clients send for a key: in UTF-8, or as browsers do, in Latin-1."""
+    found = {key.encode(errors="surrogateescape")}
+    if all(ord(character) < 256 for character in key):
+        found.add(key.encode("latin-1"))
+    return found
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

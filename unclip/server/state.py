@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request as HttpRequest
 
+from unclip.server.memory import Memory
 from unclip.server.metrics import Metrics
 from unclip.server.openai import Models, Protocol
 from unclip.server.queue import Queue
@@ -21,6 +22,7 @@ class State:
     queue: Queue
     store: Store
     metrics: Metrics
+    memory: Memory
     started: int
 
 

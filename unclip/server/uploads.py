@@ -18,6 +18,8 @@ from unclip.server.errors import ApiError
 from unclip.server.store import PREFIX, Store
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+SUFFIXES = {"PNG": "png", "JPEG": "jpeg", "MPO": "jpeg", "WEBP": "webp", "GIF": "gif"}
+"""Pillow calls the JPEGs of phones that hold several pictures MPO."""
 _OWN_URL = re.compile(rf"(?:https?://[^/?#]+)?/files/({PREFIX}[\w-]+)\.\w+")
 
 
@@ -54,7 +56,7 @@ class Upload:
         """(format, (width, height)) of the file: a format of `store.MEDIA_TYPES`. Raises ApiError as `decode`."""
         size = self.decode(max_pixels).size
         with opened(io.BytesIO(self.data), f"the {self.field}", FORMATS) as image:
-            return {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp", "GIF": "gif"}[image.format or ""], size
+            return SUFFIXES[image.format or ""], size
 
     def record(self) -> dict[str, Any] | None:
         """The record of how the image was made, if it has a readable one."""

@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,20 @@ def check_writable(folder: str | Path) -> None:
         for part in reversed(created):
             with contextlib.suppress(OSError):  # not empty: another process uses it
                 part.rmdir()
+
+
+def read_ahead(paths: Iterable[Path], most: int = 256 << 20) -> None:
+    """Ask the system to read files into its cache while the program does other work, as far as it offers that.
+
+    most: bytes of all files together; beyond that, none is read ahead.
+    """
+    with contextlib.suppress(OSError):
+        sizes = {path: path.stat().st_size for path in paths}
+        if not hasattr(os, "posix_fadvise") or sum(sizes.values()) > most:
+            return
+        for path, size in sizes.items():
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, size, os.POSIX_FADV_WILLNEED)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -52,6 +52,7 @@ def assert_same(found: torch.Tensor, expected: np.ndarray) -> None:
         (["a red cat!", "two dogs"], {"prior_steps": 2, "steps": 7}),
         (["a red cat!"], {"size": (48, 32)}),
         (["a cat"], {"guidance": 1.0, "prior_guidance": 1.0}),
+        (["a red cat!", "two dogs"], {"noise_level": 600}),
     ],
 )
 def test_images_are_those_of_diffusers(both, prompts: list[str], fields: dict) -> None:
@@ -67,6 +68,7 @@ def test_images_are_those_of_diffusers(both, prompts: list[str], fields: dict) -
         guidance_scale=first.guidance,
         prior_num_inference_steps=first.prior_steps,
         prior_guidance_scale=first.prior_guidance,
+        noise_level=first.noise_level,
         generator=make_generators([request.seed for request in requests]),
         output_type="np",
     ).images
@@ -93,12 +95,12 @@ def test_negative_prompts_guide_the_decoder_as_in_diffusers(both) -> None:
     assert_same(model.sample(make_conditioning(model, list(embed), text, negative, run), run), expected)
 
 
-@pytest.mark.parametrize("prompt", ["", "a red cat"])
-def test_variations_are_those_of_diffusers(variations, prompt: str) -> None:
+@pytest.mark.parametrize(("prompt", "level"), [("", 0), ("a red cat", 0), ("", 999)])
+def test_variations_are_those_of_diffusers(variations, prompt: str, level: int) -> None:
     ours, theirs = variations
     image = noise_image(28, 28)
     request = ours.resolve(
-        Request(mode="vary", image=image, prompt=prompt, seed=5, steps=4, sampler="ddim", fit="crop")
+        Request(mode="vary", image=image, prompt=prompt, seed=5, steps=4, sampler="ddim", fit="crop", noise_level=level)
     )
     expected = theirs(
         image,
@@ -107,6 +109,7 @@ def test_variations_are_those_of_diffusers(variations, prompt: str) -> None:
         height=request.size[1],
         num_inference_steps=request.steps,
         guidance_scale=request.guidance,
+        noise_level=level,
         generator=make_generators([5]),
         output_type="np",
     ).images
@@ -117,6 +120,16 @@ def test_variations_are_those_of_diffusers(variations, prompt: str) -> None:
 def test_the_defaults_are_the_published_ones(both) -> None:
     found = model_defaults(both[0].model)
     assert (found["steps"], found["guidance"], found["prior_steps"], found["prior_guidance"]) == (20, 10, 25, 4)
+
+
+def test_noise_levels_differ_and_have_a_limit(both) -> None:
+    ours, _ = both
+    assert ours.resolve(Request(prompt="a", noise_level=999)).noise_level == 999
+    one, other = (ours.generate("a", seed=1, steps=2, prior_steps=1, noise_level=level)[0] for level in (0, 300))
+    assert one.image.tobytes() != other.image.tobytes()
+    assert (one.request.noise_level, other.request.noise_level) == (0, 300)
+    with pytest.raises(RequestError, match="noise_level must be a whole number from 0 to 999"):
+        Request(prompt="a", noise_level=1000)
 
 
 def test_image_variations_refuse_what_needs_a_prior(variations) -> None:

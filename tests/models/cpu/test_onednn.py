@@ -28,32 +28,54 @@ def test_a_packed_convolution_computes_the_same(conv: nn.Conv2d, size: tuple[int
     x = torch.randn(2, conv.in_channels, *size).bfloat16()
     expected = conv(x.float().bfloat16())
     packed = pack_convolutions(nn.Sequential(copy.deepcopy(conv)))
-    if not packed[0].weight.is_mkldnn:
-        pytest.skip("this CPU gains nothing from packing it")
     found = packed(x)
+    assert packed[0].weight.is_mkldnn
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)  # of bfloat16's 8 bits
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 @needs_packing
-def test_every_cpu_packs_ordinary_convolutions() -> None:
-    assert pack_convolutions(nn.Sequential(nn.Conv2d(16, 32, 3)).bfloat16())[0].weight.is_mkldnn
-
-
-@needs_packing
-@pytest.mark.parametrize("amx", [False, True])
-def test_without_tiles_only_convolutions_with_one_layout_are_packed(monkeypatch: pytest.MonkeyPatch, amx: bool) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    convs = nn.Conv2d(8, 64, 3), nn.Conv2d(8, 960, 3), nn.Conv2d(8, 192, 3), nn.Conv2d(8, 64, 1)
-    packed = pack_convolutions(nn.Sequential(*convs).bfloat16())
-    assert [conv.weight.is_mkldnn for conv in packed] == [True, True, amx, amx]
+@pytest.mark.parametrize("sizes", [(4, 4), (4, 64, 4)], ids=["one size", "two sizes"])
+def test_onednn_reorders_no_weight_of_a_packed_convolution(sizes, capfd) -> None:
+    """A weight of 384 x 192 channels that is packed for large inputs has the wrong layout for 4 x 4 pixels."""
+    conv = pack_convolutions(nn.Sequential(nn.Conv2d(384, 192, 3, padding=1)).bfloat16().requires_grad_(False))
+    with torch.inference_mode():
+        for size in sizes:
+            x = torch.randn(2, 384, size, size).bfloat16()
+            conv(x)
+        with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+            conv(x)
+    lines = capfd.readouterr().out.splitlines()
+    assert any(",exec,cpu,convolution," in line for line in lines)
+    assert not any(",exec,cpu,reorder," in line and "192x384" in line for line in lines)
 
 
 @needs_packing
 def test_packing_twice_changes_nothing() -> None:
     conv = nn.Sequential(nn.Conv2d(8, 8, 3)).bfloat16().requires_grad_(False)
-    weight = pack_convolutions(conv)[0].weight
-    assert pack_convolutions(conv)[0].weight is weight
+    x = torch.randn(1, 8, 6, 6).bfloat16()
+    pack_convolutions(conv)(x)
+    weight = conv[0].weight
+    pack_convolutions(conv)(x)
+    assert conv[0].weight is weight
+
+
+@needs_packing
+@pytest.mark.parametrize("channels", [96, 384])
+def test_the_layout_is_that_of_the_input(channels: int) -> None:
+    """In another layout, a convolution computes the same, but takes up to fifty times as long."""
+    dense = nn.Conv2d(channels, channels, 3, padding=1).bfloat16().requires_grad_(False)
+    conv = pack_convolutions(nn.Sequential(copy.deepcopy(dense)))
+    operators, geometry = torch.ops.mkldnn, ((1, 1), (1, 1), (1, 1), 1)
+    for rows, side in ((2, 32), (2, 8), (1, 8), (2, 32), (2, 4)):
+        x = torch.randn(rows, channels, side, side).bfloat16()
+        with torch.inference_mode():
+            found = conv(x)
+        torch.testing.assert_close(found, dense(x), atol=0.02, rtol=0.02)
+        expected = operators._reorder_convolution_weight(dense.weight, *geometry, x.shape)
+        layouts = [operators._get_mkldnn_serialized_md(each).tolist() for each in (conv[0].weight, expected)]
+        assert layouts[0] == layouts[1]
+        assert not conv[0].weight.is_inference()  # it could not be used outside inference mode
 
 
 @needs_packing

@@ -26,6 +26,7 @@ from unclip.errors import CheckpointError
 from unclip.inference.encoder import DecoderText
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
+from unclip.inference.speeds import KANDINSKY
 from unclip.inference.stage import Stage
 from unclip.models.autoencoder import Autoencoder
 from unclip.models.clip import Clip
@@ -82,6 +83,7 @@ def load_kandinsky(
         revision=revision,
         folder=loader.folder,
         decoder_text=text,
+        speeds=KANDINSKY,
     )
 
 

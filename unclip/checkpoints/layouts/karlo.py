@@ -18,6 +18,7 @@ from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
+from unclip.inference.speeds import KARLO
 from unclip.inference.stage import Stage
 from unclip.models.clip import Clip
 from unclip.models.config import diffusers_config
@@ -63,7 +64,15 @@ def load_karlo(
     prior = load_prior(loader, clip) if "prior" in components else None
     decoder = load_decoder(loader, clip)
     return UnclipModel(
-        name, clip, prior, decoder, (load_upsampler(loader),), loader.device, revision=revision, folder=loader.folder
+        name,
+        clip,
+        prior,
+        decoder,
+        (load_upsampler(loader),),
+        loader.device,
+        revision=revision,
+        folder=loader.folder,
+        speeds=KARLO,
     )
 
 

@@ -29,6 +29,7 @@ from unclip.diffusion.codecs import Identity
 from unclip.errors import CheckpointError, RequestError
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import AutoregressivePrior, DiffusionPrior
+from unclip.inference.speeds import NATIVE
 from unclip.inference.stage import Stage
 from unclip.models.autoregressive_prior import AutoregressiveTransformer, clip_sizes
 from unclip.models.clip import Clip, ClipConfig
@@ -84,6 +85,7 @@ def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, re
         revision=revision,
         folder=loader.folder,
         autoregressive_prior=autoregressive_prior,
+        speeds=NATIVE,
     )
 
 

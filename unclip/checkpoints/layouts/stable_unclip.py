@@ -24,6 +24,7 @@ from unclip.errors import CheckpointError
 from unclip.inference.encoder import DecoderText
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
+from unclip.inference.speeds import STABLE_UNCLIP
 from unclip.inference.stage import Stage
 from unclip.models.autoencoder import Autoencoder
 from unclip.models.clip import Clip
@@ -87,6 +88,7 @@ def load_stable_unclip(
         revision=revision,
         folder=loader.folder,
         decoder_text=load_decoder_text(loader),
+        speeds=STABLE_UNCLIP,
     )
 
 

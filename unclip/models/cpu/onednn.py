@@ -5,28 +5,51 @@ milliseconds for 2560 channels of 8 x 8 pixels.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-OPERATIONS = ("_is_mkldnn_bf16_supported", "_reorder_convolution_weight", "_convolution_pointwise")
+OPERATIONS = (
+    *("_is_mkldnn_bf16_supported", "_reorder_convolution_weight"),
+    *("_convolution_pointwise", "_get_mkldnn_serialized_md"),
+)
 
 
 class PackedConv2d(nn.Conv2d):
-    """A `Conv2d` with a packed weight. Its output is in channels_last."""
+    """A `Conv2d` that packs its weight when it is called. Its output is in channels_last.
+
+    The layout depends on the input's size. In another one than the convolution uses, the weight would be reordered in
+    every call by a routine without vector instructions: 0.5 seconds for 768 channels of 8 x 8 pixels, and not 0.01.
+    """
+
+    layout: bytes = b""
+    """Of the packed weight."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not weight.is_mkldnn:
+        if not can_pack_weight(weight):
             return super()._conv_forward(input, weight, bias)
         x = input.contiguous(memory_format=torch.channels_last)
-        return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *self._geometry, "none", [], "")
+        return torch.ops.mkldnn._convolution_pointwise(x, self.pack(x), bias, *self._geometry, "none", [], "")
 
     def add(self, x: Tensor, term: Tensor) -> Tensor:
         """`conv(x) + term` for `b c h w` and a term of the result's shape, added before rounding to bfloat16."""
         x, term = (each.contiguous(memory_format=torch.channels_last) for each in (x, term))
         sum_ = ("add", 1, None, [], None)
-        return torch.ops.mkldnn._convolution_pointwise.binary(x, term, self.weight, self.bias, *self._geometry, *sum_)
+        return torch.ops.mkldnn._convolution_pointwise.binary(x, term, self.pack(x), self.bias, *self._geometry, *sum_)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """The weight in the layout for an input `b c h w`."""
+        weight, sizes = self.weight, (*self.weight.shape, *x.shape)
+        layout = _find_layout(sizes, self._geometry, torch.get_num_threads())
+        if weight.is_mkldnn and self.layout == layout:
+            return weight
+        with torch.inference_mode(False):  # inference tensors could not be used outside inference mode
+            dense = weight.to_dense() if weight.is_mkldnn else weight.detach()
+            weight = torch.ops.mkldnn._reorder_convolution_weight(dense, *self._geometry, x.shape)
+            self.weight, self.layout = nn.Parameter(weight, requires_grad=False), layout
+        return weight
 
     @property
     def _geometry(self) -> tuple:
@@ -34,12 +57,20 @@ class PackedConv2d(nn.Conv2d):
         return self.padding, self.stride, self.dilation, self.groups
 
 
+@lru_cache(maxsize=4096)
+def _find_layout(sizes: tuple[int, ...], geometry: tuple, threads: int) -> bytes:
+    """A description of the layout that a convolution uses, equal for equal layouts. sizes: of weight and input."""
+    weight = torch.empty(sizes[:4], dtype=torch.bfloat16)
+    packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, sizes[4:])
+    return torch.ops.mkldnn._get_mkldnn_serialized_md(packed).numpy().tobytes()
+
+
 def conv_add(conv: nn.Conv2d, x: Tensor, term: Tensor) -> Tensor:
     """`conv(x) + term`, in one pass over memory if possible. Without gradients.
 
     x: `b c h w`. term: `b d h w`, or `b d 1 1` to add to every pixel.
     """
-    if not (isinstance(conv, PackedConv2d) and conv.weight.is_mkldnn):
+    if not (isinstance(conv, PackedConv2d) and can_pack_weight(conv.weight)):
         return conv(x).add_(term)
     if term.shape[2:] != (1, 1):
         return conv.add(x, term)
@@ -50,9 +81,7 @@ def conv_add(conv: nn.Conv2d, x: Tensor, term: Tensor) -> Tensor:
 
 
 def pack_convolutions(network: nn.Module) -> nn.Module:
-    """Pack the weights of the bfloat16 convolutions in `network`, for sampling only; returns `network`.
-
-    On a CPU without AMX, convolutions that packing would slow down keep their weights.
+    """Let every bfloat16 convolution in `network` pack its weight, for sampling only; returns `network`.
 
     Packed weights cannot be read: the network can no longer be trained, copied, cast or saved. The operators are those
     that torch.compile uses. If this torch or this CPU lacks them, the network stays unchanged.
@@ -60,11 +89,8 @@ def pack_convolutions(network: nn.Module) -> nn.Module:
     if not can_pack():
         return network
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and type(module) in (nn.Conv2d, PackedConv2d) and _can_pack_conv(module):
-            geometry = module.padding, module.stride, module.dilation, module.groups
-            packed = torch.ops.mkldnn._reorder_convolution_weight(module.weight, *geometry, _size_hint(module))
+        if type(module) is nn.Conv2d and can_pack_weight(module.weight) and _pads_with_zeros(module):
             module.__class__ = PackedConv2d
-            module.weight = nn.Parameter(packed, requires_grad=False)
     return network
 
 
@@ -87,29 +113,13 @@ def packed_conv_flops() -> dict[Any, Callable[..., int]]:
     return {torch.ops.mkldnn._convolution_pointwise: flops} if can_pack() else {}
 
 
-def _can_pack_conv(conv: nn.Conv2d) -> bool:
-    """Whether `conv` is a dense bfloat16 convolution on the CPU, with its padding in pixels, that packing speeds up."""
-    weight = conv.weight
-    dense = weight.device.type == "cpu" and weight.layout == torch.strided
-    plain = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-    return dense and plain and weight.dtype == torch.bfloat16 and (_has_amx() or _has_one_layout(conv))
+def can_pack_weight(weight: Tensor) -> bool:
+    """Whether a weight is packed, or dense and in bfloat16 on the CPU."""
+    return weight.is_mkldnn or (
+        weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and weight.layout == torch.strided
+    )
 
 
-def _has_amx() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in tiles. Its kernels use one layout for every image size."""
-    return torch.cpu._is_amx_tile_supported()
-
-
-def _has_one_layout(conv: nn.Conv2d) -> bool:
-    """Whether the AVX-512 kernels of every image size read the same packed layout of the weight of `conv`.
-
-    Where they do not, oneDNN falls back to its reference code for some sizes, at a hundredth of the speed (measured
-    with oneDNN 3.12 on Zen 5: 10 to 140 times slower). So it is for 1 x 1 convolutions, and for output channels that
-    divide into blocks of 48 as well as into smaller ones; from 960 channels on, one layout is left.
-    """
-    return max(conv.kernel_size) > 1 and (conv.out_channels % 48 != 0 or conv.out_channels >= 960)
-
-
-def _size_hint(conv: nn.Conv2d) -> list[int] | None:
-    """An input size for which oneDNN chooses the layout; none where the choice does not depend on it."""
-    return None if _has_amx() else [1, conv.in_channels, 8, 8]
+def _pads_with_zeros(conv: nn.Conv2d) -> bool:
+    """Whether the padding is zeros, and given in pixels."""
+    return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)

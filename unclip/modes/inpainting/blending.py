@@ -4,7 +4,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 _SAME_OBJECT, _OTHER_OBJECT = 48.0, 96.0
 """Colour steps (of 255) up to the first are errors to correct; from the second, the edge is one between objects."""
@@ -67,6 +66,11 @@ def _sum_neighbours(values: Tensor) -> Tensor:
 
 def _blur(values: Tensor, deviation: float = _ALONG) -> Tensor:
     """`c h w`, blurred by a Gaussian of that standard deviation in pixels."""
-    # Reflection at the borders limits a kernel to almost twice a side, each for itself: an image may be thin.
-    wide, high = (min(2 * round(3 * deviation) + 1, 2 * values.shape[axis] - 1) for axis in (-1, -2))
-    return gaussian_blur(values, [wide, high], [deviation, deviation])
+    for axis in (-1, -2):
+        # Reflection at the borders limits a kernel to almost twice a side, each for itself: an image may be thin.
+        radius = min(round(3 * deviation), values.shape[axis] - 1)
+        weights = (-((torch.arange(-radius, radius + 1) / deviation) ** 2) / 2).exp()
+        padded = F.pad(values.movedim(axis, -1), (radius, radius), mode="reflect")
+        blurred = F.conv1d(padded.flatten(0, 1)[:, None], (weights / weights.sum())[None, None])  # (c h) 1 w
+        values = blurred[:, 0].unflatten(0, padded.shape[:2]).movedim(-1, axis)
+    return values

@@ -1,24 +1,24 @@
-// The canvas: what all parts of the page share, and what its buttons and keys do.
+// The canvas: the state that all parts of the page share, what is shown of it, and how it changes.
 
 import { Api } from "./api.js";
 import { boxText, contains, intersection, union } from "./boxes.js";
+import { Choosing } from "./choosing.js";
 import { connectControls } from "./controls.js";
 import { Files } from "./files.js";
 import { FieldError, Form } from "./form.js";
 import { Frame } from "./frame.js";
-import { possibleModes } from "./generate.js";
+import { possibleModes, whyNot } from "./generate.js";
 import { Generating } from "./generating.js";
-import { placeOnTop } from "./images.js";
 import { History } from "./history.js";
 import { Page } from "./page.js";
+import { Session } from "./session.js";
 import { Staging } from "./staging.js";
-import { claimSession, Storage } from "./store.js";
+import { Storage } from "./store.js";
 import { Timeline } from "./timeline.js";
 import { Tools } from "./tools.js";
 import { View } from "./view.js";
 
 const EMPTY = { image: null, strokes: [], frame: null, label: "" };
-const SESSION = "current";
 const byId = (id) => document.getElementById(id);
 
 class App {
@@ -36,8 +36,8 @@ class App {
   models = [];
   layers = { image: null, candidate: null };
   generating = new Generating(this);
-  mayStore = false;
-  #saving = 0;
+  choosing = new Choosing(this);
+  session = new Session(this);
 
   get image() {
     return this.timeline.current.image;
@@ -57,14 +57,9 @@ class App {
 
   async start() {
     connectControls(this);
-    this.storage.onFull = () => this.page.alert("The browser has no room to keep this: download it before you leave.");
-    const isPersistent = await this.storage.open();
-    this.mayStore = await claimSession();
-    if (!this.mayStore) this.page.alert("The canvas is open in another tab. What you do here is gone when you close it.");
-    else if (!isPersistent) this.page.alert("The browser keeps nothing here: download what you want to keep.");
-    const session = await this.storage.get("session", SESSION);
+    const session = await this.session.open();
     await this.#loadModels(session?.values.model);
-    if (session) await this.#restore(session);
+    if (session) await this.session.restore(session);
     else {
       const [width, height] = this.modelSize();
       this.frame.set({ left: 0, top: 0, width, height });
@@ -88,45 +83,6 @@ class App {
     return this.model ? this.model.sizes.at(-1).split("x").map(Number) : [256, 256];
   }
 
-  // ---- the session
-
-  async #restore(session) {
-    this.form.values = session.values;
-    this.timeline = new Timeline(session.states, session.index);
-    this.history.entries = session.entries;
-    this.history.show();
-    this.frame.set(session.frame);
-    if (session.staged) this.staging.begin(session.staged);
-    if (this.mayStore) await this.files.keepOnly(this.#keys());
-  }
-
-  #keys() {
-    const images = this.timeline.states.map(({ image }) => image?.key).filter(Boolean);
-    const staged = this.staging.current?.candidates.map(({ key }) => key) ?? [];
-    return new Set([...images, ...staged, ...this.history.keys()]);
-  }
-
-  /** Keep the session a moment later, so that many small changes are written once. */
-  save(delay = 120) {
-    clearTimeout(this.#saving);
-    this.#saving = setTimeout(() => this.write(), delay);
-  }
-
-  async write() {
-    if (!this.mayStore) return;
-    const staged = this.staging.current;
-    const finished = staged?.candidates.filter(({ key }) => key) ?? [];
-    const chosen = Math.max(0, finished.indexOf(this.staging.chosen));
-    await this.storage.put("session", SESSION, {
-      values: this.form.values,
-      states: this.timeline.states,
-      index: this.timeline.index,
-      entries: this.history.entries,
-      frame: this.frame.box,
-      staged: finished.length ? { ...staged, candidates: finished, chosen, isRunning: false } : null,
-    });
-  }
-
   // ---- what is shown
 
   scene() {
@@ -140,7 +96,7 @@ class App {
   showAll() {
     const { image, timeline } = this;
     const modes = possibleModes(image, this.frame.box, this.model);
-    this.form.allow(modes);
+    this.form.allow(modes, whyNot(image, this.frame.box, this.model));
     this.form.setFrame(this.frame.box);
     this.form.showExamples(image === null && this.history.entries.length === 0);
     this.page.enable({
@@ -231,86 +187,17 @@ class App {
     this.page.say(`Frame ${boxText(this.frame.box)}.`);
   }
 
-  // ---- candidates
+  // ---- the whole page
+
+  save() {
+    this.session.save();
+  }
 
   fail(error) {
     this.page.alert(error.message);
     const field = error instanceof FieldError ? error.field : { theta: "strength" }[error.param] ?? error.param;
     if (field) this.form.point(field);
     if (!(error instanceof FieldError) && error.status === undefined) console.error(error);
-  }
-
-  async accept() {
-    const staged = this.staging.current;
-    const { chosen } = this.staging;
-    if (!chosen?.key || this.isAccepting) return;
-    this.generating.stop();
-    this.isAccepting = true;
-    try {
-      const image = await placeOnTop(this, { key: chosen.key, ...staged.box }, chosen, staged.kind === "generated");
-      this.staging.end();
-      this.change({ image, strokes: [], label: staged.kind === "image" ? "open an image" : "accept a candidate" });
-      const index = staged.candidates.indexOf(chosen);
-      if (staged.entry) this.history.update(staged.entry, { chosen: index, after: image });
-      this.page.say("Accepted.");
-      byId("frame").focus({ preventScroll: true });
-    } catch (error) {
-      this.fail(error);
-    } finally {
-      this.isAccepting = false;
-    }
-  }
-
-  discard() {
-    if (this.running) {
-      this.generating.stop();
-      return;
-    }
-    this.staging.end();
-    this.showAll();
-    this.save();
-    this.page.say("Discarded. The candidates stay in the history.");
-    byId("frame").focus({ preventScroll: true });
-  }
-
-  browse(change) {
-    this.staging.step(change);
-    this.page.say(this.staging.describe());
-  }
-
-  // ---- history
-
-  restore(entry) {
-    if (this.running) return;
-    this.staging.end();
-    this.#use(entry);
-    if (entry.after === null) {
-      this.stage(entry);
-      return;
-    }
-    this.change({ image: entry.after, strokes: [], label: "go back in the history" });
-    this.fit();
-    this.page.say("Back at this image, with its prompt and settings.");
-  }
-
-  /** Show the candidates of an entry again, on the image that they were made for. */
-  stage(entry) {
-    if (this.running) return;
-    this.#use(entry);
-    const { image, strokes, box, candidates, chosen, id } = entry;
-    if (this.image !== image || this.strokes !== strokes) this.change({ image, strokes, label: "go back in the history" });
-    const kind = entry.mode === "image" ? "image" : "generated";
-    this.staging.begin({ kind, box, candidates: candidates.map((each) => ({ ...each })), chosen, entry: id });
-    this.showAll();
-    this.fit();
-    this.save();
-    byId("staging").focus();
-  }
-
-  #use(entry) {
-    const seed = entry.candidates[entry.chosen]?.seed;
-    if (entry.mode !== "image") this.form.values = { ...entry.values, seed: seed == null ? "" : String(seed) };
-    this.frame.set(entry.frame);
   }
 
   clear() {

@@ -20,8 +20,8 @@ export function connectControls(app) {
   frame.onChange = (isFinal) => app.frameMoved(isFinal);
   frame.edges = () => (app.image ? [app.image] : []);
   frame.isLocked = () => app.running || (staging.current !== null && staging.current.kind !== "image");
-  history.onRestore = (entry) => app.restore(entry);
-  history.onStage = (entry) => (staging.end(), app.stage(entry));
+  history.onRestore = (entry) => app.choosing.restore(entry);
+  history.onStage = (entry) => (staging.end(), app.choosing.stage(entry));
   staging.onChange = () => app.loadLayers();
   tools.onStroke = (stroke) => app.addStroke(stroke, stroke.erase ? "erase the mask" : "paint the mask");
   tools.onChange = () => app.page.showTool(tools);
@@ -35,10 +35,10 @@ export function connectControls(app) {
     download: () => download(app),
     open: () => byId("file").click(),
     new: () => app.clear(),
-    previous: () => app.browse(-1),
-    next: () => app.browse(1),
-    accept: () => app.accept(),
-    discard: () => app.discard(),
+    previous: () => app.choosing.browse(-1),
+    next: () => app.choosing.browse(1),
+    accept: () => app.choosing.accept(),
+    discard: () => app.choosing.discard(),
     compare: () => staging.current && staging.compare(),
     maskAll: () => app.coverFrame("box"),
     maskInvert: () => app.coverFrame("invert"),
@@ -67,7 +67,7 @@ export function connectControls(app) {
     brushSize: (size) => tools.setBrushSize(size),
     open: (file) => openImage(app, file),
     theme: () => view.redraw(),
-    leave: () => app.write(),
+    leave: () => app.session.write(),
   });
   listShortcuts(byId("shortcuts"), byId("single-keys"));
   listenForKeys(actions, () => ({

@@ -32,6 +32,7 @@ export class FieldError extends Error {
 export class Form {
   onChange = () => {};
   onFrame = () => {}; // (box)
+  #advice = "";
 
   constructor(element) {
     this.element = element;
@@ -110,10 +111,15 @@ export class Form {
     }
   }
 
-  /** Offer only the modes that make sense. */
-  allow(modes) {
-    for (const radio of this.fields.mode) radio.disabled = !modes.has(radio.value);
+  /** Offer only the modes that make sense. reason: why others are not offered; advice: what to do about it. */
+  allow(modes, { reason, advice }) {
+    for (const radio of this.fields.mode) {
+      radio.disabled = !modes.has(radio.value);
+      radio.closest("label").title = radio.disabled ? reason : "";
+    }
+    this.#advice = advice;
     if (!modes.has(this.mode)) this.mode = "create";
+    else this.#show();
   }
 
   showExamples(isShown) {
@@ -135,7 +141,7 @@ export class Form {
     for (const field of this.element.querySelectorAll("[data-modes]")) {
       field.hidden = !field.dataset.modes.split(" ").includes(mode);
     }
-    document.getElementById("mode-hint").textContent = HINTS[mode];
+    document.getElementById("mode-hint").textContent = `${HINTS[mode]} ${this.#advice}`.trim();
     document.getElementById("prompt-label").textContent = mode === "change" ? "What it should show" : "Prompt";
     document.getElementById("strength-label").textContent = mode === "change" ? "Amount of change" : "Strength";
     this.fields.prompt.placeholder = PLACEHOLDERS[mode];

@@ -19,6 +19,16 @@ export function possibleModes(image, frame, model) {
   return new Set(["create", "fill", ...(model?.image_encoder === false ? [] : ["vary", "change"])]);
 }
 
+/** Why modes are not allowed, for the user: {reason, advice}; the advice is shown without being asked for. */
+export function whyNot(image, frame, model) {
+  if (image === null) return { reason: "There is no image yet: generate one, or open one.", advice: "" };
+  if (intersection(image, frame) === null) {
+    const advice = "To edit the image or to extend it, move the frame over a part of it.";
+    return { reason: advice, advice };
+  }
+  return { reason: model?.image_encoder === false ? "This model has no image encoder." : "", advice: "" };
+}
+
 /** A call {path, keys, box, body(ids)}: keys of its images, and the box in which its results belong.
  *
  * Throws FieldError for what the user has to do first. */

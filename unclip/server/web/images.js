@@ -39,7 +39,7 @@ export async function openImage(app, blob) {
     const entry = { mode: "image", name, values: app.form.values, frame: app.frame.box, box, image, strokes, candidates };
     const id = app.history.add({ ...entry, chosen: 0, after: null });
     app.staging.begin({ kind: "image", box, candidates, entry: id, isRunning: false });
-    if (image === null) await app.accept();
+    if (image === null) await app.choosing.accept();
     else app.page.say("Move the frame to place the image. Enter accepts, Escape discards.");
     app.showAll();
     app.fit();

@@ -52,7 +52,10 @@ class FineTunedDecoder:
         drop = torch.rand(len(images), generator=generator) < self.options.drop
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             x0 = self.stage.codec.encode(self.resized(images)).float()  # b c h w
-        conditioning = self.condition(images, drop_captions(captions, drop), drop, generator)
+        levels: int | Tensor = 0
+        if hasattr(self.network, "augment"):  # all levels, as in the training of the published networks
+            levels = torch.randint(self.network.noise_levels, (len(images),), generator=generator)
+        conditioning = self.condition(images, drop_captions(captions, drop), drop, generator, levels)
         t, noise = sample_noise(x0, self.schedule, generator)
         x_t = add_noise(x0, noise, t, self.schedule)
         output = network(x_t.to(self.stage.dtype), t, **conditioning)[:, : x0.shape[1]].float()
@@ -61,17 +64,22 @@ class FineTunedDecoder:
         return F.mse_loss(output, network_target(x0, noise, t, self.schedule)), {}
 
     def condition(
-        self, images: Tensor, captions: list[str], drop: Tensor, generator: torch.Generator
+        self,
+        images: Tensor,
+        captions: list[str],
+        drop: Tensor,
+        generator: torch.Generator,
+        levels: int | Tensor = 0,
     ) -> dict[str, Tensor]:
         """The network's inputs for images `b 3 h w`. drop: bool `b`, True for examples without an embedding.
 
-        generator: for the noise of decoders that add it to embeddings.
+        generator: for the noise of decoders that add it to embeddings. levels: of that noise, `b` or one for all.
         """
         drop = drop.to(images.device)[:, None]  # b 1
         embed = self.encoder.encode_images(images)
         if hasattr(self.network, "augment"):
             noise = torch.randn(embed.shape, generator=generator).to(embed)
-            embed = self.network.augment(embed, noise).masked_fill(drop, 0.0)
+            embed = self.network.augment(embed, noise, levels).masked_fill(drop, 0.0)
         else:
             embed = torch.where(drop, self.null_embed().to(embed), embed)
         dtype = self.stage.dtype

@@ -1,0 +1,1 @@
+"""Checkpoints of published layouts with random weights."""

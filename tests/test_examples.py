@@ -32,6 +32,7 @@ def test_every_example_is_tested():
         "measure_edits.py",
         "full_size.py",
         "embeddings.py",
+        "paper_studies.py",
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
@@ -124,6 +125,20 @@ def test_figures_of_embeddings(tiny_model, tmp_path):
     assert {path.stem for path in out.iterdir()} == {"variations", "interpolation", "text_diff", "components"}
     with Image.open(out / "components.webp") as sheet:
         assert sheet.size == (4 * 132 - 4, 128)  # 5, 10 and all 16 components, and the image
+
+
+@pytest.mark.parametrize(
+    ("study", "lines", "figures"),
+    [
+        ("typographic", 8, ["typographic"]),
+        ("guidance", 12, ["guidance_autoregressive", "guidance_diffusion", "guidance_guidance"]),
+        ("binding", 5, ["binding"]),
+    ],
+)
+def test_studies_of_the_paper(study, lines, figures, tiny_model, tmp_path, capsys):
+    run("paper_studies.py", study, "2", str(tmp_path), str(tiny_model))
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == lines + len(figures) and sorted(path.stem for path in tmp_path.iterdir()) == figures
 
 
 def test_measures_of_embeddings(tiny_model, tmp_path, capsys):

@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from unclip import Unclip
 from unclip.cli.main import main
+from unclip.diffusion.noise import make_generators
+from unclip.inference.run_context import Run, SamplingOptions
+from unclip.requests.fields import PRIORS
 from unclip.requests.request import Request
 from unclip.stickers.captions import nouns_in
 from unclip.stickers.prompts import sample_prompts
@@ -33,6 +37,29 @@ def test_named_objects_on_named_backgrounds(stickers):
         assert found >= 6, f"{found} of 8: {noun}"
 
 
+def test_the_autoregressive_prior_samples_the_embedding_of_its_text(stickers):
+    prompts = [f"a {noun} on a {colour} background" for noun, colour in OBJECTS]
+    results = stickers.generate(prompts, n=2, seed=11, size=64, prior="autoregressive")
+    found = 0
+    for result in results:
+        noun, colour = OBJECTS[prompts.index(result.request.prompt)]
+        assert result.request.prior == "autoregressive" and find_background(result.image).name == colour
+        found += any(noun in each.candidates for each in find_objects(result.image))
+    assert found >= 6
+    model = stickers.model
+    run = Run(make_generators([1] * 4), model.device, SamplingOptions(prior="autoregressive"))
+    text = model.encode_text(prompts)
+    embed = model.sample_prior(text, model.encode_text([""] * 4), run)
+    assert (cosines(embed, text.embed).argmax(1) == torch.arange(4)).all()
+    images = stickers.embed_image([result.image for result in results[::2]])
+    assert cosines(embed, images).diagonal().mean() > 0.8
+
+
+def cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The cosine similarities `n m` of `n d` and `m d`."""
+    return torch.cosine_similarity(a[:, None], b[None], dim=-1)
+
+
 def test_two_objects_stand_where_they_are_asked_for(stickers):
     asked = sample_prompts(16, seed=3, kinds=("pair",), split="held_out", nouns=nouns_in(stickers.model.vocabulary))
     results = stickers.generate([Request(prompt=prompt, seed=i, size=64) for i, (prompt, _) in enumerate(asked)])
@@ -47,14 +74,15 @@ def test_score_tells_right_from_wrong(stickers):
     assert result.score == pytest.approx(right, abs=0.05)  # scored from the picture before it became bytes
 
 
-def test_a_batch_changes_nothing(stickers):
+@pytest.mark.parametrize("prior", PRIORS)
+def test_a_batch_changes_nothing(stickers, prior):
     prompts = ["two owls on a green background", "a penguin on a pink background", "a car", "a red apple"]
-    together = stickers.generate(prompts, seed=5)
+    together = stickers.generate(prompts, seed=5, prior=prior)
     for result in together:
         [alone] = stickers.generate(result.request)
         difference = max(abs(a - b) for a, b in zip(alone.image.tobytes(), result.image.tobytes(), strict=True))
         assert difference <= 1
-    again = stickers.generate(prompts, seed=5)
+    again = stickers.generate(prompts, seed=5, prior=prior)
     assert [r.image.tobytes() for r in again] == [r.image.tobytes() for r in together]
 
 

@@ -34,6 +34,17 @@ PRIOR = {
     "embedding_dim": DIM,
     "num_embeddings": TOKENS,
 }
+AUTOREGRESSIVE_PRIOR = {
+    "embed_dim": DIM,
+    "text_width": DIM,
+    "context_length": TOKENS,
+    "components": 5,
+    "buckets": 8,
+    "waves": 8,
+    "width": 16,
+    "layers": 2,
+    "heads": 2,
+}
 TEXT_PROJ = {"clip_embeddings_dim": DIM, "time_embed_dim": 64, "cross_attention_dim": 24}
 DECODER_TEXT = {"width": DIM, "layers": 1, "heads": 2, "context_length": TOKENS}
 DECODER = {
@@ -64,6 +75,7 @@ UPSAMPLER = {
 }
 STAGES = {
     "prior": {"sampler": "ddim", "steps": 3, "guidance": 1.5},
+    "autoregressive_prior": {"guidance": 1.5, "temperature": 0.9, "top_p": 0.95, "dot_from": 0.5},
     "decoder": {"sampler": "dpmpp-2m", "steps": 4, "guidance": 2.0, "size": [16, 16], "codec": CODEC.to_config()},
     "upsampler": {"sampler": "ddim", "steps": 2, "guidance": 1.0, "size": [32, 32], "codec": CODEC.to_config()},
 }
@@ -93,15 +105,19 @@ def write_tiny_model(folder: Path) -> Path:
     components = {
         "clip": ("Clip", CLIP),
         "prior": ("PriorTransformer", PRIOR),
+        "autoregressive_prior": ("AutoregressiveTransformer", AUTOREGRESSIVE_PRIOR),
         "text_proj": ("TextProjection", TEXT_PROJ),
         "decoder": ("UNet2DConditionModel", DECODER),
         "decoder_text": ("TextEncoder", DECODER_TEXT),
         "upsampler": ("UNet2DModel", UPSAMPLER),
     }
     index: dict = {"_class_name": "Unclip", "name": "tiny", "stages": STAGES}
-    for seed, (component, (kind, config)) in enumerate(components.items()):
+    seeds = {"autoregressive_prior": 6}
+    for component, (kind, config) in components.items():
+        seed = seeds.setdefault(component, len(seeds) - 1)
         save_network(tiny_network(kind, config, seed), folder / component)
-        index[component] = ["unclip" if config in (CLIP, TEXT_PROJ, DECODER_TEXT) else "diffusers", kind]
+        own = config in (CLIP, AUTOREGRESSIVE_PRIOR, TEXT_PROJ, DECODER_TEXT)
+        index[component] = ["unclip" if own else "diffusers", kind]
     for stage, schedule in SCHEDULES.items():
         write_json(folder / f"{stage}_scheduler" / "scheduler_config.json", schedule.to_config())
         index[f"{stage}_scheduler"] = ["diffusers", schedule.to_config()["_class_name"]]

@@ -63,7 +63,8 @@ class Unclip:
         memory         "high" keeps all networks on the device, "low" one at a time, "auto" decides by the free memory
         image_encoder  for a model without one: a name as above whose CLIP image encoder is used, or an open_clip name
                        ("ViT-L-14/openai")
-        prior          for a model whose prior is in a repository of its own (Kandinsky): another folder or hub id
+        prior          "diffusion" or "autoregressive": the kind of prior for requests that name none; or, for a model
+                       whose prior is in a repository of its own (Kandinsky), another folder or hub id
         lora           LoRA files, each as "FILE" or "FILE:SCALE"; their changes add up
         progress       called as (stage, done, total) after each network is loaded
 
@@ -207,12 +208,15 @@ class Unclip:
         return self.model.encoder.score(images, prompts)
 
     @torch.inference_mode()
-    def save_embedding(self, path: str | Path, source: ImageSource, seed: int = 0) -> Path:
-        """Write the embedding of an image, or one that the prior samples for a prompt. `Request.embedding` reads it."""
+    def save_embedding(self, path: str | Path, source: ImageSource, seed: int = 0, prior: str | None = None) -> Path:
+        """Write the embedding of an image, or one that the prior samples for a prompt. `Request.embedding` reads it.
+
+        prior: its kind, "diffusion" or "autoregressive"; None is the model's default.
+        """
         check_embeddable(source)
         if isinstance(source, str) and source_kind(source) == "prompt":
-            self.model.require_prior()
-            run = make_run(self.model, [self.resolve(Request(prompt=source, seed=seed))])
+            self.model.require_prior(prior)
+            run = make_run(self.model, [self.resolve(Request(prompt=source, seed=seed, prior=prior))])
             embed = self.model.sample_prior(self.model.encode_text([source]), self.model.encode_text([""]), run)
         else:
             embed = self.embed_image(open_square(source, "crop")[0])

@@ -226,6 +226,7 @@ def test_every_option_reaches_the_request(painter):
         "prior_sampler": "unipc", "size": "64x32", "prior_best_of": 2, "id": None,
         "best_of": 4, "noise_level": 7, "embedding": "e.safetensors", "speed": "fast", "spacing": "ays",
         "guidance_interval": [0.3, 5.0], "guidance_every": 2, "cache_every": 3, "upsampler_cache_every": 4,
+        "prior": None, "prior_temperature": None, "prior_top_p": None,
     }  # fmt: skip
     assert request.to_dict() == expected
     opened = {"device": "cpu", "dtype": "float32", "memory": "auto"}

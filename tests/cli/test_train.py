@@ -29,7 +29,7 @@ def call(capsys, tmp_path: Path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["vae", "--out", "runs"], "choose from clip, prior, decoder, upsampler, all"),
+        (["vae", "--out", "runs"], "choose from clip, prior, autoregressive-prior, decoder, upsampler, all"),
         (["clip"], "Missing option '--out'"),
         (["clip", "--out", "runs", "--recipe", "stickers-tpu"], "stickers-cpu, stickers-gpu"),
         (["clip", "--out", "runs", "--recipe", "mine.toml"], "no recipe 'mine.toml'"),

@@ -81,10 +81,10 @@ class StandIn:
         assert len(run.generators) == len(text.embed) == len(negative.embed)
         return text.embed
 
-    def require_prior(self) -> None:
-        pass
+    def require_prior(self, kind: str | None = None) -> Any:
+        return self.priors["diffusion"]
 
-    prior = None  # the defaults of its fields are not used
+    priors = {"diffusion": SimpleNamespace(defaults=dict)}  # the defaults of its fields are not used
 
 
 def perfect_model(scenes: Mapping[str, Scene]) -> StandIn:

@@ -17,6 +17,7 @@ def test_defaults_are_those_of_the_checkpoint(tiny: Unclip) -> None:
     assert tiny.model.sizes == [(16, 16), (32, 32)]
     assert model_defaults(tiny.model) == {
         "steps": 4,
+        "prior": "diffusion",
         "prior_steps": 3,
         "noise_level": None,
         "upsampler_steps": 2,
@@ -26,6 +27,8 @@ def test_defaults_are_those_of_the_checkpoint(tiny: Unclip) -> None:
         "prior_sampler": "ddim",
         "size": (32, 32),
         "prior_best_of": 2,
+        "prior_temperature": None,
+        "prior_top_p": None,
     }
 
 

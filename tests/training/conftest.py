@@ -43,6 +43,19 @@ dropout = 0.1
 [prior.sampling]
 steps = 2
 
+[autoregressive_prior.model]
+buckets = 16
+waves = 8
+width = 16
+layers = 1
+heads = 2
+
+[autoregressive_prior.fit]
+{fit}
+
+[autoregressive_prior.sampling]
+top_p = 0.9
+
 [decoder.model]
 size = 16
 block_out_channels = [16, 32]
@@ -95,7 +108,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_recipe(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe of all four stages for those images."""
+    """A recipe of all stages for those images."""
     path = tmp_path_factory.mktemp("recipes") / "tiny.toml"
     path.write_text(TINY.format(pictures=pictures, fit=FIT))
     return path

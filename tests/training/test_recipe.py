@@ -12,6 +12,7 @@ from unclip.errors import DataError, RecipeError
 from unclip.models.clip import Clip
 from unclip.models.tokenizer import Tokenizer
 from unclip.training.recipe import STAGES, Fit, Sampling, check_sizes, load_recipe, presets
+from unclip.training.tasks.autoregressive_prior import AutoregressivePriorTask
 from unclip.training.tasks.clip import ClipTask
 from unclip.training.tasks.decoder import DecoderTask
 from unclip.training.tasks.options import DecoderOptions, UpsamplerOptions
@@ -132,6 +133,8 @@ def test_the_presets_make_networks(name: str):
     clip = ClipTask(recipe.stage("clip"))
     frozen = clip_of(clip.network)
     prior = PriorTask(recipe.stage("prior"), frozen, examples)
+    codes = AutoregressivePriorTask(recipe.stage("autoregressive_prior"), frozen, examples)
+    assert codes.network.config.buckets == 1024
     decoder = DecoderTask(recipe.stage("decoder"), frozen, examples)
     with init_empty_weights():
         upsampler = UpsamplerTask(recipe.stage("upsampler"), None)

@@ -25,12 +25,20 @@ from unclip.system.files import read_json
 from unclip.training import run, sources
 from unclip.training.recipe import STAGES
 from unclip.training.run import TrainingOptions
+from unclip.training.stages import NEED_CLIP
+from unclip.training.tasks.autoregressive_prior import AutoregressivePriorTask
 from unclip.training.tasks.clip import ClipTask
 from unclip.training.tasks.decoder import DecoderTask
 from unclip.training.tasks.prior import PriorTask
 from unclip.training.tasks.upsampler import UpsamplerTask
 
-TASKS = {"clip": ClipTask, "prior": PriorTask, "decoder": DecoderTask, "upsampler": UpsamplerTask}
+TASKS = {
+    "clip": ClipTask,
+    "prior": PriorTask,
+    "autoregressive_prior": AutoregressivePriorTask,
+    "decoder": DecoderTask,
+    "upsampler": UpsamplerTask,
+}
 
 
 def train(stage: str, recipe: Path, out: Path, **options) -> Path:
@@ -77,7 +85,7 @@ def assert_same(a: Path, b: Path, stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stopped_stage_resumes_exactly(stage, chain, tiny_recipe, tmp_path, monkeypatch):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    if stage in ("prior", "decoder"):
+    if stage in NEED_CLIP:
         for out in (whole, parts):
             shutil.copytree(chain / "model" / "clip", out / "model" / "clip")
     train(stage, tiny_recipe, whole, steps=4)

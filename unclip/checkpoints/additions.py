@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unclip.errors import CheckpointError
+from unclip.requests.fields import PRIORS
 from unclip.requests.values import show
 
 
@@ -14,13 +15,24 @@ class Additions:
 
     image_encoder  for a checkpoint without a CLIP image encoder: another checkpoint that has one, or a model of
                    open_clip with its weights, such as "ViT-L-14/openai"
-    prior          for a checkpoint whose prior is in a repository of its own: another prior than that
+    prior          a kind of prior, of requests.fields.PRIORS, which requests that name none then take; or for a
+                   checkpoint whose prior is in a repository of its own, another prior than that: a folder or a hub id
     loras          LoRA files, each with a scale: "FILE" or "FILE:SCALE"
     """
 
     image_encoder: str | Path | None = None
     prior: str | Path | None = None
     loras: tuple[str | Path, ...] = ()
+
+    @property
+    def prior_kind(self) -> str | None:
+        """The kind of prior, if that is given. A folder of such a name is given with its path, as ./diffusion."""
+        return self.prior if isinstance(self.prior, str) and self.prior in PRIORS else None
+
+    @property
+    def prior_model(self) -> str | Path | None:
+        """The folder or hub id of another prior, if that is given."""
+        return None if self.prior_kind is not None else self.prior
 
 
 def parse_lora(text: str | Path) -> tuple[Path, float]:

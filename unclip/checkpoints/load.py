@@ -65,7 +65,7 @@ def load_checkpoint(
     index = read_json(folder / INDEX)
     check_no_prior(index, str(name))
     check_pipeline(index, folder / INDEX)
-    folders = [folder, *find_prior_folders(folder, index, additions.prior)]
+    folders = [folder, *find_prior_folders(folder, index, additions.prior_model)]
     image_encoder = additions.image_encoder
     parts = component_folders(folders)
     check_loras(loras, parts)
@@ -78,8 +78,12 @@ def load_checkpoint(
     on_loaded = _count_loaded(progress, parts)
     loader, *others = (ComponentLoader(each, device, dtype, offload, on_loaded, loras) for each in folders)
     model = build_model(index, loader, others, image_encoder)
-    prior = None if additions.prior is None else repository_name(folders[1])
-    model = replace(model, prior_name=prior, loras=tuple(lora.name for lora in loras))
+    prior = None if additions.prior_model is None else repository_name(folders[1])
+    model = replace(
+        model, prior_name=prior, loras=tuple(lora.name for lora in loras), default_prior=additions.prior_kind
+    )
+    if additions.prior_kind is not None:
+        model.require_prior(additions.prior_kind)
     return model if mode == "high" else without_memory_reuse(model)
 
 

@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from unclip.checkpoints.index import FIX
 from unclip.checkpoints.tensors import Shapes, check_shapes, read_tensors, tensor_shapes
 from unclip.errors import CheckpointError
+from unclip.models.autoregressive_prior import AutoregressiveConfig, AutoregressiveTransformer
 from unclip.models.clip import Clip, ClipConfig
 from unclip.models.config import diffusers_config
 from unclip.models.projection import TextProjection, TextProjectionConfig
@@ -48,6 +49,7 @@ NATIVE_CLASSES = {  # class and config class by the name in config.json
     "TextProjection": (TextProjection, TextProjectionConfig),
     "TextEncoder": (TransformerTextEncoder, TextEncoderConfig),
     "ImageNormalizer": (ImageNormalizer, ImageNormalizerConfig),
+    "AutoregressiveTransformer": (AutoregressiveTransformer, AutoregressiveConfig),
 }
 DIFFUSERS_CLASSES = {
     cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel, VQModel, AutoencoderKL)

@@ -18,7 +18,7 @@ from unclip.checkpoints.index import FIX
 from unclip.diffusion.codecs import Codec, codec_from_config
 from unclip.diffusion.sampler_names import check_sampler
 from unclip.errors import CheckpointError
-from unclip.requests.fields import MAX_GUIDANCE, MAX_STEPS
+from unclip.requests.fields import MAX_GUIDANCE, MAX_STEPS, MAX_TEMPERATURE
 from unclip.requests.values import integer, number, parse_size, show
 
 
@@ -62,6 +62,15 @@ class StageSettings(Settings):
     steps: Annotated[int, BeforeValidator(lambda value: integer("steps", value, 1, MAX_STEPS))]
     guidance: Annotated[float, BeforeValidator(lambda value: number("guidance", value, MAX_GUIDANCE))]
     difference: Annotated[bool, BeforeValidator(_no_difference)] = False
+
+
+class AutoregressiveSettings(Settings):
+    """The autoregressive prior in the "stages" table: its sampling defaults (see `AutoregressivePrior`)."""
+
+    guidance: Annotated[float, BeforeValidator(lambda value: number("guidance", value, MAX_GUIDANCE))] = 1.0
+    temperature: Annotated[float, BeforeValidator(lambda value: number("temperature", value, MAX_TEMPERATURE))] = 1.0
+    top_p: Annotated[float, BeforeValidator(lambda value: number("top_p", value, 1))] = 1.0
+    dot_from: Annotated[float, BeforeValidator(lambda value: number("dot_from", value, 1))] = 0.5
 
 
 class ImageStageSettings(StageSettings):

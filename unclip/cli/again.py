@@ -12,6 +12,7 @@ from unclip.cli.assignments import assigned_fields
 from unclip.cli.image_command import ImageOptions, image_command, make_images
 from unclip.images.inputs import SOURCES
 from unclip.inference.speeds import DECODER_FIELDS
+from unclip.requests.fields import PRIOR_FIELDS_OF
 from unclip.requests.request import Request
 from unclip.requests.seeds import parse_seeds
 from unclip.system.choices import DTYPES, check_dtype
@@ -107,6 +108,9 @@ def again(
     job = {**request.to_dict(), **changes}
     if changes.get("speed") is not None:  # what the record holds would win over it
         job |= {name: None for name in SPEED_FIELDS if name in job and name not in changes}
+    for kind, names in PRIOR_FIELDS_OF.items():  # the recorded fields of another kind of prior
+        if changes.get("prior", kind) != kind:
+            job |= {name: None for name in names if name in job and name not in changes}
     Request.from_dict({**job, "seed": request.seed})  # a list of seeds is split later
     if not shared.quiet:
         additions = {"image_encoder": shared.image_encoder, "prior": shared.prior, "loras": shared.lora}

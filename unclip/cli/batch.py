@@ -23,6 +23,7 @@ from unclip.cli.assignments import checked_defaults
 from unclip.cli.batch_progress import BatchProgress
 from unclip.cli.model_options import ModelOptions
 from unclip.errors import InputError
+from unclip.requests.fields import PRIORS
 
 FILE, CLUSTER = "Prompt file", "Cluster"  # sections of the help
 ENGINES = ("local", "ray")
@@ -101,6 +102,8 @@ def batch(
     prior_steps: options.PriorSteps = None,
     prior_guidance: options.PriorGuidance = None,
     prior_sampler: options.PriorSampler = None,
+    prior_temperature: options.PriorTemperature = None,
+    prior_top_p: options.PriorTopP = None,
     out: Annotated[
         str,
         typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the images.", rich_help_panel=options.OUTPUT),
@@ -219,7 +222,10 @@ def batch(
         "guidance": guidance,
         "prior_guidance": prior_guidance,
         "sampler": sampler,
+        "prior": prior if prior in PRIORS else None,
         "prior_sampler": prior_sampler,
+        "prior_temperature": prior_temperature,
+        "prior_top_p": prior_top_p,
         "size": size,
     }
     defaults = checked_defaults(fields, more or [])

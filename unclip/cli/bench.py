@@ -48,7 +48,7 @@ def bench(
     ] = 500,
     as_json: options.Json = False,
     model: options.Model = "stickers",
-    prior: options.Prior = None,
+    prior: options.PriorModel = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     memory: options.Memory = "auto",

@@ -25,7 +25,7 @@ from unclip.images.contact_sheet import Layout, animation, layout, sheet
 from unclip.images.inputs import check_inputs
 from unclip.images.result import Result
 from unclip.images.video import check_video, video
-from unclip.requests.fields import foreign_fields
+from unclip.requests.fields import PRIORS, foreign_fields
 from unclip.requests.request import Request
 from unclip.requests.seeds import parse_seeds
 from unclip.requests.values import size_text
@@ -74,6 +74,8 @@ class ImageOptions:
     prior_steps: options.PriorSteps = None
     prior_guidance: options.PriorGuidance = None
     prior_sampler: options.PriorSampler = None
+    prior_temperature: options.PriorTemperature = None
+    prior_top_p: options.PriorTopP = None
     prior_best_of: Annotated[
         int | None,
         typer.Option(
@@ -122,7 +124,8 @@ class ImageOptions:
 
     def request_fields(self) -> dict[str, Any]:
         """The options that are fields of a Request."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _RUN}
+        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _RUN}
+        return found | ({"prior": self.prior} if self.prior in PRIORS else {})
 
 
 @dataclass(frozen=True)
@@ -162,10 +165,13 @@ def image_command(
         # with one parameter for each field, and puts the values back into the dataclass.
         hints = get_type_hints(shared_options, include_extras=True)
         own = [p for p in inspect.signature(function).parameters.values() if p.name != "shared"]
+        foreign = foreign_fields(mode)
+        if "prior" in foreign:  # the option remains, for a model that needs another prior to load
+            hints["prior"] = options.PriorModel
         shared = [
             inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
             for f in fields(shared_options)
-            if f.name not in foreign_fields(mode)
+            if f.name in _RUN or f.name not in foreign
         ]
 
         @functools.wraps(function)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unclip.cli.progress import Progress, on_terminal
+from unclip.requests.fields import PRIORS
 from unclip.system.light_imports import import_networks
 
 if TYPE_CHECKING:
@@ -45,4 +46,5 @@ class ModelOptions:
     def naming(self) -> dict[str, str | None]:
         """The options that the images of a run depend on, for the record of its folder."""
         lora = " ".join(self.lora or ()) or None
-        return {"--dtype": self.dtype, "--image-encoder": self.image_encoder, "--prior": self.prior, "--lora": lora}
+        prior = None if self.prior in PRIORS else self.prior  # a kind of prior is part of each request
+        return {"--dtype": self.dtype, "--image-encoder": self.image_encoder, "--prior": prior, "--lora": lora}

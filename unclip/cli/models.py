@@ -189,7 +189,7 @@ def make_components(
         int, typer.Option(metavar="N", help="Use at most N images.", callback=options.at_least_one)
     ] = 4096,
     image_encoder: options.ImageEncoder = None,
-    prior: options.Prior = None,
+    prior: options.PriorModel = None,
     device: options.Device = "auto",
 ) -> None:
     """Compute and store the principal components that `unclip reconstruct --components` needs.

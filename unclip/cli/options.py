@@ -11,11 +11,11 @@ from unclip.checkpoints.additions import find_lora
 from unclip.checkpoints.hub import parse_hub_id
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.cli import completion
-from unclip.cli.settings import DEFAULT_URL, source_in_errors, uses_server
+from unclip.cli.settings import DEFAULT_URL, setting_source, source_in_errors, uses_server
 from unclip.diffusion.sampler_names import SAMPLER_NAMES, SPACING_NAMES
-from unclip.errors import InputError
+from unclip.errors import CheckpointError, InputError
 from unclip.images.metadata import FORMATS
-from unclip.requests.fields import FITS, MAX_GUIDANCE, MAX_STEPS, SPEEDS
+from unclip.requests.fields import FITS, MAX_GUIDANCE, MAX_STEPS, PRIORS, SPEEDS
 from unclip.requests.seeds import parse_seeds
 from unclip.system.choices import DEVICES, DTYPES, MEMORY, check_device, check_dtype, check_memory
 
@@ -47,6 +47,15 @@ def check_model(name: str) -> None:
     """Raise CheckpointError unless there is such a model here, or the name is one of the hub."""
     if parse_hub_id(name) is None:
         find_checkpoint(name)
+
+
+def check_prior(name: str) -> None:
+    """Raise CheckpointError unless the name is a kind of prior, a model here, or one of the hub."""
+    if name not in PRIORS:
+        try:
+            check_model(name)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; or give a kind of prior: {' or '.join(PRIORS)}") from None
 
 
 def check_folder(option: str, path: str) -> None:
@@ -85,6 +94,18 @@ def local_model(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> A
 at_least_one = checked(lambda param, value: check_at_least_one(param.opts[0], value))
 check_seeds = checked(lambda _, value: parse_seeds(value))
 image_format = checked(lambda _, value: check_choice("--format", value, tuple(FORMATS)))
+
+
+def prior_model(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """The folder or hub id of a prior. A kind of prior is dropped if it is a setting, which other commands have too."""
+    if value not in PRIORS:
+        return checked(lambda _, value: check_model(value))(ctx, param, value)
+    if setting_source(ctx, param) is None:
+        raise InputError(
+            f"--prior {value} is for commands that take a prompt: leave it out, or write ./{value} for a folder"
+        )
+    return None
+
 
 _SAMPLERS = f"{', '.join(SAMPLER_NAMES[:-1])} or {SAMPLER_NAMES[-1]}"
 
@@ -140,12 +161,23 @@ Prior = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Another prior: a folder or a hub id.",
-        callback=checked(lambda _, value: check_model(value)),
+        help=f"{' or '.join(PRIORS)}; or another prior: a folder or a hub id.",
+        callback=checked(lambda _, value: check_prior(value)),
         autocompletion=completion.models,
         rich_help_panel=MODEL,
     ),
 ]
+PriorModel = Annotated[
+    str | None,
+    typer.Option(
+        "--prior",
+        metavar="NAME",
+        help="Another prior: a folder or a hub id.",
+        callback=prior_model,
+        rich_help_panel=MODEL,
+    ),
+]
+"""Of commands that sample no embeddings for prompts, or whose input says by which kind of prior."""
 Lora = Annotated[
     list[str] | None,
     typer.Option(
@@ -315,7 +347,7 @@ UpsamplerCacheEvery = Annotated[
 
 PriorSteps = Annotated[
     int | None,
-    typer.Option(metavar="N", help=f"Prior denoising steps.{MODELS_DEFAULT}", rich_help_panel=PRIOR),
+    typer.Option(metavar="N", help=f"Diffusion prior denoising steps.{MODELS_DEFAULT}", rich_help_panel=PRIOR),
 ]
 PriorGuidance = Annotated[
     float | None,
@@ -329,8 +361,25 @@ PriorSampler = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help=f"Prior sampler, as --sampler.{MODELS_DEFAULT}",
+        help=f"Diffusion prior sampler, as --sampler.{MODELS_DEFAULT}",
         autocompletion=completion.one_of(*SAMPLER_NAMES),
+        rich_help_panel=PRIOR,
+    ),
+]
+PriorTemperature = Annotated[
+    float | None,
+    typer.Option(
+        metavar="T",
+        help=f"Autoregressive prior temperature; 0 takes the most probable.{MODELS_DEFAULT}",
+        rich_help_panel=PRIOR,
+    ),
+]
+PriorTopP = Annotated[
+    float | None,
+    typer.Option(
+        "--prior-top-p",
+        metavar="P",
+        help=f"Autoregressive prior: sample from the most probable codes, of this probability.{MODELS_DEFAULT}",
         rich_help_panel=PRIOR,
     ),
 ]

@@ -39,7 +39,7 @@ def reproduce(
         ),
     ] = None,
     image_encoder: options.ImageEncoder = None,
-    prior: options.Prior = None,
+    prior: options.PriorModel = None,
     lora: options.Lora = None,
     device: options.Device = "auto",
     dtype: Annotated[

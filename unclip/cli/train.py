@@ -10,13 +10,15 @@ from unclip.errors import InputError
 from unclip.system.files import check_writable
 from unclip.training.recipe import STAGES
 
-CHOICES = (*STAGES, "all")
+NAMES = {stage.replace("_", "-"): stage for stage in STAGES}
+"""The stages by their names on the command line."""
+CHOICES = (*NAMES, "all")
 DISTILLATIONS = ("guidance", "consistency")
 
 
 def train(
     stage: Annotated[
-        str, typer.Argument(metavar="STAGE", help=f"{', '.join(STAGES)}; or all, which trains them in this order.")
+        str, typer.Argument(metavar="STAGE", help=f"{', '.join(NAMES)}; or all, which trains them in this order.")
     ],
     out: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Folder for checkpoints, curves and samples.  [required]")
@@ -72,7 +74,12 @@ def train(
         str | None, typer.Option(metavar="MODEL", help="Model that --distill learns from; it needs no images.")
     ] = None,
     prior: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Prior of the model of --init or --teacher, if elsewhere.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Prior of the model of --init or --teacher, if elsewhere.",
+            callback=options.prior_model,
+        ),
     ] = None,
     image_encoder: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Image encoder for that model, if it has none.")
@@ -99,7 +106,9 @@ def train(
       unclip train decoder --init models/karlo --lora 8 --out runs/lora
       unclip train decoder --distill guidance --teacher models/karlo --data prompts.txt --out runs/fast
     """
+    stage = stage.replace("_", "-")
     options.check_choice("stage", stage, CHOICES)
+    stage = NAMES.get(stage, stage)
     if distill is not None:
         options.check_choice("--distill", distill, DISTILLATIONS)
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):

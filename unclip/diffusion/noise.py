@@ -14,6 +14,11 @@ def make_generators(seeds: Sequence[int]) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
+def uniform(shape: Sequence[int], generators: Generators) -> Tensor:
+    """Numbers in [0, 1), `b *shape`, item i from generators[i]. In float64 and on the CPU."""
+    return torch.stack([torch.rand(tuple(shape), generator=g, dtype=torch.float64) for g in generators])
+
+
 def randn(
     shape: Sequence[int],
     generators: Generators,

@@ -6,7 +6,19 @@ from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import InputError, did_you_mean
 
 SUITES = ("stickers",)
-PARTS = ("checker", "objects", "distance", "clip", "prior", "best", "upsampler", "prior-steps", "steps", "speed")
+PARTS = (
+    "checker",
+    "objects",
+    "distance",
+    "clip",
+    "prior",
+    "priors",
+    "best",
+    "upsampler",
+    "prior-steps",
+    "steps",
+    "speed",
+)
 
 
 def parse_parts(text: str) -> Sequence[str]:

@@ -31,11 +31,11 @@ class Features(nn.Module):
         return features
 
 
-def check_installed() -> None:
-    """Raise InputError if torchmetrics is not installed."""
+def check_installed(part: str = "distance") -> None:
+    """Raise InputError if torchmetrics is not installed. part: of the evaluation, which needs it."""
     if find_spec(EXTRA) is None:
         raise InputError(
-            f"the part 'distance' needs {EXTRA}: pip install 'unclip[evaluate]', or name other parts with --only"
+            f"the part {part!r} needs {EXTRA}: pip install 'unclip[evaluate]', or name other parts with --only"
         )
 
 

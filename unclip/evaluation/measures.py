@@ -10,6 +10,7 @@ from unclip.evaluation.clip_and_prior import measure_clip, measure_prior
 from unclip.evaluation.correctness import measure_checker, measure_objects
 from unclip.evaluation.fid import check_installed, measure_distance
 from unclip.evaluation.html_report import write_html
+from unclip.evaluation.priors import measure_priors
 from unclip.evaluation.speeds import measure_speeds
 from unclip.evaluation.suite import Suite
 from unclip.evaluation.super_resolution import measure_upsampler
@@ -26,7 +27,7 @@ class Part:
     Attributes:
         title: The title of its table.
         measure: Returns its result: "rows", and optionally "notes" and more.
-        needs: "image encoder" or "upsampler", if only models that have one can be measured.
+        needs: "image encoder", "diffusion prior" or "upsampler", if only models that have one can be measured.
         is_summary: Whether it summarises cells that the report stores one by one, and is made again in each run.
         uses_checker: Whether the checker judges its images; the checker's own error is then reported first.
     """
@@ -44,9 +45,10 @@ MEASURES = {
     "distance": Part("Distance of sets of images", measure_distance, "image encoder"),
     "clip": Part("CLIP", measure_clip, "image encoder"),
     "prior": Part("The prior", measure_prior, "image encoder"),
+    "priors": Part("The priors, and the text embedding in their place", measure_priors, "image encoder", True, True),
     "best": Part("Best of k, at the decoder's size", sweep_best_of, "image encoder", uses_checker=True),
     "upsampler": Part("Upsampling", measure_upsampler, "upsampler"),
-    "prior-steps": Part("Steps of the prior", sweep_prior_steps, "image encoder", is_summary=True),
+    "prior-steps": Part("Steps of the diffusion prior", sweep_prior_steps, "diffusion prior", is_summary=True),
     "steps": Part("Steps of the decoder, at its own size", sweep_steps, is_summary=True, uses_checker=True),
     "speed": Part("Speeds and shortcuts", measure_speeds, is_summary=True, uses_checker=True),
 }
@@ -59,7 +61,12 @@ def select_parts(pipe: "Unclip", only: Sequence[str] | None) -> list[str]:
     Raises InputError if the model or the installation does not support a part in `only`.
     """
     pipe.model.require_prior()
-    available = {"image encoder": pipe.model.encoder.encodes_images, "upsampler": bool(pipe.model.upsamplers)}
+    encodes_images = pipe.model.encoder.encodes_images
+    available = {
+        "image encoder": encodes_images,
+        "diffusion prior": encodes_images and "diffusion" in pipe.model.priors,
+        "upsampler": bool(pipe.model.upsamplers),
+    }
     needs_checker = only is not None and any(MEASURES[name].uses_checker for name in only)
     parts = []
     for name, part in MEASURES.items():
@@ -69,12 +76,14 @@ def select_parts(pipe: "Unclip", only: Sequence[str] | None) -> list[str]:
         if only is not None and name not in only and not (name == "checker" and needs_checker):
             continue
         if missing:
+            need = f"{'a' if part.needs == 'diffusion prior' else 'an'} {part.needs}"
             raise InputError(
-                f"the part {name!r} needs a model with an {part.needs}, which {pipe.model.name} lacks: leave it out"
+                f"the part {name!r} needs a model with {need}, which {pipe.model.name} lacks: leave it out"
             )
         parts.append(name)
-    if "distance" in parts:
-        check_installed()
+    for name in ("distance", "priors"):
+        if name in parts:
+            check_installed(name)
     return parts
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from unclip.pipeline import Unclip
 
 STEPS = (5, 10, 25, 50, 250)
-BEST_OF = (1, 2, 4)
+BEST_OF = (1, 2, 4, 8, 16)
 BATCH = 16  # images per batch by default
 
 T = TypeVar("T")

@@ -56,7 +56,7 @@ def sweep_prior_steps(suite: Suite) -> dict[str, Any]:
 
     def measure_cell(sampler: str, steps: int) -> Estimate:
         def measure() -> Estimate | None:
-            fields = {"prior_sampler": sampler, "prior_steps": steps, "prior_best_of": 1}
+            fields = {"prior": "diffusion", "prior_sampler": sampler, "prior_steps": steps, "prior_best_of": 1}
             return estimate_mean(cosines(sample_embeddings(suite, suite.subset, **fields), true))
 
         return suite.report.measure_once(f"prior-steps/{sampler}/{steps}", measure)

@@ -22,6 +22,7 @@ from unclip.inference.stage import Stage, StageInputs, StageOptions
 from unclip.models.clip import Clip
 from unclip.models.text import TextEncoding
 from unclip.models.upsampler import enlarge
+from unclip.requests.fields import PRIORS
 from unclip.requests.values import size_text
 
 
@@ -31,7 +32,7 @@ class UnclipModel:
 
     name           as records and messages name it
     clip           text encoder and, where the checkpoint has one, image encoder
-    prior          text -> CLIP image embedding; None for checkpoints of image variations
+    prior          text -> CLIP image embedding, by diffusion; None for checkpoints of image variations
     decoder        embedding and text -> the smallest image
     upsamplers     each enlarges the image before it
     device         of the networks
@@ -44,6 +45,8 @@ class UnclipModel:
     prior_name     name of the checkpoint that the prior is from, if another one than the model's own was given
     loras          names of the LoRA files that were added, with their scales
     decoder_text   the decoder's own text encoder; None for a decoder conditioned on CLIP's
+    autoregressive_prior  text -> CLIP image embedding, code by code; None for checkpoints without one
+    default_prior  kind of prior of requests that name none; None is the first of requests.fields.PRIORS that it has
     speeds         fields of a Request that each `speed` but "best" sets (see `inference.speeds`)
     """
 
@@ -61,6 +64,8 @@ class UnclipModel:
     prior_name: str | None = None
     loras: tuple[str, ...] = ()
     decoder_text: DecoderText | None = None
+    autoregressive_prior: Prior | None = None
+    default_prior: str | None = None
     speeds: Mapping[str, Bundle] = field(default_factory=dict)
 
     @property
@@ -109,7 +114,7 @@ class UnclipModel:
     @torch.inference_mode()
     def sample_prior(self, text: TextEncoding, negative: TextEncoding, run: Run) -> Tensor:
         """CLIP image embeddings `b d` for texts. Raises RequestError for a model without a prior."""
-        return self.require_prior().sample(text, negative, run)
+        return self.require_prior(run.options.prior).sample(text, negative, run)
 
     def sample(
         self, conditioning: Conditioning, run: Run, known: Known | None = None, start: Start | None = None
@@ -212,14 +217,25 @@ class UnclipModel:
             return conditioning.negative_embed
         return self.encoder.zero_embed.expand_as(conditioning.embed)
 
-    def require_prior(self) -> Prior:
-        """The prior. Raises RequestError for a model without one."""
-        if self.prior is None:
+    @cached_property
+    def priors(self) -> dict[str, Prior]:
+        """The priors that the model has, by kind; the first is the default."""
+        found = dict(zip(PRIORS, (self.prior, self.autoregressive_prior), strict=True))
+        kinds = sorted(PRIORS, key=lambda kind: kind != self.default_prior)
+        return {kind: prior for kind in kinds if (prior := found[kind]) is not None}
+
+    def require_prior(self, kind: str | None = None) -> Prior:
+        """The prior of a kind, by default the model's first. Raises RequestError for a model without it."""
+        if not self.priors:
             raise RequestError(
                 f"{self.name} has no prior, so a prompt alone cannot guide it: give an image (unclip vary, or "
                 "Unclip.vary) or an embedding (--embedding), or use another model"
             )
-        return self.prior
+        kind = next(iter(self.priors)) if kind is None else kind
+        if kind not in self.priors:
+            known = " and ".join(self.priors)
+            raise RequestError(f"{self.name} has no {kind} prior, only {known}: leave prior out, or use another model")
+        return self.priors[kind]
 
     def components(self) -> Components:
         """The principal components of the model's image embeddings. Raises RequestError if it has none yet."""

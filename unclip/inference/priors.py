@@ -1,5 +1,6 @@
 """Priors: from text to CLIP image embeddings."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -7,10 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unclip.diffusion.guidance import NetworkInputs
+from unclip.diffusion.noise import uniform
 from unclip.inference.run_context import Run
 from unclip.inference.stage import Stage, StageInputs, StageOptions
+from unclip.models.autoregressive_prior import AutoregressiveTransformer
 from unclip.models.text import TextEncoding
 from unclip.requests.fields import PRIOR_BEST_OF
+
+ROWS = 64
+"""Embeddings that the autoregressive prior samples at a time, so that its memory does not grow with the batch."""
 
 
 class Prior(Protocol):
@@ -52,7 +59,7 @@ class DiffusionPrior:
         The paper samples two and keeps the one with the higher dot product.
         """
         options, network, k = run.options, self.stage.network, run.options.prior_best_of
-        candidates = run.rows([i for i in range(len(run.generators)) for _ in range(k)])  # b*k
+        candidates = run.repeat(k)  # b*k
         text, negative = text.repeat(k), negative.repeat(k)
         with run.stage("prior") as report:
             x = self.stage.run(
@@ -61,7 +68,136 @@ class DiffusionPrior:
                 StageOptions(options.prior_steps, options.prior_sampler, options.prior_guidance),
                 report=report,
             )
-        embed = network.unwhiten(x)  # b*k d
-        similarity = F.cosine_similarity(embed, text.embed, dim=-1).unflatten(0, (-1, k))  # b k
-        best = similarity.argmax(dim=1)  # b
-        return embed.unflatten(0, (-1, k))[torch.arange(len(best)), best]
+        return most_similar(network.unwhiten(x), text.embed, k)
+
+
+@dataclass(frozen=True)
+class AutoregressivePrior:
+    """The autoregressive prior: Ramesh et al. 2022 (arXiv:2204.06125), section 2.2.
+
+    network: also quantises embeddings into codes. guidance: classifier-free guidance scale of the logits; 1 is none.
+    temperature: divides the logits; 0 takes the most probable bucket. top_p: probability of the buckets that are
+    sampled from, the most probable ones; 1 is all. best_of: as of `Prior`. dot_from: quantile of the training
+    data's dot products of text and image embedding above which one is drawn, as if it were the image's own.
+    """
+
+    network: AutoregressiveTransformer
+    guidance: float = 1.0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    best_of: int = 2
+    dot_from: float = 0.5
+
+    def defaults(self) -> dict[str, object]:
+        """The prior's own guidance, temperature and top-p."""
+        return {
+            "prior_guidance": self.guidance,
+            "prior_temperature": self.temperature,
+            "prior_top_p": self.top_p,
+            "prior_best_of": self.best_of,
+        }
+
+    @torch.inference_mode()
+    def sample(self, text: TextEncoding, negative: TextEncoding, run: Run) -> Tensor:
+        """Sample `run.options.prior_best_of` embeddings per text; return the one most similar to the text, `b d`."""
+        k, config = run.options.prior_best_of, self.network.config
+        text, negative = text.repeat(k), negative.repeat(k)
+        cond, uncond = (self.network.condition(each) for each in (text, negative))
+        numbers = uniform((config.components + 1,), run.repeat(k).generators)  # b*k, 1 + codes
+        parts = [slice(start, start + ROWS) for start in range(0, len(numbers), ROWS)]
+        embeds = []
+        with run.stage("prior") as report:
+            for number, part in enumerate(parts):
+                given, without = ({key: value[part] for key, value in each.items()} for each in (cond, uncond))
+                progress = counted(report.progress, number, len(parts))
+                embeds.append(self.network.decode(self._sample_codes(given, without, numbers[part], run, progress)))
+        return most_similar(torch.cat(embeds), text.embed, k)
+
+    def _sample_codes(
+        self,
+        cond: NetworkInputs,
+        uncond: NetworkInputs,
+        numbers: Tensor,
+        run: Run,
+        progress: Callable[[int, int], None] | None,
+    ) -> Tensor:
+        """Codes `b k`, by numbers `b k+1` in [0, 1): the first is the dot product's, and one for each code."""
+        options, config = run.options, self.network.config
+        guidance = self.guidance if options.prior_guidance is None else options.prior_guidance
+        temperature = self.temperature if options.prior_temperature is None else options.prior_temperature
+        top_p = self.top_p if options.prior_top_p is None else options.prior_top_p
+        next_logits = guided_logits(self.network, cond, uncond, guidance)
+
+        first = min(int(self.dot_from * config.buckets), config.buckets - 1)
+        dots = (first + numbers[:, 0] * (config.buckets - first)).long().to(run.device)  # b
+        codes = dots.new_empty(len(dots), 0)
+        if progress is not None:
+            progress(0, config.components)
+        for place in range(config.components):
+            # On the CPU: other devices round differently, and not all of them have float64.
+            logits = next_logits(dots, codes).cpu().double()  # b m
+            new = sample_buckets(logits, numbers[:, place + 1], temperature, top_p)
+            codes = torch.cat([codes, new[:, None].to(codes)], dim=1)
+            if progress is not None:
+                progress(place + 1, config.components)
+        return codes
+
+
+def most_similar(embed: Tensor, text: Tensor, k: int) -> Tensor:
+    """Of each k consecutive embeddings `b*k d`, the one most similar to its row of the text's embeddings, `b d`."""
+    similarity = F.cosine_similarity(embed, text, dim=-1).unflatten(0, (-1, k))  # b k
+    best = similarity.argmax(dim=1)  # b
+    return embed.unflatten(0, (-1, k))[torch.arange(len(best)), best]
+
+
+def guided_logits(
+    network: AutoregressiveTransformer, cond: NetworkInputs, uncond: NetworkInputs, scale: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function of dot products `b` and codes `b j` that returns the logits `b m` of the next code.
+
+    The logits are uncond + scale * (cond - uncond), from one doubled batch; scales 1 and 0 need one half only. It must
+    be called with one code more each time: it caches the tokens that it has seen.
+    """
+    halves = [cond] if scale == 1 else [uncond] if scale == 0 else [uncond, cond]
+    inputs = {key: torch.cat([half[key] for half in halves]) for key in cond}
+    cache = network.new_cache()
+
+    def next_logits(dots: Tensor, codes: Tensor) -> Tensor:
+        repeated = (each.repeat(len(halves), *[1] * (each.ndim - 1)) for each in (dots, codes))
+        logits = network(**inputs, **dict(zip(("dots", "codes"), repeated, strict=True)), cache=cache)[:, -1].float()
+        if len(halves) == 1:
+            return logits
+        without, given = logits.chunk(2)
+        return without + scale * (given - without)
+
+    return next_logits
+
+
+def sample_buckets(logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
+    """One bucket per row of logits `b m`, by numbers `b` in [0, 1): where the summed probability exceeds the number.
+
+    Buckets stay in their order, so that a number rounded differently gives a neighbouring bucket.
+
+    temperature: divides the logits; 0 takes the most probable bucket. top_p: samples from the fewest buckets whose
+    probability is at least this, in 0 .. 1 (Holtzman et al. 2020, arXiv:1904.09751); one bucket is always left.
+    """
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    probabilities = (logits / temperature).softmax(dim=-1)  # b m
+    if top_p < 1:
+        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(dim=-1) - ordered  # of the buckets that are more probable
+        kept = torch.zeros_like(before, dtype=torch.bool).scatter(1, order, before < top_p)
+        kept.scatter_(1, order[:, :1], True)
+        probabilities = probabilities * kept
+    summed = probabilities.cumsum(dim=-1)
+    found = torch.searchsorted(summed, (numbers * summed[:, -1])[:, None], right=True)[:, 0]
+    last = (probabilities > 0).cumsum(dim=-1).argmax(dim=-1)  # the number times the sum may round up to the sum
+    return torch.minimum(found, last)
+
+
+def counted(progress: Callable[[int, int], None] | None, number: int, parts: int) -> Callable[[int, int], None] | None:
+    """The progress of one of several equal parts as that of all of them."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(number * total + done, parts * total)

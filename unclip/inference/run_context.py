@@ -20,6 +20,8 @@ class SamplingOptions:
     prior_steps, steps, upsampler_steps  denoising steps of the prior, the decoder and each upsampler
     prior_sampler, sampler               names from diffusion.sampler_names.SAMPLER_NAMES
     prior_guidance, guidance             classifier-free guidance scales
+    prior                                kind of prior, of requests.fields.PRIORS; None is the model's default
+    prior_temperature, prior_top_p       of the autoregressive prior: see `priors.sample_buckets`
     prior_best_of                        embeddings that the prior samples; the best one is used
     noise_level                          noise added to image embeddings (see `UnclipModel.noise_levels`)
     spacing                              of the decoder's timesteps, from diffusion.sampler_names.SPACING_NAMES
@@ -30,9 +32,12 @@ class SamplingOptions:
     size                                 (width, height) of the images in pixels; None runs all upsamplers
     """
 
+    prior: str | None = None
     prior_steps: int | None = None
     prior_sampler: str | None = None
     prior_guidance: float | None = None
+    prior_temperature: float | None = None
+    prior_top_p: float | None = None
     prior_best_of: int = 1
     steps: int | None = None
     sampler: str | None = None
@@ -66,6 +71,10 @@ class Run:
     def rows(self, indices: Sequence[int]) -> "Run":
         """The same run for some of its images, or for an image several times. The timings are shared."""
         return replace(self, generators=[self.generators[i] for i in indices])
+
+    def repeat(self, k: int) -> "Run":
+        """The same run with each of its images k times in a row."""
+        return self.rows([i for i in range(len(self.generators)) for _ in range(k)])
 
     def within(self, label: str | None) -> "Run":
         """The same run, whose stages are reported as part of `label`: "window 2 of 5, decoder". None: no label."""

@@ -1,1 +1,1 @@
-"""The networks: CLIP (open_clip); the prior, decoder and upsampler (diffusers), with their configs."""
+"""The networks: CLIP (open_clip); the diffusion prior, decoder and upsampler (diffusers); the autoregressive prior."""

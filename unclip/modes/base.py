@@ -70,9 +70,12 @@ def make_run(model: UnclipModel, requests: Sequence[Request], callback: Progress
 def sampling_options(request: Request) -> SamplingOptions:
     """The sampling options of a resolved request. All requests of a micro-batch have the same."""
     return SamplingOptions(
+        prior=request.prior,
         prior_steps=request.prior_steps,
         prior_sampler=request.prior_sampler,
         prior_guidance=request.prior_guidance,
+        prior_temperature=request.prior_temperature,
+        prior_top_p=request.prior_top_p,
         prior_best_of=1 if request.prior_best_of is None else request.prior_best_of,
         steps=request.steps,
         sampler=request.sampler,

@@ -10,7 +10,7 @@ from unclip.modes.base import resolved
 from unclip.modes.distilled import check_distilled
 from unclip.modes.inpainting.prepare import check_edit
 from unclip.modes.registry import mode_of
-from unclip.requests.fields import foreign_fields
+from unclip.requests.fields import PRIOR_FIELDS, foreign_fields
 from unclip.requests.request import Request
 
 
@@ -28,7 +28,11 @@ def resolve(model: UnclipModel, request: Request) -> Request:
         model.encoder.read_embedding(request.embedding)  # fail before any work is done
     mode.check(model, request)
     foreign = foreign_fields(request.mode)
-    defaults = {**model_defaults(model), **speed_defaults(model, request), **mode.defaults(model, request)}
+    defaults = {
+        **model_defaults(model, request.prior),
+        **speed_defaults(model, request),
+        **mode.defaults(model, request),
+    }
     if request.edits_canvas:
         defaults.pop("size")  # the canvas has its own
     request = request.resolved(**{name: v for name, v in defaults.items() if name not in foreign}, seed=seed)
@@ -40,9 +44,12 @@ def resolve(model: UnclipModel, request: Request) -> Request:
     return request
 
 
-def model_defaults(model: UnclipModel) -> dict[str, Any]:
-    """The model's defaults of the sampling fields of a request, for text to image."""
-    prior = model.prior
+def model_defaults(model: UnclipModel, prior: str | None = None) -> dict[str, Any]:
+    """The model's defaults of the sampling fields of a request, for text to image.
+
+    prior: a kind of prior; None is the model's default. Raises RequestError for a kind that the model does not have.
+    """
+    kind = next(iter(model.priors), None) if prior is None else prior
     return {
         "steps": model.decoder.steps,
         "guidance": model.decoder.guidance,
@@ -51,9 +58,9 @@ def model_defaults(model: UnclipModel) -> dict[str, Any]:
         "noise_level": 0 if model.noise_levels else None,
         "size": model.sizes[-1],
         **(
-            dict.fromkeys(("prior_steps", "prior_guidance", "prior_sampler")) | {"prior_best_of": 1}
-            if prior is None
-            else prior.defaults()
+            dict.fromkeys(PRIOR_FIELDS) | {"prior_best_of": 1}
+            if kind is None
+            else dict.fromkeys(PRIOR_FIELDS) | {"prior": kind} | model.require_prior(kind).defaults()
         ),
     }
 
@@ -67,7 +74,7 @@ def speed_defaults(model: UnclipModel, request: Request) -> dict[str, Any]:
         return {}
     if request.speed != "best" and request.speed not in model.speeds:
         raise RequestError(f"{model.name} has no settings for speed {request.speed}: set steps, or leave speed out")
-    return speed_fields(model.speeds, request.speed, model_defaults(model), request.inverts)
+    return speed_fields(model.speeds, request.speed, model_defaults(model, request.prior), request.inverts)
 
 
 def output_size(model: UnclipModel, request: Request) -> tuple[int, int]:
@@ -81,7 +88,7 @@ def check_requirements(model: UnclipModel, request: Request) -> None:
     """
     needed = mode_of(request).requirements(model, request)
     if "prior" in needed:
-        model.require_prior()
+        model.require_prior(request.prior)
     if "text encoder" in needed:
         model.encoder.require_text_encoder()
     if "image encoder" in needed or request.best_of is not None:

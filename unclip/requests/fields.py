@@ -1,6 +1,6 @@
 """The modes of a request, the fields that each has, their limits, and their old names."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,17 @@ SPEEDS = ("best", "balanced", "fast")
 """Best is the model's defaults; the others are its bundles of shortcuts (see `inference.speeds`)."""
 SIDES = ("left", "right", "top", "bottom")
 SIDE_PROMPTS = tuple(f"{side}_prompt" for side in SIDES)
-PRIOR_FIELDS = ("prior_steps", "prior_guidance", "prior_sampler", "prior_best_of")
+PRIORS = ("diffusion", "autoregressive")
+"""The kinds of priors; the first that a model has is its default."""
+PRIOR_FIELDS_OF = {
+    "diffusion": ("prior_steps", "prior_sampler"),
+    "autoregressive": ("prior_temperature", "prior_top_p"),
+}
+"""For each kind of prior, the fields that the other kind does not have."""
+PRIOR_FIELDS = (
+    *("prior", "prior_steps", "prior_guidance", "prior_sampler"),
+    *("prior_temperature", "prior_top_p", "prior_best_of"),
+)
 CANVAS_FIELDS = (*PRIOR_FIELDS, "image", "embedding", "resample", "keep_style")
 FIELDS_OF = {
     "generate": (*PRIOR_FIELDS, "embedding"),
@@ -36,6 +46,7 @@ OLD_NAMES = {"negative": "negative_prompt", "harmonize": "resample", "share": "f
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000  # the length of the training schedule
 MAX_GUIDANCE = 1000
+MAX_TEMPERATURE = 100
 MAX_IMAGES = 100_000
 MAX_CANDIDATES = 1024
 MAX_FRAMES = 1000
@@ -96,6 +107,9 @@ LIMITS: dict[str, Limit] = {
     "upsampler_steps": _STEPS,
     "guidance": _SCALE,
     "prior_guidance": _SCALE,
+    "prior": OneOf(PRIORS),
+    "prior_temperature": Number(MAX_TEMPERATURE),
+    "prior_top_p": _FRACTION,
     "noise_level": Whole(0, MAX_STEPS - 1),
     "sampler": _SAMPLER,
     "prior_sampler": _SAMPLER,
@@ -138,7 +152,7 @@ def edits_canvas(mode: str) -> bool:
     return mode in CANVAS_MODES
 
 
-def excluded_fields(mode: Any, given: Collection[str]) -> set[str]:
+def excluded_fields(mode: Any, given: Mapping[str, Any]) -> set[str]:
     """The fields that a request of a mode must not have, beside those that are given: defaults for them do not apply.
 
     Empty for an unknown mode, which the request itself refuses.
@@ -153,4 +167,4 @@ def excluded_fields(mode: Any, given: Collection[str]) -> set[str]:
             excluded.add("embedding")
         elif "embedding" in given:
             excluded |= {"prompt", "from_prompt"}
-    return excluded
+    return excluded.union(*(names for kind, names in PRIOR_FIELDS_OF.items() if given.get("prior", kind) != kind))

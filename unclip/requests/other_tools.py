@@ -44,6 +44,8 @@ HINTS = {
     **dict.fromkeys(("scheduler", "schedule_type", "sampler_index"), "use sampler"),
     **dict.fromkeys(("timestep_spacing", "sigma_schedule", "use_karras_sigmas"), "use spacing"),
     **dict.fromkeys(("denoising_strength", "image_strength", "prompt_strength"), "use strength, which only vary has"),
+    "temperature": "use prior_temperature, which only the autoregressive prior has",
+    "top_p": "use prior_top_p, which only the autoregressive prior has",
     **dict.fromkeys(("aspect_ratio", "ar", "resolution", "image_size"), "use size"),
     **dict.fromkeys(("init_images", "images", "reference_image"), "use image, or sources to interpolate"),
     **dict.fromkeys(("image_embeds", "image_embeddings", "prompt_embeds"), "use embedding, a file of `unclip embed`"),

@@ -64,7 +64,8 @@ class Request(BaseModel):
     seed: Integer = Field(None, description="image i of the request has seed + i")
     n: Annotated[int, REQUIRED] = Field(1, description="number of images")
     steps: Integer = Field(None, description="denoising steps of the decoder")
-    prior_steps: Integer = Field(None, description="denoising steps of the prior")
+    prior: Choice = Field(None, description="kind of prior that samples the embedding of a prompt")
+    prior_steps: Integer = Field(None, description="denoising steps of the diffusion prior")
     upsampler_steps: Integer = Field(None, description="denoising steps of each upsampler")
     guidance: Decimal = Field(None, description="classifier-free guidance scale of the decoder")
     prior_guidance: Decimal = Field(None, description="classifier-free guidance scale of the prior")
@@ -72,7 +73,13 @@ class Request(BaseModel):
         None, description="Stable unCLIP: noise added to the image embedding; more varies the image more"
     )
     sampler: Choice = Field(None, description="sampler of the decoder")
-    prior_sampler: Choice = Field(None, description="sampler of the prior")
+    prior_sampler: Choice = Field(None, description="sampler of the diffusion prior")
+    prior_temperature: Decimal = Field(
+        None, description="temperature of the autoregressive prior: 0 takes the most probable codes, 1 samples them"
+    )
+    prior_top_p: Decimal = Field(
+        None, description="probability of the codes that the autoregressive prior samples from, most probable first"
+    )
     speed: Choice = Field(
         None,
         description="best: the model's defaults; balanced, fast: faster settings, tested for its family. Other fields "

@@ -10,6 +10,7 @@ from unclip.requests.fields import (
     MAX_SEED,
     MODES,
     OLD_NAMES,
+    PRIOR_FIELDS_OF,
     SIDE_PROMPTS,
     SIDES,
     foreign_fields,
@@ -56,6 +57,7 @@ def check_fields(fields: Fields) -> None:
         raise RequestError("fraction is for one image, and frames for a sequence: give one of them")
     if fields["mode"] in CANVAS_MODES:
         check_canvas(fields)
+    check_prior(fields)
     check_prompts(fields)
     check_candidates(fields)
     check_seed(fields)
@@ -108,6 +110,25 @@ def check_canvas(fields: Fields) -> None:
         raise RequestError("say how far to outpaint: by left, right, top or bottom, or else by a size")
     if fields["anchor"] is not None and fields["size"] is None:
         raise RequestError("anchor needs size; with left, right, top or bottom, the position is already given")
+
+
+def check_prior(fields: Fields) -> None:
+    """The fields that only one kind of prior has are given for that kind."""
+    given = {kind: [name for name in names if fields[name] is not None] for kind, names in PRIOR_FIELDS_OF.items()}
+    if fields["prior"] is None:
+        if all(given.values()):
+            first, second = (names[0] for names in given.values())
+            raise RequestError(
+                f"{first} is of the diffusion prior and {second} of the autoregressive one: leave one out"
+            )
+        return
+    for kind, names in given.items():
+        if names and kind != fields["prior"]:
+            article = "an" if kind[0] in "aeiou" else "a"
+            raise RequestError(
+                f"{names[0]} is of {article} {kind} prior, and this request's prior is {fields['prior']}: leave it "
+                f"out, or set prior to {kind}"
+            )
 
 
 def check_prompts(fields: Fields) -> None:

@@ -149,7 +149,7 @@ def describe_model(state: State, name: str) -> dict[str, Any]:
         "created": state.started,
         "owned_by": "unclip",
         "sizes": [size_text(size) for size in model.sizes],
-        "prior": model.prior is not None,
+        "prior": bool(model.priors),
         "image_encoder": model.encoder.encodes_images,
         "closed_vocabulary": model.vocabulary is not None,
     }

@@ -1,7 +1,7 @@
 """Recipes: TOML files that describe the stages of a model, their training data and their optimisation.
 
-`[data]` describes the training data (`training.data.options`). `[clip]`, `[prior]`, `[decoder]` and `[upsampler]`
-describe one stage each, with these tables:
+`[data]` describes the training data (`training.data.options`). `[clip]`, `[prior]`, `[autoregressive_prior]`,
+`[decoder]` and `[upsampler]` describe one stage each, with these tables:
 
     data        overrides of [data] for this stage
     model       sizes of the network
@@ -28,6 +28,7 @@ from unclip.requests.values import show
 from unclip.training.data.options import read_data_options
 from unclip.training.tables import Table, read_table
 from unclip.training.tasks.options import (
+    AutoregressivePriorOptions,
     DecoderOptions,
     DistillationOptions,
     FineTuningOptions,
@@ -36,7 +37,7 @@ from unclip.training.tasks.options import (
     UpsamplerOptions,
 )
 
-STAGES = ("clip", "prior", "decoder", "upsampler")
+STAGES = ("clip", "prior", "autoregressive_prior", "decoder", "upsampler")
 
 
 def _check_sampler(name: str) -> str:
@@ -86,6 +87,25 @@ class Sampling(Table):
     guidance: float = Field(default=1.0, ge=0, le=1000, description="Classifier-free guidance scale; 1 is none.")
 
 
+class AutoregressiveSampling(Table):
+    """The sampling defaults of the finished autoregressive prior. They do not affect its training."""
+
+    guidance: float = Field(default=1.0, ge=0, le=1000, description="Classifier-free guidance scale; 1 is none.")
+    temperature: float = Field(
+        default=1.0, ge=0, le=100, description="Divides the logits of the codes; 0 takes the most probable ones."
+    )
+    top_p: float = Field(
+        default=1.0, ge=0, le=1, description="Probability of the codes that are sampled from, most probable first."
+    )
+    dot_from: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Quantile of the dot products of text and image embedding above which one is drawn (0.5 in the "
+        "paper).",
+    )
+
+
 class StageTable(Table):
     """The tables that every stage has. CLIP has no others."""
 
@@ -99,6 +119,13 @@ class PriorTable(StageTable):
 
     task: PriorOptions = PriorOptions()
     sampling: Sampling = Sampling()
+
+
+class AutoregressivePriorTable(StageTable):
+    """[autoregressive_prior]"""
+
+    task: AutoregressivePriorOptions = AutoregressivePriorOptions()
+    sampling: AutoregressiveSampling = AutoregressiveSampling()
 
 
 class DecoderTable(StageTable):
@@ -159,6 +186,7 @@ class RecipeFile(Table):
     data: dict[str, Any]
     clip: StageTable | None = None
     prior: PriorTable | None = None
+    autoregressive_prior: AutoregressivePriorTable | None = None
     decoder: DecoderTable | None = None
     upsampler: UpsamplerTable | None = None
     finetune: FineTuningTable = FineTuningTable()
@@ -174,7 +202,7 @@ class StageRecipe:
     model: Mapping[str, Any] = field(default_factory=dict)
     task: TaskOptions = TaskOptions()
     fit: Fit = Fit()
-    sampling: Sampling = Sampling()
+    sampling: Sampling | AutoregressiveSampling = Sampling()
 
 
 @dataclass(frozen=True, kw_only=True)

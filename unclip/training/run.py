@@ -28,11 +28,15 @@ from unclip.training.options import TrainingOptions, check_no_state, explained_m
 from unclip.training.recipe import Recipe, load_recipe
 from unclip.training.sources import open_sources, read_examples
 from unclip.training.stages import NEED_CLIP, check_clip, check_stages, load_initial_weights, new_task
+from unclip.training.tasks.autoregressive_prior import with_components_of
 from unclip.training.tasks.base import Task
 from unclip.training.tasks.frozen_clip import FrozenClip
 from unclip.version import __version__
 
-CLIP_STATISTICS = ("clip_mean", "clip_std")
+CLIP_STATISTICS = {
+    "prior": ("clip_mean", "clip_std"),
+    "autoregressive_prior": ("components.weight", "components.bias", "edges", "dot_edges"),
+}
 """Tensors of a prior that are measured on its CLIP. They are measured again if the initial weights had another CLIP."""
 STALE_MINUTES = 60
 """Age of a temporary file in the checkpoint folder, which several runs may share, at which it is a leftover."""
@@ -72,6 +76,8 @@ def train(
         for number, name in enumerate(stages, start=1):
             with explained_memory_errors(name):
                 table = loaded.stage(name)
+                if init is not None:
+                    table = with_components_of(table, init)
                 images = partial(make_dataset, sources[loaded.data_source(name)], seed=loaded.seed)
                 examples = partial(read_examples, images, device, skip_bad=options.skip_bad)
                 torch.manual_seed(loaded.seed)  # for the initial weights
@@ -79,8 +85,8 @@ def train(
                 task = new_task(name, table, clip, examples)
                 task.fit_to_data()
                 if init is not None and name not in resumed:
-                    new_clip = name == "prior" and not same_weights(init / "clip", model / "clip")
-                    load_initial_weights(task, init, CLIP_STATISTICS if new_clip else ())
+                    new_clip = name in CLIP_STATISTICS and not same_weights(init / "clip", model / "clip")
+                    load_initial_weights(task, init, CLIP_STATISTICS[name] if new_clip else ())
                 session = Session(
                     title=f"{name} ({number} of {len(stages)})" if len(stages) > 1 else name,
                     folder=out / name,
@@ -177,7 +183,8 @@ def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:
         config = task.schedule.to_config()
         write_json(model / f"{name}_scheduler" / "scheduler_config.json", config)
         index[f"{name}_scheduler"] = ["diffusers", config["_class_name"]]
-        index["stages"] = {**index["stages"], name: task.stage_config()}
+    if sampling := task.stage_config():
+        index["stages"] = {**index["stages"], name: sampling}
     if recipe.data.get("kind") == "scenes":
         # The words of the training captions: the finished model reports prompts with other words.
         write_json(model / "vocabulary.json", {"words": sorted(vocabulary(common_nouns(recipe)).words)})

@@ -14,6 +14,7 @@ from unclip.models.clip import Clip, ClipConfig
 from unclip.system.files import read_json
 from unclip.training.compatibility import check_weight_settings, weight_settings
 from unclip.training.recipe import Recipe, StageRecipe
+from unclip.training.tasks.autoregressive_prior import AutoregressivePriorTask, with_components_of
 from unclip.training.tasks.base import Examples, Task
 from unclip.training.tasks.clip import ClipTask
 from unclip.training.tasks.decoder import DecoderTask
@@ -21,7 +22,7 @@ from unclip.training.tasks.frozen_clip import FrozenClip
 from unclip.training.tasks.prior import PriorTask
 from unclip.training.tasks.upsampler import UpsamplerTask
 
-NEED_CLIP = ("prior", "decoder")
+NEED_CLIP = ("prior", "autoregressive_prior", "decoder")
 META = torch.device("meta")
 
 
@@ -35,7 +36,8 @@ def new_task(name: str, table: StageRecipe, clip: FrozenClip | None, examples: E
     if name == "upsampler":
         return UpsamplerTask(table, examples)
     assert clip is not None
-    return (PriorTask if name == "prior" else DecoderTask)(table, clip, examples)
+    tasks = {"prior": PriorTask, "autoregressive_prior": AutoregressivePriorTask, "decoder": DecoderTask}
+    return tasks[name](table, clip, examples)
 
 
 def check_stages(recipe: Recipe, stages: Collection[str], model: Path | None, init: Mapping[str, Path]) -> None:
@@ -48,7 +50,10 @@ def check_stages(recipe: Recipe, stages: Collection[str], model: Path | None, in
     with init_empty_weights():
         clip = FrozenClip(_empty_clip(recipe, stages, model).to(META), META)
         for name in stages:
-            task = new_task(name, recipe.stage(name), clip, _no_examples)
+            table = recipe.stage(name)
+            if name in init:
+                table = with_components_of(table, init[name])
+            task = new_task(name, table, clip, _no_examples)
             if name in init:
                 check_initial_weights(task, init[name])
 
@@ -67,7 +72,9 @@ def _no_examples(size: int, count: int = 16) -> tuple[Tensor, list[str]]:
 def check_clip(name: str, model: Path) -> None:
     """Raise RecipeError if a stage needs a CLIP and the checkpoint folder has none."""
     if name in NEED_CLIP and not (model / "clip" / "config.json").exists():
-        raise RecipeError(f"the {name} needs a trained CLIP in {model / 'clip'}: run `unclip train clip` first")
+        raise RecipeError(
+            f"the {name.replace('_', ' ')} needs a trained CLIP in {model / 'clip'}: run `unclip train clip` first"
+        )
 
 
 def check_initial_weights(task: Task, model: Path) -> None:

@@ -16,6 +16,7 @@ from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.networks import build_empty_network, class_name, parameter_shapes
 from unclip.checkpoints.settings import (
     FIX,
+    AutoregressiveSettings,
     DecoderSettings,
     ImageStageSettings,
     StageSettings,
@@ -27,10 +28,11 @@ from unclip.checkpoints.tensors import check_shapes, read_tensors, tensor_shapes
 from unclip.diffusion.codecs import Identity
 from unclip.errors import CheckpointError, RequestError
 from unclip.inference.model import UnclipModel
-from unclip.inference.priors import DiffusionPrior
+from unclip.inference.priors import AutoregressivePrior, DiffusionPrior
 from unclip.inference.speeds import NATIVE
 from unclip.inference.stage import Stage
-from unclip.models.clip import Clip
+from unclip.models.autoregressive_prior import AutoregressiveTransformer, clip_sizes
+from unclip.models.clip import Clip, ClipConfig
 from unclip.models.config import diffusers_config
 from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
@@ -39,8 +41,9 @@ from unclip.models.text_encoder import TransformerTextEncoder
 from unclip.models.upsampler import Upsampler
 from unclip.system.files import read_json
 
-STAGES: dict[str, type[StageSettings]] = {
+STAGES: dict[str, type[StageSettings] | type[AutoregressiveSettings]] = {
     "prior": StageSettings,
+    "autoregressive_prior": AutoregressiveSettings,
     "decoder": DecoderSettings,
     "upsampler": UpsamplerSettings,
 }
@@ -49,14 +52,23 @@ STAGES: dict[str, type[StageSettings]] = {
 def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, revision: str | None) -> UnclipModel:
     """Load a checkpoint of this layout. index: its model_index.json. Raises CheckpointError if it is damaged."""
     path = loader.folder / INDEX
-    prior_settings = read_stage(index, "prior", path)
+    listed = {*index, *(index["stages"] if isinstance(index["stages"], dict) else ())}
+    prior_settings = autoregressive_settings = None
+    if "prior" in listed or "autoregressive_prior" not in listed:  # one of the two suffices
+        prior_settings = read_stage(index, "prior", path)
+    if "autoregressive_prior" in listed:
+        autoregressive_settings = read_stage(index, "autoregressive_prior", path)
     decoder_settings = read_stage(index, "decoder", path)
     upsampler_settings = read_stage(index, "upsampler", path) if "upsampler" in index["stages"] else None
     assert isinstance(decoder_settings, DecoderSettings)
 
     clip = load_clip(loader)
-    network = Prior(loader.load_network("prior", PriorTransformer))
-    prior = DiffusionPrior(build_stage(loader, "prior", network, prior_settings, (clip.config.embed_dim,)))
+    prior = autoregressive_prior = None
+    if isinstance(prior_settings, StageSettings):
+        network = Prior(loader.load_network("prior", PriorTransformer))
+        prior = DiffusionPrior(build_stage(loader, "prior", network, prior_settings, (clip.config.embed_dim,)))
+    if isinstance(autoregressive_settings, AutoregressiveSettings):
+        autoregressive_prior = load_autoregressive_prior(loader, autoregressive_settings, clip.config)
     decoder = load_decoder(loader, decoder_settings, has_text_encoder="decoder_text" in index)
     upsamplers = ()
     if isinstance(upsampler_settings, UpsamplerSettings):
@@ -72,6 +84,7 @@ def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, re
         shown_above=decoder_settings.shown_above,
         revision=revision,
         folder=loader.folder,
+        autoregressive_prior=autoregressive_prior,
         speeds=NATIVE,
     )
 
@@ -84,6 +97,24 @@ def load_clip(loader: ComponentLoader) -> Clip:
         raise CheckpointError(f"{folder} holds a {class_name(clip)}, not a Clip; {FIX}")
     check_shapes(folder, parameter_shapes(clip), tensor_shapes(folder))
     return loader.load_clip(clip, partial(read_tensors, folder, loader.device, torch.float32))
+
+
+def load_autoregressive_prior(
+    loader: ComponentLoader, settings: AutoregressiveSettings, clip: ClipConfig
+) -> AutoregressivePrior:
+    """The autoregressive prior. Raises CheckpointError if it does not fit CLIP."""
+    network = loader.load_network("autoregressive_prior", AutoregressiveTransformer)
+    for key, value in clip_sizes(clip).items():
+        if (found := getattr(network.config, key)) != value:
+            where = loader.folder / "autoregressive_prior" / "config.json"
+            raise CheckpointError(f"{where}: {key} is {found}, and CLIP's is {value}; {FIX}")
+    return AutoregressivePrior(
+        network,
+        guidance=settings.guidance,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        dot_from=settings.dot_from,
+    )
 
 
 def load_decoder(loader: ComponentLoader, settings: DecoderSettings, has_text_encoder: bool) -> Stage:
@@ -140,7 +171,7 @@ def check_channels(
     return shape
 
 
-def read_stage(index: Mapping[str, Any], name: str, path: Path) -> StageSettings:
+def read_stage(index: Mapping[str, Any], name: str, path: Path) -> StageSettings | AutoregressiveSettings:
     """The settings of a stage in model_index.json. path: of that file, for messages. Raises CheckpointError."""
     stages = index.get("stages")
     stage = stages.get(name) if isinstance(stages, dict) else None

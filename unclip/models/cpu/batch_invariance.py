@@ -55,11 +55,16 @@ class BatchInvariantLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """`... d` -> `... e`."""
-        rows = input.numel() // self.in_features
-        if rows >= MIN_ROWS or torch.is_grad_enabled() or not needs_invariance(input):
-            return super().forward(input)
-        padded = F.pad(input.reshape(rows, self.in_features), (0, 0, 0, MIN_ROWS - rows))
-        return super().forward(padded)[:rows].reshape(*input.shape[:-1], self.out_features)
+        return batch_invariant_linear(input, self.weight, self.bias)
+
+
+def batch_invariant_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`... d` -> `... e`, by a weight `e d`. Pads its input to MIN_ROWS rows when no gradient is needed."""
+    rows = input.numel() // weight.shape[1]
+    if rows >= MIN_ROWS or torch.is_grad_enabled() or not needs_invariance(input):
+        return F.linear(input, weight, bias)
+    padded = F.pad(input.reshape(rows, weight.shape[1]), (0, 0, 0, MIN_ROWS - rows))
+    return F.linear(padded, weight, bias)[:rows].reshape(*input.shape[:-1], weight.shape[0])
 
 
 class BatchInvariantConv2d(nn.Conv2d):

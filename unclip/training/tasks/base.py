@@ -37,7 +37,7 @@ class Task(Protocol):
 
     @property
     def schedule(self) -> Schedule | None:
-        """The noise schedule of the finished stage; None for CLIP."""
+        """The noise schedule of the finished stage; None for CLIP and the autoregressive prior."""
         ...
 
     def fit_to_data(self) -> None:

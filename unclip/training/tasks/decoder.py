@@ -17,7 +17,7 @@ from unclip.models.projection import TextProjection, TextProjectionConfig
 from unclip.models.text_encoder import TextEncoderConfig, TransformerTextEncoder
 from unclip.training.augmentation import add_draft_windows, add_known_regions, is_unknown_uniform
 from unclip.training.losses import sample_noise, velocity_loss
-from unclip.training.recipe import StageRecipe, image_size
+from unclip.training.recipe import Sampling, StageRecipe, image_size
 from unclip.training.samples import contact_sheet
 from unclip.training.tasks.base import Examples, Loss, build_network, check_multiple, coarsest_cell
 from unclip.training.tasks.frozen_clip import FrozenClip, drop_captions
@@ -28,7 +28,7 @@ class DecoderTask:
     """The decoder's objective: the velocity error, conditioned on the embedding, the text and GLIDE's known pixels."""
 
     def __init__(self, recipe: StageRecipe, clip: FrozenClip, examples: Examples):
-        assert isinstance(recipe.task, DecoderOptions)
+        assert isinstance(recipe.sampling, Sampling) and isinstance(recipe.task, DecoderOptions)
         self.options = recipe.task
         self.sampling = recipe.sampling
         self.examples = examples

@@ -13,6 +13,7 @@ DecoderPrediction = Literal["sample", "v_prediction"]
 UpsamplerPrediction = Literal["difference", "sample", "v_prediction"]
 PREDICTIONS: dict[str, tuple[str, ...]] = {
     "prior": ("sample",),
+    "autoregressive_prior": ("codes",),
     "decoder": get_args(DecoderPrediction),
     "upsampler": get_args(UpsamplerPrediction),
 }
@@ -51,6 +52,18 @@ class PriorOptions(TaskOptions):
         ge=0,
         le=1,
         description="Fraction of captions left out, for classifier-free guidance (10% in the paper).",
+    )
+
+
+class AutoregressivePriorOptions(PriorOptions):
+    """The options of the autoregressive prior's task."""
+
+    variance: float = Field(
+        default=0.99,
+        ge=0.01,
+        le=1,
+        description="Fraction of the embeddings' variance that the principal components hold, unless the table model "
+        "has their number, `components`.",
     )
 
 
@@ -238,4 +251,6 @@ class DistillationOptions(TaskOptions):
 
 def prediction_of(options: TaskOptions) -> str:
     """The prediction target of a stage other than CLIP."""
+    if isinstance(options, AutoregressivePriorOptions):
+        return "codes"
     return options.prediction if isinstance(options, DecoderOptions | UpsamplerOptions) else "sample"

@@ -15,7 +15,7 @@ from unclip.errors import RecipeError
 from unclip.inference.stage import Stage, StageInputs
 from unclip.models.upsampler import Upsampler, enlarge
 from unclip.training.losses import sample_noise, velocity_loss
-from unclip.training.recipe import StageRecipe
+from unclip.training.recipe import Sampling, StageRecipe
 from unclip.training.samples import contact_sheet
 from unclip.training.tasks.base import Examples, Loss, build_network, check_multiple, coarsest_cell
 from unclip.training.tasks.options import UpsamplerOptions
@@ -25,7 +25,7 @@ class UpsamplerTask:
     """The upsampler's objective: the velocity error on random crops, conditioned on the degraded small image."""
 
     def __init__(self, recipe: StageRecipe, examples: Examples):
-        assert isinstance(recipe.task, UpsamplerOptions)
+        assert isinstance(recipe.sampling, Sampling) and isinstance(recipe.task, UpsamplerOptions)
         self.options = recipe.task
         self.sampling = recipe.sampling
         self.examples = examples

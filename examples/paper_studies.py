@@ -24,6 +24,7 @@ from unclip.stickers.prompts import sample_prompts
 from unclip.stickers.recognition.checker import check, find_objects
 from unclip.stickers.render import render
 from unclip.stickers.scene import PlacedObject, Scene
+from unclip.stickers.sprites import load_nouns
 
 CELL, GAP = 96, 4
 GUIDANCE = (1.0, 1.5, 3.0, 6.0)
@@ -64,7 +65,7 @@ def paste_word(image: Image.Image, word: str) -> Image.Image:
 def typographic(count: str = "12", folder: str = "out", model: str = "stickers") -> None:
     """Does CLIP read the note, and do variations show the object, or the word?"""
     pipe, side = Unclip.from_pretrained(model), 256
-    nouns = [noun for noun in nouns_in(pipe.model.vocabulary or ()) if len(noun) <= 8]
+    nouns = [noun for noun in nouns_in(pipe.model.vocabulary or ()) or load_nouns() if len(noun) <= 8]
     scenes = [scene for _, scene in sample_prompts(int(count), seed=11, kinds=("single",), nouns=nouns)]
     words = [nouns[(7 * i + 3) % len(nouns)] for i in range(len(scenes))]
     captions = [

@@ -43,7 +43,7 @@ NOT_RUN = {
     r"git clone|pip install|unclip models download|\S*python3? -m venv|\. \.venv": "needs a network",
     r"unclip .*--model (kakaobrain|kandinsky-community|stabilityai|sd2-community)/": "needs a downloaded model",
     r"unclip (train|evaluate|bench)|.*--model runs/": "takes minutes or more",
-    r"unclip serve|curl|from openai": "needs a running server",
+    r"unclip serve|unclip .* --server|curl|from openai": "needs a running server",
     r"docker": "needs docker",
     r"unclip shell": "reads what is typed",
     r"unclip batch .*--engine ray": "tests/cli/test_batch_ray.py starts a cluster",

@@ -39,7 +39,7 @@ class StandIn:
 
     name, sizes, upsamplers, vocabulary = "stand-in", [(64, 64)], (), None
     encoder, device = SimpleNamespace(encodes_images=True), torch.device("cpu")
-    speeds = {"balanced": {}, "fast": {}}
+    speeds, noise_levels = {"balanced": {}, "fast": {}}, 0
     decoder = SimpleNamespace(sampler="ddim", steps=7, guidance=1.0)
 
     def __init__(

@@ -104,7 +104,7 @@ def train(
       unclip train all --recipe mine.toml --check
       unclip train decoder --out runs/mine --minutes 30
       unclip train decoder --init models/karlo --lora 8 --out runs/lora
-      unclip train decoder --distill guidance --teacher models/karlo --data prompts.txt --out runs/fast
+      unclip train prior --distill guidance --teacher models/karlo --data p.txt
     """
     stage = stage.replace("_", "-")
     options.check_choice("stage", stage, CHOICES)

@@ -17,6 +17,8 @@ from unclip.models.clip import ClipConfig
 from unclip.models.cpu.batch_invariance import batch_invariant_linear, use_batch_invariant_layers
 from unclip.models.text import TextEncoding
 
+MAX_BUCKETS = 8192
+
 
 @dataclass(frozen=True)
 class AutoregressiveConfig:
@@ -26,7 +28,7 @@ class AutoregressiveConfig:
     text_width      of CLIP's token states
     context_length  text tokens
     components      principal components that are kept; one code each, that of the largest variance first
-    buckets         values of a code, and of the dot product
+    buckets         values of a code, and of the dot product; at most MAX_BUCKETS
     waves           functions of a bucket's place through which codes are read and predicted (see `bucket_waves`)
     """
 
@@ -45,6 +47,8 @@ class AutoregressiveConfig:
         for name, low in (("components", 1), ("buckets", 2), ("waves", 1), ("width", 2), ("layers", 1), ("heads", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} is {getattr(self, name)}, and should be {low} or more")
+        if self.buckets > MAX_BUCKETS or self.waves > self.buckets:
+            raise ValueError(f"{self.waves} waves of {self.buckets} buckets: at most {MAX_BUCKETS}, and no more waves")
         if self.components > self.embed_dim:
             raise ValueError(f"components is {self.components}, more than the {self.embed_dim} of an embedding")
         if self.width % self.heads or self.width % 2:
@@ -110,8 +114,9 @@ class AutoregressiveTransformer(nn.Module):
 
         # Measured, not trained: see `fit_quantiser`. Weight: the principal components. Bias: the mean embedding.
         self.components = nn.Linear(config.components, config.embed_dim).requires_grad_(False)
-        self.register_buffer("edges", torch.linspace(-1, 1, config.buckets + 1).repeat(config.components, 1))  # k m+1
-        self.register_buffer("dot_edges", torch.linspace(-1, 1, config.buckets + 1))  # m+1
+        edges = torch.linspace(-1, 1, config.buckets + 1, device="cpu")  # m+1, as in `bucket_waves`
+        self.register_buffer("edges", torch.empty(config.components, config.buckets + 1).copy_(edges))  # k m+1
+        self.register_buffer("dot_edges", edges)
         use_batch_invariant_layers(self)
 
     @property
@@ -249,8 +254,9 @@ def bucket_waves(buckets: int, waves: int) -> Tensor:
     Buckets are ordered, and neighbouring ones mean nearly the same. A table that learns each of them by itself would
     see each a thousand times more rarely. With as many waves as buckets, logits can take any values.
     """
-    place = (torch.arange(buckets) + 0.5) / buckets  # m
-    periods = torch.arange(1, waves + 1)  # w
+    # On the CPU even in an empty network: on the meta device, torch would import torch._dynamo to make a range.
+    place = (torch.arange(buckets, device="cpu") + 0.5) / buckets  # m
+    periods = torch.arange(1, waves + 1, device="cpu")  # w
     return (math.pi * place[:, None] * periods).cos() * (2 / periods).sqrt()
 
 

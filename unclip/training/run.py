@@ -76,7 +76,7 @@ def train(
         for number, name in enumerate(stages, start=1):
             with explained_memory_errors(name):
                 table = loaded.stage(name)
-                if init is not None:
+                if init is not None and name == "autoregressive_prior":
                     table = with_components_of(table, init)
                 images = partial(make_dataset, sources[loaded.data_source(name)], seed=loaded.seed)
                 examples = partial(read_examples, images, device, skip_bad=options.skip_bad)

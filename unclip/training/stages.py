@@ -51,7 +51,7 @@ def check_stages(recipe: Recipe, stages: Collection[str], model: Path | None, in
         clip = FrozenClip(_empty_clip(recipe, stages, model).to(META), META)
         for name in stages:
             table = recipe.stage(name)
-            if name in init:
+            if name in init and name == "autoregressive_prior":
                 table = with_components_of(table, init[name])
             task = new_task(name, table, clip, _no_examples)
             if name in init:

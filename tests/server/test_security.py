@@ -249,7 +249,7 @@ def test_a_client_that_does_not_read_is_dropped(tiny):
         image = noise_image(1500, 1500)
         id = httpx.post(f"{url}/v1/files", files={"file": ("a.png", png(image))}).json()["id"]
         with closing(connect(url)) as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
             lines = f"GET /v1/files/{id}/content HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\n\r\n"
             connection.sendall(lines.encode())
             path = 'path="/v1/files/{id}/content",status="200"'

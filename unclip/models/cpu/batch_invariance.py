@@ -16,7 +16,7 @@ The same bits rest on these facts, each found by comparing every layer's output 
 - Norms, activations and resizing work on each image by itself.
 - Noise: each image has its own generator on the CPU.
 
-They were measured with MKL 2024.2 and oneDNN 3.11 and 3.12 on an x86 processor with AVX-512, with one thread and with
+They were measured with MKL 2024.2 and oneDNN 3.7 and 3.12 on an x86 processor with AVX-512, with one thread and with
 two. They do not reach across numbers of threads, machines or versions of torch: those change last bits, alone and in a
 batch alike. Nor to bfloat16 or a GPU, where nothing is promised.
 """
@@ -79,7 +79,7 @@ class BatchInvariantConv2d(nn.Conv2d):
         batch = input.dim() == 4 and len(input) > 0
         if not batch or torch.is_grad_enabled() or not needs_invariance(input) or not has_onednn():
             return super()._conv_forward(input, weight, bias)
-        geometry = self.padding, self.stride, self.dilation, self.groups
+        geometry: Any = self.padding, self.stride, self.dilation, self.groups
         return torch.mkldnn_convolution(input, weight, bias, *geometry)
 
 
@@ -116,7 +116,7 @@ def needs_invariance(x: Tensor) -> bool:
 
 def has_onednn() -> bool:
     """Whether this torch has oneDNN, and it is not switched off."""
-    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    return torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
 
 
 def keep_whole_blocks(kept: Tensor) -> Tensor:

@@ -91,11 +91,8 @@ def pack_convolutions(network: nn.Module) -> nn.Module:
     if not can_pack():
         return network
     for module in network.modules():
-        if (
-            type(module) in (nn.Conv2d, BatchInvariantConv2d)
-            and can_pack_weight(module.weight)
-            and _pads_with_zeros(module)
-        ):
+        is_conv = isinstance(module, nn.Conv2d) and type(module) in (nn.Conv2d, BatchInvariantConv2d)
+        if is_conv and can_pack_weight(module.weight) and _pads_with_zeros(module):
             module.__class__ = PackedConv2d
     return network
 

@@ -91,8 +91,7 @@ def pack_convolutions(network: nn.Module) -> nn.Module:
     if not can_pack():
         return network
     for module in network.modules():
-        is_conv = isinstance(module, nn.Conv2d) and type(module) in (nn.Conv2d, BatchInvariantConv2d)
-        if is_conv and can_pack_weight(module.weight) and _pads_with_zeros(module):
+        if type(module) in (nn.Conv2d, BatchInvariantConv2d) and _can_pack(module):
             module.__class__ = PackedConv2d
     return network
 
@@ -124,6 +123,6 @@ def can_pack_weight(weight: Tensor) -> bool:
     )
 
 
-def _pads_with_zeros(conv: nn.Conv2d) -> bool:
-    """Whether the padding is zeros, and given in pixels."""
-    return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+def _can_pack(conv: Any) -> bool:
+    """Whether the weight of a convolution can be packed, and its padding is zeros, given in pixels."""
+    return can_pack_weight(conv.weight) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)

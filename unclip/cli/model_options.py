@@ -1,4 +1,4 @@
-"""The options that choose a model, together, and how it is loaded."""
+"""The options that choose a model, as one value that loads it."""
 
 from __future__ import annotations
 

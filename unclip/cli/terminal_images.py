@@ -11,7 +11,7 @@ from typing import Any
 
 from unclip.errors import InputError
 
-COLUMNS = 40  # width of an image in characters, or that of the terminal if it is smaller
+COLUMNS = 40  # width of an image in characters; a narrower terminal limits it
 RATIO = 0.5  # of the width of a character to its height
 
 

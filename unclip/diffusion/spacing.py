@@ -1,7 +1,7 @@
 """The timesteps of a sampling: evenly spaced, as each sampler defines it, or spaced by noise level.
 
 A noise level is sigma = sqrt((1 - alpha bar) / alpha bar). Timesteps are integers, the labels that the network was
-trained with, so a noise level is rounded to that of the nearest timestep.
+trained with, so a noise level is rounded to the nearest timestep's.
 """
 
 import numpy as np

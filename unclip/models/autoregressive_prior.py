@@ -27,7 +27,7 @@ class AutoregressiveConfig:
     embed_dim       of CLIP's embeddings
     text_width      of CLIP's token states
     context_length  text tokens
-    components      principal components that are kept; one code each, that of the largest variance first
+    components      principal components that are kept, the largest variance first; one code each
     buckets         values of a code, and of the dot product; at most MAX_BUCKETS
     waves           functions of a bucket's place through which codes are read and predicted (see `bucket_waves`)
     """

@@ -65,7 +65,7 @@ async def _read_form(http: HttpRequest) -> Body:
     fields: dict[str, Any] = {}
     files: dict[str, list[bytes]] = {}
     try:
-        # The size of all parts is limited by that of the body; images may be parts of text, as data urls.
+        # The limit of the body limits all parts; images may be text parts, as data urls.
         async with http.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=sys.maxsize) as form:
             for key, value in form.multi_items():
                 name = re.sub(r"\[\d*\]$", "", key)

@@ -13,7 +13,7 @@ class Memory:
     def take(self, count: int, always: bool = False) -> None:
         """Hold more bytes. Raises ApiError if there is no room for them, unless `always`, or if nothing else is held.
 
-        Without these exceptions, a call that needs more than the limit by itself would be told to come again for ever.
+        Without these exceptions, the server would refuse a call that needs more than the limit each time it comes.
         """
         if self.used and self.used + count > self._limit and not always:
             raise too_busy("the calls that wait or run hold all memory; try again later", 5.0)

@@ -60,7 +60,7 @@ class AutoregressivePriorTask:
         self.network.to(embed.device).fit_quantiser(found.mean.to(embed), found.axes.to(embed), embed, text)
 
     def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
-        """The mean cross entropy of the codes in nats, and that of the first code, which the text decides most."""
+        """The mean cross entropy of all codes, and of the first code, which the text decides most, in nats."""
         embed = self.clip.encode_images(images)  # b d
         text = self.clip.encode_text([*captions, ""])  # b+1
         dots = self.network.encode_dot(embed, text.embed[:-1])  # b

@@ -52,11 +52,14 @@ def killed_while_loading():
 def cluster():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        handler = signal.getsignal(signal.SIGTERM)  # Ray sets its own
         ray.init(
             num_cpus=4, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False, address="local"
         )
+        signal.signal(signal.SIGTERM, handler)
         yield
         ray.shutdown()
+        signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture

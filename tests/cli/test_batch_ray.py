@@ -44,7 +44,7 @@ def test_interrupted_then_killed_then_resumed(arguments, tmp_path):
     """In the end, by a run without Ray, the folder is as if nothing had happened."""
     out = tmp_path / "out"
     process = start_and_wait(arguments, out, 3)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
     assert process.returncode == 130 and "the same command again resumes it" in err and "Traceback" not in err
     assert 3 <= len(images(out)) < IMAGES

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import socket
 import struct
 import time
@@ -309,6 +310,9 @@ def test_a_full_queue_answers_at_once(held):
 
 
 def test_an_error_of_the_server_tells_nothing_of_it(tiny, monkeypatch, caplog):
+    logger = logging.getLogger("unclip.server")  # other tests may have changed it
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logger, "disabled", False)
     with client_of(tiny) as client:
         monkeypatch.setattr(type(tiny), "generate_batch", lambda *_: {}["/secret/path"])
         response = client.post(GENERATIONS, json=PROMPT)

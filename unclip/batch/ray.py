@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,10 +229,15 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
     else:
         _check_reachable(address)
         settings["address"] = address
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**settings)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
+    finally:
+        # Ray's own handler would end the process at once, and the images that are under way would be lost.
+        with suppress(ValueError, TypeError):  # not the main thread, or a handler that is not Python's
+            signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:

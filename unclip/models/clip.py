@@ -45,7 +45,10 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         for name in ("pixel_mean", "pixel_std"):  # JSON gives lists
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            values = tuple(getattr(self, name))
+            if not all(isinstance(value, int | float) for value in values):
+                raise ValueError(f"{name} is {values}, and should be three numbers")
+            object.__setattr__(self, name, values)
 
     def to_dict(self) -> dict:
         return asdict(self)

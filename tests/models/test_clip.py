@@ -116,3 +116,9 @@ def test_contrastive_loss_of_perfect_and_equal_embeddings() -> None:
     assert (loss.item(), rank1.item()) == (pytest.approx(0, abs=1e-6), 1)
     loss, _ = contrastive_loss(torch.ones(4, 3), torch.ones(4, 3), torch.tensor(0.0))
     assert loss.item() == pytest.approx(np.log(4), rel=1e-5)  # all pairs are equally similar
+
+
+@pytest.mark.parametrize("name", ["pixel_mean", "pixel_std"])
+def test_pixel_statistics_are_numbers(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is .*'x'.*, and should be three numbers"):
+        ClipConfig(**{name: ["x", 0.5, 0.5]})

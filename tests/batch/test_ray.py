@@ -120,6 +120,8 @@ def test_a_run_that_was_stopped_resumes(run):
 def test_a_model_that_cannot_be_loaded_is_one_error(run):
     with pytest.raises(UnclipError, match="a worker cannot load the model: the checkpoint is damaged"):
         run(["a cat"], no_model)
+    with pytest.raises(UnclipError, match="a worker cannot load the model: ZeroDivisionError: .*by zero"):
+        run(["a cat"], partial(divmod, 1, 0))
     with pytest.raises(UnclipError, match="3 workers ended while they loaded the model"):
         run(["a cat"], killed_while_loading)
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from unclip.batch.generation import LocalEngine, Outcome, Output, Pipeline
+from unclip.batch.generation import LocalEngine, Outcome, Output, Pipeline, describe_error
 from unclip.batch.jobs import Job
 from unclip.checkpoints.identity import ModelIdentity
 from unclip.errors import InputError, UnclipError
@@ -67,8 +67,8 @@ class Worker:
             os.chdir(self._folder)
         try:
             self._engine = LocalEngine(self._load(), *self._settings, note=self._notes.append)
-        except UnclipError as error:
-            return str(error)
+        except Exception as error:  # of any kind: it is reported in one line
+            return describe_error(error)
         return None
 
     def generate(self, batch: Sequence[Job]) -> tuple[list[Outcome], list[str]]:
@@ -118,7 +118,10 @@ class RayEngine:
             raise InputError(f"{count} workers with {each:g} GPUs each need {each * count:g}; the cluster has {gpus:g}")
         if count > cpus:
             raise InputError(f"--workers {count}: the cluster has {cpus} CPU cores; use at most as many workers")
-        return count, {"num_cpus": 1 if each else cpus // count, "num_gpus": each}
+        # A worker lives on one machine, so it takes no more cores than the smallest has.
+        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        smallest = min(filter(None, cores), default=1)  # a head node may offer none
+        return count, {"num_cpus": 1 if each else max(1, min(cpus // count, smallest)), "num_gpus": each}
 
 
 class _Pool:

@@ -154,9 +154,14 @@ class UnclipModel:
         if hasattr(network, "augment"):
             noise = randn(embed.shape[1:], generators_of_rows(run, len(embed)), embed.device)
             embed = network.augment(embed, noise, options.noise_level)
+        layout: dict[str, Tensor] = {}
+        is_new = start is None or (start.noise is None and start.draft is None)
+        if getattr(network, "has_layouts", False) and known is None and tiling is None and is_new:
+            # Nothing else says where objects are, so the seed does; the same with and without guidance.
+            layout["layout"] = network.random_layouts([each.initial_seed() for each in run.generators])
         inputs = StageInputs(
-            network.condition(embed, conditioning.text, *hint),
-            network.condition(self._negative_embed(conditioning), conditioning.negative, *hint),
+            network.condition(embed, conditioning.text, *hint, **layout),
+            network.condition(self._negative_embed(conditioning), conditioning.negative, *hint, **layout),
             tiling,
             canvas,
         )

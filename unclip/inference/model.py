@@ -37,6 +37,7 @@ class UnclipModel:
     upsamplers     each enlarges the image before it
     device         of the networks
     vocabulary     words of the training captions, where they are a closed set
+    styles         styles of the sprites in the training scenes, where they are known (`stickers.sprites`)
     shown_above    CLIP similarity from which an image counts as showing its prompt, 0 .. 1. Below 1, the decoder was
                    trained to outpaint only new content that the prompt names
     revision       commit of a model from the hub
@@ -67,6 +68,7 @@ class UnclipModel:
     autoregressive_prior: Prior | None = None
     default_prior: str | None = None
     speeds: Mapping[str, Bundle] = field(default_factory=dict)
+    styles: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> str:

@@ -12,7 +12,8 @@ from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.networks import class_name, load_network, save_network
 from unclip.errors import InputError
 from unclip.stickers.captions import vocabulary
-from unclip.stickers.sprites import load_nouns
+from unclip.stickers.compose import SceneOptions
+from unclip.stickers.sprites import STYLES, load_nouns
 from unclip.system.device import pick_device
 from unclip.system.files import read_json, remove_temporaries, write_json
 from unclip.training.budget import Budget
@@ -187,8 +188,29 @@ def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:
         index["stages"] = {**index["stages"], name: sampling}
     if recipe.data.get("kind") == "scenes":
         # The words of the training captions: the finished model reports prompts with other words.
-        write_json(model / "vocabulary.json", {"words": sorted(vocabulary(common_nouns(recipe)).words)})
+        words = vocabulary(common_nouns(recipe), style_words(recipe)).words
+        write_json(model / "vocabulary.json", {"words": sorted(words), "styles": list(styles(recipe))})
     write_json(model / INDEX, index)
+
+
+def scene_options(recipe: Recipe) -> dict[str, SceneOptions]:
+    """The distribution of scenes of each stage that is trained on scenes."""
+    return {name: SceneOptions(**stage.scenes.given()) for name, stage in recipe.stages.items() if stage.scenes}
+
+
+def styles(recipe: Recipe) -> tuple[str, ...]:
+    """The styles of sprites that the decoder is trained on; without a decoder, those of any stage."""
+    found = scene_options(recipe)
+    found = {"decoder": found["decoder"]} if "decoder" in found else found
+    return tuple(style for style in STYLES if any(style in options.styles for options in found.values()))
+
+
+def style_words(recipe: Recipe) -> tuple[str, ...]:
+    """The styles that the captions of all stages mention: the finished model knows these words."""
+    found = list(scene_options(recipe).values())
+    return tuple(
+        style for style in STYLES if found and all(each.names_styles and style in each.styles for each in found)
+    )
 
 
 def common_nouns(recipe: Recipe) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """A decoder that knows layouts: the seed chooses one, unless something else says where objects are."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 from tests.tiny import DECODER, TEXT_PROJ, tiny_network, write_tiny_model
 from unclip.checkpoints.networks import save_network
 from unclip.diffusion.noise import make_generators
+from unclip.errors import CheckpointError
 from unclip.images.processing import to_images
 from unclip.inference.stage import StageInputs
 from unclip.models.decoder import Decoder
@@ -61,6 +63,13 @@ def test_old_decoders_know_none_and_their_config_stays_as_it_was(tiny: Unclip) -
     assert not network.has_layouts
     assert not any(key.startswith("layout") for key in network.projection.config.to_dict())
     assert "coordinates" not in network.condition(torch.zeros(1, 16), tiny.model.encode_text(["a cat"]))
+
+
+def test_a_projection_with_layouts_needs_a_network_with_their_coordinates(model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model, tmp_path / "model")
+    save_network(tiny_network("UNet2DConditionModel", {**DECODER, "in_channels": 48}, 4), folder / "decoder")
+    with pytest.raises(CheckpointError, match="at least 65 input channels, not 48: use the files of one model"):
+        Unclip.from_pretrained(folder, device="cpu", dtype="float32")
 
 
 def test_the_seed_chooses_the_layout(pipe: Unclip) -> None:

@@ -10,11 +10,12 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
+from unclip.errors import CheckpointError
 from unclip.models.attention import use_text_attention
 from unclip.models.config import diffusers_config
 from unclip.models.cpu.batch_invariance import keep_whole_blocks, needs_invariance, use_batch_invariant_layers
 from unclip.models.cpu.resnet import use_in_place_blocks
-from unclip.models.layout import MAP_CHANNELS, layout_map, random_layout
+from unclip.models.layout import LAYOUT_SIZE, MAP_CHANNELS, layout_map, random_layout
 from unclip.models.projection import TextProjection
 from unclip.models.text import TextEncoding
 from unclip.models.text_encoder import TransformerTextEncoder
@@ -34,8 +35,15 @@ class Decoder(nn.Module):
         coordinates of a layout, where `projection` knows layouts.
 
         text_encoder: trained with this decoder; None for a decoder conditioned on CLIP's states, as published ones are.
+        Raises CheckpointError for a projection with layouts and a U-Net without inputs for their coordinates.
         """
         super().__init__()
+        size, inputs = projection.config.layout_size, diffusers_config(unet).in_channels
+        if size and (size != LAYOUT_SIZE or inputs < channels + MAP_CHANNELS):
+            raise CheckpointError(
+                f"text_proj has layout_size {size}, which needs to be {LAYOUT_SIZE}, and a decoder of at least "
+                f"{channels + MAP_CHANNELS} input channels, not {inputs}: use the files of one model"
+            )
         self.projection = projection
         self.unet = use_in_place_blocks(use_text_attention(unet))
         self.channels = channels

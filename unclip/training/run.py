@@ -28,10 +28,19 @@ from unclip.training.monitor import print_note
 from unclip.training.options import TrainingOptions, check_no_state, explained_memory_errors, stages_to_resume
 from unclip.training.recipe import Recipe, load_recipe
 from unclip.training.sources import open_sources, read_examples
-from unclip.training.stages import NEED_CLIP, check_clip, check_stages, load_initial_weights, new_task
+from unclip.training.stages import (
+    NEED_CLIP,
+    check_clip,
+    check_redrawing,
+    check_stages,
+    load_initial_weights,
+    new_task,
+)
 from unclip.training.tasks.autoregressive_prior import with_components_of
 from unclip.training.tasks.base import Task
 from unclip.training.tasks.frozen_clip import FrozenClip
+from unclip.training.tasks.redrawing import Redrawing
+from unclip.training.tasks.upsampler import UpsamplerTask
 from unclip.version import __version__
 
 CLIP_STATISTICS = {
@@ -85,6 +94,8 @@ def train(
                 clip = FrozenClip.load(model / "clip", device) if name in NEED_CLIP else None
                 task = new_task(name, table, clip, examples)
                 task.fit_to_data()
+                if isinstance(task, UpsamplerTask) and task.options.redrawn:
+                    task.redrawing = Redrawing.load(model, device, task.options.redraw_steps)
                 if init is not None and name not in resumed:
                     new_clip = name in CLIP_STATISTICS and not same_weights(init / "clip", model / "clip")
                     load_initial_weights(task, init, CLIP_STATISTICS[name] if new_clip else ())
@@ -166,6 +177,8 @@ def check_run(
     elif model is not None and "clip" not in stages:
         for name in stages:
             check_clip(name, model)
+    if model is not None:
+        check_redrawing(loaded, stages, model)
     check_stages(loaded, stages, model, {} if init is None else dict.fromkeys(new, init))
     return loaded, stages, resumed, init
 

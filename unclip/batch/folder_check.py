@@ -39,9 +39,7 @@ class FolderCheck:
         images: All that are done.
     """
 
-    def __init__(
-        self, folder: Path, verify: bool, start: int = 0, seen: Callable[[Entry], None] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, verify: bool, start: int = 0, seen: Callable[[Entry], None] | None = None) -> None:
         self.altered: list[str] = []
         self.dropped: list[list[int]] = []
         self.size = start

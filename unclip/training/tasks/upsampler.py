@@ -14,6 +14,7 @@ from unclip.diffusion.schedule import Schedule, add_noise
 from unclip.errors import RecipeError
 from unclip.inference.stage import Stage, StageInputs
 from unclip.models.upsampler import Upsampler, enlarge
+from unclip.training.batch import Batch
 from unclip.training.losses import sample_noise, velocity_loss
 from unclip.training.recipe import Sampling, StageRecipe
 from unclip.training.samples import contact_sheet
@@ -66,21 +67,23 @@ class UpsamplerTask:
         side = images.shape[-1] * self.options.small // self.size
         return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
 
-    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
         """The velocity error on a random crop; the captions are not used."""
         ratio, crop = self.size // self.options.small, self.options.crop
-        top, left = (torch.randint(0, (self.size - crop) // ratio + 1, (2,), generator=generator) * ratio).tolist()
-        images = images[..., top : top + crop, left : left + crop]
-        small = self.degrade(self.downsample(images), generator)
+        places = (self.size - crop) // ratio + 1
+        offset = batch.once(lambda generator: torch.randint(0, places, (2,), generator=generator))
+        top, left = (offset * ratio).tolist()
+        images = batch.images[..., top : top + crop, left : left + crop]
+        small = self.degrade(self.downsample(images), batch)
         x0 = self.codec.encode(images)
-        t, noise = sample_noise(x0, self.schedule, generator, self.options.noise_shift)
+        t, noise = sample_noise(x0, self.schedule, batch, self.options.noise_shift)
         enlarged = self.codec.encode(enlarge(small, (crop, crop)))
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_loss(network(x_t, t, enlarged), x_t, x0, t, self.schedule), {}
 
-    def degrade(self, small: Tensor, generator: torch.Generator) -> Tensor:
+    def degrade(self, small: Tensor, batch: Batch) -> Tensor:
         """Blur small images `b 3 h w` and add noise, each with a random strength per image."""
-        blur, noise = torch.rand(2, len(small), 1, 1, 1, generator=generator).to(small.device)
+        blur, noise = batch.rand_columns(2)[..., None, None, None].to(small.device)
         sigma = (blur * self.options.blur).clamp(min=1e-3)
         offsets = torch.arange(-2, 3, device=small.device)
         row = torch.exp(-(offsets**2) / (2 * sigma.flatten()[:, None] ** 2))  # b 5
@@ -88,7 +91,7 @@ class UpsamplerTask:
         kernel = (row[:, :, None] * row[:, None, :]).repeat_interleave(3, 0)[:, None]  # b*3 1 5 5
         padded = F.pad(small, (2, 2, 2, 2), mode="replicate").flatten(0, 1)[None]  # 1 b*3 h w
         blurred = F.conv2d(padded, kernel, groups=len(kernel))[0].unflatten(0, small.shape[:2])
-        grain = torch.randn(small.shape, generator=generator).to(small.device)
+        grain = batch.randn(*small.shape[1:]).to(small.device)
         return blurred + noise * self.options.noise * grain
 
     def stage(self) -> Stage:

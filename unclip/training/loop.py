@@ -239,18 +239,17 @@ def _save_after_error(state: State, curve: LossCurve | NoCurve, folder: Path, la
 def _explain(error: Exception, step: int, last_saved: int | None) -> Exception:
     """An error that ended a run, with the step from which it can be resumed; None in a process that saves nothing."""
     saved = f"the state of step {last_saved} is saved for --resume" if last_saved else "no step has been saved"
-    if last_saved is None:
-        saved = "the main process says what is saved"
+    end = "" if last_saved is None else f"; {saved}"  # the main process reports it
     if is_lost(error):
-        return ProcessError(f"another process of this run ended early; {saved}")
+        return ProcessError(f"another process of this run ended early{end}")
     if is_out_of_memory(error):
-        return TrainingError(f"step {step} ran out of memory: lower batch_size in the recipe; {saved}")
+        return TrainingError(f"step {step} ran out of memory: lower batch_size in the recipe{end}")
     if isinstance(error, DataError):
-        return DataError(f"{error}; mend the file, or add --skip-bad to pass over such files; {saved}")
+        return DataError(f"{error}; mend the file, or add --skip-bad to pass over such files{end}")
     if isinstance(error, UnclipError):
-        return type(error)(f"{error}; {saved}")
+        return type(error)(f"{error}{end}")
     if isinstance(error, OSError) and error.filename is not None:
-        return WriteError(f"cannot write {str(error.filename)!r} ({error.strerror}): make room, or mend that; {saved}")
+        return WriteError(f"cannot write {str(error.filename)!r} ({error.strerror}): make room, or mend that{end}")
     error.add_note(saved)
     return error
 

@@ -7,14 +7,19 @@ import torch
 
 from unclip.errors import InputError
 from unclip.system.choices import check_device, check_dtype
+from unclip.system.processes import Processes
 
 
 def pick_device(name: str = "auto") -> torch.device:
     """The device of that name; "auto" is CUDA if present, else Apple's MPS, else the CPU.
 
+    Of several processes of a run, each gets its own GPU.
     Raises InputError for an unknown name or a device that this machine lacks.
     """
     check_device(name)
+    processes = Processes.current()
+    if processes.count > 1:
+        return _pick_for_process(name, processes, torch.cuda.device_count())
     present = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name == "auto":
         return torch.device(next(kind for kind, count in present.items() if count))
@@ -22,6 +27,20 @@ def pick_device(name: str = "auto") -> torch.device:
     if (device.index or 0) >= present[device.type]:
         raise InputError(f"device {name!r} is not available here; use --device cpu or auto")
     return device
+
+
+def _pick_for_process(name: str, processes: Processes, gpus: int) -> torch.device:
+    """The device of one of several processes: a GPU of its own, or the CPU."""
+    if name == "cpu" or (name == "auto" and not gpus):
+        return torch.device("cpu")
+    if name not in ("auto", "cuda"):
+        raise InputError(f"--device {name} with several processes: use cuda, which gives each its own GPU, or cpu")
+    if processes.local_rank >= gpus:
+        raise InputError(
+            f"process {processes.local_rank + 1} on this machine has no GPU of its own ({gpus} found): start fewer "
+            "processes, or use --device cpu"
+        )
+    return torch.device("cuda", processes.local_rank)
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

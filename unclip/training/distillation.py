@@ -16,6 +16,7 @@ from unclip.errors import InputError, RecipeError, did_you_mean
 from unclip.inference.stage import Stage
 from unclip.system.device import pick_device
 from unclip.system.files import read_json, write_json
+from unclip.training.accelerator import check_division, connect
 from unclip.training.budget import Budget
 from unclip.training.data.datasets import Source, make_dataset
 from unclip.training.data.prompts import PromptList
@@ -40,7 +41,11 @@ def distill(stage: str, recipe: str | Path | None, out: Path, options: TrainingO
     cannot be distilled; `loop.fit` lists the errors that end a run later.
     """
     device = pick_device(options.device)
-    loaded, sources = check_distillation(stage, recipe, out, options)
+    processes = connect(device)
+    options = options.for_process(processes)
+    with processes.shared_errors():
+        loaded, sources = check_distillation(stage, recipe, out, options)
+        check_division(loaded.distill.fit.batch_size, processes, options.accumulation)
     table, [source] = loaded.distill, sources.values()
     dtype = options.precision(device)
     assert options.distill is not None and options.teacher is not None
@@ -66,9 +71,13 @@ def distill(stage: str, recipe: str | Path | None, out: Path, options: TrainingO
             quiet=options.quiet,
             settings=meaning(options.distill, table, task.settings, revision),
             dtype=dtype,
+            accumulation=options.accumulation,
         )
         fit(task, images(task.size), table.fit, session)
-        made = export_distilled(part, stage, task.settings, out / "model")
+        made = out / "model"
+        with processes.shared_errors():
+            if processes.is_main:
+                export_distilled(part, stage, task.settings, made)
     if not options.quiet:
         print_note(f"saved {made}")
     return made

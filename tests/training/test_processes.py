@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.forked import forks, in_processes
+from tests.forked import forks, in_processes
 from tests.training.toy import QUICK, Broken, Noise, Toy, at, fail, rows, step_of
 from tests.training.toy import run as run_in_auto
 from unclip.errors import DataError, ProcessError, RecipeError
@@ -55,14 +55,17 @@ def scenes(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
     return path
 
 
-def train_stages(recipe: Path, out: Path, clip: Path | None, **options) -> None:
-    """Train every stage alone for three steps, all but CLIP with the given CLIP."""
+def train_stages(recipe: Path, out: Path, **options) -> None:
+    """Train each stage for three steps, in a folder of its own."""
     for stage in STAGES:
-        if stage != "clip" and clip is not None and Processes.current().is_main:
-            shutil.rmtree(out / "model", ignore_errors=True)
-            shutil.copytree(clip, out / "model" / "clip")
         own = TrainingOptions(device="cpu", dtype="float32", quiet=True, steps=3, **options)
-        run.train(stage, recipe, out, own)
+        run.train(stage, recipe, out / stage, own)
+
+
+def copy_clip(clip: Path, out: Path) -> None:
+    """Give all stages but CLIP a trained CLIP."""
+    for stage in STAGES[1:]:
+        shutil.copytree(clip, out / stage / "model" / "clip")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,9 @@ def alone(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "torch.utils.tensorboard", None)
-        train_stages(scenes, out, None)
+        run.train("clip", scenes, out / "first", TrainingOptions(device="cpu", dtype="float32", quiet=True, steps=3))
+        copy_clip(out / "first" / "model" / "clip", out)
+        train_stages(scenes, out)
     return out
 
 
@@ -79,12 +84,11 @@ def alone(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_stage_has_the_same_curve_however_its_batches_are_divided(
     scenes: Path, alone: Path, tmp_path: Path, count: int, parts: int
 ):
-    clip = tmp_path / "clip"
-    shutil.copytree(alone / "model" / "clip", clip)
-    results = in_processes(count, lambda _: train_stages(scenes, tmp_path / "out", clip, accumulation=parts))
+    copy_clip(alone / "first" / "model" / "clip", tmp_path)
+    results = in_processes(count, lambda _: train_stages(scenes, tmp_path, accumulation=parts))
     assert results == [None] * count
     for stage in STAGES:
-        assert_close(tmp_path / "out" / stage, alone / stage, 3)
+        assert_close(tmp_path / stage / stage, alone / stage / stage, 3)
 
 
 # ---- the loop, with a toy

@@ -23,6 +23,7 @@ def connect(device: torch.device) -> Processes:
     _set_device(device)
     processes = Processes.current()
     if processes.count > 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
         state = PartialState(cpu=device.type == "cpu", **InitProcessGroupKwargs(timeout=TIMEOUT).to_kwargs())
         _check_count(state.num_processes, processes)
     return processes

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.forked import forks, in_processes
 from tests.training.toy import QUICK, Broken, Noise, Toy, at, fail, rows, step_of
 from tests.training.toy import run as run_in_auto
-from unclip.errors import DataError, ProcessError, RecipeError
+from unclip.errors import DataError, InputError, ProcessError, RecipeError
 from unclip.system.processes import ALONE, Processes
 from unclip.training import run
 from unclip.training.budget import Budget
@@ -89,6 +89,51 @@ def test_every_stage_has_the_same_curve_however_its_batches_are_divided(
     assert results == [None] * count
     for stage in STAGES:
         assert_close(tmp_path / stage / stage, alone / stage / stage, 3)
+
+
+OWN = """
+[data]
+kind = "folder"
+path = "{pictures}"
+
+[finetune]
+samples = 0
+
+[finetune.fit]
+workers = 0
+
+[distill]
+source = "images"
+levels = 2
+samples = 0
+teacher_steps = 4
+
+[distill.fit]
+workers = 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "options"),
+    [("decoder", {"lora": 2}), ("decoder", {"distill": "consistency"}), ("prior", {"distill": "guidance"})],
+)
+def test_fine_tuning_and_distillation_have_the_same_curve(
+    tiny_model: Path, pictures: Path, tmp_path: Path, stage: str, options: dict
+):
+    recipe = tmp_path / "own.toml"
+    text = OWN if options.get("distill") == "consistency" else OWN.replace("teacher_steps = 4\n", "")
+    recipe.write_text(text.format(pictures=pictures))
+    source = {"init": tiny_model} if "lora" in options else {"teacher": tiny_model}
+
+    def train(out: Path) -> None:
+        own = TrainingOptions(device="cpu", dtype="float32", quiet=True, steps=3, **options, **source)
+        run.train(stage, recipe, out, own)
+
+    train(tmp_path / "one")
+    assert in_processes(2, lambda _: train(tmp_path / "two")) == [None, None]
+    assert_close(tmp_path / "two" / stage, tmp_path / "one" / stage, 3)
+    made = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.safetensors"))
+    assert made == sorted(path.relative_to(tmp_path / "two") for path in (tmp_path / "two").rglob("*.safetensors"))
 
 
 # ---- the loop, with a toy
@@ -212,3 +257,17 @@ def test_the_processes_divide_every_batch_without_overlap():
 
     parts = [captions(Processes(rank, 3)) for rank in range(3)]
     assert [sum(each, []) for each in zip(*parts, strict=True)] == captions(ALONE)
+
+
+def test_shards_of_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(RecipeError, match="^FSDP is not supported: "):
+        run_toy(tmp_path, settings=SETTINGS)
+
+
+def test_float16_needs_a_gpu():
+    with pytest.raises(
+        InputError, match="^training in float16 needs a GPU with CUDA: use --dtype bfloat16 or float32$"
+    ):
+        TrainingOptions(dtype="float16").precision(torch.device("cpu"))
+    assert TrainingOptions(dtype="float16").precision(torch.device("cuda")) == torch.float16

@@ -1,6 +1,7 @@
 """`--processes`: a command in several processes of this machine, and what each of them reports."""
 
 import os
+import sys
 from typing import Any
 
 from unclip.cli.help import ARGUMENTS
@@ -20,7 +21,7 @@ def start_processes(ctx: Any, count: int | None) -> int | None:
         raise InputError("--processes starts processes itself: leave it out under torchrun and accelerate launch")
     if count == 1:
         return None
-    return run_processes([ctx.command.name, *ctx.meta[ARGUMENTS]], count)
+    return run_processes([sys.executable, "-m", "unclip", ctx.command.name, *ctx.meta[ARGUMENTS]], count)
 
 
 def is_reported_elsewhere(error: BaseException | None, message: str = "", code: int = 0) -> bool:

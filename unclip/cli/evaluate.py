@@ -130,7 +130,9 @@ def evaluate(
     from unclip.evaluation.suite import Suite
     from unclip.modes.resolve import model_defaults
     from unclip.pipeline import Unclip
+    from unclip.system.device import own_device
 
+    device = device if group.count == 1 else str(own_device(device, group))
     progress = Progress(on_terminal(quiet))
     with closing(progress):
         pipe = Unclip.from_pretrained(

@@ -6,8 +6,7 @@ from typing import Any
 
 from unclip.cli.help import ARGUMENTS
 from unclip.errors import InputError, ProcessError, UnclipError
-from unclip.system.launcher import ERRORS, leave_error, run_processes
-from unclip.system.processes import Processes
+from unclip.system.processes import ERRORS, Processes
 
 
 def start_processes(ctx: Any, count: int | None) -> int | None:
@@ -21,6 +20,8 @@ def start_processes(ctx: Any, count: int | None) -> int | None:
         raise InputError("--processes starts processes itself: leave it out under torchrun and accelerate launch")
     if count == 1:
         return None
+    from unclip.system.launcher import run_processes
+
     return run_processes([sys.executable, "-m", "unclip", ctx.command.name, *ctx.meta[ARGUMENTS]], count)
 
 
@@ -31,6 +32,8 @@ def is_reported_elsewhere(error: BaseException | None, message: str = "", code: 
     Of processes that torchrun or accelerate has started, the main one reports what all of them raise.
     """
     if ERRORS in os.environ:
+        from unclip.system.launcher import leave_error
+
         return error is None or leave_error(message, code, isinstance(error, ProcessError))
     if Processes.current().is_main:
         return False

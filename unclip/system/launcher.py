@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unclip.system.interrupts import SIGNALS
+from unclip.system.processes import ERRORS
 
-ERRORS = "UNCLIP_ERRORS"
-"""Environment variable of a started process: the folder that receives its error."""
 PARENT = "UNCLIP_PARENT"
 """Environment variable of a started process: a pipe that closes when the process that started it ends."""
 INTERRUPTED = 130

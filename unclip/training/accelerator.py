@@ -25,6 +25,7 @@ def connect(device: torch.device) -> Processes:
     """The processes of this run, after they have met. Raises RecipeError if accelerate counts others."""
     _set_device(device)
     processes = Processes.current()
+    processes.check()
     if processes.count > 1:
         AcceleratorState._reset_state(reset_partial_state=True)
         state = PartialState(cpu=device.type == "cpu", **InitProcessGroupKwargs(timeout=TIMEOUT).to_kwargs())

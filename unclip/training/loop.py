@@ -99,7 +99,8 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
     meaning = {**weight_settings(task.networks(), task.predicts), **session.settings}
     state = State(task.network, settings, meaning, processes.is_main)
     if session.resume:
-        note = state.load(folder)
+        with processes.shared_errors():
+            note = state.load(folder)
         if note is not None and not quiet:
             print_note(note)
     if processes.is_main:

@@ -13,7 +13,6 @@ from unclip.checkpoints.networks import class_name, load_network, save_network
 from unclip.errors import InputError
 from unclip.stickers.captions import vocabulary
 from unclip.stickers.sprites import load_nouns
-from unclip.system.device import pick_device
 from unclip.system.files import read_json, remove_temporaries, write_json
 from unclip.training.accelerator import check_division, connect
 from unclip.training.budget import Budget
@@ -67,7 +66,7 @@ def train(
         return distill(stage, recipe, Path(out), options)
     if is_fine_tuning(options):
         return fine_tune(stage, recipe, Path(out), options)
-    out, device = Path(out), pick_device(options.device)
+    out, device = Path(out), options.pick_device()
     dtype = options.precision(device)
     processes = connect(device)
     options = options.for_process(processes)

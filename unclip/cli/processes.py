@@ -1,12 +1,12 @@
 """`--processes`: a command in several processes of this machine, and what each of them reports."""
 
 import os
+import sys
 from typing import Any
 
 from unclip.cli.help import ARGUMENTS
 from unclip.errors import InputError, ProcessError, UnclipError
-from unclip.system.launcher import ERRORS, leave_error, run_processes
-from unclip.system.processes import Processes
+from unclip.system.processes import ERRORS, Processes
 
 
 def start_processes(ctx: Any, count: int | None) -> int | None:
@@ -20,7 +20,9 @@ def start_processes(ctx: Any, count: int | None) -> int | None:
         raise InputError("--processes starts processes itself: leave it out under torchrun and accelerate launch")
     if count == 1:
         return None
-    return run_processes([ctx.command.name, *ctx.meta[ARGUMENTS]], count)
+    from unclip.system.launcher import run_processes
+
+    return run_processes([sys.executable, "-m", "unclip", ctx.command.name, *ctx.meta[ARGUMENTS]], count)
 
 
 def is_reported_elsewhere(error: BaseException | None, message: str = "", code: int = 0) -> bool:
@@ -30,6 +32,8 @@ def is_reported_elsewhere(error: BaseException | None, message: str = "", code: 
     Of processes that torchrun or accelerate has started, the main one reports what all of them raise.
     """
     if ERRORS in os.environ:
+        from unclip.system.launcher import leave_error
+
         return error is None or leave_error(message, code, isinstance(error, ProcessError))
     if Processes.current().is_main:
         return False

@@ -12,14 +12,9 @@ from unclip.system.processes import Processes
 
 def pick_device(name: str = "auto") -> torch.device:
     """The device of that name; "auto" is CUDA if present, else Apple's MPS, else the CPU.
-
-    Of several processes of a run, each gets its own GPU.
     Raises InputError for an unknown name or a device that this machine lacks.
     """
     check_device(name)
-    processes = Processes.current()
-    if processes.count > 1:
-        return _pick_for_process(name, processes, torch.cuda.device_count())
     present = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name == "auto":
         return torch.device(next(kind for kind, count in present.items() if count))
@@ -29,17 +24,19 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def _pick_for_process(name: str, processes: Processes, gpus: int) -> torch.device:
-    """The device of one of several processes: a GPU of its own, or the CPU."""
-    if name == "cpu" or (name == "auto" and not gpus):
-        return torch.device("cpu")
-    if name not in ("auto", "cuda"):
-        raise InputError(f"--device {name} with several processes: use cuda, which gives each its own GPU, or cpu")
-    if processes.local_rank >= gpus:
-        raise InputError(
-            f"process {processes.local_rank + 1} on this machine has no GPU of its own ({gpus} found): start fewer "
-            "processes, or use --device cpu"
-        )
+def own_device(name: str, processes: Processes) -> torch.device:
+    """The device of one of several processes: a GPU of its own, or the CPU; for one process, that of `pick_device`.
+
+    Raises InputError for a device that they cannot share, and if there are too few GPUs.
+    """
+    device = pick_device(name)
+    if processes.count == 1 or device.type == "cpu":
+        return device
+    if device.type != "cuda" or device.index is not None:
+        raise InputError(f"several processes cannot share the device {name!r}: use --device cuda or cpu")
+    gpus, needed = torch.cuda.device_count(), processes.local_count
+    if needed > gpus:
+        raise InputError(f"{needed} processes on a machine with {gpus} GPUs: start {gpus}, or use --device cpu")
     return torch.device("cuda", processes.local_rank)
 
 

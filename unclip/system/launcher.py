@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unclip.system.interrupts import SIGNALS
+from unclip.system.processes import ERRORS
 
-ERRORS = "UNCLIP_ERRORS"
-"""Environment variable of a started process: the folder that receives its error."""
 PARENT = "UNCLIP_PARENT"
 """Environment variable of a started process: a pipe that closes when the process that started it ends."""
 INTERRUPTED = 130
@@ -39,8 +38,8 @@ class Failure(NamedTuple):
     lost: bool
 
 
-def run_processes(arguments: Sequence[str], count: int) -> int:
-    """Run `python -m unclip` with arguments in `count` processes, and return the exit code of the whole.
+def run_processes(command: Sequence[str], count: int) -> int:
+    """Run a command in `count` processes, and return the exit code of the whole.
 
     The first signal is passed on, so that they save what they have; the second one ends them. Prints one line if they
     failed.
@@ -49,7 +48,7 @@ def run_processes(arguments: Sequence[str], count: int) -> int:
         port = _free_port()
         reader, writer = os.pipe()
         try:
-            processes = [_start(arguments, rank, count, Path(folder), reader, port) for rank in range(count)]
+            processes = [_start(command, rank, count, Path(folder), reader, port) for rank in range(count)]
             with _passing_on(processes) as signals:
                 first = _wait(processes)
         finally:
@@ -92,7 +91,7 @@ def end_with_parent() -> None:
 
 
 def _start(
-    arguments: Sequence[str], rank: int, count: int, folder: Path, pipe: int, port: int
+    command: Sequence[str], rank: int, count: int, folder: Path, pipe: int, port: int
 ) -> subprocess.Popen[bytes]:
     threads = max(1, (os.cpu_count() or 1) // count)
     own = {
@@ -102,7 +101,7 @@ def _start(
     }
     # In sessions of their own, so that a terminal's signals come from this process only.
     posix: dict[str, Any] = {} if sys.platform == "win32" else {"pass_fds": (pipe,), "start_new_session": True}
-    return subprocess.Popen([sys.executable, "-m", "unclip", *arguments], env={**os.environ, **own}, **posix)
+    return subprocess.Popen(command, env={**os.environ, **own}, **posix)
 
 
 def _free_port() -> int:

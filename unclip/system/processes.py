@@ -15,6 +15,8 @@ from unclip.errors import InputError, ProcessError, TrainingError, UnclipError
 if TYPE_CHECKING:
     from torch import Tensor
 
+ERRORS = "UNCLIP_ERRORS"
+"""Environment variable of a process that `launcher` has started: the folder that receives its error."""
 LOST = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe", "gloo", "NCCL")
 """Parts of torch's messages when another process has ended."""
 
@@ -33,17 +35,25 @@ class Processes:
 
     @classmethod
     def current(cls) -> "Processes":
-        """Those that the environment names; this one alone if it names none. Raises InputError for half an answer."""
+        """Those that the environment names; this one alone if it does not name all that torchrun does."""
         try:
-            count = int(os.environ.get("WORLD_SIZE", 1))
-            if count == 1:
-                return cls()
-            rank = int(os.environ["RANK"])
-            return cls(rank, count, int(os.environ.get("LOCAL_RANK", rank)))
+            rank, count, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
         except (KeyError, ValueError):
+            return cls()
+        return cls(rank, count, local_rank) if count > 1 else cls()
+
+    def check(self) -> None:
+        """Raise InputError if the environment names several processes in part: each would do all of the work."""
+        if self.count == 1 and os.environ.get("WORLD_SIZE", "1") != "1":
             raise InputError(
-                "WORLD_SIZE is set without RANK: start several processes by --processes, torchrun or accelerate launch"
-            ) from None
+                "WORLD_SIZE is set without RANK and LOCAL_RANK: start several processes by --processes, torchrun or "
+                "accelerate launch"
+            )
+
+    @property
+    def local_count(self) -> int:
+        """The number of processes on this machine."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", self.local_rank + 1)) if self.count > 1 else 1
 
     @property
     def is_main(self) -> bool:
@@ -51,7 +61,11 @@ class Processes:
         return self.rank == 0
 
     def connect(self) -> None:
-        """Meet the other processes over gloo, unless they have met. Training has accelerate do it."""
+        """Meet the other processes over gloo, unless they have met. Training has accelerate do it.
+
+        Raises InputError as `check` does.
+        """
+        self.check()
         if self.count > 1 and not _distributed().is_initialized():
             with _lost_as_error():
                 _distributed().init_process_group("gloo")

@@ -1,5 +1,6 @@
 """accelerate's part in a run: devices, processes, precision."""
 
+import os
 import warnings
 from datetime import timedelta
 
@@ -14,6 +15,8 @@ from unclip.system.processes import Processes
 
 PRECISIONS = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 """accelerate's names of the mixed precisions. Weights, average and moments stay in float32."""
+UNSUPPORTED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+"""What a configuration of accelerate may ask for, by its environment variable."""
 TIMEOUT = timedelta(hours=1)
 """For which processes wait for one another, for example while the main one samples images or writes a state."""
 
@@ -22,7 +25,9 @@ def connect(device: torch.device) -> Processes:
     """The processes of this run, after they have met. Raises RecipeError if accelerate counts others."""
     _set_device(device)
     processes = Processes.current()
+    processes.check()
     if processes.count > 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
         state = PartialState(cpu=device.type == "cpu", **InitProcessGroupKwargs(timeout=TIMEOUT).to_kwargs())
         _check_count(state.num_processes, processes)
     return processes
@@ -35,6 +40,11 @@ def new_accelerator(device: torch.device, dtype: torch.dtype | None, processes: 
         dtype = torch.bfloat16 if has_native_bfloat16(device) else torch.float32
     AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run in this process had another precision
     warnings.filterwarnings("ignore", ".*all_gather is deprecated", FutureWarning)  # of open_clip's loss
+    if chosen := next((name for variable, name in UNSUPPORTED.items() if os.environ.get(variable) == "true"), None):
+        raise RecipeError(
+            f"{chosen} is not supported: the losses use weights outside of the network's forward pass, which are in "
+            "parts there; every process holds all weights here: configure accelerate for plain multi-GPU"
+        )
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision=PRECISIONS.get(dtype, "no"),

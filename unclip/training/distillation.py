@@ -14,7 +14,6 @@ from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.trainable import DISTILLABLE, TrainableStage, open_trainable
 from unclip.errors import InputError, RecipeError, did_you_mean
 from unclip.inference.stage import Stage
-from unclip.system.device import pick_device
 from unclip.system.files import read_json, write_json
 from unclip.training.accelerator import check_division, connect
 from unclip.training.budget import Budget
@@ -40,7 +39,7 @@ def distill(stage: str, recipe: str | Path | None, out: Path, options: TrainingO
     the preset "distill". Raises InputError for mistakes in the recipe, the data or the options, and for a stage that
     cannot be distilled; `loop.fit` lists the errors that end a run later.
     """
-    device = pick_device(options.device)
+    device = options.pick_device()
     processes = connect(device)
     options = options.for_process(processes)
     with processes.shared_errors():
@@ -103,7 +102,7 @@ def check_distillation(
         raise InputError("a distillation starts from its teacher: leave out --init and --lora")
     if stage not in DISTILLABLE:
         raise InputError(f"only the {', '.join(DISTILLABLE)} of a model can be distilled, not {stage!r}")
-    options.precision(pick_device(options.device))
+    options.precision(options.pick_device())
     loaded = load_recipe(RECIPE if recipe is None else recipe, options.data)
     if loaded.stages:
         raise RecipeError(
@@ -168,7 +167,7 @@ def check_data(part: TrainableStage, recipe: Recipe, sources: Mapping[str, Sourc
 
 def open_student(stage: str, options: TrainingOptions, needs_images: bool = False) -> TrainableStage:
     """The stage to distil, without its weights. Raises CheckpointError if it is missing or does not fit."""
-    device = pick_device(options.device)
+    device = options.pick_device()
     assert options.teacher is not None
     return open_trainable(
         options.teacher,

@@ -14,7 +14,6 @@ from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.networks import network_config, save_network
 from unclip.checkpoints.trainable import STAGES, TrainableStage, open_trainable
 from unclip.errors import CheckpointError, InputError, RecipeError
-from unclip.system.device import pick_device
 from unclip.system.files import read_json, write_json
 from unclip.training.accelerator import check_division, connect
 from unclip.training.budget import Budget
@@ -71,7 +70,7 @@ def fine_tune(stage: str, recipe: str | Path | None, out: Path, options: Trainin
     run; None is the preset "finetune". Raises InputError for mistakes in the recipe, the data or the options, and for
     a model that cannot be fine-tuned; `loop.fit` lists the errors that end a run later.
     """
-    device = pick_device(options.device)
+    device = options.pick_device()
     processes = connect(device)
     options = options.for_process(processes)
     with processes.shared_errors():
@@ -137,7 +136,7 @@ def check_fine_tuning(
         raise InputError(f"only the {' and the '.join(STAGES)} of a model can be fine-tuned, not {stage!r}")
     if options.lora is not None:
         check_lora(options.lora)
-    options.precision(pick_device(options.device))
+    options.precision(options.pick_device())
     loaded = load_recipe(RECIPE if recipe is None else recipe, options.data)
     if loaded.stages:
         raise RecipeError(
@@ -165,7 +164,7 @@ def check_fine_tuning(
 
 def open_stage(stage: str, options: TrainingOptions) -> TrainableStage:
     """The stage to fine-tune, without its weights. Raises CheckpointError if it is missing or does not fit."""
-    device = pick_device(options.device)
+    device = options.pick_device()
     assert options.init is not None
     return open_trainable(options.init, stage, device, options.precision(device), options.prior, options.image_encoder)
 

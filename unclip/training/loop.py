@@ -34,6 +34,9 @@ from unclip.training.recipe import Fit
 from unclip.training.state import FILE, State
 from unclip.training.tasks.base import Task
 
+LEAST_SCALE = 1.0
+"""Of the loss in float16: if gradients still overflow there, the run has diverged."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
@@ -96,7 +99,8 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
     meaning = {**weight_settings(task.networks(), task.predicts), **session.settings}
     state = State(task.network, settings, meaning, processes.is_main)
     if session.resume:
-        note = state.load(folder)
+        with processes.shared_errors():
+            note = state.load(folder)
         if note is not None and not quiet:
             print_note(note)
     if processes.is_main:
@@ -104,7 +108,9 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
     progress = state.progress
     network: Any
     network, optimizer = accelerator.prepare(task.network, state.adam)
-    prepared = network
+    prepared, scaler = network, accelerator.scaler
+    if scaler is not None and progress.scaler is not None:
+        scaler.load_state_dict(progress.scaler)
     if settings.compile:
         network = torch.compile(network)
 
@@ -149,12 +155,16 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
                 norm = torch.as_tensor(accelerator.clip_grad_norm_(parameters, settings.clip_norm)).item()
                 figures = _mean(losses, processes)
                 value = figures.pop("loss")
-                if not (math.isfinite(value) and math.isfinite(norm)):  # before the step, while the weights are finite
+                # Before the step, while the weights are finite. In float16 a gradient may overflow: the step is passed
+                # over, and the scale of the loss is halved.
+                overflows = scaler is not None and scaler.get_scale() >= LEAST_SCALE
+                if not (math.isfinite(value) and (math.isfinite(norm) or overflows)):
                     with processes.shared_errors():
                         raise _diverged(progress.step + 1, value, norm)
                 with state.step(settings.ema):
                     optimizer.step()
                 optimizer.zero_grad()
+                progress.scaler = None if scaler is None else scaler.state_dict()
                 now = time.monotonic()
                 progress.seconds, save, sample = processes.from_main(
                     now - started,

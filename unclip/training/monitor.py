@@ -81,10 +81,14 @@ class SkippedFiles:
 
     def report(self, processes: Processes = ALONE) -> None:
         """Print how many files were passed over by all processes, if any."""
-        [count] = processes.sum([len(self._lines)])
-        if count and not self.quiet and processes.is_main:
+        found = processes.gather((len(self._lines), sorted(self._lines)[: self.SHOWN]))
+        if self.quiet or not processes.is_main:
+            return
+        for line in [line for _, lines in found[1:] for line in lines][: self.SHOWN]:  # the others print nothing
+            print_note(f"passed over: {line}")
+        if count := sum(number for number, _ in found):
             more = " or more" if count >= self.REMEMBERED else ""
-            print_note(f"files passed over during the run: {int(count):,}{more}")
+            print_note(f"files passed over during the run: {count:,}{more}")
 
 
 class LossCurve:

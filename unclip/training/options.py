@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from unclip.errors import CheckpointError, InputError, TrainingError, is_out_of_memory
-from unclip.system.device import pick_dtype
+from unclip.system.device import own_device, pick_dtype
 from unclip.system.processes import Processes
 from unclip.training.state import PORTABLE, has_state
 
@@ -51,6 +51,10 @@ class TrainingOptions:
     dtype: str = "auto"
     accumulation: int = 1
     quiet: bool = False
+
+    def pick_device(self) -> torch.device:
+        """The device; of several processes, each has a GPU of its own. Raises InputError if there is none."""
+        return own_device(self.device, Processes.current())
 
     def precision(self, device: torch.device) -> torch.dtype:
         """The precision on a device. Raises InputError for one that training does not run in there."""

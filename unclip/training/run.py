@@ -14,7 +14,6 @@ from unclip.errors import InputError
 from unclip.stickers.captions import vocabulary
 from unclip.stickers.compose import SceneOptions
 from unclip.stickers.sprites import STYLES, load_nouns
-from unclip.system.device import pick_device
 from unclip.system.files import read_json, remove_temporaries, write_json
 from unclip.training.accelerator import check_division, connect
 from unclip.training.budget import Budget
@@ -77,7 +76,7 @@ def train(
         return distill(stage, recipe, Path(out), options)
     if is_fine_tuning(options):
         return fine_tune(stage, recipe, Path(out), options)
-    out, device = Path(out), pick_device(options.device)
+    out, device = Path(out), options.pick_device()
     dtype = options.precision(device)
     processes = connect(device)
     options = options.for_process(processes)

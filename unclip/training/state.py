@@ -122,7 +122,8 @@ class State:
         """Write tensors, the progress and the settings into one file, atomically."""
         # To the CPU first: the device may have run out of memory.
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        metadata = {"progress": json.dumps(vars(self.progress)), "meaning": json.dumps(self.settings)}
+        progress = {key: value for key, value in vars(self.progress).items() if value is not None}
+        metadata = {"progress": json.dumps(progress), "meaning": json.dumps(self.settings)}
         write_atomic(path, serialize(tensors, metadata=metadata))
 
     def load(self, folder: Path) -> str | None:

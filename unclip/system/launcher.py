@@ -90,9 +90,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _start(
-    command: Sequence[str], rank: int, count: int, folder: Path, pipe: int, port: int
-) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], rank: int, count: int, folder: Path, pipe: int, port: int) -> subprocess.Popen[Any]:
     threads = max(1, (os.cpu_count() or 1) // count)
     own = {
         **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)},
@@ -110,7 +108,7 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:
+def _wait(processes: Sequence[subprocess.Popen[Any]]) -> int | None:
     """Wait until all have ended, and return the number of the first that failed.
 
     If one fails, the others get some time, and are then ended.
@@ -129,18 +127,18 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:
     return _failed(processes) if first is None else first
 
 
-def _failed(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:
+def _failed(processes: Sequence[subprocess.Popen[Any]]) -> int | None:
     return next((number for number, process in enumerate(processes) if process.returncode), None)
 
 
-def _send(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+def _send(processes: Sequence[subprocess.Popen[Any]], number: int) -> None:
     for process in processes:
         if process.poll() is None:
             process.send_signal(number)
 
 
 @contextmanager
-def _passing_on(processes: Sequence[subprocess.Popen[bytes]]):
+def _passing_on(processes: Sequence[subprocess.Popen[Any]]):
     """In this context, signals are passed on to the processes. Yields those that came."""
     came: list[int] = []
 

@@ -67,16 +67,17 @@ def _check_count(found: int, processes: Processes) -> None:
         )
 
 
-def check_division(batch_size: int, processes: Processes, accumulation: int) -> None:
-    """Raise RecipeError unless a batch divides into equal parts."""
+def check_division(batch_size: int, processes: Processes, accumulation: int, where: str = "the recipe") -> None:
+    """Raise RecipeError unless a batch divides into equal parts. where: the recipe's file and table, for messages."""
     parts = processes.count * accumulation
     if batch_size % parts:
         smaller = batch_size // parts * parts
         fitting = f"{smaller} or {smaller + parts}" if smaller else f"{parts}"
-        division = f"{processes.count} processes" + (f" in {accumulation} parts each" if accumulation > 1 else "")
+        who = f"{processes.count} processes" if processes.count > 1 else "one process"
+        division = who if accumulation == 1 else f"{who} in {accumulation} parts each"
         raise RecipeError(
-            f"batch_size = {batch_size} is that of the whole batch, which {division} divide equally: set it to "
-            f"{fitting} in the recipe, or use other numbers"
+            f"{where}: batch_size = {batch_size} is that of the whole batch, which {division} cannot divide equally: "
+            f"set it to {fitting}, or use other numbers"
         )
 
 

@@ -44,7 +44,7 @@ def distill(stage: str, recipe: str | Path | None, out: Path, options: TrainingO
     options = options.for_process(processes)
     with processes.shared_errors():
         loaded, sources = check_distillation(stage, recipe, out, options)
-        check_division(loaded.distill.fit.batch_size, processes, options.accumulation)
+        check_division(loaded.distill.fit.batch_size, processes, options.accumulation, f"{loaded.source} [distill.fit]")
     table, [source] = loaded.distill, sources.values()
     dtype = options.precision(device)
     assert options.distill is not None and options.teacher is not None

@@ -20,7 +20,7 @@ class WholeBatchDropout:
         """The part that is computed. Set it before the network runs."""
         for module in network.modules():
             if isinstance(module, nn.Dropout) and module.p > 0:
-                module.forward = partial(self._drop, module)
+                module.forward = partial(self._drop, module)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _drop(self, module: nn.Dropout, values: Tensor) -> Tensor:
         if not module.training or self.part is None:

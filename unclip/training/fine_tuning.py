@@ -75,7 +75,7 @@ def fine_tune(stage: str, recipe: str | Path | None, out: Path, options: Trainin
     options = options.for_process(processes)
     with processes.shared_errors():
         loaded, sources = check_fine_tuning(stage, recipe, out, options)
-        check_division(loaded.finetune.fit.batch_size, processes, options.accumulation)
+        check_division(loaded.finetune.fit.batch_size, processes, options.accumulation, table_of(loaded))
     table, [source] = loaded.finetune, sources.values()
     settings = None if options.lora is None else lora_settings(options.lora, table)
     with torch.random.fork_rng(), explained_memory_errors(stage, "a smaller size"):

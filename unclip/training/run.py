@@ -84,7 +84,8 @@ def train(
     with processes.shared_errors():
         loaded, stages, resumed, init = check_run(stage, recipe, out, options)
         for name in stages:
-            check_division(loaded.stage(name).fit.batch_size, processes, options.accumulation)
+            where = f"{loaded.source} [{name}.fit]"
+            check_division(loaded.stage(name).fit.batch_size, processes, options.accumulation, where)
         sources = open_sources(loaded, stages, options)
     with processes.shared_errors():
         if processes.is_main:

@@ -75,7 +75,7 @@ class ClipTask:
         images, texts, scales = zip(*parts, strict=True)
         leaves = [value.float().requires_grad_() for value in (torch.cat(images), torch.cat(texts), scales[0].clone())]
         with torch.enable_grad():
-            loss, rank1 = contrastive_loss(*leaves, batch.processes)
+            loss, rank1 = contrastive_loss(leaves[0], leaves[1], leaves[2], batch.processes)
         return list(torch.autograd.grad(loss, leaves)), loss.detach(), rank1
 
     def sample_grid(self) -> None:

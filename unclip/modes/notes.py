@@ -67,9 +67,9 @@ def idle_shortcuts(model: UnclipModel, request: Request) -> Iterator[tuple[tuple
 def guidance_notes(model: UnclipModel, request: Request) -> Iterator[str]:
     """A note for a negative prompt that no stage of a resolved request is guided away from."""
     guides_prior = uses_prior(request) and request.prior_guidance not in (None, 1)
-    if request.negative_prompt.strip() and request.guidance == 1 and not guides_prior:
-        if model.decoder.distillation is None:  # of which `check_distilled` tells
-            yield "negative_prompt: no effect at guidance 1, which is none: set a higher guidance"
+    guides_decoder = request.guidance != 1 or model.decoder.distillation is not None  # `check_distilled` tells of these
+    if request.negative_prompt.strip() and not (guides_prior or guides_decoder):
+        yield "negative_prompt: no effect at guidance 1, which is none: set a higher guidance"
 
 
 def with_nearest(word: str, known: frozenset[str]) -> str:

@@ -130,6 +130,10 @@ def check_options(stage: str, part: Stage, kind: str, table: DistillationTable, 
         for scale in scales:
             part.distillation.check_guidance(part.guidance if scale is None else scale)
     if kind == "consistency":
+        if table.teacher_steps >= (count := part.schedule.num_train_timesteps):
+            raise RecipeError(
+                f"{where}: teacher_steps = {table.teacher_steps} should be below the {count} timesteps of {name}"
+            )
         if table.teacher_steps % table.segments:
             raise RecipeError(
                 f"{where}: teacher_steps = {table.teacher_steps} should be a multiple of segments = {table.segments}"
@@ -178,7 +182,7 @@ def additions(options: TrainingOptions) -> Additions:
 
 
 def meaning(kind: str, table: DistillationTable, settings: DistilledStage, revision: str) -> dict[str, object]:
-    """What decides the meaning of the weights: a run resumes only with the same."""
+    """The settings that decide what the weights mean. A run resumes only with equal ones."""
     return {
         "teacher": revision,
         "distill": kind,

@@ -370,7 +370,7 @@ def test_a_speed_keeps_the_steps_that_a_stage_was_distilled_for(stage: str, tiny
         ("upsampler", "consistency", "kandinsky", {}, "has no upsampler"),
         ("upsampler", "consistency", "native", {"lines": "guidance = 2.0"}, "an upsampler has no guidance"),
         ("decoder", "consistency", "karlo", {}, "predicts noise down to no signal"),
-        ("decoder", "guidance", "native", {"lines": "segments = 2"}, "segments is of --distill consistency"),
+        ("decoder", "guidance", "native", {"lines": "segments = 2"}, "segments belongs to --distill consistency"),
         ("decoder", "guidance", "native", {"lines": "guidance = 1.0"}, "leaves nothing to distil"),
         ("decoder", "guidance", "native", {"lines": "guidance = [3.0, 2.0]"}, r"or \[low, high\] of two such numbers"),
         ("prior", "guidance", "native", {"lines": "guidance = [1.0, 2.0]"}, "set a single one"),

@@ -241,7 +241,7 @@ class Block(nn.Module):
 
 
 def attention_mask(text_mask: Tensor, seen: int, end: int) -> Tensor:
-    """Whether tokens seen .. end attend to tokens 0 .. end, `b 1 t n`: to itself, earlier ones, and no padding."""
+    """A bool mask `b 1 t n` for attention from tokens seen .. end to tokens 0 .. end: causal, and without padding."""
     places = torch.arange(end, device=text_mask.device)
     causal = places[seen:, None] >= places  # t n
     is_token = F.pad(text_mask, (0, end - text_mask.shape[1]), value=True)  # b n

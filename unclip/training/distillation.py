@@ -117,7 +117,7 @@ def check_options(stage: str, part: Stage, kind: str, table: DistillationTable, 
     scales = table.guidance if isinstance(table.guidance, tuple) else (table.guidance, table.guidance)
     if kind == "guidance":
         if unused := {"segments", "teacher_steps"} & table.model_fields_set:
-            raise RecipeError(f"{where}: {min(unused)} is of --distill consistency; leave it out")
+            raise RecipeError(f"{where}: {min(unused)} belongs to --distill consistency; leave it out")
         if stage == "upsampler":
             raise RecipeError("an upsampler has no guidance to distil: use --distill consistency")
         if scales == (1.0, 1.0) or (table.guidance is None and part.guidance == 1):

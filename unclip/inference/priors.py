@@ -101,17 +101,16 @@ class AutoregressivePrior:
     def sample(self, text: TextEncoding, negative: TextEncoding, run: Run) -> Tensor:
         """Sample `run.options.prior_best_of` embeddings per text; return the one most similar to the text, `b d`."""
         k, config = run.options.prior_best_of, self.network.config
-        text, negative = text.repeat(k), negative.repeat(k)
-        cond, uncond = (self.network.condition(each) for each in (text, negative))
+        rows = [row for row in range(len(text.embed)) for _ in range(k)]  # b*k, of the texts
         numbers = uniform((config.components + 1,), run.repeat(k).generators)  # b*k, 1 + codes
-        parts = [slice(start, start + ROWS) for start in range(0, len(numbers), ROWS)]
+        parts = [slice(start, start + ROWS) for start in range(0, len(rows), ROWS)]
         embeds = []
         with run.stage("prior") as report:
             for number, part in enumerate(parts):
-                given, without = ({key: value[part] for key, value in each.items()} for each in (cond, uncond))
+                cond, uncond = (self.network.condition(each.rows(rows[part])) for each in (text, negative))
                 progress = counted(report.progress, number, len(parts))
-                embeds.append(self.network.decode(self._sample_codes(given, without, numbers[part], run, progress)))
-        return most_similar(torch.cat(embeds), text.embed, k)
+                embeds.append(self.network.decode(self._sample_codes(cond, uncond, numbers[part], run, progress)))
+        return most_similar(torch.cat(embeds), text.embed[rows], k)
 
     def _sample_codes(
         self,

@@ -269,7 +269,7 @@ def test_bfloat16(models: Path, images: Path, recipe, tmp_path: Path):
         ("decoder", "inpaint", {"lora": 2}, "inpaint has an inpainting U-Net, .* fine-tune the decoder"),
         ("decoder", "kandinsky-2-2-prior", {"lora": 2}, "is a prior without a decoder"),
         ("decoder", "karlo", {"lora": 2}, "karlo has no image encoder: add one with --image-encoder"),
-        ("prior", "stable", {"lora": 2}, "stable has no prior to train"),
+        ("prior", "stable", {"lora": 2}, "stable has no diffusion prior to train"),
         ("upsampler", "karlo", {"lora": 2}, "only the prior and the decoder of a model can be fine-tuned"),
         ("decoder", "kandinsky", {"lora": 2, "dtype": "float16"}, "training in float16 needs a GPU with CUDA"),
         ("decoder", None, {"lora": 2}, "--lora changes a model: name it by --init"),

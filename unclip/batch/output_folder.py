@@ -22,7 +22,7 @@ import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class ImageFile:
 class SavedState(BaseModel):
     """The state of a folder when its run saved its progress: the bytes of the manifest, and their hash, and the images.
 
-    images    that these lines of the manifest list, as [count, sum of the hashes]; others: all other images there
+    images    that these lines of the manifest list, as a Tally; others: all other images there
     run       the progress of the run, as it was given to `Folder.save`
     """
 
@@ -147,8 +147,8 @@ class Folder:
         state = SavedState(
             bytes=self._size,
             sha256=self._hash.hexdigest(),
-            images=[self._images.count, self._images.sum],
-            others=[self._others.count, self._others.sum],
+            images=list(astuple(self._images)),
+            others=list(astuple(self._others)),
             run=run,
         )
         write_atomic(self.path / PRIVATE / PROGRESS, state.model_dump_json().encode(), scratch=self._scratch)
@@ -281,15 +281,19 @@ class Folder:
             if not self._hash_manifest(state):
                 return None
             time = last_check(self.path)
-            recent: list[Entry] = []
-            check = FolderCheck(self.path, verify=False, start=state.bytes, seen=recent.append)
-            skip = {*self._grids(), *(entry.file for entry in recent), *check.altered}
+            recent: dict[str, int] = {}  # name -> key
+
+            def remember(entry: Entry) -> None:
+                recent[entry.file] = int(entry.key, 16)
+
+            check = FolderCheck(self.path, verify=False, start=state.bytes, seen=remember)
+            skip = {*self._grids(), *recent, *check.altered}
             found = tally_images(self.path, skip, latest=time)
         except (OSError, ValueError, TypeError):
             return None
         if found != images + others:
             return None
-        self.saved, self.recent = state.run, [int(entry.key, 16) for entry in recent]
+        self.saved, self.recent = state.run, list(recent.values())
         self._images, self._others = images + check.images, others
         return check
 

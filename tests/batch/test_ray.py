@@ -12,7 +12,7 @@ from tests.batch.test_runner import MODEL, RecordingReport, entries, image_files
 from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.generation import Output
 from unclip.batch.jobs import Settings, Task, check_rows
-from unclip.batch.output_folder import open_folder
+from unclip.batch.open_folder import open_folder
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.ray import RayEngine, RayOptions
 from unclip.batch.report import Totals

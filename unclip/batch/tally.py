@@ -62,6 +62,11 @@ def tally_images(folder: Path, skip: Collection[str] = (), latest: int | None = 
     return Tally(count, total, checksum)
 
 
+def is_image(name: str) -> bool:
+    """Whether a file of a folder counts as an image."""
+    return name.encode(errors="replace").lower().endswith(_SUFFIXES) and not _is_own(name.partition("/")[0])
+
+
 def list_images(folder: Path) -> Iterator[str]:
     """The names of the image files in a folder and its subfolders, without its previews."""
     return (os.fsdecode(name) for name, _ in _images(folder))

@@ -55,7 +55,7 @@ def run_file(
     report = report or RecordingReport()
     template = NameTemplate.parse(name)
     with prompt_file(str(file)) as prompts, open_folder(out, overwrite=overwrite) as folder:
-        settings = Settings(seed=run_seed(out, 5, MODEL)[0], name=template)
+        settings = Settings(seed=run_seed(folder.path, 5, MODEL)[0], name=template)
         jobs = (job for line in check_rows(prompts.rows(), settings) if isinstance(line, Task) for job in line.jobs())
         output = Output(str(file), template, format)
         engine = LocalEngine(pipe, MODEL, output, batch_size, progress or report.step, report.note)

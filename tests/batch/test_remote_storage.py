@@ -13,7 +13,7 @@ import pytest
 from tests.batch.fake_pipeline import FakePipeline
 from tests.batch.test_progress import CheckedPipeline, cats, file, run, small_blocks  # noqa: F401
 from tests.batch.test_runner import entries, image_files
-from unclip.batch import remote_storage
+from unclip.batch import remote_lock, remote_storage
 from unclip.batch.open_folder import open_folder
 from unclip.errors import InputError, WriteError
 
@@ -157,12 +157,12 @@ def test_a_run_that_ended_without_a_word_leaves_no_lock(url):
                 open_folder(url).__enter__()
             assert ".unclip/owner.json" not in contents(url)
         else:
-            with pytest.raises(InputError, match=f"is in use by process {pid} {host}; wait for it"):
+            with pytest.raises(InputError, match=f"is in use by process {pid} on {host}; wait for it"):
                 open_folder(url).__enter__()
 
 
 def test_a_run_whose_lock_was_taken_over_writes_nothing_more(file, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(remote_storage, "BEAT", 0.01)
+    monkeypatch.setattr(remote_lock, "BEAT", 0.01)
     files = fsspec.filesystem("memory")
     files.store.clear()
 

@@ -15,8 +15,8 @@ import contextlib
 import errno
 import hashlib
 import json
-import math
 import os
+import shutil
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,18 +27,25 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from unclip.batch.folder_check import FolderCheck, last_check, mark_checked
-from unclip.batch.manifest import MANIFEST, PRIVATE, Entry, read_entries, read_lines
+from unclip.batch.grid_file import GRIDS, find_grid
+from unclip.batch.manifest import (
+    MANIFEST,
+    PRIVATE,
+    Entry,
+    mend_manifest,
+    read_entries,
+    read_lines,
+    replace_manifest,
+)
 from unclip.batch.storage import LocalStorage, Storage
 from unclip.batch.tally import Tally
 from unclip.errors import WriteError
-from unclip.system.files import write_atomic, write_json, write_new
+from unclip.system.files import write_atomic
 from unclip.system.json_values import parse_json
 
 ERRORS = "errors.jsonl"
 PROGRESS = "progress.json"
 """The progress of the run, and the state of the folder when it was saved."""
-GRIDS = {".png": "grid.json", ".html": "grid-page.json"}
-"""The records of the contact sheet and of the page that a run wrote, by their suffix."""
 
 
 @dataclass(frozen=True)
@@ -204,21 +211,14 @@ class Folder:
         """The path or URL of a file, for messages."""
         return self.storage.where(name)
 
-    def write_grid(self, name: str, data: bytes) -> Path:
-        """Write the contact sheet of a run, or the page of a sweep. It replaces an earlier run's, and no other file."""
-        suffix = Path(name).suffix
-        path = find_grid(self.path, suffix)
-        if path is None:
-            path = write_new(self.path / name, data)
-        else:
-            write_atomic(path, data)
-        write_json(self.path / PRIVATE / GRIDS[suffix], {"file": path.name, "bytes": len(data)})
-        return path
-
     def keep_bad_lines(self) -> None:
         """Keep errors.jsonl, which has the bad lines of the prompt file, for runs that do not check it again."""
-        source = self.path / ERRORS
-        write_atomic(self._bad_lines, source.read_bytes() if source.exists() else b"", scratch=self._scratch)
+        source, copy = self.path / ERRORS, self._scratch / "bad-lines.tmp"
+        if source.exists():
+            shutil.copyfile(source, copy)
+        else:
+            copy.touch()
+        os.replace(copy, self._bad_lines)
 
     def bad_lines(self) -> Iterator[dict[str, Any]]:
         """The bad lines of the prompt file that an earlier run has kept. Raises OSError and ValueError for damage."""
@@ -256,11 +256,13 @@ class Folder:
     def move(self, moves: Mapping[str, Mapping[str, Any]]) -> None:
         """Give finished images to other jobs: the key of each, and the fields of its manifest line that change."""
         self._manifest.close()
-        self._replace_manifest(
+        lines = (
             _line({**parse_json(line, finite=False), **moves[entry.key]}) if entry.key in moves else line
             for line, entry in read_lines(self.path)
             if entry is not None
         )
+        replace_manifest(self.path, lines)
+        self._hash, self._size = hashlib.sha256(), 0
         self._open_manifest()
         self.storage.replaced()
         changed = {int(key, 16): int(fields["key"], 16) for key, fields in moves.items()}
@@ -276,7 +278,9 @@ class Folder:
         check = self._check()
         check.finish()
         self.storage.sync()
-        self._mend_manifest(check)
+        if check.dropped and check.dropped[0][0] < self._size:
+            self._hash, self._size = hashlib.sha256(), 0
+        mend_manifest(self.path, check.dropped, check.size, check.is_cut_off)
         self._open_manifest()
         self.storage.replaced()
 
@@ -338,28 +342,6 @@ class Folder:
         """The names of the contact sheets in the folder."""
         return {path.name for suffix in GRIDS if (path := find_grid(self.path, suffix)) is not None}
 
-    def _mend_manifest(self, check: FolderCheck) -> None:
-        """Remove the lines that a check has dropped, atomically."""
-        path, dropped = self.path / MANIFEST, check.dropped
-        if len(dropped) == 1 and dropped[0][1] == check.size:  # a killed run leaves them at the end
-            with path.open("r+b") as file:
-                file.truncate(dropped[0][0])
-                os.fsync(file.fileno())
-        elif dropped:
-            self._replace_manifest(_without(path, dropped))
-        elif check.is_cut_off:
-            with path.open("ab") as file:
-                file.write(b"\n")
-
-    def _replace_manifest(self, lines: Iterable[bytes]) -> None:
-        new = self._scratch / MANIFEST
-        with new.open("wb") as file:
-            file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, self.path / MANIFEST)
-        self._hash, self._size = hashlib.sha256(), 0
-
     def _open_manifest(self) -> None:
         path = self.path / MANIFEST
         self._manifest = path.open("ab", buffering=0)  # a buffer would write again, at close, what a full disk refused
@@ -375,18 +357,6 @@ class Folder:
             self.storage.sync()
 
 
-def find_grid(path: str | Path, suffix: str = ".png") -> Path | None:
-    """The contact sheet that an earlier run of a folder wrote, or its page; None if it is missing or was changed."""
-    try:
-        grid = parse_json((Path(path) / PRIVATE / GRIDS[suffix]).read_bytes())
-        name = Path(grid["file"]).name
-        found = Path(path) / name
-        is_grid = name.startswith("grid") and name.endswith(suffix) and not found.is_symlink()
-        return found if is_grid and found.stat().st_size == grid["bytes"] else None
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
 def disk_full(error: OSError, folder: str | Path) -> WriteError:
     """A system error while an image was written, as a WriteError of one line."""
     reason = error.strerror or str(error)
@@ -397,19 +367,6 @@ def disk_full(error: OSError, folder: str | Path) -> WriteError:
 def _file_facts(data: bytes) -> dict[str, Any]:
     """The size and the hash of a file, for its manifest line."""
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def _without(path: Path, dropped: Sequence[Sequence[int]]) -> Iterator[bytes]:
-    """The lines of a file but those that begin in these ranges of bytes, which are in order."""
-    place, ranges = 0, iter([*dropped, (math.inf, math.inf)])
-    first, end = next(ranges)
-    with path.open("rb") as file:
-        for line in file:
-            if place >= end:
-                first, end = next(ranges)
-            if place < first:
-                yield line
-            place += len(line)
 
 
 def _line(fields: Mapping[str, Any]) -> bytes:

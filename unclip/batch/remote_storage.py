@@ -9,43 +9,33 @@ Parts are written before their images, as lines are in a local folder. Once a ne
 one step, older parts belong to none and are removed. While a run lasts, all files but the images are in a temporary
 folder of this machine.
 
-The lock is `.unclip/owner.json`, which a run renews every half a minute. A run that has not done so for two minutes has
-ended, and another one may begin. There is no stronger lock that all stores have: do not start two runs in one moment.
+The lock is `.unclip/owner.json` (`remote_lock`).
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
-import os
-import platform
 import re
 import secrets
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from unclip.batch.manifest import MANIFEST, PRIVATE, Entry
+from unclip.batch.remote_lock import RemoteLock
 from unclip.batch.storage import Condition
 from unclip.batch.tally import Tally, is_image
 from unclip.errors import InputError
-from unclip.system.json_values import parse_json
 
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss", "memory"}
 """Protocols whose objects appear whole or not at all. Elsewhere, a file is written under another name and moved."""
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 CONNECTIONS = 64
 """Files that are written at the same time."""
-BEAT = 30
-"""Seconds between renewals of the lock."""
-LEASE = 120
-"""Seconds without one after which a run has ended."""
 MERGE = 16 << 20
 """Bytes of parts that are merged into the manifest; more, if that is larger."""
 _PARTS = f"{PRIVATE}/parts"
@@ -68,10 +58,16 @@ def open_storage(url: str, *, lock: bool = True) -> Iterator[tuple[Path, RemoteS
     files, root = _filesystem(url)
     with tempfile.TemporaryDirectory(prefix="unclip-") as folder:
         storage = RemoteStorage(files, root, url.rstrip("/"), Path(folder))
-        with storage.locked() if lock else nullcontext():
+        with _reported(url):
+            if lock:
+                storage.lock.acquire()
+        try:
             with _reported(url):
                 storage.download()
             yield Path(folder), storage
+        finally:
+            if lock:
+                storage.lock.release()
 
 
 class RemoteStorage:
@@ -88,7 +84,7 @@ class RemoteStorage:
         self._base = ""  # hash of manifest.jsonl there
         self._place = self._pending = 0  # bytes of the manifest; of those, in parts
         self._uploaded: dict[str, bytes] = {}  # name -> hash
-        self._lost: str | None = None  # why the lock is gone
+        self.lock = RemoteLock(self._url, self._read_owner, self._write_owner, self._remove_owner)
 
     # ---- the manifest and the other files
 
@@ -116,7 +112,7 @@ class RemoteStorage:
 
     def added(self, lines: bytes) -> None:
         """Write a part of the manifest; merge the parts when they are as long as the manifest."""
-        self._check_lock()
+        self.lock.check()
         with _as_os_error():
             self._put(f"{_PARTS}/{self._base}/{self._place:016d}.jsonl", lines)
         self._place += len(lines)
@@ -126,7 +122,7 @@ class RemoteStorage:
 
     def replaced(self) -> None:
         """Write the whole manifest, and remove the parts."""
-        self._check_lock()
+        self.lock.check()
         manifest = self._folder / MANIFEST
         base = _file_hash(manifest).hex()
         with _as_os_error():
@@ -140,7 +136,7 @@ class RemoteStorage:
 
     def sync(self) -> None:
         """Write the other files that have changed."""
-        self._check_lock()
+        self.lock.check()
         for path in (*self._folder.glob("*.jsonl"), *(self._folder / PRIVATE).glob("*.json*")):
             name = path.relative_to(self._folder).as_posix()
             if not _KEPT.fullmatch(name) or name == _OWNER:
@@ -164,7 +160,7 @@ class RemoteStorage:
         return not replace and name in self._sizes
 
     def write(self, images: Sequence[tuple[str, bytes]], *, replace: bool) -> list[OSError | None]:
-        self._check_lock()
+        self.lock.check()
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             return list(pool.map(self._write_image, images))
 
@@ -202,6 +198,16 @@ class RemoteStorage:
 
     # ---- files
 
+    def _read_owner(self) -> bytes:
+        self._files.invalidate_cache()
+        return self._files.cat_file(self._path(_OWNER))
+
+    def _write_owner(self, data: bytes) -> None:
+        self._put(_OWNER, data)
+
+    def _remove_owner(self) -> None:
+        self._files.rm_file(self._path(_OWNER))
+
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
@@ -230,68 +236,6 @@ class RemoteStorage:
             with suppress(Exception):
                 self._files.rm_file(temporary)
             raise
-
-    # ---- the lock
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """The lock. Raises InputError if another run has it."""
-        mine = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        mine["token"] = secrets.token_hex(8)
-        with _reported(self._url):
-            other = self._owner()
-            if other is not None and _is_alive(other):
-                who = " ".join(f"{other.get(key)!s:.60}" for key in ("pid", "host"))
-                raise InputError(
-                    f"{self._url!r} is in use by process {who}; wait for it, or if it was killed, for {LEASE} seconds"
-                )
-            self._renew(mine)
-        stop = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(mine, stop), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-            with suppress(Exception):
-                if self._lost is None:
-                    self._files.rm_file(self._path(_OWNER))
-
-    def _beat(self, mine: dict[str, Any], stop: threading.Event) -> None:
-        while not stop.wait(BEAT):
-            with suppress(Exception):  # the next one may succeed; images report what is wrong
-                owner = self._owner()
-                if owner is not None and owner.get("token") != mine["token"]:
-                    self._lost = "another run has taken it over"
-                    return
-                self._renew(mine)
-
-    def _renew(self, mine: dict[str, Any]) -> None:
-        self._put(_OWNER, json.dumps({**mine, "beat": time.time()}).encode())
-
-    def _owner(self) -> dict[str, Any] | None:
-        try:
-            self._files.invalidate_cache()
-            owner = parse_json(self._files.cat_file(self._path(_OWNER)))
-            return owner if isinstance(owner, dict) else None
-        except (FileNotFoundError, ValueError):
-            return None
-
-    def _check_lock(self) -> None:
-        if self._lost is not None:
-            raise OSError(errno.EBUSY, self._lost)
-
-
-def _is_alive(owner: dict[str, Any]) -> bool:
-    import psutil
-
-    beat, pid = owner.get("beat"), owner.get("pid")
-    if not isinstance(beat, (int, float)) or time.time() - beat > LEASE:
-        return False
-    if owner.get("host") != platform.node() or not isinstance(pid, int):
-        return True
-    return psutil.pid_exists(pid)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unclip.batch.estimate import Workload, cell_size, estimate, format_bytes
 from unclip.batch.folder_check import counted
 from unclip.batch.generation import Engine, LocalEngine, Output
+from unclip.batch.grid_file import write_grid
 from unclip.batch.jobs import Job, Settings, Task, check_rows
 from unclip.batch.manifest import read_entries
 from unclip.batch.moved_lines import find_moved, source_name
@@ -312,7 +313,7 @@ class Session:
         cell = max(size[0] for *_, size in found), max(size[1] for *_, size in found)
         data = sheet(images, layout(len(images), cell, self.grid.labels))
         try:
-            path = folder.write_grid("grid.png", data)
+            path = write_grid(folder.path, "grid.png", data)
         except OSError as error:
             raise disk_full(error, folder.path) from error
         self.report.grid(path)

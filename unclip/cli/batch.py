@@ -10,9 +10,9 @@ import typer
 
 from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.generation import Output
+from unclip.batch.grid_file import find_grid
 from unclip.batch.jobs import Settings
 from unclip.batch.open_folder import open_folder, read_folder
-from unclip.batch.output_folder import find_grid
 from unclip.batch.prompt_file import FORMATS, prompt_file
 from unclip.batch.ray import RayEngine, RayOptions, import_ray
 from unclip.batch.remote_storage import is_url

@@ -12,7 +12,7 @@ from unclip.batch.output_folder import find_grid, open_folder
 from unclip.batch.run_record import run_seed
 from unclip.batch.session import Session
 from unclip.batch.sweep import Axis, Sweep, parse_axis, prompt_axis
-from unclip.batch.sweep_page import grid_plan, planned_cell, write_results
+from unclip.batch.sweep_page import check_grid, grid_plan, planned_cell, write_results
 from unclip.checkpoints.identity import identify_model
 from unclip.cli import completion, options
 from unclip.cli.assignments import checked_defaults
@@ -154,6 +154,7 @@ def sweep(
         own = common if any(axis.field == "seed" for axis in axes) else {**common, "seed": run_seed}
         found = Sweep(axes, own)
         found.check()
+        check_grid(found)  # before each combination is checked, which takes long for many
         plan = grid_plan(found, planned_cell(found, settings(run_seed), identity))
         shape = f"{len(plan.columns)} columns x {len(plan.rows)} rows" + (
             f" x {len(plan.panels)} panels" if len(plan.panels) > 1 else ""

@@ -15,7 +15,7 @@ from unclip import Unclip
 from unclip.checkpoints.verify import check_checkpoint
 from unclip.diffusion.noise import make_generators
 from unclip.errors import CheckpointError
-from unclip.inference.stage import StageInputs, StageOptions
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 from unclip.requests.request import Request
 
 

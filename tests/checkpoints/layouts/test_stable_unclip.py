@@ -142,7 +142,7 @@ def test_noise_levels_differ_and_have_a_limit(both) -> None:
         ("vae", {"shift_factor": "x"}, "shift_factor is 'x', and should be a number"),
         ("text_encoder", {"vocab_size": 100}, "vocab_size is 100, and should be greater than or equal to 49408"),
         ("prior_text_encoder", {"max_position_embeddings": 2}, "max_position_embeddings is 2, and should be"),
-        ("scheduler", {"beta_end": 0.9}, "beta_end is 0.9: the last of 1000 timesteps would be noise only"),
+        ("scheduler", {"beta_end": 0.9}, "beta_end is 0.9: the last of 1000 timesteps has no signal"),
     ],
 )
 def test_values_that_fail_only_in_sampling_are_refused(both, component, change, message, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.helpers import difference
 from tests.published import SIZES, add_image_encoder, published
@@ -22,6 +22,7 @@ from tests.published_stable_unclip import image_variation
 from unclip import Unclip
 from unclip.errors import InputError
 from unclip.training import run
+from unclip.training.batch import Batch
 from unclip.training.fine_tuning import open_stage
 from unclip.training.options import TrainingOptions
 from unclip.training.tasks.fine_tuning import FineTunedDecoder
@@ -176,7 +177,7 @@ def test_embeddings_are_noised_at_all_levels(models: Path):
     count = 400
     images = torch.rand(1, 3, 16, 16).expand(count, -1, -1, -1) * 2 - 1
     with torch.no_grad():
-        task.loss(network, images, ["red cat"] * count, torch.Generator().manual_seed(0))
+        task.loss(network, Batch(images, ["red cat"] * count, torch.Generator().manual_seed(0)))
         [embeds] = given
         dropped = (embeds == 0).all(1)
         assert 0.15 < dropped.float().mean() < 0.35
@@ -239,6 +240,18 @@ def test_a_run_resumes_only_with_its_own_model(models: Path, images: Path, recip
     ):
         with pytest.raises(InputError, match=says):
             train("prior", recipe(), tmp_path / "run", **{**options, **changes}, resume=True)
+
+
+def test_a_run_resumes_only_with_its_own_encoders(models: Path, images: Path, recipe, tmp_path: Path):
+    """They condition the decoder; other ones would change what it has learned from."""
+    options = {"init": models / "kandinsky", "lora": 2, "data": images}
+    train("decoder", recipe(), tmp_path / "run", **options, steps=1)
+    other = Path(shutil.copytree(models / "kandinsky-2-2-prior", tmp_path / "prior"))
+    train("decoder", recipe(), tmp_path / "run", **options, prior=other, steps=2, resume=True)  # only a copy
+    [path] = (other / "image_encoder").glob("*.safetensors")
+    save_file({name: 2 * tensor for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+    with pytest.raises(InputError, match="has encoders = "):
+        train("decoder", recipe(), tmp_path / "run", **options, prior=other, steps=3, resume=True)
 
 
 @pytest.mark.parametrize(

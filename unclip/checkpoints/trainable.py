@@ -1,7 +1,7 @@
 """Open one stage of a checkpoint of any layout for training, with the networks that condition it and no others."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -72,6 +72,7 @@ class TrainableStage:
     reads_text: bool
     store: DeferredStore
     has_prior: bool = True
+    others: tuple[Path, ...] = ()
 
     @property
     def backbone(self) -> nn.Module:
@@ -139,7 +140,9 @@ def open_trainable(
     if stage == "prior":
         if not isinstance(model.prior, DiffusionPrior):
             raise CheckpointError(f"{model.name} has no diffusion prior to train: give a checkpoint that has one")
-        return _of_prior(model.name, folders[-1], model.prior, model.encoder, store)
+        return replace(
+            _of_prior(model.name, folders[-1], model.prior, model.encoder, store), others=tuple(folders[:-1])
+        )
     if stage == "upsampler":
         return _of_upsampler(model, folder, store)
     network = model.decoder.network
@@ -157,7 +160,8 @@ def open_trainable(
         if network.text_encoder is not None:
             parts["decoder_text"] = network.text_encoder
     has_prior = bool(model.priors)
-    return TrainableStage(model.name, folder, model.decoder, model.encoder, parts, reads_text, store, has_prior)
+    others = tuple(folders[1:])
+    return TrainableStage(model.name, folder, model.decoder, model.encoder, parts, reads_text, store, has_prior, others)
 
 
 def _of_upsampler(model: UnclipModel, folder: Path, store: DeferredStore) -> TrainableStage:

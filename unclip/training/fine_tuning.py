@@ -103,7 +103,12 @@ def fine_tune(stage: str, recipe: str | Path | None, out: Path, options: Trainin
             resume=options.resume,
             skip_bad=options.skip_bad,
             quiet=options.quiet,
-            settings={"init": revision, "alpha": None if settings is None else settings.alpha},
+            settings={
+                "init": revision,
+                "alpha": None if settings is None else settings.alpha,
+                # They condition the stage, and another one would change its meaning halfway.
+                "encoders": [*map(compute_revision, part.others), encoder_revision(options.image_encoder)],
+            },
             dtype=options.precision(device),
             accumulation=options.accumulation,
         )
@@ -167,6 +172,16 @@ def open_stage(stage: str, options: TrainingOptions) -> TrainableStage:
     device = options.pick_device()
     assert options.init is not None
     return open_trainable(options.init, stage, device, options.precision(device), options.prior, options.image_encoder)
+
+
+def encoder_revision(encoder: str | Path | None) -> str | None:
+    """What tells an added image encoder from another: the revision of its files, or its name in open_clip."""
+    if encoder is None:
+        return None
+    try:
+        return compute_revision(find_checkpoint(encoder))
+    except CheckpointError:
+        return str(encoder)
 
 
 def table_of(recipe: Recipe) -> str:

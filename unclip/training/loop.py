@@ -110,7 +110,7 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
     ):
         try:
             while budget.fraction_done(progress) < 1.0 and not interrupt.requested:
-                images, captions = next(data)
+                images, captions, *layouts = next(data)
                 images = images.to(accelerator.device, memory_format=torch.channels_last)  # b 3 h w, uint8
                 generator = torch.Generator().manual_seed(session.seed * 2**32 + progress.step)
                 torch.manual_seed(generator.initial_seed())  # for dropout, which takes no generator
@@ -118,7 +118,7 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
                 for group in state.adam.param_groups:
                     group["lr"] = lr
                 with accelerator.autocast():
-                    loss, figures = task.loss(network, images.float() / 127.5 - 1, captions, generator)
+                    loss, figures = task.loss(network, images.float() / 127.5 - 1, captions, generator, *layouts)
                 accelerator.backward(loss)
                 parameters = list(state.parameters.values())
                 norm = torch.as_tensor(accelerator.clip_grad_norm_(parameters, settings.clip_norm)).item()

@@ -44,8 +44,10 @@ class Task(Protocol):
         """Set the initial weights that are measured on examples. Call it once, before the training."""
         ...
 
-    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
-        """The loss of a batch.
+    def loss(
+        self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator, *layouts: Tensor
+    ) -> Loss:
+        """The loss of a batch. layouts: `b l` where the data have them; only for the tasks that use them.
 
         network: `self.network`, possibly compiled. images: `b 3 h w` in [-1, 1]. generator: on the CPU, the source of
         all random numbers except dropout's.

@@ -1,6 +1,7 @@
 """The upsampler as a training task."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,10 +20,16 @@ from unclip.training.recipe import Sampling, StageRecipe
 from unclip.training.samples import contact_sheet
 from unclip.training.tasks.base import Examples, Loss, build_network, check_multiple, coarsest_cell
 from unclip.training.tasks.options import UpsamplerOptions
+from unclip.training.tasks.redrawing import NOISE_LEVELS, Redrawing
 
 
 class UpsamplerTask:
-    """The upsampler's objective: the velocity error on random crops, conditioned on the degraded small image."""
+    """The upsampler's objective: the velocity error on random crops, conditioned on the degraded small image.
+
+    redrawing: the decoder that the option `redrawn` needs, set before the training.
+    """
+
+    redrawing: Redrawing | None = None
 
     def __init__(self, recipe: StageRecipe, examples: Examples):
         assert isinstance(recipe.sampling, Sampling) and isinstance(recipe.task, UpsamplerOptions)
@@ -66,17 +73,47 @@ class UpsamplerTask:
         side = images.shape[-1] * self.options.small // self.size
         return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
 
-    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
-        """The velocity error on a random crop; the captions are not used."""
+    def loss(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        captions: list[str],
+        generator: torch.Generator,
+        layouts: Tensor | None = None,
+    ) -> Loss:
+        """The velocity error on a random crop. captions, layouts: for the decoder that draws small images anew."""
         ratio, crop = self.size // self.options.small, self.options.crop
-        top, left = (torch.randint(0, (self.size - crop) // ratio + 1, (2,), generator=generator) * ratio).tolist()
-        images = images[..., top : top + crop, left : left + crop]
-        small = self.degrade(self.downsample(images), generator)
+        room = images.shape[-1] - crop  # none if the data are crops
+        top, left = (torch.randint(0, room // ratio + 1, (2,), generator=generator) * ratio).tolist()
+        large = images[..., top : top + crop, left : left + crop]
+        small = self.degrade(self.downsample(large), generator)
+        if self.options.redrawn:
+            rows, redrawn = self.redraw(images, captions, layouts, generator)
+            y, x, side = top // ratio, left // ratio, crop // ratio
+            small = small.index_copy(0, rows, redrawn[..., y : y + side, x : x + side].to(small))
+        images = large
         x0 = self.codec.encode(images)
         t, noise = sample_noise(x0, self.schedule, generator, self.options.noise_shift)
         enlarged = self.codec.encode(enlarge(small, (crop, crop)))
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_loss(network(x_t, t, enlarged), x_t, x0, t, self.schedule), {}
+
+    def redraw(
+        self, images: Tensor, captions: list[str], layouts: Tensor | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The rows `k` of the images that the decoder draws anew, and these small images `k 3 s s`."""
+        assert self.redrawing is not None, "the decoder is missing"
+        chosen = torch.rand(len(images), generator=generator) < self.options.redrawn
+        seeds = torch.randint(2**62, (len(images),), generator=generator)
+        low, high = NOISE_LEVELS
+        level = low + (high - low) * float(torch.rand((), generator=generator))
+        rows = chosen.nonzero()[:, 0]
+        small = self.downsample(images[rows.to(images.device)])
+        if not len(rows):
+            return rows.to(images.device), small
+        own = None if layouts is None else layouts.to(images.device)[rows.to(images.device)]
+        redrawn = self.redrawing(small, [captions[i] for i in rows.tolist()], own, level, seeds[rows].tolist())
+        return rows.to(images.device), redrawn
 
     def degrade(self, small: Tensor, generator: torch.Generator) -> Tensor:
         """Blur small images `b 3 h w` and add noise, each with a random strength per image."""
@@ -107,9 +144,11 @@ class UpsamplerTask:
     def sample_grid(self) -> Image.Image:
         """Three rows of four: enlarged small images, upsampled images, originals."""
         images = self.examples(self.size, 4)[0]
-        enlarged = enlarge(self.downsample(images), (self.size, self.size))
+        side = images.shape[-1]  # of crops, less than the size
+        enlarged = enlarge(self.downsample(images), (side, side))
         inputs = StageInputs({"enlarged": self.codec.encode(enlarged)})
-        upsampled = self.stage().run(inputs, make_generators(range(4)))
+        stage = replace(self.stage(), shape=self.codec.latent_shape(side, side))
+        upsampled = stage.run(inputs, make_generators(range(4)))
         return contact_sheet(torch.cat([enlarged, upsampled, images]), 4)
 
     def networks(self) -> dict[str, nn.Module]:

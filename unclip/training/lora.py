@@ -76,5 +76,12 @@ def save_lora(network: nn.Module, path: Path, prefix: str, settings: LoraSetting
 def _adapter(prefix: str, settings: LoraSettings, modules: Sequence[str]) -> dict[str, str]:
     """The metadata from which diffusers makes peft's config."""
     targets = [module.removeprefix(f"{prefix}.") for module in modules]
-    config = {"r": settings.rank, "lora_alpha": settings.alpha, "target_modules": targets, "bias": "none"}
+    config = {
+        "r": settings.rank,
+        "lora_alpha": settings.alpha,
+        "target_modules": targets,
+        "bias": "none",
+        "rank_pattern": {},  # diffusers 0.37 looks for it
+        "alpha_pattern": {},
+    }
     return {"lora_adapter_metadata": json.dumps({f"{prefix}.{key}": value for key, value in config.items()})}

@@ -78,7 +78,7 @@ def _result(request: Request) -> Result:
     )
 
 
-if __name__ == "__main__":  # FILE DIR BATCH CALL: run a prompt file, and be killed at the CALL-th system call
+if __name__ == "__main__":  # FILE DIR BATCH CALL [session]: run a file, and be killed at the CALL-th system call
     import os
     import signal
 
@@ -97,6 +97,15 @@ if __name__ == "__main__":  # FILE DIR BATCH CALL: run a prompt file, and be kil
 
     for name in ("fsync", "link", "replace", "unlink"):
         setattr(os, name, deadly(getattr(os, name)))
-    from tests.batch.test_runner import run_file
+    if sys.argv[5:]:
+        from pathlib import Path
 
-    run_file(FakePipeline(), file, out, batch)
+        from tests.batch import test_progress
+        from unclip.batch import progress, session
+
+        session.BLOCK, progress.SAVE_EVERY = test_progress.ROWS, 0
+        test_progress.run(Path(file), Path(out), FakePipeline(), batch_size=batch)
+    else:
+        from tests.batch.test_runner import run_file
+
+        run_file(FakePipeline(), file, out, batch)

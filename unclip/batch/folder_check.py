@@ -10,12 +10,12 @@ import hashlib
 import os
 import stat
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from unclip.batch.manifest import MANIFEST, PRIVATE, RUN, Entry, read_lines
-from unclip.images.metadata import FORMATS
+from unclip.batch.tally import Tally, list_images
 
 DAMAGED = "damaged.jsonl"
 """The lines of the manifest that could not be read."""
@@ -26,30 +26,55 @@ Condition = Literal["done", "missing", "altered"]
 
 
 class FolderCheck:
-    """A check of a folder. verify: compare the hashes of all images, not only of those written since the last check."""
+    """A check of the images of a folder.
 
-    def __init__(self, folder: Path, verify: bool) -> None:
+    verify: compare the hashes of all images, not only of those written since the last check. start: check only the
+    lines of the manifest from this byte on. seen: called with the entry of each image that is done.
+
+    Attributes:
+        altered: Names of images that were changed.
+        dropped: The lines of the manifest to remove, as [first byte, first byte after them], in order.
+        size: Of the manifest, in bytes.
+        is_cut_off: Whether its last line has no end.
+        images: All that are done.
+    """
+
+    def __init__(self, folder: Path, verify: bool, start: int = 0, seen: Callable[[Entry], None] | None = None) -> None:
         self.altered: list[str] = []
+        self.dropped: list[list[int]] = []
+        self.size = start
+        self.images = Tally()
         self._folder = folder
-        self._verify = verify
+        self.is_cut_off = False
         self._keys = array("Q")
         self._damaged: list[bytes] = []
         self._lost = not (folder / MANIFEST).exists() and (folder / PRIVATE / RUN).exists()
-
-    def kept_lines(self) -> Iterator[tuple[bytes, Entry]]:
-        """The lines of the manifest whose images are done, and their entries."""
-        checked = _last_check(self._folder)
-        for line, entry in read_lines(self._folder):
-            if entry is None:
-                if line.endswith(b"\n"):  # another one was cut off when a run was killed
-                    self._damaged.append(line)
-                continue
-            condition = check_image(self._folder, entry, checked, self._verify)
+        checked = last_check(folder)
+        for line, entry in read_lines(folder, start):
+            condition = self._condition(line, entry, checked, verify)
             if condition == "done":
+                assert entry is not None
                 self._keys.append(int(entry.key, 16))
-                yield line, entry
-            elif condition == "altered":
-                self.altered.append(entry.file)
+                self.images += Tally.of(entry.file, entry.bytes)
+                if seen is not None:
+                    seen(entry)
+                self.is_cut_off = not line.endswith(b"\n")
+            elif self.dropped and self.dropped[-1][1] == self.size:
+                self.dropped[-1][1] += len(line)
+            else:
+                self.dropped.append([self.size, self.size + len(line)])
+            self.size += len(line)
+
+    def _condition(self, line: bytes, entry: Entry | None, checked: int, verify: bool) -> Condition | None:
+        """The condition of the image of a line; None for a line without one."""
+        if entry is None:
+            if line.endswith(b"\n") and line.strip():  # another one was cut off when a run was killed
+                self._damaged.append(line)
+            return None
+        condition = check_image(self._folder, entry, checked, verify)
+        if condition == "altered":
+            self.altered.append(entry.file)
+        return condition
 
     def keys(self) -> array[int]:
         """The keys of the images that are done, sorted."""
@@ -66,7 +91,7 @@ class FolderCheck:
         """Messages about damage, and what becomes of it."""
         found = []
         again = "kept as found, and generated again under other names"
-        if self._lost and (images := sum(1 for _ in _image_files(self._folder))):
+        if self._lost and (images := sum(not name.startswith("grid") for name in list_images(self._folder))):
             found.append(
                 f"{self._folder / MANIFEST} is missing, so the prompts of {counted(images, 'image')} in the folder are "
                 f"unknown: {again}"
@@ -128,20 +153,12 @@ def _has_pixels(path: Path, pixels: str | None) -> bool:
         return False
 
 
-def _last_check(folder: Path) -> int:
+def last_check(folder: Path) -> int:
     """The time of the last check of a folder, in nanoseconds by the clock of its file system; 0 without one."""
     try:
         return (folder / PRIVATE / _CHECKED).stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def _image_files(folder: Path) -> Iterator[Path]:
-    """The image files in a folder and its subfolders, except previews and contact sheets."""
-    for path in folder.rglob("*"):
-        own = path.relative_to(folder).parts[0] in (PRIVATE, "previews") or path.name.startswith("grid")
-        if path.suffix.lower().removeprefix(".") in FORMATS and not own:
-            yield path
 
 
 def counted(count: int, noun: str) -> str:

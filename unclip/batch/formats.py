@@ -148,26 +148,42 @@ def _split_columns(cells: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     return fields, columns
 
 
-def read_parquet(path: Path, name: str) -> Iterator[RawRow]:
+class ParquetRows:
     """Rows of a Parquet file. name: the file's, for error messages. Raises InputError for a damaged file."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise InputError("Parquet needs pyarrow: pip install 'unclip[parquet]', or save the file as CSV") from None
-    try:
-        with pq.ParquetFile(path) as file:
-            header = _parse_header(file.schema_arrow.names)
-            line = 0
-            for batch in file.iter_batches(batch_size=1024):
-                for record in batch.to_pylist():
-                    line += 1
-                    fields, columns = _split_columns(dict(zip(header, record.values(), strict=True)))
-                    yield line, fields, {key: _json_value(value) for key, value in columns.items()}
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise InputError(f"{name} cannot be read as Parquet ({' '.join(str(error).split())[:120]})") from None
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self._name = name
+        self._line = 0  # of the last row that was read or left out
+
+    def skip_to(self, line: int) -> None:
+        """Go on with this row, from 1. Those before it are not converted."""
+        self._line = max(self._line, line - 1)
+
+    def __iter__(self) -> Iterator[RawRow]:
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+        except ImportError:
+            raise InputError("Parquet needs pyarrow: pip install 'unclip[parquet]', or save the file as CSV") from None
+        try:
+            with pq.ParquetFile(self._path) as file:
+                header = _parse_header(file.schema_arrow.names)
+                end = 0
+                for batch in file.iter_batches(batch_size=1024):
+                    end += batch.num_rows
+                    while self._line < end:
+                        rest = batch.slice(batch.num_rows - (end - self._line)).to_pylist()
+                        for line, record in enumerate(rest, start=self._line + 1):
+                            if line != self._line + 1:  # rows are skipped
+                                break
+                            self._line = line
+                            fields, columns = _split_columns(dict(zip(header, record.values(), strict=True)))
+                            yield line, fields, {key: _json_value(value) for key, value in columns.items()}
+        except InputError as error:
+            raise InputError(f"{self._name}: {error}") from None
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise InputError(f"{self._name} cannot be read as Parquet ({' '.join(str(error).split())[:120]})") from None
 
 
 def _json_value(value: Any) -> Any:

@@ -106,6 +106,17 @@ class Task:
 
     def jobs(self) -> Iterator[Job]:
         """One job per image: n for each combination, with seeds seed + i, or n that choose by their own seed."""
+        for image, rank, one in self._images():
+            key = job_key(self.row.index, image, one, self.given, rank)
+            yield Job(one, self.row, image, key, rank, content_key(self, image, one, rank))
+
+    def first(self) -> Job:
+        """The job of the first image, without its keys, which take as long as its check."""
+        image, rank, one = next(self._images())
+        return Job(one, self.row, image, 0, rank)
+
+    def _images(self) -> Iterator[tuple[int, int, Request]]:
+        """(position in the line, rank, request) of each image."""
         texts = self.template.combinations() if self.all_combinations else [None]
         plain = "".join(map(str, self.template.parts)) if not self.template.has_choices else None
         numbered = ((text, rank, one) for text in texts for rank, one in enumerate(self.requests()))
@@ -116,9 +127,7 @@ class Task:
                 one = one.model_copy(update={"prompt": text})  # a bad one is an image that fails, not the run
             elif plain != one.prompt:  # an escaped brace
                 one = one.model_copy(update={"prompt": plain})
-            rank = rank if one.best_of is not None else 0
-            key = job_key(self.row.index, image, one, self.given, rank)
-            yield Job(one, self.row, image, key, rank, content_key(self, image, one, rank))
+            yield image, rank if one.best_of is not None else 0, one
 
 
 def check_row(row: Row, settings: Settings) -> Task | BadLine:
@@ -227,7 +236,7 @@ def _make_task(row: Row, settings: Settings) -> Task:
     template = wildcards.parse(request.prompt, settings.word_lists) if settings.wildcards else plain
     task = Task(row, request, template, settings.all_combinations, given, None if has_seed else settings.seed, seeds)
     _check_images(task)
-    first = next(task.jobs())
+    first = task.first()
     prompt("prompt", first.request.prompt)
     settings.name.name(name_values(first, request, "model"), "")
     return task

@@ -45,6 +45,15 @@ class Lines:
             raise csv.Error(f"the line is longer than {MAX_LINE:,} characters; shorten it")
         return line.removesuffix("\n") + self._end
 
+    def skip_to(self, line: int) -> None:
+        """Go on with this line, from 1. Those before it are not looked at."""
+        read = self._text.readline
+        for _ in range(line - 1 - self.number):
+            text = read(MAX_LINE + 1)
+            while len(text) >= MAX_LINE and not text.endswith("\n"):
+                text = read(MAX_LINE)
+        self.number = max(self.number, line - 1)
+
     def numbered(self) -> Iterator[tuple[int, str | Exception]]:
         """(number, text, or the error of a line that is too long)"""
         while True:

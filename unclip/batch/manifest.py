@@ -68,13 +68,16 @@ def parse_entry(line: bytes) -> Entry | None:
         return None
 
 
-def read_lines(folder: Path) -> Iterator[tuple[bytes, Entry | None]]:
-    """The lines of a folder's manifest that are not blank, each as bytes and as an Entry, or None if it is damaged."""
+def read_lines(folder: Path, start: int = 0) -> Iterator[tuple[bytes, Entry | None]]:
+    """The lines of a folder's manifest, each as bytes and as an Entry; None for one that is damaged or blank.
+
+    start: the byte to begin with.
+    """
     try:
         with (folder / MANIFEST).open("rb") as manifest:
+            manifest.seek(start)
             for line in manifest:
-                if line.strip():
-                    yield line, parse_entry(line)
+                yield line, parse_entry(line)
     except FileNotFoundError:
         return
 

@@ -6,19 +6,21 @@ Memory does not grow with the file.
 from __future__ import annotations
 
 import gzip
+import hashlib
+import os
 import re
 import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from unclip.batch.formats import read_csv, read_jsonl, read_parquet, read_tsv
+from unclip.batch.formats import ParquetRows, read_csv, read_jsonl, read_tsv
 from unclip.batch.lines import Lines, RawRow
 from unclip.batch.row import BadLine, Row
 from unclip.batch.text_format import read_text
@@ -33,6 +35,24 @@ _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"
 _SAMPLE = 100  # lines that are read for notes
 _MAX_NOTES = 20
 _GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class Span:
+    """Rows `first` to `end` - 1, by their index. line: the line of row `end`; None if the file has no more rows."""
+
+    first: int
+    end: int
+    line: int | None
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """The contents of a file. changed: time of the last change, in nanoseconds."""
+
+    bytes: int
+    sha256: str
+    changed: int
 
 
 @dataclass(frozen=True)
@@ -55,36 +75,75 @@ class PromptFile:
         """The folder that paths in the file are relative to."""
         return Path() if self.is_copied else self.path.parent
 
-    def rows(self) -> Iterator[Row | BadLine]:
-        """The rows of the file, in order. Raises InputError for damage to the whole file."""
-        for index, (line, fields, columns) in enumerate(self._raw_rows()):
-            if isinstance(fields, Exception):
-                yield BadLine.of(line, index, fields)
-            else:
-                try:
-                    yield Row(line, index, rename_fields(rename_old_fields(fields)), columns)
-                except RequestError as error:  # a field has both its names
-                    yield BadLine.of(line, index, error)
+    def rows(self, skip: Iterable[Span] = ()) -> Iterator[Row | BadLine]:
+        """The rows of the file, in order. Raises InputError for damage to the whole file.
+
+        skip: rows to leave out, in order. Their lines are not parsed.
+        """
+        spans = iter(skip)
+        span = next(spans, None)
+        index = 0
+        with self._reading() as (raw_rows, skip_to):
+            while True:
+                if span is not None and index == span.first:
+                    if span.line is None:
+                        return
+                    if index == 0:
+                        next(raw_rows, None)  # so that the header of a table is read
+                    skip_to(span.line)
+                    index, span = span.end, next(spans, None)
+                raw = next(raw_rows, None)
+                if raw is None:
+                    return
+                line, fields, columns = raw
+                if isinstance(fields, Exception):
+                    yield BadLine.of(line, index, fields)
+                else:
+                    try:
+                        yield Row(line, index, rename_fields(rename_old_fields(fields)), columns)
+                    except RequestError as error:  # a field has both its names
+                        yield BadLine.of(line, index, error)
+                index += 1
+
+    def digest(self) -> FileDigest:
+        """The size and the hash of the file. Raises InputError if it cannot be read."""
+        try:
+            with self.path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+                facts = os.fstat(file.fileno())
+                return FileDigest(facts.st_size, found, facts.st_mtime_ns)
+        except OSError as error:
+            raise InputError(f"cannot read {self.name!r} ({error.strerror}); save it again") from None
+
+    def is_changed(self, digest: FileDigest) -> bool:
+        """Whether the file was written since this digest was made."""
+        facts = self.path.stat()
+        return (facts.st_size, facts.st_mtime_ns) != (digest.bytes, digest.changed)
 
     def header_notes(self) -> list[str]:
         """Notes about the names of fields and columns: those of other tools, those carried into the manifest, typos."""
         names: dict[str, None] = {}
         columns: dict[str, None] = {}
-        for _, fields, others in islice(self._raw_rows(), _SAMPLE):  # not all lines have all fields
-            names |= {} if isinstance(fields, Exception) else dict.fromkeys(map(str, fields))
-            columns |= dict.fromkeys(others)
+        with self._reading() as (rows, _):
+            for _, fields, others in islice(rows, _SAMPLE):  # not all lines have all fields
+                names |= {} if isinstance(fields, Exception) else dict.fromkeys(map(str, fields))
+                columns |= dict.fromkeys(others)
         notes = [f"columns carried into the manifest: {shorten(columns)}"] if columns else []
         others = filter(None, map(_describe_column, islice(columns, 200)))
         return [*notes, *islice((*describe_names(names), *others), _MAX_NOTES)]
 
-    def _raw_rows(self) -> Iterator[RawRow]:
+    @contextmanager
+    def _reading(self) -> Iterator[tuple[Iterator[RawRow], Callable[[int], None]]]:
+        """The rows as they are read, and a function that goes on with a line of the file."""
         if self.format == "parquet":
-            yield from read_parquet(self.path, self.name)
+            table = ParquetRows(self.path, self.name)
+            yield iter(table), table.skip_to
             return
         read = {"jsonl": read_jsonl, "csv": read_csv, "tsv": read_tsv, "txt": read_text}[self.format]
         try:
             with closing(_open(self.path)) as stream:
-                yield from read(Lines(stream, "\n" if self.format == "csv" else ""))  # the csv module needs line ends
+                lines = Lines(stream, "\n" if self.format == "csv" else "")  # the csv module needs line ends
+                yield read(lines), lines.skip_to
         except (OSError, EOFError, zlib.error) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(f"cannot read {self.name!r} to its end ({reason}); save it again") from None

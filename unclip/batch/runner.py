@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 
 from unclip.batch.generation import Engine, Outcome, Output, describe_error
 from unclip.batch.jobs import Job
 from unclip.batch.output_folder import Folder, ImageFile, disk_full
+from unclip.batch.progress import BLOCK, RunProgress
 from unclip.batch.report import RunReport, Totals
 from unclip.requests.batching import BATCH, can_share_batch
 
@@ -18,7 +20,18 @@ WINDOW = 32
 class Runner:
     """Generates jobs with an engine and adds them to a folder."""
 
-    def __init__(self, engine: Engine, folder: Folder, output: Output, report: RunReport) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        folder: Folder,
+        output: Output,
+        report: RunReport,
+        progress: RunProgress | None = None,
+        block: int = BLOCK,
+    ) -> None:
+        """progress: records which jobs are done. block: rows of the prompt file in a block."""
+        self._progress = progress
+        self._block = block
         self._engine = engine
         self._folder = folder
         self._output = output
@@ -35,9 +48,14 @@ class Runner:
         wanted: set[int] = set()  # keys of the jobs under way that the folder lacks
 
         def batches() -> Iterator[Sequence[Job]]:
-            for batch in group_jobs(jobs, batch_size):
-                missing = [job for job in batch if not self._folder.is_done(job.key)]
-                totals.skipped += len(batch) - len(missing)
+            for batch in group_jobs(jobs, batch_size, self._block):
+                missing = []
+                for job in batch:
+                    if not self._folder.is_done(job.key):
+                        missing.append(job)
+                        continue
+                    totals.skipped += 1
+                    self._done(job)
                 if not missing:
                     continue
                 if stop():
@@ -50,6 +68,8 @@ class Runner:
         for outcomes in self._engine.run(batches()):
             self._save([(job, outcome) for job, outcome in outcomes if job.key in wanted], totals)
             wanted.difference_update(job.key for job, _ in outcomes)
+            if self._progress is not None:
+                self._progress.save_if_due()
         return totals
 
     def _save(self, outcomes: Sequence[Outcome], totals: Totals) -> None:
@@ -70,6 +90,11 @@ class Runner:
                 continue
             self._report.image(str(path), file.entry)
             totals.made += 1
+            self._done(job)
+
+    def _done(self, job: Job) -> None:
+        if self._progress is not None:
+            self._progress.done(job)
 
     def _fail(self, job: Job, problem: str, totals: Totals) -> None:
         self._folder.add_error(
@@ -88,11 +113,17 @@ class Runner:
         totals.failed += 1
 
 
-def group_jobs(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
+def group_jobs(jobs: Iterable[Job], size: int, block: int = BLOCK) -> Iterator[list[Job]]:
     """Micro-batches of at most `size` jobs, looking ahead over a bounded number of jobs.
 
-    The images of one request with best_of are one group, of any size. The groups depend on the jobs and `size` alone.
+    The images of one request with best_of are one group, of any size. The groups depend on the jobs and `size` alone;
+    none has jobs of two blocks, of `block` rows of the prompt file each.
     """
+    for _, part in groupby(jobs, lambda job: job.row.index // block):
+        yield from _group_block(part, size)
+
+
+def _group_block(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
     waiting: deque[list[Job]] = deque()  # groups of jobs that can share a micro-batch, oldest first
     ranked: list[Job] = []
     count = 0

@@ -2,8 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,11 @@ from unclip.batch.folder_check import counted
 from unclip.batch.generation import Engine, LocalEngine, Output
 from unclip.batch.jobs import Job, Settings, Task, check_rows
 from unclip.batch.manifest import read_entries
-from unclip.batch.moved_lines import find_moved
+from unclip.batch.moved_lines import find_moved, source_name
 from unclip.batch.output_folder import ERRORS, Folder, disk_full, read_folder
 from unclip.batch.previews import Previews
-from unclip.batch.prompt_file import PromptFile
+from unclip.batch.progress import BLOCK, Blocks, Checked, RunProgress, SavedProgress, restore, settings_digest
+from unclip.batch.prompt_file import PromptFile, Span
 from unclip.batch.report import Report, Totals
 from unclip.batch.row import BadLine
 from unclip.batch.runner import Runner
@@ -54,15 +55,19 @@ class Session:
     preview: bool = False
     verify: bool = False
     redo_moved: bool = False
+    naming: Mapping[str, str | None] = field(default_factory=dict)
+    """Options that the images depend on beside the requests, as `run_record.run_seed` takes them."""
 
     def dry_run(self, settings: Settings, out: Path) -> int:
         """Check every line and report what `run` would make. Nothing is written."""
         folder = read_folder(out, verify=self.verify)
-        workload, bad = self._check(settings, None, folder)
-        workload.done += len(self._find_moved(settings, folder, workload))
-        self._check_grid(workload, cell_size(workload, self.model))
-        self.report.plan(estimate(workload, self.model, out, self.output.format, bad))
-        return (2 if self.strict else 1) if bad else 0
+        checked = self._resume(settings, folder, record=False)
+        if checked is None:
+            checked = self._check(settings, None, folder)
+            checked.workload.done += len(self._find_moved(settings, folder, checked))
+        self._check_grid(checked.workload, cell_size(checked.workload, self.model))
+        self.report.plan(estimate(checked.workload, self.model, out, self.output.format, checked.bad))
+        return (2 if self.strict else 1) if checked.bad else 0
 
     def run(
         self,
@@ -78,38 +83,47 @@ class Session:
         Raises InputError before the first image: for bad lines if strict, for a file without prompts, and for a contact
         sheet that is too large.
         """
-        workload, bad = self._check(settings, folder, folder)
-        self._refuse_if_strict(bad, folder)
-        if moved := self._find_moved(settings, folder, workload):
+        checked = self._resume(settings, folder, record=True)
+        is_resumed = checked is not None
+        if checked is None:
+            checked = self._check(settings, folder, folder)
+        self._refuse_if_strict(checked.bad, folder)
+        if moved := {} if is_resumed else self._find_moved(settings, folder, checked):
             folder.move(moved)
-            workload.done += len(moved)
+            checked.workload.done += len(moved)
+        workload = checked.workload
         self._check_grid(workload, cell_size(workload, self.model))
         totals = Totals(skipped=workload.done)
-        if workload.images > workload.done:
+        if workload.images > (checked.blocks.finished_images if is_resumed else workload.done):
             needed = estimate(workload, self.model, folder.path, self.output.format).bytes
             if needed > (free := shutil.disk_usage(folder.path).free):
                 self.report.note(f"the images may need {format_bytes(needed)}, but {format_bytes(free)} are free")
             pipe = load()
-            bad += self._check_with_model(pipe, settings, folder, workload, bad)
-            self._refuse_if_strict(bad, folder)
-            totals = self._generate(pipe, settings, folder, workload, batch_size, engine)
-        self.report.end(totals, bad, folder.path / ERRORS)
+            if not checked.by_model:
+                self._check_with_model(pipe, settings, folder, checked)
+                self._refuse_if_strict(checked.bad, folder)
+            progress = self._progress(settings, folder, checked)
+            totals = self._generate(pipe, settings, folder, checked, progress, batch_size, engine)
+        elif not is_resumed and (progress := self._progress(settings, folder, checked)):
+            checked.blocks.finish()
+            progress.save()
+        self.report.end(totals, checked.bad, folder.path / ERRORS)
         if totals.stopped:
             self.report.resumable()
             return 130
         if self.grid is not None:
             self._write_grid(settings, folder)
-        return 1 if bad or totals.failed else 0
+        return 1 if checked.bad or totals.failed else 0
 
-    def _check(self, settings: Settings, folder: Folder | None, existing: Folder) -> tuple[Workload, int]:
+    def _check(self, settings: Settings, folder: Folder | None, existing: Folder) -> Checked:
         """Check every line without the model, and report the bad ones.
 
-        Returns the work of the good lines and the number of bad ones. folder: records the bad lines; existing: has the
-        images that are done.
+        folder: records the bad lines; existing: has the images that are done.
         """
         for note in existing.notes:
             self.report.note(note)
-        workload, bad = Workload(), 0
+        digest = self.prompts.digest() if folder is not None and isinstance(self.prompts, PromptFile) else None
+        checked = Checked(Workload(), Blocks(self._block(settings)), digest)
         notes = SyntaxNotes()
         last = time.monotonic()
         for count, line in enumerate(_readable_lines(self.prompts, settings)):
@@ -117,24 +131,86 @@ class Session:
                 self.report.say(f"checked {count:,} lines")
                 last = time.monotonic()
             if isinstance(line, BadLine):
-                self._report_bad(line, folder, bad)
-                bad += 1
+                checked.blocks.add(line.index, line.line)
+                self._report_bad(line, folder, checked)
                 continue
-            workload.add(line.request, line.count)
+            checked.workload.add(line.request, line.count)
+            checked.blocks.add(line.row.index, line.row.line, line.count)
+            checked.is_repeatable &= not line.given
             notes.add(line)
             if existing.done:
-                workload.done += sum(existing.is_done(job.key) for job in line.jobs())
+                checked.workload.done += sum(existing.is_done(job.key) for job in line.jobs())
+        checked.is_repeatable &= settings.word_lists is None or not settings.word_lists.is_used
         for note in notes:
-            self.report.note(note)
-        if bad > _MAX_SHOWN:
-            self.report.more_bad_lines(bad - _MAX_SHOWN, folder.path / ERRORS if folder else None)
-        if not workload.images and not bad:
+            self._note(note, checked)
+        if checked.bad > _MAX_SHOWN:
+            self.report.more_bad_lines(checked.bad - _MAX_SHOWN, folder.path / ERRORS if folder else None)
+        if not checked.workload.images and not checked.bad:
             raise InputError(f"{self.prompts.name} holds no prompts for this run; write one per line")
-        return workload, bad
+        return checked
 
-    def _find_moved(self, settings: Settings, folder: Folder, workload: Workload) -> dict[str, dict[str, Any]]:
+    def _resume(self, settings: Settings, folder: Folder, *, record: bool) -> Checked | None:
+        """The check of an earlier run, if the same file was checked with the same settings; its bad lines are reported.
+
+        record: whether the folder records them.
+        """
+        if folder.saved is None or not isinstance(self.prompts, PromptFile) or self.grid is not None:
+            return None
+        try:
+            saved = SavedProgress.model_validate(folder.saved)
+            digest = self.prompts.digest()
+            bad = sum(1 for _ in folder.bad_lines())
+        except (OSError, ValueError):
+            return None
+        is_same = saved.settings == self._settings_digest(settings) and saved.sha256 == digest.sha256
+        checked = restore(saved, digest, folder.recent, self._block(settings)) if is_same else None
+        if checked is None or checked.bad != bad:
+            return None
+        folder.resume(checked.blocks.keys)
+        for note in (*folder.notes, *checked.notes):
+            self.report.note(note)
+        for before, fields in enumerate(folder.bad_lines()):
+            if record:
+                folder.add_error(fields)
+            self.report.bad_line(fields, shown=before < _MAX_SHOWN)
+        if bad > _MAX_SHOWN:
+            self.report.more_bad_lines(bad - _MAX_SHOWN, folder.path / ERRORS if record else None)
+        return checked
+
+    def _progress(self, settings: Settings, folder: Folder, checked: Checked) -> RunProgress | None:
+        """The progress of the run, to be saved; None if what was checked depends on more than the file."""
+        prompts, digest = self.prompts, checked.digest
+        if not isinstance(prompts, PromptFile) or digest is None:
+            return None
+        if not checked.is_saved:
+            folder.forget()
+            if not checked.is_repeatable:
+                return None
+            folder.keep_bad_lines()
+        folder.begin_saving()
+
+        def save(record: dict[str, Any]) -> None:
+            if not prompts.is_changed(digest):  # by someone, while the run reads it
+                folder.save(record)
+
+        return RunProgress(checked, self._settings_digest(settings), save)
+
+    def _settings_digest(self, settings: Settings) -> str:
+        assert isinstance(self.prompts, PromptFile)
+        model = [self.model.name, self.model.revision, dict(self.naming)]
+        return settings_digest(settings, source_name(self.prompts.name), self.prompts.format, model)
+
+    def _block(self, settings: Settings) -> int:
+        return BLOCK * settings.shard[1]
+
+    def _note(self, text: str, checked: Checked) -> None:
+        """Report a note about the prompt file, now and in later runs that do not check it again."""
+        self.report.note(text)
+        checked.notes.append(text)
+
+    def _find_moved(self, settings: Settings, folder: Folder, checked: Checked) -> dict[str, dict[str, Any]]:
         """The finished images of lines that have moved in the file, as `Folder.move` takes them; none if unwanted."""
-        if folder.done == workload.done:  # no image is left over
+        if folder.done == checked.workload.done:  # no image is left over
             return {}
         found = find_moved(self.prompts, settings, folder)
         moved, lines = counted(len(found.lines), "image"), f"lines that have moved in {self.prompts.name}"
@@ -144,51 +220,55 @@ class Session:
             self.report.note(f"{moved} of {lines} are kept, with their names and seeds; --redo-moved makes new ones")
         if found.unused:
             unused = counted(found.unused, "image")
-            self.report.note(f"no line of {self.prompts.name}, as it is now, asks for {unused} in {folder.path}")
+            self._note(f"no line of {self.prompts.name}, as it is now, asks for {unused} in {folder.path}", checked)
         return {} if self.redo_moved else found.lines
 
-    def _check_with_model(
-        self, pipe: "Unclip", settings: Settings, folder: Folder, workload: Workload, bad: int
-    ) -> int:
-        """Report the lines that the model refuses, and return their number."""
-        refused = 0
+    def _check_with_model(self, pipe: "Unclip", settings: Settings, folder: Folder, checked: Checked) -> None:
+        """Report the lines that the model refuses."""
         width = height = 0
-        for line in _checked_lines(self.prompts, settings, pipe):
-            if isinstance(line, BadLine):
-                self._report_bad(line, folder, bad + refused)
-                refused += 1
+        for line, problem in _checked_lines(self.prompts, settings, pipe):
+            if problem is not None:
+                checked.refuse(line)
+                self._report_bad(BadLine.of(line.row.line, line.row.index, problem), folder, checked)
             elif self.grid is not None and (size := _output_size(pipe, line.request)):
                 width, height = max(width, size[0]), max(height, size[1])
-        self._check_grid(workload, (width, height))
-        return refused
+        self._check_grid(checked.workload, (width, height))
+        checked.by_model = True
 
     def _generate(
         self,
         pipe: "Unclip",
         settings: Settings,
         folder: Folder,
-        workload: Workload,
+        checked: Checked,
+        progress: RunProgress | None,
         batch_size: int,
         engine: Engine | None,
     ) -> Totals:
-        lines = _checked_lines(self.prompts, settings, pipe)
-        jobs: Iterator[Job] = (job for line in lines if isinstance(line, Task) for job in line.jobs())
+        workload, block = checked.workload, self._block(settings)
+        skipped, before = list(checked.blocks.skipped(settings.shard[0])), checked.blocks.finished_images
+        lines = _checked_lines(self.prompts, settings, pipe, skipped)
+        jobs: Iterator[Job] = (job for line, problem in lines if problem is None for job in line.jobs())
         self.report.start(workload.images - workload.done, workload.done, settings.seed)
         if engine is None:
-            progress = Previews(folder.path / "previews", self.report.step) if self.preview else self.report.step
-            engine = LocalEngine(pipe, self.model, self.output, batch_size, progress, self.report.note)
+            step = Previews(folder.path / "previews", self.report.step) if self.preview else self.report.step
+            engine = LocalEngine(pipe, self.model, self.output, batch_size, step, self.report.note)
         try:
             with StopOnInterrupt(self.report.stopping) as interrupt:
-                runner = Runner(engine, folder, self.output, self.report)
-                return runner.run(jobs, batch_size, lambda: interrupt.requested)
+                runner = Runner(engine, folder, self.output, self.report, progress, block)
+                totals = runner.run(jobs, batch_size, lambda: interrupt.requested)
+                totals.skipped += before
+                return totals
         except KeyboardInterrupt:
             self.report.close()
             self.report.resumable()
             raise
         finally:
             self.report.close()
+            if progress is not None:
+                progress.save()
 
-    def _report_bad(self, line: BadLine, folder: Folder | None, before: int) -> None:
+    def _report_bad(self, line: BadLine, folder: Folder | None, checked: Checked) -> None:
         fields = {
             "file": self.prompts.name,
             "line": line.line,
@@ -198,7 +278,8 @@ class Session:
         }
         if folder is not None:
             folder.add_error(fields)
-        self.report.bad_line(fields, shown=before < _MAX_SHOWN)
+        self.report.bad_line(fields, shown=checked.bad < _MAX_SHOWN)
+        checked.bad += 1
 
     def _refuse_if_strict(self, bad: int, folder: Folder) -> None:
         if bad and self.strict:
@@ -247,9 +328,12 @@ def _output_size(pipe: "Unclip", request: Request) -> tuple[int, int] | None:
         return None
 
 
-def _readable_lines(prompts: PromptFile | Sweep, settings: Settings) -> Iterator[Task | BadLine]:
+def _readable_lines(
+    prompts: PromptFile | Sweep, settings: Settings, skip: Sequence[Span] = ()
+) -> Iterator[Task | BadLine]:
     """The lines; a BadLine in place of each bad one, and of each whose input files cannot be read."""
-    for line in check_rows(prompts.rows(), settings):
+    rows = prompts.rows(skip) if isinstance(prompts, PromptFile) else prompts.rows()
+    for line in check_rows(rows, settings):
         if isinstance(line, Task):
             try:
                 check_inputs(line.request)
@@ -258,14 +342,16 @@ def _readable_lines(prompts: PromptFile | Sweep, settings: Settings) -> Iterator
         yield line
 
 
-def _checked_lines(prompts: PromptFile | Sweep, settings: Settings, pipe: "Unclip") -> Iterator[Task | BadLine]:
-    """The good lines; a BadLine in place of each one that the model refuses."""
-    for line in _readable_lines(prompts, settings):
+def _checked_lines(
+    prompts: PromptFile | Sweep, settings: Settings, pipe: "Unclip", skip: Sequence[Span] = ()
+) -> Iterator[tuple[Task, InputError | None]]:
+    """The good lines, each with the reason for which the model refuses it, or None."""
+    for line in _readable_lines(prompts, settings, skip):
         if isinstance(line, BadLine):
             continue
         try:
             pipe.check(line.request)
         except InputError as error:
-            yield BadLine.of(line.row.line, line.row.index, error)
+            yield line, error
         else:
-            yield line
+            yield line, None

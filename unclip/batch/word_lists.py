@@ -42,6 +42,11 @@ class WordLists:
             self._read[name] = wildcards.Choice(options, is_list=True)
         return self._read[name]
 
+    @property
+    def is_used(self) -> bool:
+        """Whether a prompt has named a list."""
+        return len(self._read) > 0
+
     def names(self) -> list[str]:
         """The names of all lists."""
         found = (path.relative_to(self.folder).with_suffix("") for path in self.folder.rglob("*.txt"))

@@ -257,6 +257,7 @@ def batch(
         )
 
     with prompt_file(file, input_format) as prompts:
+        naming = {"--name": name, "--format": image_format, **chosen.naming()}
         progress = BatchProgress(as_json=as_json, quiet=quiet)
         for note in prompts.header_notes():
             progress.note(note)
@@ -270,12 +271,12 @@ def batch(
             preview=preview,
             verify=verify,
             redo_moved=redo_moved,
+            naming=naming,
         )
         if dry_run:
             plan = settings(run_seed(out, seed, identity, write=False)[0], prompts.folder)
             raise typer.Exit(session.dry_run(plan, Path(out)))
         with open_folder(out, overwrite=overwrite, verify=verify) as folder:
-            naming = {"--name": name, "--format": image_format, **chosen.naming()}
             used_seed, notes = run_seed(out, seed, identity, naming=naming)
             for note in (f"seed {used_seed}", *notes):
                 progress.note(note)

@@ -19,7 +19,7 @@ from unclip.stickers.captions import nouns_in
 from unclip.stickers.prompts import KINDS, sample_prompts
 from unclip.stickers.render import render
 from unclip.stickers.scene import Scene
-from unclip.stickers.sprites import load_nouns
+from unclip.stickers.sprites import DEFAULT_STYLE, load_nouns
 from unclip.system.processes import ALONE, Processes
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Suite:
     @cached_property
     def prompts(self) -> Prompts:
         """All prompts, n of each kind."""
-        return sample_prompts(len(KINDS) * self.n, self.seed, split=self.split, nouns=self.nouns)
+        return sample_prompts(len(KINDS) * self.n, self.seed, split=self.split, nouns=self.nouns, styles=self.styles)
 
     @property
     def subset(self) -> Prompts:
@@ -106,6 +106,11 @@ class Suite:
     def nouns(self) -> tuple[str, ...]:
         """The nouns that the model was trained on; all, if it has no vocabulary."""
         return nouns_in(self.pipe.model.vocabulary or ()) or tuple(load_nouns())
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """The styles of sprites that the model was trained on."""
+        return self.pipe.model.styles or (DEFAULT_STYLE,)
 
     @property
     def decoder_size(self) -> int:

@@ -183,7 +183,8 @@ def sample_buckets(logits: Tensor, numbers: Tensor, temperature: float = 1.0, to
     """
     if temperature == 0:
         return logits.argmax(dim=-1)
-    probabilities = (logits / temperature).softmax(dim=-1)  # b m
+    # The largest is 0 first: divided by a tiny temperature, several logits would be infinite.
+    probabilities = ((logits - logits.amax(dim=-1, keepdim=True)) / temperature).softmax(dim=-1)  # b m
     if top_p < 1:
         ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(dim=-1) - ordered  # of the buckets that are more probable

@@ -19,7 +19,8 @@ WITHOUT_SHORTCUTS = {
 }
 """What the fields of shortcuts mean that are not given; records with a speed hold them, and so repeat exactly."""
 
-DECODER_FIELDS = ("steps", "sampler", "guidance", "spacing", "guidance_interval", "guidance_every", "cache_every")
+DECODER_FIELDS = ("steps", "sampler", "spacing", "guidance_interval", "guidance_every", "cache_every")
+"""The fields of the decoder that a speed sets."""
 
 FEW_PRIOR_STEPS = {"prior_steps": 10, "prior_sampler": "dpmpp-2m"}
 FEWEST_PRIOR_STEPS = {"prior_steps": 5, "prior_sampler": "dpmpp-2m"}

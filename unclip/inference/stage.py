@@ -175,7 +175,7 @@ class Stage:
         noise = x
         if start.draft is not None:
             draft = self.codec.encode(start.draft.to(device, torch.float32))
-            x, sampling = noise_draft(draft, x, self.schedule, sampling)
+            x, sampling = noise_draft(draft, x, self.schedule, sampling, start.draft_noise)
         if known is not None:
             image = self.codec.encode(known.image.to(device, torch.float32))
             mask = self.codec.encode_mask(known.mask.to(device, torch.float32))

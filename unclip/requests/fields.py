@@ -1,5 +1,6 @@
 """The modes of a request, the fields that each has, their limits, and their old names."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -142,9 +143,10 @@ Of `size`, the limits of each side. The other fields are texts, files, or true o
 """
 
 
-def foreign_fields(mode: str) -> set[str]:
+@functools.cache
+def foreign_fields(mode: str) -> frozenset[str]:
     """The fields that other modes have and this one does not."""
-    return {name for names in FIELDS_OF.values() for name in names} - set(FIELDS_OF[mode])
+    return frozenset(name for names in FIELDS_OF.values() for name in names) - set(FIELDS_OF[mode])
 
 
 def edits_canvas(mode: str) -> bool:
@@ -159,7 +161,7 @@ def excluded_fields(mode: Any, given: Mapping[str, Any]) -> set[str]:
     """
     if mode not in MODES:
         return set()
-    excluded = foreign_fields(mode)
+    excluded = set(foreign_fields(mode))
     if mode == "inpaint" or mode == "outpaint" and set(given) & {*SIDES}:
         excluded.add("size")  # the image, or the margins, determine it
     if mode == "edit":  # towards a text or an embedding, not both

@@ -283,6 +283,8 @@ class Request(BaseModel):
         """
         if self.seed is None:
             raise RequestError("seed is not set; choose one before the request is split into images")
+        if self.count == 1 and not self.components and self.frames is None:
+            return iter((self,))  # nothing changes, so nothing is validated again
         if self.best_of is not None:
             return (self.replace(n=1) for _ in range(self.n))
         return (self.replace(n=1, seed=self.seed + i, **frame) for i in range(self.n) for frame in self._frames())

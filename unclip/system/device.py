@@ -45,7 +45,7 @@ def has_native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.6 has none
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 has none
         return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
 

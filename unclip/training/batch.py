@@ -21,14 +21,20 @@ class Batch:
     All random numbers are drawn for the whole batch, in the same order in every process; each part keeps its own rows.
 
     images: `b 3 h w` in [-1, 1]. captions: `b`. generator: on the CPU, in the same state in every process.
-    processes: that have an equal part of the batch each, in their order.
+    processes: that have an equal part of the batch each, in their order. layouts: `b l` where the data have them.
     """
 
     def __init__(
-        self, images: Tensor, captions: list[str], generator: torch.Generator, processes: Processes = ALONE
+        self,
+        images: Tensor,
+        captions: list[str],
+        generator: torch.Generator,
+        processes: Processes = ALONE,
+        layouts: Tensor | None = None,
     ) -> None:
         self.images = images
         self.captions = captions
+        self.layouts = layouts
         self.processes = processes
         self.own = self
         """All that this process has of the batch; `self` unless it was divided by `parts`."""
@@ -53,7 +59,9 @@ class Batch:
         parts = []
         for number in range(count):
             first = number * size
-            part = Batch(self.images[first : first + size], self.captions[first : first + size], self._generator)
+            rows = slice(first, first + size)
+            part = Batch(self.images[rows], self.captions[rows], self._generator)
+            part.layouts = None if self.layouts is None else self.layouts[rows]
             part.own, part.processes, part.count, part._made = self, self.processes, self.count, made
             part.number, part.divisions = number, count
             part._rows = slice(self._rows.start + first, self._rows.start + first + size)

@@ -131,10 +131,10 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
         try:
             while budget.fraction_done(progress) < 1.0 and not processes.any(interrupt.requested):
                 with processes.shared_errors():
-                    images, captions = next(data)
+                    images, captions, *layouts = next(data)
                 images = images.to(accelerator.device, memory_format=torch.channels_last)  # b 3 h w, uint8
                 generator = torch.Generator().manual_seed(session.seed * 2**32 + progress.step)
-                batch = Batch(images.float() / 127.5 - 1, captions, generator, processes)
+                batch = Batch(images.float() / 127.5 - 1, captions, generator, processes, *layouts)
                 lr = learning_rate(settings, progress.step, budget.fraction_done(progress))
                 for group in state.adam.param_groups:
                     group["lr"] = lr

@@ -20,15 +20,18 @@ from unclip.errors import CheckpointError, RecipeError
 from unclip.system.files import write_atomic
 from unclip.training.budget import Progress
 from unclip.training.compatibility import check_weight_settings
+from unclip.training.muon import Muon, muon_groups
 from unclip.training.recipe import Fit
 
 FILE = "state.safetensors"
 PORTABLE = "portable.safetensors"
 MOMENTS = {
     "adamw": ("step", "exp_avg", "exp_avg_sq"),
+    "muon": ("step", "exp_avg", "exp_avg_sq"),
     "adamw8bit": ("step", "state1", "state2", "qmap1", "qmap2", "absmax1", "absmax2"),
 }
-"""The optimisers' state of a parameter. In 8 bits, small parameters have no maps (qmap, absmax)."""
+"""The optimisers' state of a parameter. In 8 bits, small parameters have no maps (qmap, absmax). Of a matrix that Muon
+makes orthogonal, exp_avg_sq is a single 0."""
 
 
 class _DamagedError(CheckpointError):
@@ -51,11 +54,9 @@ class State:
         self.settings = settings
         self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.ema = {name: p.detach().clone() for name, p in self.parameters.items()} if is_main else {}
-        decayed = [p for p in self.parameters.values() if p.ndim > 1]
-        plain = [p for p in self.parameters.values() if p.ndim <= 1]
-        groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = fit.optimizer
         self.moments = MOMENTS[fit.optimizer]
-        self.adam = new_optimizer(groups, fit)
+        self.adam = new_optimizer(self.parameters, fit)
 
     @contextmanager
     def step(self, ema: float) -> Iterator[None]:
@@ -186,7 +187,9 @@ class State:
             moments = [key for key in self.moments if f"{key}.{name}" in found]
             if moments and self.moments == MOMENTS["adamw"]:
                 moments = self.moments
+            is_orthogonal = found.get(f"exp_avg_sq.{name}") == () and self.optimizer == "muon"
             own = {"step": ()} | dict.fromkeys(("exp_avg", "exp_avg_sq", "state1", "state2"), shape)
+            own |= {"exp_avg_sq": ()} if is_orthogonal else {}
             wanted |= {f"{key}.{name}": own.get(key, found.get(f"{key}.{name}", ())) for key in moments}
         for key in [*wanted, *found]:
             if found.get(key) != wanted.get(key):
@@ -204,9 +207,14 @@ def matching_layout(parameter: Tensor, moment: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
 
 
-def new_optimizer(groups: list[dict[str, Any]], fit: Fit) -> torch.optim.Optimizer:
-    """AdamW for groups of parameters. Raises RecipeError if bitsandbytes is needed and not installed."""
-    options = {"lr": fit.lr, "betas": (0.9, fit.beta2), "weight_decay": fit.weight_decay}
+def new_optimizer(parameters: Mapping[str, nn.Parameter], fit: Fit) -> torch.optim.Optimizer:
+    """The recipe's optimiser of named parameters. Raises RecipeError if bitsandbytes is needed and not installed."""
+    options: dict[str, Any] = {"lr": fit.lr, "betas": (0.9, fit.beta2), "weight_decay": fit.weight_decay}
+    if fit.optimizer == "muon":
+        return Muon(muon_groups(parameters), **options)
+    decayed = [p for p in parameters.values() if p.ndim > 1]
+    plain = [p for p in parameters.values() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
     if fit.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True, **options)
     try:

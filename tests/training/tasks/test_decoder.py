@@ -1,14 +1,19 @@
 """The decoder's task: conditioning left out, known pixels, windows, drafts and the initial projection."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training.tasks.helpers import CAPTIONS, Oracle, example_images, make_task, seeded
+from tests.training.tasks.helpers import CAPTIONS, Oracle, example_images, make_task, seeded, with_options
+from unclip.models.layout import layout_map, random_layout
 from unclip.training.augmentation import add_known_regions, is_unknown_uniform
 from unclip.training.batch import Batch
+from unclip.training.data.options import SceneTable
 from unclip.training.recipe import Recipe
-from unclip.training.tasks.decoder import whiten_inputs_
+from unclip.training.stages import new_task
+from unclip.training.tasks.decoder import DecoderTask, whiten_inputs_
 from unclip.training.tasks.frozen_clip import FrozenClip
 
 
@@ -176,3 +181,22 @@ def test_the_pooled_text_is_left_out(recipe: Recipe, clip: FrozenClip):
     dropped = [bool(torch.allclose(row, other)) for row, other in zip(mixed, without, strict=True)]
     assert 0 < sum(dropped) < 16
     assert all(drop or torch.allclose(row, text) for row, text, drop in zip(mixed, with_text, dropped, strict=True))
+
+
+def test_layouts_are_told_or_left_open_and_never_beside_known_pixels(recipe: Recipe, clip: FrozenClip, monkeypatch):
+    stage = recipe.stage("decoder")
+    scenes = SceneTable(layouts=True, spread=1)
+    layouts = torch.tensor([random_layout(i, 1) for i in range(16)])
+    images, captions = example_images(16, 16)
+    for options, expected in (
+        ({"layout_drop": 0.0, "known": 0.0}, layouts),
+        ({"layout_drop": 1.0, "known": 0.0}, torch.zeros_like(layouts)),
+        ({"layout_drop": 0.0, "known": 1.0}, torch.zeros_like(layouts)),
+    ):
+        changed = replace(with_options("decoder", stage, **options), data_options=scenes)
+        task = new_task("decoder", changed, clip, example_images)
+        assert isinstance(task, DecoderTask) and task.network.has_layouts
+        oracle = Oracle(task.codec.encode(images))
+        task.loss(oracle, Batch(images, captions, seeded(), layouts=layouts))
+        given = oracle.conditioning["coordinates"]
+        assert torch.equal(given, layout_map(expected, 4))

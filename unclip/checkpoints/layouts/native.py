@@ -70,6 +70,7 @@ def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, re
     if isinstance(autoregressive_settings, AutoregressiveSettings):
         autoregressive_prior = load_autoregressive_prior(loader, autoregressive_settings, clip.config)
     decoder = load_decoder(loader, decoder_settings, has_text_encoder="decoder_text" in index)
+    words = read_vocabulary(loader.folder)
     upsamplers = ()
     if isinstance(upsampler_settings, UpsamplerSettings):
         upsamplers = (load_upsampler(loader, upsampler_settings),)
@@ -80,7 +81,8 @@ def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, re
         decoder,
         upsamplers,
         loader.device,
-        vocabulary=read_vocabulary(loader.folder),
+        vocabulary=None if words is None else frozenset(words.words),
+        styles=() if words is None else tuple(words.styles),
         shown_above=decoder_settings.shown_above,
         revision=revision,
         folder=loader.folder,
@@ -187,7 +189,7 @@ def read_stage(index: Mapping[str, Any], name: str, path: Path) -> StageSettings
     return settings
 
 
-def read_vocabulary(folder: Path) -> frozenset[str] | None:
-    """The words of the training captions; None if the checkpoint has no closed vocabulary."""
+def read_vocabulary(folder: Path) -> Vocabulary | None:
+    """The words and styles of the training data; None if the checkpoint has no closed vocabulary."""
     path = folder / "vocabulary.json"
-    return frozenset(validate(Vocabulary, read_json(path), str(path)).words) if path.exists() else None
+    return validate(Vocabulary, read_json(path), str(path)) if path.exists() else None

@@ -127,6 +127,9 @@ class DecoderOptions(TaskOptions):
         "it. The pooled text is the same everywhere in the image: a decoder that gets all from it never learns to "
         "attend, and cannot tell which of two objects goes where.",
     )
+    layout_drop: float = Field(
+        default=0.1, ge=0, le=1, description="Fraction of the layouts left open, where the data have `layouts`."
+    )
     own_text: bool = Field(
         default=True,
         description="Train a text encoder along with the decoder, initialised from CLIP's (as GLIDE does).",
@@ -156,6 +159,14 @@ class UpsamplerOptions(TaskOptions):
     noise: float = Field(
         default=0.06, ge=0, le=1, description="Largest standard deviation of the noise on pixels in [-1, 1]."
     )
+    redrawn: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the small images that the run's decoder has drawn anew: noised to a random level, and "
+        "denoised. The upsampler then learns to mend what this decoder does wrong.",
+    )
+    redraw_steps: int = Field(default=8, ge=2, le=100, description="Denoising steps from pure noise of a redrawing.")
 
 
 class FineTuningOptions(TaskOptions):

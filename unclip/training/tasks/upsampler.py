@@ -1,6 +1,7 @@
 """The upsampler as a training task."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,10 +21,16 @@ from unclip.training.recipe import Sampling, StageRecipe
 from unclip.training.samples import contact_sheet
 from unclip.training.tasks.base import Examples, Loss, build_network, check_multiple, coarsest_cell
 from unclip.training.tasks.options import UpsamplerOptions
+from unclip.training.tasks.redrawing import NOISE_LEVELS, Redrawing
 
 
 class UpsamplerTask:
-    """The upsampler's objective: the velocity error on random crops, conditioned on the degraded small image."""
+    """The upsampler's objective: the velocity error on random crops, conditioned on the degraded small image.
+
+    redrawing: the decoder that the option `redrawn` needs, set before the training.
+    """
+
+    redrawing: Redrawing | None = None
 
     def __init__(self, recipe: StageRecipe, examples: Examples):
         assert isinstance(recipe.sampling, Sampling) and isinstance(recipe.task, UpsamplerOptions)
@@ -68,18 +75,38 @@ class UpsamplerTask:
         return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:
-        """The velocity error on a random crop; the captions are not used."""
+        """The velocity error on a random crop. Captions and layouts: for the decoder that draws small images anew."""
         ratio, crop = self.size // self.options.small, self.options.crop
-        places = (self.size - crop) // ratio + 1
+        places = (batch.images.shape[-1] - crop) // ratio + 1  # one if the data are crops
         offset = batch.once(lambda generator: torch.randint(0, places, (2,), generator=generator))
         top, left = (offset * ratio).tolist()
         images = batch.images[..., top : top + crop, left : left + crop]
         small = self.degrade(self.downsample(images), batch)
+        if self.options.redrawn:
+            rows, redrawn = self.redraw(batch)
+            y, x, side = top // ratio, left // ratio, crop // ratio
+            small = small.index_copy(0, rows, redrawn[..., y : y + side, x : x + side].to(small))
         x0 = self.codec.encode(images)
         t, noise = sample_noise(x0, self.schedule, batch, self.options.noise_shift)
         enlarged = self.codec.encode(enlarge(small, (crop, crop)))
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_loss(network(x_t, t, enlarged), x_t, x0, t, self.schedule), {}
+
+    def redraw(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The rows `k` of the images that the decoder draws anew, and these small images `k 3 s s`."""
+        assert self.redrawing is not None, "the decoder is missing"
+        chosen = batch.rand() < self.options.redrawn
+        seeds = batch.randint(0, 2**62)
+        low, high = NOISE_LEVELS
+        level = low + (high - low) * float(batch.once(lambda generator: torch.rand((), generator=generator)))
+        drawn = chosen.nonzero()[:, 0]
+        rows = drawn.to(batch.images.device)
+        small = self.downsample(batch.images[rows])
+        if not len(rows):
+            return rows, small
+        own = None if batch.layouts is None else batch.layouts.to(rows.device)[rows]
+        captions = [batch.captions[i] for i in drawn.tolist()]
+        return rows, self.redrawing(small, captions, own, level, seeds[drawn].tolist())
 
     def degrade(self, small: Tensor, batch: Batch) -> Tensor:
         """Blur small images `b 3 h w` and add noise, each with a random strength per image."""
@@ -110,9 +137,11 @@ class UpsamplerTask:
     def sample_grid(self) -> Image.Image:
         """Three rows of four: enlarged small images, upsampled images, originals."""
         images = self.examples(self.size, 4)[0]
-        enlarged = enlarge(self.downsample(images), (self.size, self.size))
+        side = images.shape[-1]  # of crops, less than the size
+        enlarged = enlarge(self.downsample(images), (side, side))
         inputs = StageInputs({"enlarged": self.codec.encode(enlarged)})
-        upsampled = self.stage().run(inputs, make_generators(range(4)))
+        stage = replace(self.stage(), shape=self.codec.latent_shape(side, side))
+        upsampled = stage.run(inputs, make_generators(range(4)))
         return contact_sheet(torch.cat([enlarged, upsampled, images]), 4)
 
     def networks(self) -> dict[str, nn.Module]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from unclip.batch.estimate import Workload, cell_size
+from unclip.batch.grid_file import write_grid
 from unclip.batch.jobs import Settings, Task, check_rows
 from unclip.batch.manifest import Entry, read_entries
 from unclip.batch.output_folder import Folder, disk_full
@@ -19,7 +20,7 @@ from unclip.batch.sweep import Axis, Sweep
 from unclip.checkpoints.identity import ModelIdentity
 from unclip.errors import UnclipError
 from unclip.images.contact_sheet import size_of
-from unclip.images.labelled_grid import GridPlan, labelled_grid, titles
+from unclip.images.labelled_grid import MIN_CELL, GridPlan, labelled_grid, titles
 
 UNKNOWN_SIZE = (256, 256)
 """The cell of a grid whose images have sizes that only their inputs determine, in the plan before they are made."""
@@ -60,6 +61,11 @@ def grid_plan(sweep: Sweep, cell: tuple[int, int]) -> GridPlan:
     return plan.fitted()
 
 
+def check_grid(sweep: Sweep) -> None:
+    """Raise InputError for too many images for one grid, whatever their size."""
+    grid_plan(sweep, (MIN_CELL, MIN_CELL))
+
+
 def planned_cell(sweep: Sweep, settings: Settings, model: ModelIdentity) -> tuple[int, int]:
     """The (width, height) of the largest image, as far as it is known before the model is loaded."""
     workload = Workload()
@@ -81,8 +87,8 @@ def write_results(sweep: Sweep, settings: Settings, folder: Folder) -> list[Path
     images = {_panel_row_column(sweep, cell.index): folder.path / cell.entry.file for cell in cells}
     try:
         return [
-            folder.write_grid("grid.png", labelled_grid(plan, images)),
-            folder.write_grid("grid.html", page(sweep, cells).encode()),
+            write_grid(folder.path, "grid.png", labelled_grid(plan, images)),
+            write_grid(folder.path, "grid.html", page(sweep, cells).encode()),
         ]
     except OSError as error:
         raise disk_full(error, folder.path) from error

@@ -10,15 +10,17 @@ import typer
 
 from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.generation import Output
+from unclip.batch.grid_file import find_grid
 from unclip.batch.jobs import Settings
-from unclip.batch.output_folder import find_grid, open_folder
+from unclip.batch.open_folder import open_folder, read_folder
 from unclip.batch.prompt_file import FORMATS, prompt_file
 from unclip.batch.ray import RayEngine, RayOptions, import_ray
+from unclip.batch.remote_storage import is_url
 from unclip.batch.run_record import run_seed
 from unclip.batch.session import Grid, Session
 from unclip.batch.word_lists import FOLDER, WordLists
 from unclip.checkpoints.identity import identify_model
-from unclip.cli import completion, options
+from unclip.cli import checks, completion, options
 from unclip.cli.assignments import checked_defaults
 from unclip.cli.batch_progress import BatchProgress
 from unclip.cli.model_options import ModelOptions
@@ -38,7 +40,7 @@ def batch(
         typer.Option(
             metavar="NAME",
             help="Format of FILE, if its suffix does not say.",
-            callback=options.checked(lambda _, value: options.check_choice("--input-format", value, FORMATS)),
+            callback=checks.checked(lambda _, value: checks.check_choice("--input-format", value, FORMATS)),
             rich_help_panel=FILE,
         ),
     ] = None,
@@ -48,7 +50,7 @@ def batch(
             "--set",
             metavar="FIELD=VALUE",
             help="Default for any other field; may be repeated.",
-            callback=options.checked(lambda _, value: checked_defaults({}, value)),
+            callback=checks.checked(lambda _, value: checked_defaults({}, value)),
             autocompletion=completion.assignments,
             rich_help_panel=FILE,
         ),
@@ -64,7 +66,7 @@ def batch(
         typer.Option(
             metavar="I/N",
             help="Run every N-th line only, from the I-th.",
-            callback=options.checked(lambda _, value: parse_shard(value)),
+            callback=checks.checked(lambda _, value: parse_shard(value)),
             rich_help_panel=FILE,
         ),
     ] = "1/1",
@@ -106,14 +108,20 @@ def batch(
     prior_top_p: options.PriorTopP = None,
     out: Annotated[
         str,
-        typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the images.", rich_help_panel=options.OUTPUT),
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Folder for the images, or a URL such as s3://bucket/run.",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = "out",
     name: Annotated[
         str,
         typer.Option(
             metavar="PATTERN",
             help="File names, from index, line, image, seed, slug, id, size, model and columns.",
-            callback=options.checked(lambda _, value: NameTemplate.parse(value)),
+            callback=checks.checked(lambda _, value: NameTemplate.parse(value)),
             rich_help_panel=options.OUTPUT,
         ),
     ] = DEFAULT,
@@ -123,7 +131,7 @@ def batch(
             "--format",
             metavar="png|jpg|webp",
             help="Format of the images.",
-            callback=options.image_format,
+            callback=checks.image_format,
             autocompletion=completion.image_formats,
             rich_help_panel=options.OUTPUT,
         ),
@@ -171,7 +179,7 @@ def batch(
         typer.Option(
             metavar="local|ray",
             help="Generate in this process, or in workers of a Ray cluster.",
-            callback=options.checked(lambda _, value: options.check_choice("--engine", value, ENGINES)),
+            callback=checks.checked(lambda _, value: checks.check_choice("--engine", value, ENGINES)),
             rich_help_panel=CLUSTER,
         ),
     ] = "local",
@@ -229,7 +237,7 @@ def batch(
         "size": size,
     }
     defaults = checked_defaults(fields, more or [])
-    options.check_labels(labels, grid)
+    checks.check_labels(labels, grid)
     chosen = ModelOptions(
         model=model,
         image_encoder=image_encoder,
@@ -240,6 +248,8 @@ def batch(
         memory=memory,
     )
     template, part = NameTemplate.parse(name), parse_shard(shard)
+    if is_url(out):
+        _check_no_folder_options({"--preview": preview, "--grid": grid, "--open": open_when_done})
     cluster = _ray_options(engine, workers, gpus_per_worker, address, preview=preview)
     identity = identify_model(model, download=not dry_run)
 
@@ -274,10 +284,12 @@ def batch(
             naming=naming,
         )
         if dry_run:
-            plan = settings(run_seed(out, seed, identity, write=False)[0], prompts.folder)
-            raise typer.Exit(session.dry_run(plan, Path(out)))
+            with read_folder(out, verify=verify) as folder:
+                plan = settings(run_seed(folder.path, seed, identity, write=False)[0], prompts.folder)
+                raise typer.Exit(session.dry_run(plan, folder))
         with open_folder(out, overwrite=overwrite, verify=verify) as folder:
-            used_seed, notes = run_seed(out, seed, identity, naming=naming)
+            used_seed, notes = run_seed(folder.path, seed, identity, naming=naming, name=folder.name)
+            folder.storage.sync()
             for note in (f"seed {used_seed}", *notes):
                 progress.note(note)
             # With workers, the model of this process only checks the lines.
@@ -291,6 +303,13 @@ def batch(
     if open_when_done and code != 130:
         options.open_result((find_grid(out) if grid else None) or Path(out))
     raise typer.Exit(code)
+
+
+def _check_no_folder_options(given: dict[str, bool]) -> None:
+    """Raise InputError for an option that needs the images in a folder."""
+    for name, is_given in given.items():
+        if is_given:
+            raise InputError(f"{name} needs a folder of this machine: leave it out, or give one with -o")
 
 
 def _ray_options(

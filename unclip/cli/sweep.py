@@ -7,14 +7,16 @@ import typer
 
 from unclip.batch.file_names import NameTemplate
 from unclip.batch.generation import Output
+from unclip.batch.grid_file import find_grid
 from unclip.batch.jobs import Settings
-from unclip.batch.output_folder import find_grid, open_folder
+from unclip.batch.open_folder import open_folder, read_folder
+from unclip.batch.remote_storage import is_url
 from unclip.batch.run_record import run_seed
 from unclip.batch.session import Session
 from unclip.batch.sweep import Axis, Sweep, parse_axis, prompt_axis
-from unclip.batch.sweep_page import grid_plan, planned_cell, write_results
+from unclip.batch.sweep_page import check_grid, grid_plan, planned_cell, write_results
 from unclip.checkpoints.identity import identify_model
-from unclip.cli import completion, options
+from unclip.cli import checks, completion, options
 from unclip.cli.assignments import checked_defaults
 from unclip.cli.batch_progress import BatchProgress
 from unclip.cli.model_options import ModelOptions
@@ -37,7 +39,7 @@ def sweep(
             metavar="FIELD=A,B",
             help="Values of a field, such as steps=4,8,16 or seed=1..4 or prompt=a|b; give one for each axis: columns, "
             "rows, then panels.",
-            callback=options.checked(lambda _, value: [parse_axis(one) for one in value]),
+            callback=checks.checked(lambda _, value: [parse_axis(one) for one in value]),
             autocompletion=completion.assignments,
             rich_help_panel=GRID,
         ),
@@ -48,7 +50,7 @@ def sweep(
             "--set",
             metavar="FIELD=VALUE",
             help="Any other field of all images; may be repeated.",
-            callback=options.checked(lambda _, value: checked_defaults({}, value)),
+            callback=checks.checked(lambda _, value: checked_defaults({}, value)),
             autocompletion=completion.assignments,
             rich_help_panel=GRID,
         ),
@@ -86,7 +88,7 @@ def sweep(
             "--format",
             metavar="png|jpg|webp",
             help="Format of the images.",
-            callback=options.image_format,
+            callback=checks.image_format,
             autocompletion=completion.image_formats,
             rich_help_panel=options.OUTPUT,
         ),
@@ -133,6 +135,8 @@ def sweep(
         "prior_sampler": prior_sampler,
         "size": size,
     }
+    if is_url(out):
+        raise InputError(f"-o {out!r} is a URL, and a sweep makes a page of files: give a folder")
     defaults = checked_defaults(given, more or [])
     axes = sweep_axes(prompts, vary or [], {*defaults, *(("seed",) if seed is not None else ())})
     common = {} if len(prompts) > 1 or any(axis.field == "prompt" for axis in axes) else {"prompt": prompts[0]}
@@ -154,6 +158,7 @@ def sweep(
         own = common if any(axis.field == "seed" for axis in axes) else {**common, "seed": run_seed}
         found = Sweep(axes, own)
         found.check()
+        check_grid(found)  # before each combination is checked, which takes long for many
         plan = grid_plan(found, planned_cell(found, settings(run_seed), identity))
         shape = f"{len(plan.columns)} columns x {len(plan.rows)} rows" + (
             f" x {len(plan.panels)} panels" if len(plan.panels) > 1 else ""
@@ -175,7 +180,8 @@ def sweep(
     combinations = planned(used_seed)
     session = Session(prompts=combinations, model=identity, output=output, report=progress)
     if dry_run:
-        raise typer.Exit(session.dry_run(settings(used_seed), Path(out)))
+        with read_folder(out) as folder:
+            raise typer.Exit(session.dry_run(settings(used_seed), folder))
     with open_folder(out) as folder:
         naming = {"--format": image_format, **chosen.naming()}
         _, notes = run_seed(out, used_seed, identity, naming=naming)

@@ -94,8 +94,7 @@ def measure_checker(suite: Suite) -> dict[str, Any]:
     accepted: dict[tuple[str, str], list[bool]] = {}
     rng = np.random.Generator(np.random.Philox(key=[suite.seed, 0]))
     images = suite.render(suite.prompts, suite.full_size)
-    styles = [scene.style for _, scene in suite.prompts]
-    detections = suite.share("checker", range(len(images)), lambda i: detect(images[i], styles[i]))
+    detections = suite.share("checker", range(len(images)), lambda i: detect(images[i], suite.prompts[i][1].style))
     for (_, scene), detection in zip(suite.prompts, detections, strict=True):
         for category in categories(scene):
             for side, expected in (("right", scene), ("wrong", category.falsify(scene, rng))):
@@ -115,8 +114,7 @@ def measure_checker(suite: Suite) -> dict[str, Any]:
 def measure_objects(suite: Suite) -> dict[str, Any]:
     """Return how often the model's images at its defaults show their prompts, and the objects detected in each."""
     judged, images = [], suite.generated
-    styles = [scene.style for _, scene in suite.prompts]
-    detections = suite.share("objects", range(len(images)), lambda i: detect(images[i], styles[i]))
+    detections = suite.share("objects", range(len(images)), lambda i: detect(images[i], suite.prompts[i][1].style))
     for (prompt, scene), detection in zip(suite.prompts, detections, strict=True):
         verdict = judge(detection, scene)
         outcomes = {category.name: bool(category.passes(verdict)) for category in categories(scene)}

@@ -49,9 +49,8 @@ def measure_likeness(suite: Suite) -> dict[str, Any]:
     sizes = block_sizes(suite)
     found: dict[str, list[Likeness]] = {kind: [] for kind in CATEGORIES}
     images = suite.generated
-    scenes = [scene for _, scene in suite.prompts]
-    compared = suite.share("likeness", range(len(scenes)), lambda i: compare(images[i], scenes[i], sizes))
-    for scene, likeness in zip(scenes, compared, strict=True):
+    compared = suite.share("likeness", range(len(images)), lambda i: compare(images[i], suite.prompts[i][1], sizes))
+    for (_, scene), likeness in zip(suite.prompts, compared, strict=True):
         found[scene.kind].append(likeness)
     rows = []
     for kind, each in found.items():

@@ -21,7 +21,7 @@ class Batch:
     All random numbers are drawn for the whole batch, in the same order in every process; each part keeps its own rows.
 
     images: `b 3 h w` in [-1, 1]. captions: `b`. generator: on the CPU, in the same state in every process.
-    processes: that have an equal part of the batch each, in their order. layouts: `b l` where the data have them.
+    processes: that have an equal part of the batch each, in their order. layouts: `b l` of scenes that have them.
     """
 
     def __init__(
@@ -59,9 +59,8 @@ class Batch:
         parts = []
         for number in range(count):
             first = number * size
-            rows = slice(first, first + size)
-            part = Batch(self.images[rows], self.captions[rows], self._generator)
-            part.layouts = None if self.layouts is None else self.layouts[rows]
+            part = Batch(self.images[first : first + size], self.captions[first : first + size], self._generator)
+            part.layouts = None if self.layouts is None else self.layouts[first : first + size]
             part.own, part.processes, part.count, part._made = self, self.processes, self.count, made
             part.number, part.divisions = number, count
             part._rows = slice(self._rows.start + first, self._rows.start + first + size)

@@ -125,7 +125,7 @@ def check_options(stage: str, part: Stage, kind: str, table: DistillationTable, 
     scales = table.guidance if isinstance(table.guidance, tuple) else (table.guidance, table.guidance)
     if kind == "guidance":
         if unused := {"segments", "teacher_steps"} & table.model_fields_set:
-            raise RecipeError(f"{where}: {min(unused)} is of --distill consistency; leave it out")
+            raise RecipeError(f"{where}: {min(unused)} belongs to --distill consistency; leave it out")
         if stage == "upsampler":
             raise RecipeError("an upsampler has no guidance to distil: use --distill consistency")
         if scales == (1.0, 1.0) or (table.guidance is None and part.guidance == 1):
@@ -138,6 +138,10 @@ def check_options(stage: str, part: Stage, kind: str, table: DistillationTable, 
         for scale in scales:
             part.distillation.check_guidance(part.guidance if scale is None else scale)
     if kind == "consistency":
+        if table.teacher_steps >= (count := part.schedule.num_train_timesteps):
+            raise RecipeError(
+                f"{where}: teacher_steps = {table.teacher_steps} should be below the {count} timesteps of {name}"
+            )
         if table.teacher_steps % table.segments:
             raise RecipeError(
                 f"{where}: teacher_steps = {table.teacher_steps} should be a multiple of segments = {table.segments}"
@@ -186,7 +190,7 @@ def additions(options: TrainingOptions) -> Additions:
 
 
 def meaning(kind: str, table: DistillationTable, settings: DistilledStage, revision: str) -> dict[str, object]:
-    """What decides the meaning of the weights: a run resumes only with the same."""
+    """The settings that decide what the weights mean. A run resumes only with equal ones."""
     return {
         "teacher": revision,
         "distill": kind,

@@ -143,6 +143,8 @@ def check_fine_tuning(
             f"{loaded.source} has a table [{next(iter(loaded.stages))}], which describes a new network; the network to "
             f"fine-tune is that of {options.init}: use --recipe {RECIPE}, or a file with [data] and [finetune] only"
         )
+    if loaded.data.get("layouts"):
+        raise RecipeError(f"{loaded.source} [data]: fine-tuning leaves layouts open; leave them out")
     if out is not None and options.resume:
         stages_to_resume([stage], out)
     elif out is not None:

@@ -27,6 +27,7 @@ from unclip.checkpoints.settings import (
 from unclip.checkpoints.tensors import check_shapes, read_tensors, tensor_shapes
 from unclip.diffusion.codecs import Identity
 from unclip.errors import CheckpointError, RequestError
+from unclip.inference.encoder import Encoder
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import AutoregressivePrior, DiffusionPrior
 from unclip.inference.speeds import NATIVE
@@ -128,6 +129,19 @@ def load_decoder(loader: ComponentLoader, settings: DecoderSettings, has_text_en
     if has_text_encoder:
         text_encoder = loader.load_network("decoder_text", TransformerTextEncoder, small=True)
     return build_stage(loader, "decoder", Decoder(projection, unet, shape[0], text_encoder), settings, shape)
+
+
+def load_decoder_and_encoder(loader: ComponentLoader) -> tuple[Stage, Encoder]:
+    """The decoder's stage, and CLIP, of a checkpoint whose other stages may not be trained yet.
+
+    Raises CheckpointError if it is damaged, or has no decoder.
+    """
+    path = loader.folder / INDEX
+    index = read_json(path)
+    settings = read_stage(index, "decoder", path)
+    assert isinstance(settings, DecoderSettings)
+    decoder = load_decoder(loader, settings, has_text_encoder="decoder_text" in index)
+    return decoder, Encoder(loader.folder.name, load_clip(loader), loader.device)
 
 
 def load_upsampler(loader: ComponentLoader, settings: UpsamplerSettings) -> Stage:

@@ -83,9 +83,8 @@ def batches(
     Samples with layouts add these, `b l`. Batch k holds the indices [k b, (k + 1) b) of the dataset for any number of
     worker processes. Each worker prefetches two batches; with 0 workers a batch is loaded when it is needed. processes:
     each loads its own part of every batch; `batch_size` is a multiple of their number. on_skip: receives a line for
-    each sample that
-    cannot be read, and which another one replaces; without it, such a sample raises DataError. Raises TrainingError if
-    a worker process is killed.
+    each sample that cannot be read, and which another one replaces; without it, such a sample raises DataError. Raises
+    TrainingError if a worker process is killed.
     """
     loader = DataLoader(
         _ErrorsAsValues(dataset, skip_bad=on_skip is not None),

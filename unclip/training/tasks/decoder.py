@@ -10,7 +10,8 @@ from unclip.diffusion.codecs import PixelUnshuffle
 from unclip.diffusion.noise import make_generators
 from unclip.diffusion.samplers import DRAFT_NOISE
 from unclip.diffusion.schedule import Schedule, add_noise
-from unclip.inference.stage import Stage, StageInputs
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs
 from unclip.models.clip import Clip
 from unclip.models.decoder import Decoder
 from unclip.models.layout import LAYOUT_SIZE, MAP_CHANNELS
@@ -100,9 +101,9 @@ class DecoderTask:
         pooled = (batch.rand() >= options.pooled_drop).to(x0)  # b
         layouts = batch.layouts
         if layouts is not None:  # open where pixels are known or moved, as in edits
-            told = (batch.rand() >= options.layout_drop).to(known.device)
+            told = (batch.rand() >= options.layout_drop).to(x0.device)
             told = told & ~known.flatten(1).any(1) & ~is_window & ~is_draft
-            layouts = layouts.to(known.device) * told[:, None]
+            layouts = layouts.to(x0.device) * told[:, None]
         conditioning = self.network.condition(
             embed, text, x0, self.codec.encode_mask(known), pooled=pooled, layout=layouts
         )

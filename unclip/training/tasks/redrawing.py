@@ -11,10 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unclip.checkpoints.load import load_checkpoint
+from unclip.checkpoints.component_loader import ComponentLoader
+from unclip.checkpoints.layouts.native import load_decoder_and_encoder
 from unclip.diffusion.noise import make_generators
 from unclip.inference.conditions import Start
-from unclip.inference.stage import Stage, StageInputs, StageOptions
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 from unclip.training.tasks.frozen_clip import FrozenEncoder
 
 NOISE_LEVELS = (0.25, 0.75)
@@ -31,9 +33,9 @@ class Redrawing:
 
     @classmethod
     def load(cls, model: Path, device: torch.device, steps: int) -> "Redrawing":
-        """The decoder of a checkpoint folder."""
-        loaded = load_checkpoint(model, device, torch.float32)
-        return cls(loaded.decoder, FrozenEncoder(loaded.encoder), steps)
+        """The decoder of a checkpoint folder that training wrote. Raises CheckpointError if it is damaged."""
+        decoder, encoder = load_decoder_and_encoder(ComponentLoader(model, device, torch.float32))
+        return cls(decoder, FrozenEncoder(encoder), steps)
 
     @torch.no_grad()
     def __call__(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor
 from unclip.diffusion.codecs import Identity
 from unclip.diffusion.guidance import NetworkInputs
 from unclip.diffusion.noise import Generators, make_generators
+from unclip.errors import RecipeError
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
 from unclip.inference.run_context import Run, SamplingOptions
-from unclip.inference.stage import Stage, StageInputs, StageOptions
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 from unclip.models.text import TextEncoding
 from unclip.models.upsampler import enlarge
 from unclip.training.augmentation import random_known_masks
@@ -108,7 +111,7 @@ class TeacherSource:
         else:
             embed = self.prior_embed(captions, generators)
         captions = drop_captions(captions, batch.rand() < self.options.drop)
-        cond, uncond = self.decoder_conditions(embed, self.encoder.encode_text(captions), batch)
+        cond, uncond = self.decoder_conditions(embed, self.encoder.encode_text(captions), batch, generators)
         if self.options.source == "images":
             x0 = stage.codec.encode(resize(images, stage.size)).float()
         else:
@@ -129,7 +132,7 @@ class TeacherSource:
             small = resize(images, decoder.size)
         else:
             embed = self.prior_embed(captions, generators)
-            cond, uncond = self.decoder_conditions(embed, self.encoder.encode_text(captions), batch)
+            cond, uncond = self.decoder_conditions(embed, self.encoder.encode_text(captions), batch, generators)
             small = decoder.codec.decode(self._sample(decoder, cond(), uncond(), generators))
         enlarged = stage.codec.encode(enlarge(small, stage.size))
         condition: Condition = lambda network: {"enlarged": enlarged}  # noqa: E731
@@ -144,21 +147,40 @@ class TeacherSource:
         return self.teacher.sample_prior(text, negative, run).clone()  # a copy, for gradients
 
     def decoder_conditions(
-        self, embed: Tensor, text: TextEncoding, batch: Batch
+        self, embed: Tensor, text: TextEncoding, batch: Batch, generators: Generators
     ) -> tuple[Callable[..., Condition], Callable[..., Condition]]:
         """Functions of a known latent and its mask, or of nothing, that return `cond` and `uncond` of a decoder.
 
-        embed: image embeddings `b d`. batch: draws the noise of decoders that add it to embeddings.
+        embed: image embeddings `b d`. batch: draws the noise of decoders that add it to embeddings. generators: their
+        seeds choose the layouts of decoders that have them, as in use; images come with theirs.
+        Raises RecipeError for images without the layouts that the decoder needs.
         """
         network, negative = self.teacher.decoder.network, self._empty(len(embed))
         against = self.encoder.zero_embed().expand_as(embed) if network.guided_by_embedding else None
         augmented = embed
         if hasattr(network, "augment"):
             augmented = network.augment(embed, batch.randn_like(embed))
-        return (
-            lambda *hint: lambda network: network.condition(augmented, text, *hint),
-            lambda *hint: lambda network: network.condition(against, negative, *hint),
-        )
+        layouts = None
+        if getattr(network, "has_layouts", False):
+            layouts = network.random_layouts([each.initial_seed() for each in generators])
+            if self.options.source == "images":
+                layouts = batch.layouts
+                if layouts is None:
+                    raise RecipeError(
+                        f"the decoder of {self.teacher.name} has layouts: set layouts = true in [data], for scenes, or "
+                        'leave source = "images" out'
+                    )
+
+        def condition(embed: Tensor | None, text: TextEncoding, *hint: Tensor) -> Condition:
+            told: dict[str, Tensor] = {}
+            if layouts is not None:  # open where pixels are known, as in edits
+                known = hint[1].flatten(1).any(1)[:, None] if hint else False
+                told["layout"] = layouts.to(text.embed.device).masked_fill(
+                    torch.as_tensor(known, device=text.embed.device), 0.0
+                )
+            return lambda network: network.condition(embed, text, *hint, **told)
+
+        return partial(condition, augmented, text), partial(condition, against, negative)
 
     def _sample(self, stage: Stage, cond: Condition, uncond: Condition | None, generators: Generators) -> Tensor:
         """Samples `b ...` of a stage, in the codec's space and in memory of their own."""

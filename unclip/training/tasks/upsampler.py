@@ -13,7 +13,8 @@ from unclip.diffusion.codecs import PixelUnshuffle
 from unclip.diffusion.noise import make_generators
 from unclip.diffusion.schedule import Schedule, add_noise
 from unclip.errors import RecipeError
-from unclip.inference.stage import Stage, StageInputs
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs
 from unclip.models.upsampler import Upsampler, enlarge
 from unclip.training.batch import Batch
 from unclip.training.losses import sample_noise, velocity_loss
@@ -75,7 +76,7 @@ class UpsamplerTask:
         return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:
-        """The velocity error on a random crop. Captions and layouts: for the decoder that draws small images anew."""
+        """The velocity error on a random crop; captions and layouts are for the decoder that draws images anew."""
         ratio, crop = self.size // self.options.small, self.options.crop
         places = (batch.images.shape[-1] - crop) // ratio + 1  # one if the data are crops
         offset = batch.once(lambda generator: torch.randint(0, places, (2,), generator=generator))
@@ -95,18 +96,17 @@ class UpsamplerTask:
     def redraw(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The rows `k` of the images that the decoder draws anew, and these small images `k 3 s s`."""
         assert self.redrawing is not None, "the decoder is missing"
-        chosen = batch.rand() < self.options.redrawn
-        seeds = batch.randint(0, 2**62)
+        chosen, seeds = batch.rand() < self.options.redrawn, batch.randint(0, 2**62)
         low, high = NOISE_LEVELS
         level = low + (high - low) * float(batch.once(lambda generator: torch.rand((), generator=generator)))
-        drawn = chosen.nonzero()[:, 0]
-        rows = drawn.to(batch.images.device)
+        kept = chosen.nonzero()[:, 0]
+        rows = kept.to(batch.images.device)
         small = self.downsample(batch.images[rows])
-        if not len(rows):
+        if len(rows) == 0:
             return rows, small
-        own = None if batch.layouts is None else batch.layouts.to(rows.device)[rows]
-        captions = [batch.captions[i] for i in drawn.tolist()]
-        return rows, self.redrawing(small, captions, own, level, seeds[drawn].tolist())
+        layouts = None if batch.layouts is None else batch.layouts.to(small.device)[rows]
+        captions = [batch.captions[i] for i in kept.tolist()]
+        return rows, self.redrawing(small, captions, layouts, level, seeds[kept].tolist())
 
     def degrade(self, small: Tensor, batch: Batch) -> Tensor:
         """Blur small images `b 3 h w` and add noise, each with a random strength per image."""

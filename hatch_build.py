@@ -12,7 +12,10 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-SPRITES = ("LICENSE", "README.md", "atlas.webp", "sprites.json")
+SPRITES = (
+    *("LICENSE", "LICENSE-FLUENT", "LICENSE-TWEMOJI", "README.md"),
+    *("atlas.webp", "cartoon.json", "flat.json", "sprites.json"),
+)
 VARIABLE = "UNCLIP_REPOSITORY"
 """Overrides `repository` in pyproject.toml, for the builds of a fork."""
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")  # relative: without a colon

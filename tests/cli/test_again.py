@@ -64,6 +64,16 @@ def test_a_speed_sets_what_the_record_holds(again, tiny_model):
     assert found["request"]["steps"] == 2
 
 
+def test_a_speed_leaves_what_it_does_not_set(again, tiny_model):
+    make(tiny_model, "generate", "a red cat", "--guidance", "5", "--prior-guidance", "3", "-o", "cat.png")
+    [found] = again("cat.png", "--speed", "fast")[1]
+    assert (found["request"]["guidance"], found["request"]["prior_guidance"]) == (5, 3)
+    noise_image(16, 16).save("photo.png")  # its own noise was found in 3 steps; a speed sets the upsampler only
+    make(tiny_model, "vary", "photo.png", "--strength", "0.5", "--steps", "3", "--size", "32", "-o", "v.png")
+    [found] = again("v.png", "--speed", "fast")[1]
+    assert (found["request"]["steps"], found["request"]["upsampler_steps"]) == (3, 1)
+
+
 def test_the_recorded_prompt_is_taken_as_it_is(again, tiny_model):
     make(tiny_model, "generate", "a {cat} (b:1.2) __x__", "--no-wildcards", "--size", "16", "-o", "cat.png")
     [found] = again("cat.png", "--steps", "1")[1]

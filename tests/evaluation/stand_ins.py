@@ -37,10 +37,10 @@ class StandIn:
         features: Returns the CLIP features of an image.
     """
 
-    name, sizes, upsamplers, vocabulary = "stand-in", [(64, 64)], (), None
+    name, sizes, upsamplers, vocabulary, styles = "stand-in", [(64, 64)], (), None, ()
     encoder, device = SimpleNamespace(encodes_images=True), torch.device("cpu")
     speeds, noise_levels = {"balanced": {}, "fast": {}}, 0
-    decoder = SimpleNamespace(sampler="ddim", steps=7, guidance=1.0)
+    decoder = SimpleNamespace(sampler="ddim", steps=7, guidance=1.0, codec=SimpleNamespace(factor=4))
 
     def __init__(
         self,

@@ -70,6 +70,13 @@ def test_a_temperature_of_zero_takes_the_most_probable_bucket() -> None:
         assert sample_buckets(logits, torch.full((2,), number).double(), 0.0).tolist() == [1, 0]
 
 
+def test_a_tiny_temperature_is_nearly_zero() -> None:
+    logits = torch.tensor([[0.0, 3.0, 1.0], [5.0, 4.0, 4.9], [-9.0, -7.0, -8.0]]).double()
+    for temperature in (1e-3, 1e-300, 5e-324):
+        assert sample_buckets(logits, torch.full((3,), 0.5).double(), temperature).tolist() == [1, 0, 1]
+        assert sample_buckets(logits, torch.full((3,), 0.5).double(), temperature, 0.9).tolist() == [1, 0, 1]
+
+
 def test_numbers_at_the_ends_never_give_an_impossible_bucket() -> None:
     logits = torch.tensor([[-math.inf, 0.0, 0.0, -math.inf]]).double()
     assert sample_buckets(logits, torch.zeros(1).double()).item() == 1

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from tests.stickers.conftest import CaptionedScenes
-from unclip.requests.vocabulary import unknown_words
+from unclip.requests.vocabulary import unknown_words, words_of
 from unclip.stickers.captions import canonical_caption, nouns_in, random_caption, vocabulary
+from unclip.stickers.compose import SceneOptions
 from unclip.stickers.scene import BACKGROUNDS, COUNTS, RELATIONS, SIZE_WORDS, PlacedObject, Scene
 from unclip.stickers.sprites import load_nouns
+from unclip.stickers.stream import scene_at
 
 
 def mentions(text: str, phrases: Iterable[str]) -> bool:
@@ -86,3 +88,18 @@ def test_the_words_of_a_vocabulary_tell_its_nouns() -> None:
     nouns = ("cat", "hot dog", "chick")
     assert nouns_in(vocabulary(nouns).words) == tuple(noun for noun in load_nouns() if noun in nouns)  # no dog
     assert nouns_in(vocabulary().words) == tuple(load_nouns())
+
+
+def test_captions_mention_the_style_only_where_there_are_several() -> None:
+    drawn = [scene_at(3, i, SceneOptions(styles=("flat", "cartoon"))) for i in range(400)]
+    cartoons = [text for scene, text in drawn if scene.style == "cartoon"]
+    assert 150 < len(cartoons) < 250
+    assert 0.4 < sum("cartoon" in text for text in cartoons) / len(cartoons) < 0.8
+    assert not any("cartoon" in text for scene, text in drawn if scene.style == "flat")
+    assert not any("flat" in scene_at(3, i, SceneOptions(styles=("flat",)))[1] for i in range(100))
+    known = vocabulary(styles=("flat", "cartoon")).words
+    assert all(set(words_of(text)) <= known for _, text in drawn)
+    assert known - vocabulary().words == {"flat", "cartoon"}
+    scene = Scene((PlacedObject("apple", 0.5, 0.5, 0.3),), "pink", "single", size_word="small", style="cartoon")
+    assert canonical_caption(scene, names_style=True) == "a small cartoon apple on a pink background"
+    assert canonical_caption(scene) == "a small apple on a pink background"

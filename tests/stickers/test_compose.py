@@ -8,9 +8,12 @@ import pytest
 
 from tests.stickers.conftest import CaptionedScenes
 from unclip.errors import DataError
+from unclip.models.layout import LAYOUT_SIZE
+from unclip.stickers.captions import canonical_caption
 from unclip.stickers.compose import GRID, LARGE, MEDIUM, SMALL, SceneOptions, is_held_out
 from unclip.stickers.scene import BACKGROUNDS, COUNTS, RELATIONS, SIZE_WORDS, PlacedObject, Scene
 from unclip.stickers.sprites import load_nouns
+from unclip.stickers.stream import scene_at
 
 
 def test_default_fractions_of_kinds(scenes: CaptionedScenes) -> None:
@@ -104,9 +107,68 @@ def test_importing_loads_no_torch() -> None:
         ({"split": "trian"}, "scenes have no split 'trian'; did you mean 'train'?"),
         ({"nouns": ("cat", "penguim")}, "scenes have no noun 'penguim'; did you mean 'penguin'?"),
         ({"nouns": ("cat",)}, "scenes need at least two nouns, not only 'cat'"),
+        ({"styles": ("flatt",)}, "scenes have no style 'flatt'; did you mean 'flat'?"),
+        ({"styles": ()}, "scenes need a style of the sprites: noto, flat, cartoon"),
     ],
 )
 def test_invalid_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(DataError) as caught:
         SceneOptions(**options)
     assert str(caught.value) == message
+
+
+def test_a_layout_is_all_that_a_caption_leaves_open() -> None:
+    options = SceneOptions(singles=0.5, spread=1, vary=True, nouns=("cat", "dog", "globe"))
+    seen: dict[object, set[object]] = {}
+    for i in range(3000):
+        scene, _ = scene_at(3, i, options)
+        seen.setdefault((canonical_caption(scene), scene.layout), set()).add(scene.objects)
+    assert max(map(len, seen.values())) == 1
+    assert len({key[1] for key in seen}) > 100
+    assert not any(
+        placed.mirrored for objects in seen.values() for scene in objects for placed in scene if placed.name == "globe"
+    )
+
+
+def test_layouts_vary_places_sizes_and_mirror_images() -> None:
+    scenes = [scene_at(3, i, SceneOptions(singles=1, vary=True))[0] for i in range(300)]
+    placed = [scene.objects[0] for scene in scenes if scene.size_word is None]
+    assert len({(each.x, each.y, each.size, each.mirrored) for each in placed}) > 50
+    assert {each.size for each in placed} == {MEDIUM - GRID, MEDIUM, MEDIUM + GRID}
+    fixed = [scene_at(3, i, SceneOptions(singles=1, layouts=True))[0] for i in range(100)]
+    assert {scene.objects[0].size for scene in fixed} == {SMALL, MEDIUM, LARGE}
+    assert not any(scene.objects[0].mirrored for scene in fixed)
+    assert len(scenes[0].layout.vector() if scenes[0].layout else ()) == LAYOUT_SIZE
+    assert scene_at(3, 0)[0].layout is None
+
+
+def test_layouts_keep_objects_apart_and_on_the_canvas() -> None:
+    options = SceneOptions(singles=0.2, vary=True, styles=("flat", "cartoon"), hard_pairs=True)
+    varied = [scene_at(4, i, options) for i in range(600)]
+    test_objects_are_on_the_canvas_and_do_not_overlap(varied)
+    test_positions_agree_with_the_relation(varied)
+
+
+def test_swapped_pairs_mirror_only_what_may_be() -> None:
+    options = SceneOptions(singles=0, vary=True, hard_pairs=True, nouns=("cat", "globe", "watch", "dog"))
+    for i in range(400):
+        scene, _ = scene_at(5, i, options)
+        for placed in scene.objects:
+            assert placed.mirrored == (
+                scene.layout is not None and scene.layout.mirrored and placed.name in ("cat", "dog")
+            )
+
+
+def test_styles_are_shared_and_only_those_that_have_the_nouns() -> None:
+    scenes = [scene_at(3, i, SceneOptions(styles=("flat", "flat", "cartoon")))[0] for i in range(600)]
+    assert 0.25 < sum(scene.style == "cartoon" for scene in scenes) / len(scenes) < 0.42
+    rackets = [
+        scene_at(3, i, SceneOptions(singles=1, styles=("flat", "cartoon"), nouns=("tennis racket", "cat")))[0]
+        for i in range(100)
+    ]
+    assert {scene.style for scene in rackets if scene.objects[0].name == "tennis racket"} == {"flat"}
+    only = [
+        scene_at(3, i, SceneOptions(singles=1, styles=("cartoon",), nouns=("tennis racket", "cat")))[0]
+        for i in range(20)
+    ]
+    assert {scene.objects[0].name for scene in only} == {"cat"}

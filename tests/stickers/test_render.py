@@ -5,8 +5,10 @@ import pytest
 
 from tests.stickers.conftest import CaptionedScenes
 from unclip.errors import DataError
-from unclip.stickers.render import render
+from unclip.stickers.compose import SceneOptions
+from unclip.stickers.render import CROP_STEP, random_crop, render, render_crop
 from unclip.stickers.scene import BACKGROUNDS, PlacedObject, Scene
+from unclip.stickers.sprites import STYLES
 from unclip.stickers.stream import scene_at
 
 
@@ -47,6 +49,21 @@ def test_renderings_agree_across_sizes() -> None:
         scene, _ = scene_at(9, i)
         large = render(scene, 256).reshape(64, 4, 64, 4, 3).mean(axis=(1, 3))
         assert np.abs(large - render(scene, 64)).mean() < 6
+
+
+def test_a_crop_is_a_part_of_the_whole() -> None:
+    rng = np.random.default_rng(0)
+    options = SceneOptions(vary=True, styles=STYLES)
+    for i in range(12):
+        scene, _ = scene_at(3, i, options)
+        left, top = random_crop(rng, scene, 512, 128)
+        assert left % CROP_STEP == 0 and top % CROP_STEP == 0
+        whole = render(scene, 512)[top : top + 128, left : left + 128].astype(int)
+        crop = render_crop(scene, 512, (left, top), 128)
+        assert np.abs(whole - crop).mean() < 0.2  # edges are antialiased anew
+        assert np.ptp(crop.reshape(-1, 3), axis=0).max() > 20  # it shows a part of an object
+    with pytest.raises(DataError, match="larger than the image"):
+        render_crop(scene, 64, (0, 0), 128)
 
 
 def test_an_unknown_object_is_refused() -> None:

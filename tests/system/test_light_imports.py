@@ -93,3 +93,42 @@ print(any(type(module).__module__ == "unclip.system.light_imports" for module in
         tmp_path,
     )
     assert lines[1:] == ["True", "True True", "False"]
+
+
+def test_an_interrupt_leaves_no_half_of_a_library(tmp_path) -> None:
+    (tmp_path / "interrupted.py").write_text("raise KeyboardInterrupt")
+    lines = run(
+        """
+import sys
+from unclip.system import light_imports
+light_imports.MODULES = {"diffusers": ("diffusers.schedulers.scheduling_ddpm", "interrupted")}
+light_imports.allow_light_imports()
+try:
+    light_imports.import_networks()
+except KeyboardInterrupt:
+    print([name for name in sys.modules if name.partition(".")[0] in ("diffusers", "huggingface_hub", "accelerate")])
+from diffusers import DDPMScheduler
+print(DDPMScheduler.__name__)
+""",
+        tmp_path,
+    )
+    assert lines == ["[]", "DDPMScheduler"]
+
+
+def test_other_threads_never_find_a_stand_in(tmp_path) -> None:
+    lines = run(
+        """
+import sys, threading
+from unclip.system.light_imports import allow_light_imports, import_networks
+done = threading.Event()
+other = threading.Thread(target=done.wait)
+other.start()
+allow_light_imports()
+import_networks()
+print("diffusers" in sys.modules, "open_clip" in sys.modules)
+done.set()
+other.join()
+""",
+        tmp_path,
+    )
+    assert lines == ["False False"]

@@ -19,9 +19,11 @@ from tests.published_kandinsky import SIZES_2_2, kandinsky_decoder, kandinsky_pr
 from tests.published_stable_unclip import SIZES as SIZES_STABLE
 from tests.published_stable_unclip import image_variation
 from unclip import Unclip
+from unclip.checkpoints.distilled import DistilledStage, with_distilled
 from unclip.diffusion.noise import make_generators
 from unclip.errors import InputError, RequestError
 from unclip.inference.run_context import Run, SamplingOptions
+from unclip.modes.distilled import distillation_notes
 from unclip.requests.request import Request
 from unclip.training import run
 from unclip.training.options import TrainingOptions
@@ -58,6 +60,8 @@ def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny checkpoints of every family."""
     folder = tmp_path_factory.mktemp("models")
     shutil.copytree(tiny_model, folder / "native")
+    few = shutil.copytree(tiny_model, folder / "few") / "decoder_scheduler" / "scheduler_config.json"
+    few.write_text(json.dumps(json.loads(few.read_text()) | {"num_train_timesteps": 20}))
     kandinsky_prior(SIZES_2_2["one"], folder).save_pretrained(folder / "kandinsky-2-2-prior")
     kandinsky_decoder(SIZES_2_2["one"]).save_pretrained(folder / "kandinsky")
     kandinsky_decoder(SIZES_2_2["one"], inpaint=True).save_pretrained(folder / "inpaint")
@@ -320,6 +324,38 @@ def test_both_distillations_one_after_the_other(models: Path, prompts: Path, ima
         run.train("decoder", None, tmp_path / "d", options)
     with pytest.raises(RequestError, match="negative_prompt has no effect"):
         load(third).generate("a cat", seed=1, negative_prompt="a dog")
+    # The other kind of prior has its own guidance, which the negative prompt reaches.
+    other = {"prior": "autoregressive", "prior_guidance": 2.5}
+    [result] = load(third).generate("a cat", seed=1, negative_prompt="a dog", **other)
+    assert result.notes == (
+        "the negative prompt reaches the prior only, because guidance was distilled into the decoder",
+    )
+
+
+def test_a_teacher_generates_by_its_autoregressive_prior(models: Path, prompts: Path, recipe, tmp_path: Path):
+    made = train("decoder", "guidance", models / "native", recipe(), tmp_path / "both", data=prompts, steps=1)
+    options = {"data": prompts, "steps": 1}
+    chosen = train(
+        "decoder", "guidance", models / "native", recipe(), tmp_path / "chosen", prior="autoregressive", **options
+    )
+    alone = shutil.copytree(models / "native", tmp_path / "alone")
+    index = json.loads((alone / "model_index.json").read_text())
+    del index["prior"], index["prior_scheduler"], index["stages"]["prior"]
+    (alone / "model_index.json").write_text(json.dumps(index))
+    only = train("decoder", "guidance", alone, recipe(), tmp_path / "only", **options)
+    weights = [load_file(each / "decoder" / "model.safetensors") for each in (made, chosen, only)]
+    assert all(torch.equal(weights[1][name], weights[2][name]) for name in weights[1])
+    assert not all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
+@pytest.mark.parametrize("stage", ["prior", "upsampler"])
+def test_a_speed_keeps_the_steps_that_a_stage_was_distilled_for(stage: str, tiny: Unclip):
+    settings = {"teacher": "tiny", "guidance": (1.0, 1.0), "scale": 1.0, "sampler": "consistency", "steps": 3}
+    model = with_distilled(tiny.model, {stage: DistilledStage(**settings, segments=1)})
+    own, fast = (Unclip(model).resolve(Request(prompt="a cat", seed=1, speed=each)) for each in ("best", "fast"))
+    names = {"prior": ("prior_steps", "prior_sampler"), "upsampler": ("upsampler_steps",)}[stage]
+    assert all(getattr(fast, name) == getattr(own, name) for name in names)
+    assert not list(distillation_notes(model, fast))
 
 
 @pytest.mark.parametrize(
@@ -334,11 +370,12 @@ def test_both_distillations_one_after_the_other(models: Path, prompts: Path, ima
         ("upsampler", "consistency", "kandinsky", {}, "has no upsampler"),
         ("upsampler", "consistency", "native", {"lines": "guidance = 2.0"}, "an upsampler has no guidance"),
         ("decoder", "consistency", "karlo", {}, "predicts noise down to no signal"),
-        ("decoder", "guidance", "native", {"lines": "segments = 2"}, "segments is of --distill consistency"),
+        ("decoder", "guidance", "native", {"lines": "segments = 2"}, "segments belongs to --distill consistency"),
         ("decoder", "guidance", "native", {"lines": "guidance = 1.0"}, "leaves nothing to distil"),
         ("decoder", "guidance", "native", {"lines": "guidance = [3.0, 2.0]"}, r"or \[low, high\] of two such numbers"),
         ("prior", "guidance", "native", {"lines": "guidance = [1.0, 2.0]"}, "set a single one"),
         ("decoder", "consistency", "native", {"lines": "segments = 3"}, "teacher_steps = 32 should be a multiple"),
+        ("decoder", "consistency", "few", {}, "teacher_steps = 32 should be below the 20 timesteps of tiny"),
         ("decoder", "guidance", "native", {"lines": 'source = "images"'}, 'the data are prompts: use "teacher"'),
         ("decoder", "guidance", "variations", {}, 'has no prior to generate from prompts: set source = "images"'),
         ("decoder", "guidance", "native", {"recipe": "stickers-cpu"}, r"has a table \[clip\], .* --recipe distill"),

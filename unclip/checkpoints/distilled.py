@@ -54,7 +54,7 @@ class DistilledStage(Settings):
 
     @property
     def distillation(self) -> Distillation:
-        """What inference must know of the distillation."""
+        """The distillation, as a stage needs it for sampling."""
         return Distillation(self.teacher, self.guidance, self.segments)
 
 
@@ -79,11 +79,25 @@ def with_distilled(model: UnclipModel, distilled: Mapping[str, DistilledStage]) 
             model = replace(model, decoder=distill_stage(model.decoder, settings, where), speeds={})
         elif name == "prior" and isinstance(model.prior, DiffusionPrior):
             model = replace(model, prior=replace(model.prior, stage=distill_stage(model.prior.stage, settings, where)))
+            model = without_speeds(model, "prior_") if settings.segments else model
         elif name == "upsampler" and len(model.upsamplers) == 1:
             model = replace(model, upsamplers=(distill_stage(model.upsamplers[0], settings, where),))
+            model = without_speeds(model, "upsampler_") if settings.segments else model
         else:
             raise CheckpointError(f"{where}: the model has no {name[:80]}; {FIX}")
     return model
+
+
+def without_speeds(model: UnclipModel, prefix: str) -> UnclipModel:
+    """The model with bundles for a speed that leave the fields with a prefix as they are.
+
+    A stage that was distilled for few steps needs the sampler and the steps that it was distilled for.
+    """
+    speeds = {
+        speed: {name: value for name, value in bundle.items() if not name.startswith(prefix)}
+        for speed, bundle in model.speeds.items()
+    }
+    return replace(model, speeds=speeds)
 
 
 def distill_stage(stage: Stage, settings: DistilledStage, where: str = KEY) -> Stage:

@@ -61,7 +61,7 @@ def load_checkpoint(
     Raises CheckpointError if the checkpoint is missing, damaged or not in a supported layout.
     """
     loras = tuple(map(read_lora, additions.loras))  # before a download of gigabytes
-    folder = find_checkpoint(name, download=True, check=partial(check_loras_by_configs, loras, additions.prior))
+    folder = find_checkpoint(name, download=True, check=partial(check_loras_by_configs, loras, additions.prior_model))
     index = read_json(folder / INDEX)
     check_no_prior(index, str(name))
     check_pipeline(index, folder / INDEX)

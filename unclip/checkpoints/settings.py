@@ -103,9 +103,10 @@ class UpsamplerSettings(ImageStageSettings):
 
 
 class Vocabulary(Settings):
-    """vocabulary.json: the words of the training captions."""
+    """vocabulary.json: the words of the training captions, and the styles of the sprites in the training scenes."""
 
     words: list[StrictStr]
+    styles: list[StrictStr] = []
 
 
 def _only(key: str, *supported: str | float) -> BeforeValidator:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from unclip.checkpoints.additions import Additions
 from unclip.checkpoints.component_loader import ComponentLoader
 from unclip.checkpoints.families import is_kandinsky_prior
 from unclip.checkpoints.hub_files import snapshot_identity
@@ -60,7 +61,7 @@ class TrainableStage:
     encoder     CLIP, and the decoder's own text encoder if it has one
     components  the networks of the stage, by the names of their folders
     reads_text  whether the stage is conditioned on text
-    has_prior   whether the checkpoint has a diffusion prior
+    has_prior   whether the checkpoint has a prior of any kind
     """
 
     name: str
@@ -130,14 +131,14 @@ def open_trainable(
         clip, own_prior = load_prior_repository(ComponentLoader(folder, device, dtype, store))
         return _of_prior(origin, folder, own_prior, Encoder(origin, clip, device), store)
     check_pipeline(index, folder / INDEX)
-    folders = [folder, *find_prior_folders(folder, index, prior)]
+    folders = [folder, *find_prior_folders(folder, index, Additions(prior=prior).prior_model)]
     loader, *others = (ComponentLoader(each, device, dtype, store) for each in folders)
     model = build_model(index, loader, others, image_encoder)
     if images:
         model.encoder.require_image_encoder()
     if stage == "prior":
         if not isinstance(model.prior, DiffusionPrior):
-            raise CheckpointError(f"{model.name} has no prior to train: give a checkpoint that has one")
+            raise CheckpointError(f"{model.name} has no diffusion prior to train: give a checkpoint that has one")
         return _of_prior(model.name, folders[-1], model.prior, model.encoder, store)
     if stage == "upsampler":
         return _of_upsampler(model, folder, store)
@@ -155,7 +156,7 @@ def open_trainable(
         parts["text_proj"] = network.projection
         if network.text_encoder is not None:
             parts["decoder_text"] = network.text_encoder
-    has_prior = isinstance(model.prior, DiffusionPrior)
+    has_prior = bool(model.priors)
     return TrainableStage(model.name, folder, model.decoder, model.encoder, parts, reads_text, store, has_prior)
 
 
@@ -164,7 +165,8 @@ def _of_upsampler(model: UnclipModel, folder: Path, store: DeferredStore) -> Tra
         found = "another network for its last step" if model.upsamplers else "no upsampler"
         raise CheckpointError(f"{model.name} has {found}: give a model of `unclip train` with an upsampler")
     stage = model.upsamplers[0]
-    return TrainableStage(model.name, folder, stage, model.encoder, {"upsampler": stage.network.unet}, False, store)
+    parts, has_prior = {"upsampler": stage.network.unet}, bool(model.priors)
+    return TrainableStage(model.name, folder, stage, model.encoder, parts, False, store, has_prior)
 
 
 def _of_prior(name: str, folder: Path, prior: DiffusionPrior, encoder: Encoder, store: DeferredStore) -> TrainableStage:

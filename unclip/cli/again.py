@@ -17,8 +17,8 @@ from unclip.requests.request import Request
 from unclip.requests.seeds import parse_seeds
 from unclip.system.choices import DTYPES, check_dtype
 
-SPEED_FIELDS = (*DECODER_FIELDS, "prior_steps", "prior_sampler", "upsampler_steps", "upsampler_cache_every")
-"""What --speed sets."""
+OTHER_SPEED_FIELDS = ("prior_steps", "prior_sampler", "upsampler_steps", "upsampler_cache_every")
+"""What --speed sets besides the fields of the decoder."""
 RECORDED = "  [default: as recorded]"
 
 
@@ -106,12 +106,13 @@ def again(
     given = {name: value for name, value in given.items() if value is not None}
     changes = given | assigned_fields(more or [], set(given))
     job = {**request.to_dict(), **changes}
-    if changes.get("speed") is not None:  # what the record holds would win over it
-        job |= {name: None for name in SPEED_FIELDS if name in job and name not in changes}
     for kind, names in PRIOR_FIELDS_OF.items():  # the recorded fields of another kind of prior
         if changes.get("prior", kind) != kind:
             job |= {name: None for name in names if name in job and name not in changes}
-    Request.from_dict({**job, "seed": request.seed})  # a list of seeds is split later
+    changed = Request.from_dict({**job, "seed": request.seed})  # a list of seeds is split later
+    if changes.get("speed") is not None:  # what the record holds would win over it
+        set_by_speed = OTHER_SPEED_FIELDS if changed.inverts else (*DECODER_FIELDS, *OTHER_SPEED_FIELDS)
+        job |= {name: None for name in set_by_speed if name in job and name not in changes}
     if not shared.quiet:
         additions = {"image_encoder": shared.image_encoder, "prior": shared.prior, "loras": shared.lora}
         known = {"loras" if name == "lora" else name for name, value in made_with.items() if value}

@@ -209,8 +209,9 @@ def make_components(
     given = None if images is None else principal.images_in(images, count)  # before the model is loaded
     pipe = Unclip.from_pretrained(folder, device=device, image_encoder=image_encoder, prior=prior)
     if given is None:
-        assert pipe.model.vocabulary is not None  # its file is there, see above
-        found = principal.scene_images(count, pipe.model.clip.config.image_size, pipe.model.vocabulary)
+        model = pipe.model
+        assert model.vocabulary is not None  # its file is there, see above
+        found = principal.scene_images(count, model.clip.config.image_size, model.vocabulary, model.styles)
     else:
         found = given
     print(principal.make_components(pipe.embed_image, found, folder))

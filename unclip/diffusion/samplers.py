@@ -106,16 +106,18 @@ def sample(
     return denoise_loop(denoise, x, make_solver, generators, sampling.resample, last, progress)
 
 
-def noise_draft(draft: Tensor, noise: Tensor, schedule: Schedule, sampling: Sampling) -> tuple[Tensor, Sampling]:
+def noise_draft(
+    draft: Tensor, noise: Tensor, schedule: Schedule, sampling: Sampling, level: float = DRAFT_NOISE
+) -> tuple[Tensor, Sampling]:
     """x and the sampling that continue from a draft: SDEdit (Meng et al. 2022, arXiv:2108.01073).
 
     draft: a rough x0 `b ...`; noise: standard normal `b ...`. The draft is noised to the timestep nearest to
-    DRAFT_NOISE of the schedule; the noisier timesteps are skipped. Raises RequestError as `sample`.
+    the fraction `level` of the schedule; the noisier timesteps are skipped. Raises RequestError as `sample`.
     """
     check_steps(sampling.steps, schedule)
     timesteps, _ = SAMPLERS[check_sampler(sampling.sampler)](schedule, sampling.steps, sampling.spacing)
-    level = DRAFT_NOISE * schedule.num_train_timesteps
-    skip = min(range(len(timesteps)), key=lambda i: abs(timesteps[i] - level))
+    wanted = level * schedule.num_train_timesteps
+    skip = min(range(len(timesteps)), key=lambda i: abs(timesteps[i] - wanted))
     t = torch.full((len(noise),), timesteps[skip], device=noise.device)
     return add_noise(draft, noise, t, schedule), replace(sampling, skip=skip)
 

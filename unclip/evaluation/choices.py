@@ -9,6 +9,7 @@ SUITES = ("stickers",)
 PARTS = (
     "checker",
     "objects",
+    "likeness",
     "distance",
     "clip",
     "prior",

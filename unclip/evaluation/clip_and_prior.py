@@ -16,7 +16,7 @@ from unclip.requests.request import Request
 from unclip.stickers.captions import canonical_caption
 from unclip.stickers.prompts import sample_prompts
 from unclip.stickers.scene import PlacedObject, Scene
-from unclip.stickers.sprites import load_nouns
+from unclip.stickers.sprites import DEFAULT_STYLE, load_nouns
 
 CANDIDATES = 100  # scenes among which retrieval chooses
 MAX_GROUPS = 5  # groups of that many scenes
@@ -35,10 +35,10 @@ def measure_clip(suite: Suite) -> dict[str, Any]:
         {"": "score, real images and the next prompt", "value": estimate_mean(cosines(real, text.roll(-1, 0)))},
     ]
     groups = min(MAX_GROUPS, -(-suite.n // 20))
-    scenes = distinct_prompts(groups * CANDIDATES, suite.seed + 2, suite.split, suite.nouns)
+    scenes = distinct_prompts(groups * CANDIDATES, suite.seed + 2, suite.split, suite.nouns, suite.styles)
     sets = {
         f"retrieval among {CANDIDATES}": (scenes, CANDIDATES),
-        "retrieval, nouns alone": (prompts_of_nouns(suite.nouns), len(suite.nouns)),
+        "retrieval, nouns alone": (prompts_of_nouns(suite.nouns, suite.styles[0]), len(suite.nouns)),
     }
     for name, (pairs, size) in sets.items():
         images = suite.embed_images(name, suite.render(pairs, suite.decoder_size)).split(size)
@@ -72,15 +72,16 @@ def measure_prior(suite: Suite) -> dict[str, Any]:
 def sample_embeddings(suite: Suite, prompts: Prompts, **fields: Any) -> Tensor:
     """Return the prior's samples for prompts, `n d`, float32 on the CPU; `fields` are further fields of the Request."""
     label = "prior, " + ", ".join(f"{name.removeprefix('prior_')} {value}" for name, value in fields.items())
-    parts = []
-    for batch in suite.batches(label, len(prompts)):
+
+    def sample(batch: slice) -> Tensor:
         texts = [prompt for prompt, _ in prompts[batch]]
         model, request = suite.pipe.model, suite.pipe.resolve(Request(prompt=texts[0], seed=0, **fields))
         generators = make_generators([suite.seed + i for i in range(batch.start, batch.stop)])
         text, negative = model.encode_text(texts), model.encode_text([""] * len(texts))
         run = Run(generators, model.device, sampling_options(request))
-        parts.append(model.sample_prior(text, negative, run).float().cpu())
-    return torch.cat(parts)
+        return model.sample_prior(text, negative, run).float().cpu()
+
+    return torch.cat(suite.share(label, suite.slices(len(prompts)), sample))
 
 
 def is_retrieved(queries: Tensor, answers: Tensor) -> list[bool]:
@@ -94,17 +95,23 @@ def cosines(a: Tensor, b: Tensor) -> list[float]:
     return F.cosine_similarity(a.double(), b.double(), dim=-1).tolist()
 
 
-def distinct_prompts(n: int, seed: int, split: str, nouns: Sequence[str] = ()) -> Prompts:
-    """Return n prompts and their scenes, no prompt twice, of the given nouns or of all."""
+def distinct_prompts(
+    n: int, seed: int, split: str, nouns: Sequence[str] = (), styles: Sequence[str] = (DEFAULT_STYLE,)
+) -> Prompts:
+    """Return n prompts and their scenes, no prompt twice, of the given nouns or of all, in the given styles."""
     total = n + n // 4
     while True:
-        found = dict(sample_prompts(total, seed, split=split, nouns=nouns))
+        found = dict(sample_prompts(total, seed, split=split, nouns=nouns, styles=styles))
         if len(found) >= n:
             return list(found.items())[:n]
         total += max(1, n // 4)
 
 
-def prompts_of_nouns(nouns: Sequence[str] = ()) -> Prompts:
+def prompts_of_nouns(nouns: Sequence[str] = (), style: str = DEFAULT_STYLE) -> Prompts:
     """Return a prompt and a scene for each of the given nouns, or of all; they differ in the noun alone."""
-    scenes = [Scene((PlacedObject(name, 0.5, 0.5, 0.6),), BACKGROUND, "single") for name in nouns or load_nouns()]
+    scenes = [
+        Scene((PlacedObject(name, 0.5, 0.5, 0.6),), BACKGROUND, "single", style=style)
+        for name in nouns or load_nouns()
+        if style not in load_nouns()[name].not_in
+    ]
     return [(canonical_caption(scene), scene) for scene in scenes]

@@ -10,6 +10,7 @@ from unclip.evaluation.clip_and_prior import measure_clip, measure_prior
 from unclip.evaluation.correctness import measure_checker, measure_objects
 from unclip.evaluation.fid import check_installed, measure_distance
 from unclip.evaluation.html_report import write_html
+from unclip.evaluation.likeness import measure_likeness
 from unclip.evaluation.priors import measure_priors
 from unclip.evaluation.speeds import measure_speeds
 from unclip.evaluation.suite import Suite
@@ -42,6 +43,7 @@ class Part:
 MEASURES = {
     "checker": Part("The checker's own error, on renderings", measure_checker),
     "objects": Part("Images that show their prompts, at the model's defaults", measure_objects, uses_checker=True),
+    "likeness": Part("Likeness to the true renderings, at the model's defaults", measure_likeness, uses_checker=True),
     "distance": Part("Distance of sets of images", measure_distance, "image encoder"),
     "clip": Part("CLIP", measure_clip, "image encoder"),
     "prior": Part("The prior", measure_prior, "image encoder"),
@@ -95,5 +97,6 @@ def measure_parts(suite: Suite, parts: Sequence[str]) -> Iterator[tuple[str, dic
             result = suite.report.replace(name, part.measure(suite))
         else:
             result = suite.report.measure_once(name, lambda part=part: part.measure(suite))
-        write_html(suite, {key: each.title for key, each in MEASURES.items()})
+        if suite.processes.is_main:
+            write_html(suite, {key: each.title for key, each in MEASURES.items()})
         yield part.title, result

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from unclip.diffusion.samplers import DRAFT_NOISE
 from unclip.models.text import TextEncoding
 
 
@@ -35,12 +36,14 @@ class Start:
 
     noise: the initial noise `b c h w` of inverted images (see `UnclipModel.invert`).
     draft: a rough image `b 3 H W` in [-1, 1], which is noised and denoised again (SDEdit).
+    draft_noise: noise level of the draft, as a fraction of the schedule.
     eta: fraction of the noise that each step renews, 0 .. 1; sampler "ddim" only.
     """
 
     noise: Tensor | None = None
     draft: Tensor | None = None
     eta: float = 0.0
+    draft_noise: float = DRAFT_NOISE
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class UnclipModel:
     upsamplers     each enlarges the image before it
     device         of the networks
     vocabulary     words of the training captions, where they are a closed set
+    styles         styles of the sprites in the training scenes, where they are known (`stickers.sprites`)
     shown_above    CLIP similarity from which an image counts as showing its prompt, 0 .. 1. Below 1, the decoder was
                    trained to outpaint only new content that the prompt names
     revision       commit of a model from the hub
@@ -67,6 +68,7 @@ class UnclipModel:
     autoregressive_prior: Prior | None = None
     default_prior: str | None = None
     speeds: Mapping[str, Bundle] = field(default_factory=dict)
+    styles: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> str:
@@ -154,9 +156,14 @@ class UnclipModel:
         if hasattr(network, "augment"):
             noise = randn(embed.shape[1:], generators_of_rows(run, len(embed)), embed.device)
             embed = network.augment(embed, noise, options.noise_level)
+        layout: dict[str, Tensor] = {}
+        is_new = start is None or (start.noise is None and start.draft is None)
+        if getattr(network, "has_layouts", False) and known is None and tiling is None and is_new:
+            # Nothing else says where objects are, so the seed does; the same with and without guidance.
+            layout["layout"] = network.random_layouts([each.initial_seed() for each in run.generators])
         inputs = StageInputs(
-            network.condition(embed, conditioning.text, *hint),
-            network.condition(self._negative_embed(conditioning), conditioning.negative, *hint),
+            network.condition(embed, conditioning.text, *hint, **layout),
+            network.condition(self._negative_embed(conditioning), conditioning.negative, *hint, **layout),
             tiling,
             canvas,
         )

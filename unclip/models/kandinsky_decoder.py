@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unclip.models.attention import use_text_attention
 from unclip.models.config import diffusers_config
+from unclip.models.cpu.batch_invariance import use_batch_invariant_layers
 from unclip.models.cpu.resnet import use_in_place_blocks
 from unclip.models.image_projection import project_once
 from unclip.models.text import TextEncoding
@@ -26,7 +27,7 @@ class KandinskyDecoder(nn.Module):
 
     def __init__(self, unet: UNet2DConditionModel):
         super().__init__()
-        self.unet = project_once(use_in_place_blocks(use_text_attention(unet)))
+        self.unet = use_batch_invariant_layers(project_once(use_in_place_blocks(use_text_attention(unet))))
 
     @property
     def has_inpainting_inputs(self) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unclip.models.attention import use_text_attention
 from unclip.models.config import diffusers_config
+from unclip.models.cpu.batch_invariance import use_batch_invariant_layers
 from unclip.models.cpu.resnet import use_in_place_blocks
 from unclip.models.text import TextEncoding
 
@@ -50,7 +51,7 @@ class StableUnclipDecoder(nn.Module):
         """alphas_cumprod: alpha bar `t` of the schedule that noises embeddings."""
         super().__init__()
         self.normalizer = normalizer
-        self.unet = use_in_place_blocks(use_text_attention(unet))
+        self.unet = use_batch_invariant_layers(use_in_place_blocks(use_text_attention(unet)))
         self.alphas_cumprod = alphas_cumprod
 
     @property

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from open_clip.transformer import QuickGELU, TextTransformer
 from torch import Tensor, nn
 
+from unclip.models.cpu.batch_invariance import use_batch_invariant_layers
 from unclip.models.text import TextEncoding, prompt_mask
 
 
@@ -46,6 +47,7 @@ class TransformerTextEncoder(nn.Module):
             output_tokens=True,
             act_layer=QuickGELU if config.quick_gelu else nn.GELU,
         )
+        use_batch_invariant_layers(self)
 
     def encode_tokens(self, tokens: Tensor, mask: Tensor | None = None) -> TextEncoding:
         """Token ids and mask `b n` -> embeddings `b d`, states `b n d`. None: the mask ends at the end of the text."""

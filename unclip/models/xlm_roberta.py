@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unclip.errors import CheckpointError
+from unclip.models.cpu.batch_invariance import use_batch_invariant_layers
 from unclip.models.text import TextEncoding, Tokens
 
 
@@ -58,6 +59,7 @@ class XlmRobertaTextEncoder(nn.Module):
             for _ in range(config.layers)
         )
         self.projection = nn.Linear(config.width, config.embed_dim)
+        use_batch_invariant_layers(self)
 
     def encode_tokens(self, tokens: Tensor, mask: Tensor | None = None) -> TextEncoding:
         """Token ids and mask `b n` -> embeddings `b d`, states `b n w`, in float32. None: all but the pad tokens."""

@@ -12,13 +12,13 @@ from unclip.requests.request import Request
 
 def check_distilled(model: UnclipModel, request: Request) -> None:
     """Raise RequestError for a resolved request that a distilled stage of the model cannot run."""
-    prior = prior_stage(model)
+    prior = prior_stage(model, request)
     if (decoder := model.decoder.distillation) is not None:
         if request.inverts:
             decoder.check_inversion()
         if request.guidance is not None:
             decoder.check_guidance(request.guidance)
-    guides_prior = prior is not None and prior.distillation is None and uses_prior(request)
+    guides_prior = uses_prior(request) and (prior is None or prior.distillation is None) and bool(model.priors)
     if prior is not None and prior.distillation is not None and request.prior_guidance is not None:
         prior.distillation.check_guidance(request.prior_guidance, "prior_guidance")
     if request.negative_prompt.strip() and decoder is not None and not guides_prior:
@@ -30,7 +30,7 @@ def check_distilled(model: UnclipModel, request: Request) -> None:
 
 def distillation_notes(model: UnclipModel, request: Request) -> Iterator[str]:
     """A note for each setting of a resolved request that does not suit the network of a stage."""
-    prior = prior_stage(model)
+    prior = prior_stage(model, request)
     stages: list[tuple[str, str, Stage, int | None, str | None]] = [
         ("decoder", "", model.decoder, request.steps, request.sampler)
     ]
@@ -60,9 +60,10 @@ def distillation_notes(model: UnclipModel, request: Request) -> Iterator[str]:
             yield "the negative prompt reaches the decoder only, because guidance was distilled into the prior"
 
 
-def prior_stage(model: UnclipModel) -> Stage | None:
-    """The stage of the model's diffusion prior; None without one."""
-    return model.prior.stage if isinstance(model.prior, DiffusionPrior) else None
+def prior_stage(model: UnclipModel, request: Request) -> Stage | None:
+    """The stage of the diffusion prior that a resolved request uses; None for another kind of prior, or without one."""
+    prior = None if request.prior is None else model.priors.get(request.prior)
+    return prior.stage if isinstance(prior, DiffusionPrior) else None
 
 
 def uses_prior(request: Request) -> bool:

@@ -1,7 +1,7 @@
 """The caption grammar of the training scenes: every phrase that the bundled model has learned.
 
     caption    = subject, and in seven of eight the background, in one of the FRAMES
-    single     = "a penguin", "a small penguin", "penguin"
+    single     = "a penguin", "a small penguin", "a small cartoon penguin", "penguin"
     pair       = "a cat to the left of a dog", "a dog on the left and a cat on the right", "a cat and a dog"
     count      = "three apples", "3 apples"
     background = "a pink background", "pink"
@@ -91,6 +91,9 @@ COLOURS = MappingProxyType(  # background -> spellings
         "turquoise": ("turquoise",),
     }
 )
+STYLE_WORDS = MappingProxyType({"flat": 0.4, "cartoon": 0.6})
+"""Style -> fraction of captions that mention it, where scenes have several styles."""
+
 _CONSONANT_SOUNDS = ("uni", "ufo", "one", "eu")  # "a unicorn", although it begins with a vowel
 
 
@@ -115,10 +118,17 @@ class Vocabulary:
     words: frozenset[str]
 
 
-def random_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """Return a random true caption of a scene, at most 22 words long."""
+def random_caption(scene: Scene, rng: np.random.Generator, names_style: bool = False) -> str:
+    """Return a random true caption of a scene, at most 24 words long.
+
+    Args:
+        scene: The scene.
+        rng: Source of randomness.
+        names_style: Whether the caption may mention the style of the objects.
+    """
     nouns = load_nouns()
-    subject = _random_subject(scene, rng, nouns)
+    style_word = scene.style if names_style and rng.random() < STYLE_WORDS.get(scene.style, 0) else None
+    subject = _random_subject(scene, rng, nouns, style_word)
     frames = FRAMES_WITHOUT_BACKGROUND if rng.random() < 0.12 else FRAMES
     media = MEDIA if scene.kind == "single" else MEDIA_OF_SEVERAL
     colour = choose(rng, COLOURS[scene.background])
@@ -131,18 +141,24 @@ def random_caption(scene: Scene, rng: np.random.Generator) -> str:
     return text
 
 
-def canonical_caption(scene: Scene) -> str:
-    """Return the plainest caption of a scene, without synonyms, such as "a small cat on a pink background"."""
+def canonical_caption(scene: Scene, names_style: bool = False) -> str:
+    """Return the plainest caption of a scene, without synonyms, such as "a small cat on a pink background".
+
+    Args:
+        scene: The scene.
+        names_style: Whether the caption mentions the style of the objects, if there is a word for it.
+    """
     nouns = load_nouns()
+    style = scene.style if names_style and scene.style in STYLE_WORDS else None
     first = nouns[scene.objects[0].name]
     if scene.count is not None:
-        subject = f"{COUNT_WORDS[scene.count][0]} {first.plural}"
+        subject = _join(COUNT_WORDS[scene.count][0], style, first.plural)
     elif scene.relation is not None:
         second = nouns[scene.objects[1].name]
-        x, y = _singular(first, first.name), _singular(second, second.name)
+        x, y = _singular(first, first.name, style), _singular(second, second.name, style)
         subject = RELATION_PHRASES[scene.relation][0].format(x=x, y=y)
     else:
-        subject = _singular(first, first.name, scene.size_word)
+        subject = _singular(first, first.name, scene.size_word, style)
     return f"{subject} on {add_article(scene.background)} background"
 
 
@@ -153,12 +169,18 @@ def add_article(phrase: str) -> str:
 
 
 @functools.cache
-def vocabulary(names: tuple[str, ...] = ()) -> Vocabulary:
-    """Return the grammar's vocabulary with the named nouns, or with all if `names` is empty."""
+def vocabulary(names: tuple[str, ...] = (), styles: tuple[str, ...] = ()) -> Vocabulary:
+    """Return the grammar's vocabulary.
+
+    Args:
+        names: Nouns; empty for all.
+        styles: The styles that captions mention.
+    """
     nouns = {name: noun for name, noun in load_nouns().items() if not names or name in names}
     sizes = {word: tuple(dict.fromkeys(synonyms)) for word, synonyms in SIZE_SYNONYMS.items()}
     relations = {relation: tuple(dict.fromkeys(phrases)) for relation, phrases in RELATION_PHRASES.items()}
     phrases = ["a an", *FRAMES, *FRAMES_WITHOUT_BACKGROUND, *MEDIA, *MEDIA_OF_SEVERAL]
+    phrases += [style for style in styles if style in STYLE_WORDS]
     for spellings in (COLOURS, sizes, relations, COUNT_WORDS):
         phrases += [phrase for group in spellings.values() for phrase in group]
     for noun in nouns.values():
@@ -179,25 +201,29 @@ def nouns_in(words: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in load_nouns() if vocabulary((name,)).words.issubset(words))
 
 
-def _random_subject(scene: Scene, rng: np.random.Generator, nouns: Mapping[str, Noun]) -> str:
+def _random_subject(scene: Scene, rng: np.random.Generator, nouns: Mapping[str, Noun], style: str | None) -> str:
     first = nouns[scene.objects[0].name]
     if scene.count is not None:
         word, digit = COUNT_WORDS[scene.count]
-        return f"{digit if rng.random() < 0.25 else word} {_random_plural(rng, first)}"
+        return _join(digit if rng.random() < 0.25 else word, style, _random_plural(rng, first))
     if scene.relation is not None:
         second = nouns[scene.objects[1].name]
-        x, y = _singular(first, _random_name(rng, first)), _singular(second, _random_name(rng, second))
+        x, y = _singular(first, _random_name(rng, first), style), _singular(second, _random_name(rng, second), style)
         return choose(rng, RELATION_PHRASES[scene.relation]).format(x=x, y=y)
     size = None if scene.size_word is None else choose(rng, SIZE_SYNONYMS[scene.size_word])
     name = _random_name(rng, first)
     if rng.random() < 0.15:  # "penguin on pink", as many people write
-        return name if size is None else f"{size} {name}"
-    return _singular(first, name, size)
+        return _join(size, style, name)
+    return _singular(first, name, size, style)
 
 
-def _singular(noun: Noun, name: str, size: str | None = None) -> str:
-    phrase = name if size is None else f"{size} {name}"
+def _singular(noun: Noun, name: str, *adjectives: str | None) -> str:
+    phrase = _join(*adjectives, name)
     return phrase if name in noun.bare else add_article(phrase)
+
+
+def _join(*words: str | None) -> str:
+    return " ".join(word for word in words if word is not None)
 
 
 def _random_name(rng: np.random.Generator, noun: Noun) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeVar
@@ -12,9 +12,10 @@ from typing import TypeVar
 import numpy as np
 
 from unclip.errors import DataError, did_you_mean
+from unclip.models.layout import ARRANGEMENTS
 from unclip.requests.values import show
-from unclip.stickers.scene import BACKGROUNDS, COUNTS, RELATIONS, PlacedObject, Scene
-from unclip.stickers.sprites import load_nouns
+from unclip.stickers.scene import BACKGROUNDS, COUNTS, RELATIONS, Layout, PlacedObject, Scene
+from unclip.stickers.sprites import DEFAULT_STYLE, STYLES, Noun, load_nouns
 
 T = TypeVar("T")
 
@@ -44,16 +45,20 @@ class SceneOptions:
         singles: Fraction of single objects, 0 to 1.
         alike: Number of consecutive scenes of a stream that share a background, so that the background
             alone does not identify the scenes of a batch; at least 1.
-        nouns: The nouns to use, at least two; empty for all of the atlas.
+        nouns: The nouns to use, at least two; empty for all.
         spread: Maximum distance of an object from the middle of its cell, in grid steps. At 0, the first of two objects
             "next to" each other is also always on the left.
         hard_pairs: Whether a pair at an even index of a stream is followed by the same pair with its objects swapped,
             so that only the objects' positions tell the two apart. After "next to", whose caption would hold for
             both, and after other kinds, another scene of the same kind follows.
         counts: Fraction of counts among the scenes that are not single objects, 0 to 1.
+        layouts: Whether the objects of a scene follow one Layout, which a decoder can be told.
+        vary: Whether objects are also mirrored, and larger or smaller by one grid step; always by a Layout.
+        styles: Styles of the sprites, each as likely as the others, or twice as likely if named twice. Captions mention
+            the style only if there are several.
 
     Raises:
-        DataError: an unknown split or noun, or only one noun.
+        DataError: an unknown split, noun or style, only one noun, or no style.
     """
 
     split: str = "train"
@@ -63,9 +68,13 @@ class SceneOptions:
     spread: int = 2
     hard_pairs: bool = False
     counts: float = 4 / 11
+    layouts: bool = False
+    vary: bool = False
+    styles: tuple[str, ...] = (DEFAULT_STYLE,)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "nouns", tuple(self.nouns))
+        object.__setattr__(self, "styles", (self.styles,) if isinstance(self.styles, str) else tuple(self.styles))
         if self.split not in SPLITS:
             raise DataError(f"scenes have no split {show(self.split)}; {did_you_mean(self.split, SPLITS)}")
         for noun in self.nouns:
@@ -73,6 +82,21 @@ class SceneOptions:
                 raise DataError(f"scenes have no noun {show(noun)}; {did_you_mean(noun, load_nouns())}")
         if len(self.nouns) == 1:
             raise DataError(f"scenes need at least two nouns, not only {show(self.nouns[0])}")
+        for style in self.styles:
+            if style not in STYLES:
+                raise DataError(f"scenes have no style {show(style)}; {did_you_mean(style, STYLES)}")
+        if not self.styles:
+            raise DataError(f"scenes need a style of the sprites: {', '.join(STYLES)}")
+
+    @property
+    def has_layouts(self) -> bool:
+        """Whether scenes have a Layout."""
+        return self.layouts or self.vary
+
+    @property
+    def names_styles(self) -> bool:
+        """Whether captions may mention the style."""
+        return len(set(self.styles)) > 1
 
 
 def compose_scene(
@@ -97,22 +121,49 @@ def compose_scene(
         relation = choose(rng, RELATIONS) if like is None else like.relation
     count = choose(rng, COUNTS) if kind == "count" else None
     # Only the properties that decide the split are sampled again, so both splits have the same fractions of all others.
+    known = load_nouns()
     for _ in range(10_000):
         colour = choose(rng, COLOURS) if background is None else background
         names = (choose(rng, nouns), choose(rng, nouns)) if kind == "pair" else (choose(rng, nouns),)
         distinct = len(set(names)) == len(names)
-        if distinct and _is_held_out(_combination(names, colour, count)) == (options.split == "held_out"):
+        styles = [style for style in options.styles if not any(style in known[name].not_in for name in names)]
+        is_in_split = _is_held_out(_combination(names, colour, count)) == (options.split == "held_out")
+        if distinct and styles and is_in_split:
             break
     else:
         raise DataError(
             f"these {len(nouns)} nouns have no {kind} scene in the split {show(options.split)}: give more nouns"
         )
+    style = choose(rng, styles) if options.names_styles else styles[0]
+    layout = random_layout(rng, options.spread, options.vary) if options.has_layouts else None
+    place = _Placement(rng, options.spread, layout, known)
+    size_word = None
     if relation is not None:
-        return Scene(_place_pair(rng, names, relation, options.spread), colour, kind, relation=relation)
-    if count is not None:
-        return Scene(_place_group(rng, names[0], count, options.spread), colour, kind, count=count)
-    placed, size_word = _place_single(rng, names[0], options.spread)
-    return Scene((placed,), colour, kind, size_word=size_word)
+        objects = place.pair(names, relation)
+    elif count is not None:
+        objects = place.group(names[0], count)
+    else:
+        placed, size_word = place.single(names[0])
+        objects = (placed,)
+    return Scene(objects, colour, kind, relation, count, size_word, style, layout)
+
+
+def random_layout(rng: np.random.Generator, spread: int, vary: bool) -> Layout:
+    """Return a random layout, whatever the scene: each scene follows it as far as it has room.
+
+    Args:
+        rng: Source of randomness.
+        spread: Maximum distance from the middles of the cells, in grid steps.
+        vary: Whether objects are mirrored and resized too.
+    """
+    mirrored, dx, dy, resize, arrangement = rng.random(5)
+    return Layout(
+        mirrored=bool(vary and mirrored < 0.5),
+        dx=int(dx * (2 * spread + 1)) - spread,
+        dy=int(dy * (2 * spread + 1)) - spread,
+        resize=int(resize * 3) - 1 if vary else 0,
+        arrangement=int(arrangement * ARRANGEMENTS),
+    )
 
 
 def is_held_out(scene: Scene) -> bool:
@@ -128,7 +179,12 @@ def is_held_out(scene: Scene) -> bool:
 def swap_objects(scene: Scene) -> Scene:
     """Return a pair with its two objects exchanged: the second now has the relation to the first."""
     first, second = scene.objects
-    return replace(scene, objects=(replace(first, name=second.name), replace(second, name=first.name)))
+    mirrored = scene.layout is not None and scene.layout.mirrored
+    nouns = load_nouns()
+    swapped = (replace(first, name=second.name), replace(second, name=first.name))
+    return replace(
+        scene, objects=tuple(replace(each, mirrored=mirrored and nouns[each.name].mirror) for each in swapped)
+    )
 
 
 def choose(rng: np.random.Generator, options: Sequence[T]) -> T:
@@ -143,43 +199,81 @@ def _random_kind(rng: np.random.Generator, options: SceneOptions) -> str:
     return "pair" if u < 1 - (1 - options.singles) * options.counts else "count"
 
 
-def _place_single(rng: np.random.Generator, name: str, spread: int) -> tuple[PlacedObject, str | None]:
-    whole = (0.0, 0.0, 1.0, 1.0)
-    u = rng.random()
-    if u < 0.125:
-        return _place(rng, name, whole, SMALL, spread), "small"
-    if u < 0.25:
-        return _place(rng, name, whole, LARGE, spread), "large"
-    return _place(rng, name, whole, MEDIUM, spread), None
+@dataclass(frozen=True)
+class _Placement:
+    """Places the objects of a scene: each at random, or all as a layout says."""
+
+    rng: np.random.Generator
+    spread: int
+    layout: Layout | None
+    nouns: Mapping[str, Noun]
+
+    def single(self, name: str) -> tuple[PlacedObject, str | None]:
+        """Return the object, and the word for its size."""
+        whole = (0.0, 0.0, 1.0, 1.0)
+        u = self.rng.random()
+        if u < 0.125:
+            return self._place(name, whole, SMALL), "small"
+        if u < 0.25:
+            return self._place(name, whole, LARGE), "large"
+        return self._place(name, whole, MEDIUM), None
+
+    def pair(self, names: Sequence[str], relation: str) -> tuple[PlacedObject, ...]:
+        """Return two objects, the first in the relation to the second."""
+        first, second = (0.0, 0.2, 0.5, 0.8), (0.5, 0.2, 1.0, 0.8)
+        if relation in ("above", "below"):
+            first, second = _transpose(first), _transpose(second)
+        # With a layout, the first of two "next to" each other is on the left: no layout tells which.
+        is_free = relation == "next to" and self.layout is None and self.spread
+        if relation in ("right of", "below") or (is_free and self.rng.random() < 0.5):
+            first, second = second, first
+        return self._place(names[0], first, SMALL), self._place(names[1], second, SMALL)
+
+    def group(self, name: str, count: int) -> tuple[PlacedObject, ...]:
+        """Return several of one object."""
+        return tuple(self._place(name, cell, SMALL) for cell in self._cells(_LAYOUTS[count]))
+
+    def _cells(self, choices: Sequence[tuple[Cell, ...]]) -> tuple[Cell, ...]:
+        if self.layout is None:
+            cells = choose(self.rng, choices)
+            turned = self.rng.random() < 0.5
+            return tuple((1 - x1, 1 - y1, 1 - x0, 1 - y0) for x0, y0, x1, y1 in cells) if turned else cells
+        flips, index = divmod(self.layout.arrangement, len(choices))
+        cells = choices[index]
+        if flips % 2:
+            cells = tuple((left, 1 - bottom, right, 1 - top) for left, top, right, bottom in cells)
+        if self.layout.mirrored:
+            cells = tuple((1 - right, top, 1 - left, bottom) for left, top, right, bottom in cells)
+        return cells
+
+    def _place(self, name: str, cell: Cell, size: float) -> PlacedObject:
+        """Place an object's square on the grid, wholly inside a cell and at most `spread` steps from its middle."""
+        left, top, right, bottom = cell
+        layout = self.layout
+        if layout is None:
+            x, y = self._random_centre(left, right, size), self._random_centre(top, bottom, size)
+            return PlacedObject(name, x, y, size)
+        # Two objects side by side leave no room for larger ones.
+        size += min(layout.resize, 0 if size == SMALL else 1) * GRID
+        x, y = _centre(left, right, size, layout.dx), _centre(top, bottom, size, layout.dy)
+        return PlacedObject(name, x, y, size, layout.mirrored and self.nouns[name].mirror)
+
+    def _random_centre(self, low: float, high: float, size: float) -> float:
+        first, middle, last = _steps(low, high, size)
+        first, last = max(first, middle - self.spread), min(last, middle + self.spread)
+        return (first + int(self.rng.random() * (last + 1 - first))) * GRID + size / 2
 
 
-def _place_pair(rng: np.random.Generator, names: Sequence[str], relation: str, spread: int) -> tuple[PlacedObject, ...]:
-    first, second = (0.0, 0.2, 0.5, 0.8), (0.5, 0.2, 1.0, 0.8)
-    if relation in ("above", "below"):
-        first, second = _transpose(first), _transpose(second)
-    if relation in ("right of", "below") or (relation == "next to" and spread and rng.random() < 0.5):
-        first, second = second, first
-    return _place(rng, names[0], first, SMALL, spread), _place(rng, names[1], second, SMALL, spread)
+def _centre(low: float, high: float, size: float, offset: int) -> float:
+    """Return the centre of an object `offset` grid steps from the middle of a cell, as far as there is room."""
+    first, middle, last = _steps(low, high, size)
+    return min(max(middle + offset, first), last) * GRID + size / 2
 
 
-def _place_group(rng: np.random.Generator, name: str, count: int, spread: int) -> tuple[PlacedObject, ...]:
-    cells = choose(rng, _LAYOUTS[count])
-    if rng.random() < 0.5:
-        cells = tuple((1 - right, 1 - bottom, 1 - left, 1 - top) for left, top, right, bottom in cells)
-    return tuple(_place(rng, name, cell, SMALL, spread) for cell in cells)
-
-
-def _place(rng: np.random.Generator, name: str, cell: Cell, size: float, spread: int) -> PlacedObject:
-    """Place an object's square on the grid, wholly inside a cell and at most `spread` steps from its middle."""
-    left, top, right, bottom = cell
-    return PlacedObject(name, _centre(rng, left, right, size, spread), _centre(rng, top, bottom, size, spread), size)
-
-
-def _centre(rng: np.random.Generator, low: float, high: float, size: float, spread: int) -> float:
+def _steps(low: float, high: float, size: float) -> tuple[int, int, int]:
+    """Return the first, the middle and the last grid line at which an object of `size` may start in a cell."""
     first, last = math.ceil((low + _MARGIN) / GRID), math.floor((high - _MARGIN - size) / GRID)
-    middle = math.floor((low + high - size) / 2 / GRID)
-    first, last = max(first, middle - spread), min(last, middle + spread)
-    return (first + int(rng.random() * (last + 1 - first))) * GRID + size / 2
+    return first, math.floor((low + high - size) / 2 / GRID), last
 
 
 def _transpose(cell: Cell) -> Cell:

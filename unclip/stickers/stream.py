@@ -23,9 +23,9 @@ def scene_at(seed: int, index: int, options: SceneOptions = DEFAULTS) -> tuple[S
         like = _compose_at(_generator(seed, index - 1), seed, index - 1, options)
         if like.kind == "pair" and like.relation != "next to":
             scene = swap_objects(like)
-            return scene, random_caption(scene, rng)
+            return scene, random_caption(scene, rng, options.names_styles)
     scene = _compose_at(rng, seed, index, options, like)
-    return scene, random_caption(scene, rng)
+    return scene, random_caption(scene, rng, options.names_styles)
 
 
 def _compose_at(

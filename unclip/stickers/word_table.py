@@ -7,7 +7,7 @@ import io
 from collections.abc import Collection, Iterator
 from html import escape
 
-from unclip.stickers.captions import MEDIA, nouns_in, vocabulary
+from unclip.stickers.captions import MEDIA, STYLE_WORDS, nouns_in, vocabulary
 from unclip.stickers.scene import BACKGROUNDS
 from unclip.stickers.sprites import load_nouns, load_sprites
 
@@ -28,7 +28,8 @@ def word_groups(words: Collection[str]) -> Groups:
     """The words of a model's vocabulary, in groups; those that the grammar of the captions does not have come last."""
     known = set(words)
     names = nouns_in(known)
-    grammar = vocabulary(names) if names else None
+    styles = tuple(style for style in STYLE_WORDS if style in known)
+    grammar = vocabulary(names, styles) if names else None
     if grammar is None:
         return {"words": [(word,) for word in sorted(known)]} if known else {}
     nouns = load_nouns()
@@ -44,6 +45,8 @@ def word_groups(words: Collection[str]) -> Groups:
         ],
         "kinds of image": [(medium,) for medium in MEDIA],
     }
+    if styles:
+        groups["styles"] = [(style,) for style in styles]
     others = sorted(known - grammar.words)
     return groups | ({"other words": [(word,) for word in others]} if others else {})
 

@@ -7,11 +7,11 @@ import torch
 
 from unclip.errors import InputError
 from unclip.system.choices import check_device, check_dtype
+from unclip.system.processes import Processes
 
 
 def pick_device(name: str = "auto") -> torch.device:
     """The device of that name; "auto" is CUDA if present, else Apple's MPS, else the CPU.
-
     Raises InputError for an unknown name or a device that this machine lacks.
     """
     check_device(name)
@@ -24,12 +24,28 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def own_device(name: str, processes: Processes) -> torch.device:
+    """The device of one of several processes: a GPU of its own, or the CPU; for one process, that of `pick_device`.
+
+    Raises InputError for a device that they cannot share, and if there are too few GPUs.
+    """
+    device = pick_device(name)
+    if processes.count == 1 or device.type == "cpu":
+        return device
+    if device.type != "cuda" or device.index is not None:
+        raise InputError(f"several processes cannot share the device {name!r}: use --device cuda or cpu")
+    gpus, needed = torch.cuda.device_count(), processes.local_count
+    if needed > gpus:
+        raise InputError(f"{needed} processes on a machine with {gpus} GPUs: start {gpus}, or use --device cpu")
+    return torch.device("cuda", processes.local_rank)
+
+
 def has_native_bfloat16(device: torch.device) -> bool:
     """Whether `device` computes bfloat16 in hardware rather than by conversion to float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.6 has none
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 has none
         return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
 

@@ -19,6 +19,7 @@ import importlib
 import importlib.util
 import operator
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
@@ -86,8 +87,11 @@ def allow_light_imports() -> None:
 
 
 def import_networks() -> None:
-    """Import torch and `MODULES`, each library in the light way if that is allowed and it is not yet imported."""
-    if not _allowed:
+    """Import torch and `MODULES`, each library in the light way if that is allowed and it is not yet imported.
+
+    Nothing is imported beside other threads, whose own imports would find the stand-ins.
+    """
+    if not _allowed or threading.active_count() > 1:
         return
     with _garbage_kept():
         for library in MODULES:
@@ -109,6 +113,9 @@ def _import_light(library: str) -> None:
                 importlib.import_module(name)
     except Exception:  # the plain imports that follow load another version, or report what is wrong
         _forget(library)
+    except BaseException:  # an interrupt
+        _forget(library)
+        raise
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from unclip.errors import CheckpointError, RecipeError
 from unclip.training.recipe import Recipe
 from unclip.training.tasks.options import PREDICTIONS, prediction_of
 
-MUTABLE = ("sample_size", "dropout")
+MUTABLE = ("sample_size", "dropout", "layout_spread", "layout_vary")
 """Settings of a network that may change between two runs with the same weights."""
 
 

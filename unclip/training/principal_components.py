@@ -15,6 +15,7 @@ from unclip.images.reading import check_header
 from unclip.stickers.captions import nouns_in
 from unclip.stickers.compose import SceneOptions
 from unclip.stickers.render import render
+from unclip.stickers.sprites import DEFAULT_STYLE
 from unclip.stickers.stream import scene_at
 from unclip.training.data.decode import IMAGE_EXTENSIONS, extension_of
 from unclip.training.data.folder import list_files
@@ -39,9 +40,14 @@ def make_components(embed: Embed, images: Iterable[Image.Image], folder: Path) -
     return write_components(folder, principal_components(map(embed, chain([first], batches))))
 
 
-def scene_images(count: int, side: int, vocabulary: Collection[str]) -> Iterator[Image.Image]:
-    """Rendered scenes of the nouns in a model's vocabulary, as squares of `side` pixels."""
-    options = SceneOptions(nouns=nouns_in(vocabulary))
+def scene_images(
+    count: int, side: int, vocabulary: Collection[str], styles: Sequence[str] = ()
+) -> Iterator[Image.Image]:
+    """Rendered scenes of the nouns in a model's vocabulary, as squares of `side` pixels.
+
+    styles: of the sprites; none are the default.
+    """
+    options = SceneOptions(nouns=nouns_in(vocabulary), styles=tuple(styles) or (DEFAULT_STYLE,))
     return (Image.fromarray(render(scene_at(SEED, i, options)[0], side)) for i in range(count))
 
 

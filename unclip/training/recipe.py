@@ -16,7 +16,7 @@ distillation of a stage, with the keys of `training.tasks.options.DistillationOp
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +25,7 @@ from pydantic import AfterValidator, Field
 from unclip.diffusion.sampler_names import SAMPLER_NAMES
 from unclip.errors import DataError, RecipeError
 from unclip.requests.values import show
-from unclip.training.data.options import read_data_options
+from unclip.training.data.options import DataOptions, SceneTable, read_data_options
 from unclip.training.tables import Table, read_table
 from unclip.training.tasks.options import (
     AutoregressivePriorOptions,
@@ -53,7 +53,7 @@ class Fit(Table):
     steps: int = Field(
         default=1000, ge=1, description="Length of the run in steps, unless --steps or --minutes sets another."
     )
-    lr: float = Field(default=4e-4, ge=0, le=1, description="Peak learning rate of AdamW.")
+    lr: float = Field(default=4e-4, ge=0, le=1, description="Peak learning rate.")
     warmup: int = Field(default=100, ge=0, description="Steps over which the learning rate rises to lr.")
     decay: float = Field(
         default=0.3, ge=0, le=1, description="Last fraction of the run, over which the rate falls to 0."
@@ -67,9 +67,10 @@ class Fit(Table):
         default=1.0, ge=1e-6, description="Largest norm of the gradient; longer ones are scaled down."
     )
     ema: float = Field(default=0.999, ge=0, le=1, description="Decay per step of the averaged (EMA) weights.")
-    optimizer: Literal["adamw", "adamw8bit"] = Field(
+    optimizer: Literal["adamw", "adamw8bit", "muon"] = Field(
         default="adamw",
-        description="AdamW, or AdamW with moments of 8 bits, which needs bitsandbytes and a GPU that it supports.",
+        description="AdamW; AdamW with moments of 8 bits, which needs bitsandbytes and a GPU that it supports; or Muon "
+        "for inner matrices, with AdamW for the rest: steps cost a little more and take less of them.",
     )
     compile: bool = Field(default=False, description="Compile the network with torch.compile.")
     workers: int = Field(
@@ -203,6 +204,12 @@ class StageRecipe:
     task: TaskOptions = TaskOptions()
     fit: Fit = Fit()
     sampling: Sampling | AutoregressiveSampling = Sampling()
+    data_options: DataOptions = SceneTable()  # what `data` and the recipe's [data] say together
+
+    @property
+    def scenes(self) -> SceneTable | None:
+        """The options of the training scenes; None for other data."""
+        return self.data_options if isinstance(self.data_options, SceneTable) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,12 +284,15 @@ def load_recipe(source: str | Path, data: str | Path | None = None) -> Recipe:
         finetune=file.finetune,
         distill=file.distill,
     )
-    for name in recipe.stages:  # a mistake in a later stage must not show after hours of training the first
+    stages = {}
+    for name, stage in recipe.stages.items():  # a mistake in a later stage must not show after hours of training
         try:
-            read_data_options(recipe.data_table(name))
+            stages[name] = replace(stage, data_options=read_data_options(recipe.data_table(name)))
         except DataError as error:
             raise DataError(f"{recipe.data_source(name)}: {error}") from None
+    recipe = replace(recipe, stages=stages)
     check_sizes(recipe)
+    check_scenes(recipe)
     return recipe
 
 
@@ -315,6 +325,28 @@ def check_sizes(recipe: Recipe) -> None:
             f"{recipe.source}: [upsampler.task] small = {options.small} must equal [decoder.model] size = {size}, "
             "the size of the decoder's images"
         )
+
+
+def check_scenes(recipe: Recipe) -> None:
+    """Raise RecipeError for layouts or crops of scenes in a stage that has no use for them."""
+    for key in {"layouts", "crop"} & recipe.data.keys():  # a distillation, without stages, uses layouts
+        if key == "crop" or recipe.stages:
+            raise RecipeError(f"{recipe.source} [data]: {key} belongs into the data table of one stage")
+    for name, stage in recipe.stages.items():
+        scenes, task, where = stage.scenes, stage.task, f"{recipe.source} [{name}.data]"
+        if scenes is None:
+            continue
+        redrawn = task.redrawn if isinstance(task, UpsamplerOptions) else 0.0
+        if scenes.layouts and name != "decoder" and not redrawn:
+            raise RecipeError(
+                f"{where}: layouts are for the decoder, and for an upsampler with redrawn; leave them out"
+            )
+        if scenes.crop is None:
+            continue
+        if not isinstance(task, UpsamplerOptions) or redrawn:
+            raise RecipeError(f"{where}: crop is for an upsampler without redrawn; leave it out")
+        if scenes.crop != task.crop:
+            raise RecipeError(f"{where}: crop = {scenes.crop} must equal [{name}.task] crop = {task.crop}")
 
 
 def image_size(decoder: StageRecipe) -> int:

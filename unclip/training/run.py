@@ -12,9 +12,10 @@ from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.networks import class_name, load_network, save_network
 from unclip.errors import InputError
 from unclip.stickers.captions import vocabulary
-from unclip.stickers.sprites import load_nouns
-from unclip.system.device import pick_device
+from unclip.stickers.compose import SceneOptions
+from unclip.stickers.sprites import STYLES, load_nouns
 from unclip.system.files import read_json, remove_temporaries, write_json
+from unclip.training.accelerator import check_division, connect
 from unclip.training.budget import Budget
 from unclip.training.compatibility import check_predictions, same_weights
 from unclip.training.data.datasets import Source, make_dataset
@@ -27,10 +28,19 @@ from unclip.training.monitor import print_note
 from unclip.training.options import TrainingOptions, check_no_state, explained_memory_errors, stages_to_resume
 from unclip.training.recipe import Recipe, load_recipe
 from unclip.training.sources import open_sources, read_examples
-from unclip.training.stages import NEED_CLIP, check_clip, check_stages, load_initial_weights, new_task
+from unclip.training.stages import (
+    NEED_CLIP,
+    check_clip,
+    check_redrawing,
+    check_stages,
+    load_initial_weights,
+    new_task,
+)
 from unclip.training.tasks.autoregressive_prior import with_components_of
 from unclip.training.tasks.base import Task
 from unclip.training.tasks.frozen_clip import FrozenClip
+from unclip.training.tasks.redrawing import Redrawing
+from unclip.training.tasks.upsampler import UpsamplerTask
 from unclip.version import __version__
 
 CLIP_STATISTICS = {
@@ -54,6 +64,9 @@ def train(
     With a published model as `options.init`, or with `options.lora`, fine-tune that model (`fine_tuning.fine_tune`);
     with `options.distill`, distil a stage of `options.teacher` (`distillation.distill`).
 
+    In a process that torchrun or accelerate started, it trains together with the others (`Processes.current`): each
+    computes an equal part of every batch, and the main one writes all files.
+
     recipe: a preset's name or a TOML file; None is the preset of the bundled model. `out/STAGE` receives a stage's
     state, loss curve and samples. The recipe of every stage, and the header and the caption of every image, are checked
     before the first stage trains. Raises InputError for mistakes in the recipe, the data or the options, and if `out`
@@ -63,15 +76,22 @@ def train(
         return distill(stage, recipe, Path(out), options)
     if is_fine_tuning(options):
         return fine_tune(stage, recipe, Path(out), options)
-    out, device = Path(out), pick_device(options.device)
+    out, device = Path(out), options.pick_device()
     dtype = options.precision(device)
-    loaded, stages, resumed, init = check_run(stage, recipe, out, options)
-    sources = open_sources(loaded, stages, options)
+    processes = connect(device)
+    options = options.for_process(processes)
     model = out / "model"
-
-    remove_temporaries(model, STALE_MINUTES)
-    if init is not None and "clip" not in stages and not (model / "clip").exists():
-        save_network(load_network(init / "clip"), model / "clip")
+    with processes.shared_errors():
+        loaded, stages, resumed, init = check_run(stage, recipe, out, options)
+        for name in stages:
+            where = f"{loaded.source} [{name}.fit]"
+            check_division(loaded.stage(name).fit.batch_size, processes, options.accumulation, where)
+        sources = open_sources(loaded, stages, options)
+    with processes.shared_errors():
+        if processes.is_main:
+            remove_temporaries(model, STALE_MINUTES)
+            if init is not None and "clip" not in stages and not (model / "clip").exists():
+                save_network(load_network(init / "clip"), model / "clip")
     with torch.random.fork_rng():  # the caller's random state stays as it is
         for number, name in enumerate(stages, start=1):
             with explained_memory_errors(name):
@@ -84,6 +104,8 @@ def train(
                 clip = FrozenClip.load(model / "clip", device) if name in NEED_CLIP else None
                 task = new_task(name, table, clip, examples)
                 task.fit_to_data()
+                if isinstance(task, UpsamplerTask) and task.options.redrawn:
+                    task.redrawing = Redrawing.load(model, device, task.options.redraw_steps)
                 if init is not None and name not in resumed:
                     new_clip = name in CLIP_STATISTICS and not same_weights(init / "clip", model / "clip")
                     load_initial_weights(task, init, CLIP_STATISTICS[name] if new_clip else ())
@@ -97,9 +119,12 @@ def train(
                     skip_bad=options.skip_bad,
                     quiet=options.quiet,
                     dtype=dtype,
+                    accumulation=options.accumulation,
                 )
                 fit(task, images(task.size), table.fit, session)
-                export(name, task, loaded, model)
+                with processes.shared_errors():  # the others wait: a later stage reads what this one wrote
+                    if processes.is_main:
+                        export(name, task, loaded, model)
     return model
 
 
@@ -165,6 +190,8 @@ def check_run(
     elif model is not None and "clip" not in stages:
         for name in stages:
             check_clip(name, model)
+    if model is not None:
+        check_redrawing(loaded, stages, model)
     check_stages(loaded, stages, model, {} if init is None else dict.fromkeys(new, init))
     return loaded, stages, resumed, init
 
@@ -187,8 +214,29 @@ def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:
         index["stages"] = {**index["stages"], name: sampling}
     if recipe.data.get("kind") == "scenes":
         # The words of the training captions: the finished model reports prompts with other words.
-        write_json(model / "vocabulary.json", {"words": sorted(vocabulary(common_nouns(recipe)).words)})
+        words = vocabulary(common_nouns(recipe), style_words(recipe)).words
+        write_json(model / "vocabulary.json", {"words": sorted(words), "styles": list(styles(recipe))})
     write_json(model / INDEX, index)
+
+
+def scene_options(recipe: Recipe) -> dict[str, SceneOptions]:
+    """The distribution of scenes of each stage that is trained on scenes."""
+    return {name: SceneOptions(**stage.scenes.given()) for name, stage in recipe.stages.items() if stage.scenes}
+
+
+def styles(recipe: Recipe) -> tuple[str, ...]:
+    """The styles of sprites that the decoder is trained on; without a decoder, those of any stage."""
+    found = scene_options(recipe)
+    found = {"decoder": found["decoder"]} if "decoder" in found else found
+    return tuple(style for style in STYLES if any(style in options.styles for options in found.values()))
+
+
+def style_words(recipe: Recipe) -> tuple[str, ...]:
+    """The styles that the captions of all stages mention: the finished model knows these words."""
+    found = list(scene_options(recipe).values())
+    return tuple(
+        style for style in STYLES if found and all(each.names_styles and style in each.styles for each in found)
+    )
 
 
 def common_nouns(recipe: Recipe) -> tuple[str, ...]:

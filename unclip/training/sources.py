@@ -74,5 +74,5 @@ def read_examples(
     """Images `count 3 size size` in [-1, 1] and their captions, for statistics and sample grids."""
     source = images(size)
     samples = [read_sample(source, EXAMPLES_START + i, skip_bad)[0] for i in range(count)]
-    pixels, captions = zip(*samples, strict=True)
-    return torch.stack(pixels).to(device).float() / 127.5 - 1, list(captions)
+    pixels, captions = [sample[0] for sample in samples], [sample[1] for sample in samples]
+    return torch.stack(pixels).to(device).float() / 127.5 - 1, captions

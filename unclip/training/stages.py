@@ -19,6 +19,7 @@ from unclip.training.tasks.base import Examples, Task
 from unclip.training.tasks.clip import ClipTask
 from unclip.training.tasks.decoder import DecoderTask
 from unclip.training.tasks.frozen_clip import FrozenClip
+from unclip.training.tasks.options import UpsamplerOptions
 from unclip.training.tasks.prior import PriorTask
 from unclip.training.tasks.upsampler import UpsamplerTask
 
@@ -74,6 +75,19 @@ def check_clip(name: str, model: Path) -> None:
     if name in NEED_CLIP and not (model / "clip" / "config.json").exists():
         raise RecipeError(
             f"the {name.replace('_', ' ')} needs a trained CLIP in {model / 'clip'}: run `unclip train clip` first"
+        )
+
+
+def check_redrawing(recipe: Recipe, stages: Collection[str], model: Path) -> None:
+    """Raise RecipeError if an upsampler needs the run's decoder, and it is neither trained nor will be before it."""
+    if "upsampler" not in stages or "decoder" in stages:
+        return
+    options = recipe.stage("upsampler").task
+    assert isinstance(options, UpsamplerOptions)
+    if options.redrawn and not (model / "decoder" / "config.json").exists():
+        raise RecipeError(
+            f"redrawn = {options.redrawn} in [upsampler.task] needs a trained decoder in {model}: run `unclip train "
+            "decoder` first, or set redrawn = 0"
         )
 
 

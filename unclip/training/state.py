@@ -20,15 +20,18 @@ from unclip.errors import CheckpointError, RecipeError
 from unclip.system.files import write_atomic
 from unclip.training.budget import Progress
 from unclip.training.compatibility import check_weight_settings
+from unclip.training.muon import Muon, muon_groups
 from unclip.training.recipe import Fit
 
 FILE = "state.safetensors"
 PORTABLE = "portable.safetensors"
 MOMENTS = {
     "adamw": ("step", "exp_avg", "exp_avg_sq"),
+    "muon": ("step", "exp_avg", "exp_avg_sq"),
     "adamw8bit": ("step", "state1", "state2", "qmap1", "qmap2", "absmax1", "absmax2"),
 }
-"""The optimisers' state of a parameter. In 8 bits, small parameters have no maps (qmap, absmax)."""
+"""The optimisers' state of a parameter. In 8 bits, small parameters have no maps (qmap, absmax). Of a matrix that Muon
+makes orthogonal, exp_avg_sq is a single 0."""
 
 
 class _DamagedError(CheckpointError):
@@ -41,19 +44,19 @@ class State:
     network: already on its device and in its memory format.
     settings: what decides the meaning of the weights (`compatibility.weight_settings`). A run resumes only from a state
         with the same settings.
+    is_main: whether this process keeps the average and writes files, of those that train the network.
     """
 
-    def __init__(self, network: nn.Module, fit: Fit, settings: Mapping[str, Any]):
+    def __init__(self, network: nn.Module, fit: Fit, settings: Mapping[str, Any], is_main: bool = True):
+        self.is_main = is_main
         self.progress = Progress()
         self.is_whole = True
         self.settings = settings
         self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
-        decayed = [p for p in self.parameters.values() if p.ndim > 1]
-        plain = [p for p in self.parameters.values() if p.ndim <= 1]
-        groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+        self.ema = {name: p.detach().clone() for name, p in self.parameters.items()} if is_main else {}
+        self.optimizer = fit.optimizer
         self.moments = MOMENTS[fit.optimizer]
-        self.adam = new_optimizer(groups, fit)
+        self.adam = new_optimizer(self.parameters, fit)
 
     @contextmanager
     def step(self, ema: float) -> Iterator[None]:
@@ -69,6 +72,8 @@ class State:
 
     def update_average(self, limit: float) -> None:
         """Move the average towards the weights: an EMA with momentum `limit`, and less early in the run."""
+        if not self.is_main:
+            return
         # The usual warm-up, (1 + step) / (10 + step), lets the average forget the initial weights.
         momentum = min(limit, (1 + self.progress.step) / (10 + self.progress.step))
         weights = [p.detach() for p in self.parameters.values()]
@@ -92,7 +97,9 @@ class State:
             parameter.copy_(weights[name])
 
     def save(self, folder: Path) -> None:
-        """Write state.safetensors atomically: an interrupted write leaves the previous file."""
+        """Write state.safetensors atomically: an interrupted write leaves the previous file. The main process does."""
+        if not self.is_main:
+            return
         tensors = {}
         for name, parameter in self.parameters.items():
             tensors[f"weights.{name}"] = parameter.detach()
@@ -104,7 +111,9 @@ class State:
         self._write(folder / FILE, tensors)
 
     def save_portable(self, folder: Path) -> None:
-        """Write portable.safetensors, about a sixth of the size of the full state."""
+        """Write portable.safetensors, about a sixth of the size of the full state. The main process does."""
+        if not self.is_main:
+            return
         tensors = {f"weights.{name}": to_half(parameter.detach()) for name, parameter in self.parameters.items()}
         tensors |= {f"ema.{name}": to_half(average) for name, average in self.ema.items()}
         self._write(folder / PORTABLE, tensors)
@@ -113,7 +122,8 @@ class State:
         """Write tensors, the progress and the settings into one file, atomically."""
         # To the CPU first: the device may have run out of memory.
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        metadata = {"progress": json.dumps(vars(self.progress)), "meaning": json.dumps(self.settings)}
+        progress = {key: value for key, value in vars(self.progress).items() if value is not None}
+        metadata = {"progress": json.dumps(progress), "meaning": json.dumps(self.settings)}
         write_atomic(path, serialize(tensors, metadata=metadata))
 
     def load(self, folder: Path) -> str | None:
@@ -155,7 +165,8 @@ class State:
                 for name, parameter in self.parameters.items():
                     with torch.no_grad():
                         parameter.copy_(file.get_tensor(f"weights.{name}"))
-                    self.ema[name].copy_(file.get_tensor(f"ema.{name}"))
+                    if self.is_main:
+                        self.ema[name].copy_(file.get_tensor(f"ema.{name}"))
                     found = [key for key in self.moments if f"{key}.{name}" in shapes]
                     if found:
                         self.adam.state[parameter] = {
@@ -176,7 +187,9 @@ class State:
             moments = [key for key in self.moments if f"{key}.{name}" in found]
             if moments and self.moments == MOMENTS["adamw"]:
                 moments = self.moments
+            is_orthogonal = found.get(f"exp_avg_sq.{name}") == () and self.optimizer == "muon"
             own = {"step": ()} | dict.fromkeys(("exp_avg", "exp_avg_sq", "state1", "state2"), shape)
+            own |= {"exp_avg_sq": ()} if is_orthogonal else {}
             wanted |= {f"{key}.{name}": own.get(key, found.get(f"{key}.{name}", ())) for key in moments}
         for key in [*wanted, *found]:
             if found.get(key) != wanted.get(key):
@@ -194,9 +207,14 @@ def matching_layout(parameter: Tensor, moment: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
 
 
-def new_optimizer(groups: list[dict[str, Any]], fit: Fit) -> torch.optim.Optimizer:
-    """AdamW for groups of parameters. Raises RecipeError if bitsandbytes is needed and not installed."""
-    options = {"lr": fit.lr, "betas": (0.9, fit.beta2), "weight_decay": fit.weight_decay}
+def new_optimizer(parameters: Mapping[str, nn.Parameter], fit: Fit) -> torch.optim.Optimizer:
+    """The recipe's optimiser of named parameters. Raises RecipeError if bitsandbytes is needed and not installed."""
+    options: dict[str, Any] = {"lr": fit.lr, "betas": (0.9, fit.beta2), "weight_decay": fit.weight_decay}
+    if fit.optimizer == "muon":
+        return Muon(muon_groups(parameters), **options)
+    decayed = [p for p in parameters.values() if p.ndim > 1]
+    plain = [p for p in parameters.values() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
     if fit.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True, **options)
     try:

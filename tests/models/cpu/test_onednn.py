@@ -1,4 +1,7 @@
 import copy
+import io
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -87,6 +90,76 @@ def test_a_packed_convolution_accepts_a_dense_weight() -> None:
     conv.load_state_dict(dense, assign=True)
     assert not conv[0].weight.is_mkldnn
     torch.testing.assert_close(conv(x), expected, atol=0.02, rtol=0.02)
+
+
+def saved_and_loaded(conv: nn.Sequential) -> nn.Sequential:
+    file = io.BytesIO()
+    torch.save(conv.state_dict(), file)
+    file.seek(0)
+    made = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1)).bfloat16()
+    made.load_state_dict(torch.load(file))
+    return made
+
+
+@needs_packing
+@pytest.mark.parametrize(
+    "change",
+    [copy.deepcopy, lambda conv: pickle.loads(pickle.dumps(conv)), saved_and_loaded, nn.Module.bfloat16],
+    ids=["copied", "pickled", "saved", "cast"],
+)
+def test_a_packed_convolution_is_copied_saved_and_cast_as_a_dense_one(change) -> None:
+    dense = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1)).bfloat16().requires_grad_(False)
+    conv, x = pack_convolutions(copy.deepcopy(dense)), torch.randn(1, 16, 6, 6).bfloat16()
+    expected = conv(x)
+    assert conv[0].weight.is_mkldnn
+    made = change(conv)
+    assert torch.equal(made.state_dict()["0.weight"], dense[0].weight)
+    torch.testing.assert_close(made(x), expected, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(conv(x), expected, atol=0, rtol=0)  # the first one is as it was
+    assert torch.equal(copy.deepcopy(conv).float()[0].weight, dense[0].weight.float())
+
+
+@needs_packing
+def test_weights_that_change_after_packing_are_used() -> None:
+    dense = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1)).bfloat16().requires_grad_(False)
+    conv, x = pack_convolutions(copy.deepcopy(dense)), torch.randn(1, 16, 6, 6).bfloat16()
+    conv(x)
+    changed = {name: value * 2 for name, value in dense.state_dict().items()}
+    conv.load_state_dict(changed)  # into the weights that it has
+    torch.testing.assert_close(conv(x), 2 * dense(x), atol=0.02, rtol=0.02)
+
+
+@needs_packing
+def test_gradients_pass_through_a_convolution_that_was_packed() -> None:
+    dense = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1)).bfloat16().requires_grad_(False)
+    conv, x = pack_convolutions(copy.deepcopy(dense)), torch.randn(1, 16, 6, 6).bfloat16()
+    conv(x)
+    for trained in (False, True):  # of the input only, and of the weights as well
+        found, expected = (each.requires_grad_(trained) for each in (conv, dense))
+        given = [x.clone().requires_grad_(True) for _ in range(2)]
+        for each, own in zip((found, expected), given, strict=True):
+            each(own).square().sum().backward()
+        assert given[0].grad is not None and given[0].grad.abs().max() > 0
+        torch.testing.assert_close(given[0].grad, given[1].grad, atol=0.05, rtol=0.05)
+    torch.testing.assert_close(conv[0].weight.grad, dense[0].weight.grad, atol=0.5, rtol=0.05)
+
+
+@needs_packing
+def test_threads_that_pack_for_different_sizes_compute_the_same_and_leave_the_layout_that_is_named() -> None:
+    dense = nn.Conv2d(96, 96, 3, padding=1).bfloat16().requires_grad_(False)
+    conv = pack_convolutions(nn.Sequential(copy.deepcopy(dense)))
+    inputs = [torch.randn(1, 96, side, side).bfloat16() for side in (4, 32)]
+    expected = [dense(x) for x in inputs]
+
+    def run(i: int) -> None:
+        with torch.inference_mode():
+            for _ in range(10):
+                torch.testing.assert_close(conv(inputs[i % 2]), expected[i % 2], atol=0.02, rtol=0.02)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(run, range(4)))
+    layout = torch.ops.mkldnn._get_mkldnn_serialized_md(conv[0].weight).numpy().tobytes()
+    assert getattr(conv[0].weight, onednn.LAYOUT) == layout
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,13 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tests.stickers.recognition.samples import degraded, pair_of
+from unclip.stickers.compose import SceneOptions
 from unclip.stickers.prompts import sample_prompts
 from unclip.stickers.recognition.checker import check, find_background, find_objects
 from unclip.stickers.render import render
 from unclip.stickers.scene import BACKGROUNDS, PlacedObject, Scene
+from unclip.stickers.sprites import VECTOR_STYLES
+from unclip.stickers.stream import scene_at
 
 DOG = Scene((PlacedObject("dog", 0.5, 0.5, 0.6),), "pink", "single")
 APPLES = Scene(
@@ -146,3 +149,12 @@ def test_an_empty_image_has_no_objects():
 def test_a_smudge_is_not_recognised():
     smudge = Image.fromarray(render(DOG, 64)).filter(ImageFilter.GaussianBlur(9))
     assert not check(smudge, DOG).objects
+
+
+@pytest.mark.parametrize("style", VECTOR_STYLES)
+def test_scenes_of_other_styles_are_recognised_with_their_sprites_mirrored_or_not(style: str) -> None:
+    options = SceneOptions(split="held_out", styles=(style,), vary=True)
+    scenes = [scene_at(11, i, options)[0] for i in range(12)]
+    assert sum(check(render(scene, 256), scene).all for scene in scenes) >= 11
+    assert any(placed.mirrored for scene in scenes for placed in scene.objects)
+    assert not all(check(render(scene, 64), replace(scene, style="noto")).all for scene in scenes[:5])

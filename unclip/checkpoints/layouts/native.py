@@ -27,6 +27,7 @@ from unclip.checkpoints.settings import (
 from unclip.checkpoints.tensors import check_shapes, read_tensors, tensor_shapes
 from unclip.diffusion.codecs import Identity
 from unclip.errors import CheckpointError, RequestError
+from unclip.inference.encoder import Encoder
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import AutoregressivePrior, DiffusionPrior
 from unclip.inference.speeds import NATIVE
@@ -70,6 +71,7 @@ def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, re
     if isinstance(autoregressive_settings, AutoregressiveSettings):
         autoregressive_prior = load_autoregressive_prior(loader, autoregressive_settings, clip.config)
     decoder = load_decoder(loader, decoder_settings, has_text_encoder="decoder_text" in index)
+    words = read_vocabulary(loader.folder)
     upsamplers = ()
     if isinstance(upsampler_settings, UpsamplerSettings):
         upsamplers = (load_upsampler(loader, upsampler_settings),)
@@ -80,7 +82,8 @@ def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, re
         decoder,
         upsamplers,
         loader.device,
-        vocabulary=read_vocabulary(loader.folder),
+        vocabulary=None if words is None else frozenset(words.words),
+        styles=() if words is None else tuple(words.styles),
         shown_above=decoder_settings.shown_above,
         revision=revision,
         folder=loader.folder,
@@ -126,6 +129,19 @@ def load_decoder(loader: ComponentLoader, settings: DecoderSettings, has_text_en
     if has_text_encoder:
         text_encoder = loader.load_network("decoder_text", TransformerTextEncoder, small=True)
     return build_stage(loader, "decoder", Decoder(projection, unet, shape[0], text_encoder), settings, shape)
+
+
+def load_decoder_and_encoder(loader: ComponentLoader) -> tuple[Stage, Encoder]:
+    """The decoder's stage, and CLIP, of a checkpoint whose other stages may not be trained yet.
+
+    Raises CheckpointError if it is damaged, or has no decoder.
+    """
+    path = loader.folder / INDEX
+    index = read_json(path)
+    settings = read_stage(index, "decoder", path)
+    assert isinstance(settings, DecoderSettings)
+    decoder = load_decoder(loader, settings, has_text_encoder="decoder_text" in index)
+    return decoder, Encoder(loader.folder.name, load_clip(loader), loader.device)
 
 
 def load_upsampler(loader: ComponentLoader, settings: UpsamplerSettings) -> Stage:
@@ -187,7 +203,7 @@ def read_stage(index: Mapping[str, Any], name: str, path: Path) -> StageSettings
     return settings
 
 
-def read_vocabulary(folder: Path) -> frozenset[str] | None:
-    """The words of the training captions; None if the checkpoint has no closed vocabulary."""
+def read_vocabulary(folder: Path) -> Vocabulary | None:
+    """The words and styles of the training data; None if the checkpoint has no closed vocabulary."""
     path = folder / "vocabulary.json"
-    return frozenset(validate(Vocabulary, read_json(path), str(path)).words) if path.exists() else None
+    return validate(Vocabulary, read_json(path), str(path)) if path.exists() else None

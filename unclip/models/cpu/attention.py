@@ -54,5 +54,5 @@ def _attend_in_float32(queries: Tensor, keys: Tensor, values: Tensor, bias: Tens
 @cache
 def _multiplies_bfloat16_by_vectors() -> bool:
     """Whether the CPU has vector instructions for bfloat16 (AVX-512), and no matrix units (AMX)."""
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 has none
     return bool(capabilities.get("avx512_bf16")) and not capabilities.get("amx_bf16")

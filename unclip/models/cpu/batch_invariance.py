@@ -8,7 +8,7 @@ only covers an amplification that stays below half a level.
 
 The same bits rest on these facts, each found by comparing every layer's output for 1 to 40 images (tests/models/cpu):
 
-- Linear layers: MKL adds a row in one order from MIN_ROWS rows on (`BatchInvariantLinear`).
+- Linear layers: MKL adds a row in one order if the rows are a multiple of ROWS (`BatchInvariantLinear`).
 - Convolutions: oneDNN adds in one order for any number of images. Torch calls it for some numbers of images only, and
   another library for one image, or for fewer than 16 (`BatchInvariantConv2d`).
 - Attention over tokens: products per image (`BatchInvariantAttention`); masked keys add zeros in whole blocks
@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
-MIN_ROWS = 4
-"""From this number of rows on, MKL multiplies a row in one order. A single row, and two or three, have their own (the
-same with SSE, AVX2 and AVX-512)."""
+ROWS = 4
+"""MKL multiplies this many rows at a time. Fewer have an order of their own (the same with SSE, AVX2 and AVX-512): one to
+three rows alone, and with several threads also the last ones of 5, 6, 7, 9, ... rows."""
 KEY_BLOCK = 16
 """Attention sums over its keys by vectors of up to 16 numbers, and then over the rest one by one. If the number of keys
 is a multiple of this, then further keys that are masked add only zeros."""
@@ -51,7 +51,7 @@ def use_batch_invariant_layers(network: NetworkT) -> NetworkT:
 
 
 class BatchInvariantLinear(nn.Linear):
-    """A `Linear` that pads its input to MIN_ROWS rows when no gradient is needed."""
+    """A `Linear` that pads its input to a multiple of ROWS rows when no gradient is needed."""
 
     def forward(self, input: Tensor) -> Tensor:
         """`... d` -> `... e`."""
@@ -59,11 +59,12 @@ class BatchInvariantLinear(nn.Linear):
 
 
 def batch_invariant_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`... d` -> `... e`, by a weight `e d`. Pads its input to MIN_ROWS rows when no gradient is needed."""
+    """`... d` -> `... e`, by a weight `e d`. Pads its input to a multiple of ROWS rows when no gradient is needed."""
     rows = input.numel() // weight.shape[1]
-    if rows >= MIN_ROWS or torch.is_grad_enabled() or not needs_invariance(input):
+    missing = -rows % ROWS
+    if missing == 0 or torch.is_grad_enabled() or not needs_invariance(input):
         return F.linear(input, weight, bias)
-    padded = F.pad(input.reshape(rows, weight.shape[1]), (0, 0, 0, MIN_ROWS - rows))
+    padded = F.pad(input.reshape(rows, weight.shape[1]), (0, 0, 0, missing))
     return F.linear(padded, weight, bias)[:rows].reshape(*input.shape[:-1], weight.shape[0])
 
 
@@ -103,10 +104,11 @@ class BatchInvariantAttention(nn.MultiheadAttention):
         own = query is key and key is value and key_padding_mask is None and not need_weights
         if not own or self.training or torch.is_grad_enabled() or not needs_invariance(query):
             return super().forward(query, key, value, key_padding_mask, need_weights, attn_mask, **kwargs)
-        projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)  # b n 3c
+        projected = batch_invariant_linear(query, self.in_proj_weight, self.in_proj_bias)  # b n 3c
         q, k, v = rearrange(projected, "b n (three h c) -> three b h n c", three=3, h=self.num_heads)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
-        return self.out_proj(rearrange(out, "b h n c -> b n (h c)")), None
+        joined = rearrange(out, "b h n c -> b n (h c)")
+        return batch_invariant_linear(joined, self.out_proj.weight, self.out_proj.bias), None
 
 
 def needs_invariance(x: Tensor) -> bool:

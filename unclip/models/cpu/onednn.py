@@ -18,20 +18,24 @@ OPERATIONS = (
     *("_convolution_pointwise", "_get_mkldnn_serialized_md"),
 )
 
+LAYOUT = "onednn_layout"
+"""Name of the attribute of a packed weight that describes its layout."""
 
-class PackedConv2d(nn.Conv2d):
+
+class PackedConv2d(BatchInvariantConv2d):
     """A `Conv2d` that packs its weight when it is called. Its output is in channels_last.
 
     The layout depends on the input's size. In another one than the convolution uses, the weight would be reordered in
     every call by a routine without vector instructions: 0.5 seconds for 768 channels of 8 x 8 pixels, and not 0.01.
-    """
 
-    layout: bytes = b""
-    """Of the packed weight."""
+    A packed weight cannot be read. It is unpacked to copy, pickle, cast, move, save, load or train the module.
+    """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not can_pack_weight(weight):
             return super()._conv_forward(input, weight, bias)
+        if torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad):  # the operators have no gradient
+            return super()._conv_forward(input, self.unpack(), bias)
         x = input.contiguous(memory_format=torch.channels_last)
         return torch.ops.mkldnn._convolution_pointwise(x, self.pack(x), bias, *self._geometry, "none", [], "")
 
@@ -45,18 +49,48 @@ class PackedConv2d(nn.Conv2d):
         """The weight in the layout for an input `b c h w`."""
         weight, sizes = self.weight, (*self.weight.shape, *x.shape)
         layout = _find_layout(sizes, self._geometry, torch.get_num_threads())
-        if weight.is_mkldnn and self.layout == layout:
+        if weight.is_mkldnn and getattr(weight, LAYOUT, None) == layout:
             return weight
         with torch.inference_mode(False):  # inference tensors could not be used outside inference mode
-            dense = weight.to_dense() if weight.is_mkldnn else weight.detach()
-            weight = torch.ops.mkldnn._reorder_convolution_weight(dense, *self._geometry, x.shape)
-            self.weight, self.layout = nn.Parameter(weight, requires_grad=False), layout
-        return weight
+            packed = torch.ops.mkldnn._reorder_convolution_weight(_dense(weight), *self._geometry, x.shape)
+            packed = nn.Parameter(packed, requires_grad=False)
+        setattr(packed, LAYOUT, layout)  # on the tensor, as other threads may pack for another size meanwhile
+        self.weight = packed
+        return packed
+
+    def unpack(self) -> Tensor:
+        """Replace a packed weight by the dense one; returns it."""
+        if self.weight.is_mkldnn:
+            with torch.inference_mode(False):
+                self.weight = nn.Parameter(_dense(self.weight), requires_grad=self.weight.requires_grad)
+        return self.weight
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.unpack()
+        return self.__dict__
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self.unpack()
+        return super()._apply(*args, **kwargs)
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.unpack()
+        super()._save_to_state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: dict, *args: Any) -> None:
+        if not local_metadata.get("assign_to_params_buffers"):  # into the memory of the present weight
+            self.unpack()
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     @property
     def _geometry(self) -> tuple:
         """The arguments of the convolution operators after weight and bias."""
         return self.padding, self.stride, self.dilation, self.groups
+
+
+def _dense(weight: Tensor) -> Tensor:
+    """A weight as a dense tensor, without a gradient."""
+    return weight.detach().to_dense() if weight.is_mkldnn else weight.detach()
 
 
 @lru_cache(maxsize=4096)
@@ -85,8 +119,7 @@ def conv_add(conv: nn.Conv2d, x: Tensor, term: Tensor) -> Tensor:
 def pack_convolutions(network: nn.Module) -> nn.Module:
     """Let every bfloat16 convolution in `network` pack its weight, for sampling only; returns `network`.
 
-    Packed weights cannot be read: the network can no longer be trained, copied, cast or saved. The operators are those
-    that torch.compile uses. If this torch or this CPU lacks them, the network stays unchanged.
+    The operators are those that torch.compile uses. If this torch or this CPU lacks them, the network stays unchanged.
     """
     if not can_pack():
         return network

@@ -1,7 +1,7 @@
 """Checks whether an image shows a scene of the training domain, without any network.
 
 The image is judged at 64 px. Its background is the named colour nearest to its border. The foreground, all that differs
-from the background, is split into objects (``segmentation.py``), each matched with the sprites of the atlas
+from the background, is split into objects (``segmentation.py``), each matched with the sprites of a style
 (``matching.py``). The check shares nothing with the bundled model: CLIP, which the model builds on, takes no part.
 """
 
@@ -23,6 +23,7 @@ from unclip.stickers.recognition.matching import (
 )
 from unclip.stickers.recognition.segmentation import MIN_AREA, Segmenter, box_slices
 from unclip.stickers.scene import BACKGROUNDS, Scene
+from unclip.stickers.sprites import DEFAULT_STYLE
 
 SIDE = 64  # px; images are judged at this size, the decoder's
 MIN_SCORE = 0.55  # lowest score of a recognised object
@@ -115,7 +116,9 @@ def find_background(image: Image.Image | np.ndarray) -> Background:
     return _find_background(_to_pixels(image))
 
 
-def find_objects(image: Image.Image | np.ndarray, max_objects: int = 4) -> list[DetectedObject]:
+def find_objects(
+    image: Image.Image | np.ndarray, max_objects: int = 4, style: str = DEFAULT_STYLE
+) -> list[DetectedObject]:
     """Return the objects of an image, the largest first, at most ``max_objects``.
 
     Every object is named after its most similar sprite, however low the score: see ``DetectedObject.is_a``.
@@ -123,9 +126,10 @@ def find_objects(image: Image.Image | np.ndarray, max_objects: int = 4) -> list[
     Args:
         image: A square image of at least 64 px, or RGB, h w 3, uint8.
         max_objects: Smaller objects beyond this number are dropped.
+        style: One of sprites.STYLES, with whose sprites the objects are compared.
     """
     pixels = _to_pixels(image)
-    return _find_objects(pixels, _find_background(pixels), max_objects)
+    return _find_objects(pixels, _find_background(pixels), max_objects, style)
 
 
 def check(image: Image.Image | np.ndarray, scene: Scene) -> Verdict:
@@ -134,15 +138,16 @@ def check(image: Image.Image | np.ndarray, scene: Scene) -> Verdict:
     Args:
         image: A square image of at least 64 px, or RGB, h w 3, uint8.
         scene: The requested scene. Of its objects only the names and the relation count, not the exact positions.
+            They are compared with the sprites of its style.
     """
-    return judge(detect(image), scene)
+    return judge(detect(image, scene.style), scene)
 
 
-def detect(image: Image.Image | np.ndarray) -> Detection:
+def detect(image: Image.Image | np.ndarray, style: str = DEFAULT_STYLE) -> Detection:
     """Return the background and the objects of an image: the slow part of ``check``."""
     pixels = _to_pixels(image)
     background = _find_background(pixels)
-    return Detection(background, tuple(_find_objects(pixels, background, MAX_OBJECTS)))
+    return Detection(background, tuple(_find_objects(pixels, background, MAX_OBJECTS, style)))
 
 
 def judge(detection: Detection, scene: Scene) -> Verdict:
@@ -209,14 +214,14 @@ def _find_background(pixels: np.ndarray) -> Background:
     return Background(name, distances[name], colour)
 
 
-def _find_objects(pixels: np.ndarray, background: Background, max_objects: int) -> list[DetectedObject]:
+def _find_objects(pixels: np.ndarray, background: Background, max_objects: int, style: str) -> list[DetectedObject]:
     difference = soften((pixels - np.array(background.colour, np.float32)) / 255)
     mask = foreground_mask(difference, _foreground_threshold(difference))
     difference *= mask[..., None]
     box = bounding_box(mask)
     if box is None or mask.sum() < MIN_AREA:
         return []
-    segmenter = Segmenter(difference, mask, load_templates(background.name))
+    segmenter = Segmenter(difference, mask, load_templates(background.name, style))
     pieces = sorted(segmenter.split(box), key=lambda piece: -mask[box_slices(piece)].sum())
     return [_to_object(segmenter.match(piece)) for piece in pieces[:max_objects]]
 

@@ -1,4 +1,4 @@
-"""Matches a piece of an image with the sprites of the atlas.
+"""Matches a piece of an image with the sprites of a style.
 
 First, the piece is resized to a coarse grid and compared with all sprites on that background by one matrix
 product. Then the best are rendered at the piece's size and slid over it, at several scales. All comparisons use
@@ -9,18 +9,18 @@ the difference from the background: areas empty in both cost nothing, and parts 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from PIL import Image
 
 from unclip.stickers.scene import BACKGROUNDS
-from unclip.stickers.sprites import load_sprites
+from unclip.stickers.sprites import DEFAULT_STYLE, STYLES, VECTOR_STYLES, load_sprites
 
 MIN_CONTRAST = 0.05  # distance of a foreground pixel from the background (RGB in 0..1, Euclidean)
-_SHORTLIST = 12  # sprites compared in the second step
+_SHORTLIST = 12  # sprites compared in the second step; twice as many with mirror images
 _FINALISTS = 4  # of these, sprites compared at other scales too
 _MAX_BEHIND = 0.2  # a sprite further behind the best is not compared at other scales
 _MIN_SCORE = 0.5  # nor is one with a lower score
@@ -56,11 +56,13 @@ class Match:
 
 @dataclass(frozen=True)
 class Templates:
-    """All sprites on one background.
+    """All sprites of a style on one background; of a style that scenes mirror, their mirror images too.
 
     Attributes:
         background: One of BACKGROUNDS.
+        style: One of sprites.STYLES.
         names: The sprites that are visible on it.
+        mirrored: Of each, whether it is the mirror image.
         features: n f, float32: difference of the visible part from the background, resized to the coarse grid.
         energy: n, float32: squared norms of the features.
         shapes: n 2: width and height of the visible part, relative to the sprite's longer side.
@@ -68,7 +70,9 @@ class Templates:
     """
 
     background: str
+    style: str
     names: tuple[str, ...]
+    mirrored: tuple[bool, ...]
     features: np.ndarray
     energy: np.ndarray
     shapes: np.ndarray
@@ -117,7 +121,8 @@ def match_sprites(difference: np.ndarray, box: Box, templates: Templates) -> lis
 
     The arguments are as in ``coarse_scores``.
     """
-    shortlist = np.argsort(-coarse_scores(difference, box, templates), kind="stable")[:_SHORTLIST].tolist()
+    length = _SHORTLIST * (2 if any(templates.mirrored) else 1)
+    shortlist = np.argsort(-coarse_scores(difference, box, templates), kind="stable")[:length].tolist()
     piece = _Piece(difference, float(np.vdot(difference, difference)), box)
     matches = [(i, _align(piece, templates, i, 1.0)) for i in shortlist]
     matches.sort(key=lambda pair: -pair[1].score)
@@ -130,26 +135,30 @@ def match_sprites(difference: np.ndarray, box: Box, templates: Templates) -> lis
     return sorted(found, key=lambda match: -match.score)
 
 
-@functools.lru_cache(maxsize=len(BACKGROUNDS))
-def load_templates(background: str) -> Templates:
-    """Return the templates for one of BACKGROUNDS. They are made once per process, in about 0.1 s."""
+@functools.lru_cache(maxsize=len(BACKGROUNDS) * len(STYLES))
+def load_templates(background: str, style: str = DEFAULT_STYLE) -> Templates:
+    """Return the templates of a style for one of BACKGROUNDS. They are made once per process, in about 0.1 s."""
+    sprites = load_sprites()
+    sides = (False, True) if style in VECTOR_STYLES else (False,)  # only these have been mirrored in scenes
     rows = []
-    for name in load_sprites().names:
-        width, height = _proportions(name)
+    for name, mirrored in itertools.product(sprites.names, sides):
+        if not sprites.has(name, style) or (mirrored and not sprites.nouns[name].mirror):
+            continue
+        width, height = sprites.drawing(name, style).proportions
         width, height = max(1, round(width * _COARSE_SIDE)), max(1, round(height * _COARSE_SIDE))
-        template, _ = _render_template(name, background, width, height)
+        template, _ = _render_template(name, background, width, height, style, mirrored)
         box = bounding_box(foreground_mask(template))
         if box is None:
             continue
         left, top, right, bottom = box
         shape = _unsoftened_length(right - left), _unsoftened_length(bottom - top)
         offset = (template.shape[1] - left - right) / 2, (template.shape[0] - top - bottom) / 2
-        rows.append((name, _to_grid(template[top:bottom, left:right]), shape, offset))
-    names, features, shapes, offsets = zip(*rows, strict=True)
+        rows.append((name, mirrored, _to_grid(template[top:bottom, left:right]), shape, offset))
+    names, mirrored, features, shapes, offsets = zip(*rows, strict=True)
     features = np.stack(features)
     energy = np.einsum("nf,nf->n", features, features)
     shapes, offsets = np.array(shapes) / _COARSE_SIDE, np.array(offsets) / _COARSE_SIDE
-    return Templates(background, names, features, energy, shapes, offsets)
+    return Templates(background, style, names, mirrored, features, energy, shapes, offsets)
 
 
 @dataclass(frozen=True)
@@ -164,16 +173,16 @@ class _Piece:
 def _align(piece: _Piece, templates: Templates, index: int, scale: float) -> Match:
     """Return the best position of one sprite, rendered at `scale` times the size that fits the piece."""
     left, top, right, bottom = piece.box
-    name = templates.names[index]
+    name, style, mirrored = templates.names[index], templates.style, templates.mirrored[index]
     horizontal = _unsoftened_length(right - left) / templates.shapes[index, 0]  # longer side, judged by the width
     vertical = _unsoftened_length(bottom - top) / templates.shapes[index, 1]  # and by the height
     longer = math.sqrt(horizontal * vertical) * scale
     stretch = min(max(horizontal / vertical, 1 / _MAX_STRETCH), _MAX_STRETCH) ** 0.5
     limit = 1.25 * max(piece.difference.shape[:2])
-    relative_width, relative_height = _proportions(name)
+    relative_width, relative_height = load_sprites().drawing(name, style).proportions
     width = max(2, round(min(limit, longer * stretch * relative_width)))
     height = max(2, round(min(limit, longer / stretch * relative_height)))
-    template, mask = _render_template(name, templates.background, width, height)
+    template, mask = _render_template(name, templates.background, width, height, style, mirrored)
     h, w = mask.shape
     x = (left + right) / 2 + templates.offsets[index, 0] * longer
     y = (top + bottom) / 2 + templates.offsets[index, 1] * longer
@@ -197,10 +206,11 @@ def _compare_detail(seen: np.ndarray, expected: np.ndarray) -> float:
 
 
 @functools.lru_cache(maxsize=4096)  # about 40 MB
-def _render_template(name: str, background: str, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+def _render_template(
+    name: str, background: str, width: int, height: int, style: str, mirrored: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Return a sprite minus its background, softened, with a border of 1 px (h w 3), and its visible part (h w)."""
-    source = load_sprites().level(name, max(width, height))
-    rgba = np.asarray(source.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 255
+    rgba = np.asarray(load_sprites().premultiplied(name, (width, height), style, mirrored), np.float32) / 255
     colour = np.array(BACKGROUNDS[background], np.float32) / 255
     padded = np.zeros((height + 4, width + 4, 3), np.float32)
     padded[2:-2, 2:-2] = rgba[..., :3] - rgba[..., 3:] * colour
@@ -212,13 +222,6 @@ def _blur(image: np.ndarray) -> np.ndarray:
     """Return h w c blurred, without its outermost pixels."""
     rows = image[:-2] + 2 * image[1:-1] + image[2:]
     return (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 16
-
-
-def _proportions(name: str) -> tuple[float, float]:
-    """Return width and height of a sprite, relative to its longer side."""
-    width, height = load_sprites().levels[name][0].size
-    longer = max(width, height)
-    return width / longer, height / longer
 
 
 def _unsoftened_length(pixels: int) -> int:

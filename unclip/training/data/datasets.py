@@ -1,8 +1,8 @@
 """Open the training data of a recipe.
 
 Every dataset maps any index i >= 0 to (image, caption), as a pure function of (seed, i); the image is a uint8 RGB
-tensor `3 size size`. A run that was stopped therefore resumes with the same data by continuing at the next index: no
-sampler state has to be saved.
+tensor `3 size size`. Scenes may add their layout. A run that was stopped therefore resumes with the same data by
+continuing at the next index: no sampler state has to be saved.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ from unclip.training.data.decode import Sample
 from unclip.training.data.folder import list_folder
 from unclip.training.data.options import FolderTable, PromptTable, SceneTable, read_data_options
 from unclip.training.data.prompts import PromptList, Prompts, read_prompts
-from unclip.training.data.scenes import Scenes
+from unclip.training.data.scenes import Scenes, SceneSource
 from unclip.training.data.stored import CaptionedImages, Listing, Track, untracked
 from unclip.training.data.webdataset import list_shards
 
-Source = SceneOptions | Listing | PromptList
+Source = SceneSource | Listing | PromptList
 """Training data that are opened, before their images have a size."""
 
 SUBSTITUTES = 2**41
@@ -36,7 +36,7 @@ def open_source(table: Mapping[str, Any], track: Track = untracked) -> Source:
     """
     options = read_data_options(table)
     if isinstance(options, SceneTable):
-        return SceneOptions(**options.given())
+        return SceneSource(SceneOptions(**options.given()), options.crop)
     if isinstance(options, PromptTable):
         return read_prompts(options.path)
     return list_folder(options.path) if isinstance(options, FolderTable) else list_shards(options.shards, track)
@@ -46,7 +46,7 @@ def make_dataset(source: Source, size: int, seed: int) -> Dataset[Sample]:
     """The dataset of training data, as squares of `size` pixels. Raises DataError for a listing with faults."""
     if isinstance(source, PromptList):
         return Prompts(source, size, seed)
-    return Scenes(size, seed, source) if isinstance(source, SceneOptions) else CaptionedImages(source, size, seed)
+    return Scenes(size, seed, source) if isinstance(source, SceneSource) else CaptionedImages(source, size, seed)
 
 
 def open_dataset(table: Mapping[str, Any], size: int, seed: int) -> Dataset[Sample]:

@@ -16,7 +16,8 @@ from unclip.images.pixels import to_srgb_on_white
 from unclip.images.reading import opened, upright
 from unclip.requests.sources import IMAGE_SUFFIXES
 
-Sample = tuple[torch.Tensor, str]  # uint8 3 h w, caption
+Sample = tuple[torch.Tensor, str] | tuple[torch.Tensor, str, torch.Tensor]
+"""An image (uint8 `3 h w`), its caption, and for a decoder of layouts its layout (float32 `l`)."""
 
 IMAGE_EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 CAPTION_EXTENSIONS = ("txt", "caption", "json")

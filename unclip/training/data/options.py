@@ -39,6 +39,25 @@ class SceneTable(Table):
     counts: float | None = Field(
         default=None, ge=0, le=1, description="Fraction of the other scenes that show several of one object."
     )
+    styles: Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)] = Field(
+        default=None,
+        min_length=1,
+        description="Styles of the sprites: noto, flat, cartoon. With several, captions mention them; one that is "
+        "named twice is twice as likely.",
+    )
+    vary: bool | None = Field(
+        default=None, description="Show objects also as mirror images, and larger or smaller by a step."
+    )
+    layouts: bool | None = Field(
+        default=None,
+        description="Tell the decoder what captions leave open: places, sizes, mirror images. At generation, they are "
+        "random. Only in [decoder.data], in [upsampler.data] for an upsampler with `redrawn`, and for a distillation.",
+    )
+    crop: int | None = Field(
+        default=None,
+        ge=1,
+        description="Render only a random square part of so many pixels, as upsamplers need of large images.",
+    )
 
     @field_validator("nouns")
     @classmethod
@@ -49,7 +68,7 @@ class SceneTable(Table):
 
     def given(self) -> dict[str, Any]:
         """The arguments of `stickers.compose.SceneOptions` that the table sets."""
-        return self.model_dump(exclude={"kind"}, exclude_none=True)
+        return self.model_dump(exclude={"kind", "crop"}, exclude_none=True)
 
 
 class FolderTable(Table):

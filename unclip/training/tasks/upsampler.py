@@ -1,6 +1,7 @@
 """The upsampler as a training task."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,15 +15,22 @@ from unclip.diffusion.schedule import Schedule, add_noise
 from unclip.errors import RecipeError
 from unclip.inference.stage import Stage, StageInputs
 from unclip.models.upsampler import Upsampler, enlarge
+from unclip.training.batch import Batch
 from unclip.training.losses import sample_noise, velocity_loss
 from unclip.training.recipe import Sampling, StageRecipe
 from unclip.training.samples import contact_sheet
 from unclip.training.tasks.base import Examples, Loss, build_network, check_multiple, coarsest_cell
 from unclip.training.tasks.options import UpsamplerOptions
+from unclip.training.tasks.redrawing import NOISE_LEVELS, Redrawing
 
 
 class UpsamplerTask:
-    """The upsampler's objective: the velocity error on random crops, conditioned on the degraded small image."""
+    """The upsampler's objective: the velocity error on random crops, conditioned on the degraded small image.
+
+    redrawing: the decoder that the option `redrawn` needs, set before the training.
+    """
+
+    redrawing: Redrawing | None = None
 
     def __init__(self, recipe: StageRecipe, examples: Examples):
         assert isinstance(recipe.sampling, Sampling) and isinstance(recipe.task, UpsamplerOptions)
@@ -66,21 +74,42 @@ class UpsamplerTask:
         side = images.shape[-1] * self.options.small // self.size
         return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
 
-    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
-        """The velocity error on a random crop; the captions are not used."""
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
+        """The velocity error on a random crop; captions and layouts are for the decoder that draws images anew."""
         ratio, crop = self.size // self.options.small, self.options.crop
-        top, left = (torch.randint(0, (self.size - crop) // ratio + 1, (2,), generator=generator) * ratio).tolist()
-        images = images[..., top : top + crop, left : left + crop]
-        small = self.degrade(self.downsample(images), generator)
+        places = (batch.images.shape[-1] - crop) // ratio + 1  # one if the data are crops
+        offset = batch.once(lambda generator: torch.randint(0, places, (2,), generator=generator))
+        top, left = (offset * ratio).tolist()
+        images = batch.images[..., top : top + crop, left : left + crop]
+        small = self.degrade(self.downsample(images), batch)
+        if self.options.redrawn:
+            rows, redrawn = self.redraw(batch)
+            y, x, side = top // ratio, left // ratio, crop // ratio
+            small = small.index_copy(0, rows, redrawn[..., y : y + side, x : x + side].to(small))
         x0 = self.codec.encode(images)
-        t, noise = sample_noise(x0, self.schedule, generator, self.options.noise_shift)
+        t, noise = sample_noise(x0, self.schedule, batch, self.options.noise_shift)
         enlarged = self.codec.encode(enlarge(small, (crop, crop)))
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_loss(network(x_t, t, enlarged), x_t, x0, t, self.schedule), {}
 
-    def degrade(self, small: Tensor, generator: torch.Generator) -> Tensor:
+    def redraw(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The rows `k` of the images that the decoder draws anew, and these small images `k 3 s s`."""
+        assert self.redrawing is not None, "the decoder is missing"
+        chosen, seeds = batch.rand() < self.options.redrawn, batch.randint(0, 2**62)
+        low, high = NOISE_LEVELS
+        level = low + (high - low) * float(batch.once(lambda generator: torch.rand((), generator=generator)))
+        kept = chosen.nonzero()[:, 0]
+        rows = kept.to(batch.images.device)
+        small = self.downsample(batch.images[rows])
+        if len(rows) == 0:
+            return rows, small
+        layouts = None if batch.layouts is None else batch.layouts.to(small.device)[rows]
+        captions = [batch.captions[i] for i in kept.tolist()]
+        return rows, self.redrawing(small, captions, layouts, level, seeds[kept].tolist())
+
+    def degrade(self, small: Tensor, batch: Batch) -> Tensor:
         """Blur small images `b 3 h w` and add noise, each with a random strength per image."""
-        blur, noise = torch.rand(2, len(small), 1, 1, 1, generator=generator).to(small.device)
+        blur, noise = batch.rand_columns(2)[..., None, None, None].to(small.device)
         sigma = (blur * self.options.blur).clamp(min=1e-3)
         offsets = torch.arange(-2, 3, device=small.device)
         row = torch.exp(-(offsets**2) / (2 * sigma.flatten()[:, None] ** 2))  # b 5
@@ -88,7 +117,7 @@ class UpsamplerTask:
         kernel = (row[:, :, None] * row[:, None, :]).repeat_interleave(3, 0)[:, None]  # b*3 1 5 5
         padded = F.pad(small, (2, 2, 2, 2), mode="replicate").flatten(0, 1)[None]  # 1 b*3 h w
         blurred = F.conv2d(padded, kernel, groups=len(kernel))[0].unflatten(0, small.shape[:2])
-        grain = torch.randn(small.shape, generator=generator).to(small.device)
+        grain = batch.randn(*small.shape[1:]).to(small.device)
         return blurred + noise * self.options.noise * grain
 
     def stage(self) -> Stage:
@@ -107,9 +136,11 @@ class UpsamplerTask:
     def sample_grid(self) -> Image.Image:
         """Three rows of four: enlarged small images, upsampled images, originals."""
         images = self.examples(self.size, 4)[0]
-        enlarged = enlarge(self.downsample(images), (self.size, self.size))
+        side = images.shape[-1]  # of crops, less than the size
+        enlarged = enlarge(self.downsample(images), (side, side))
         inputs = StageInputs({"enlarged": self.codec.encode(enlarged)})
-        upsampled = self.stage().run(inputs, make_generators(range(4)))
+        stage = replace(self.stage(), shape=self.codec.latent_shape(side, side))
+        upsampled = stage.run(inputs, make_generators(range(4)))
         return contact_sheet(torch.cat([enlarged, upsampled, images]), 4)
 
     def networks(self) -> dict[str, nn.Module]:

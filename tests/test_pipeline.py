@@ -1,3 +1,5 @@
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -256,3 +258,13 @@ def test_images_come_in_a_list_that_a_notebook_shows(tiny):
     found = tiny.generate("a cat", n=2, seed=0, size=16)
     assert isinstance(found, list) and found._repr_png_().startswith(b"\x89PNG")
     assert len(tiny.vary(found[0].image, n=3, seed=0, steps=2)[1:]._repr_png_()) > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_is_copied_and_pickled_after_it_has_generated(tiny_model: Path, dtype: str) -> None:
+    pipe = Unclip.from_pretrained(tiny_model, "cpu", dtype)
+    fields = {"seed": 1, "steps": 2, "upsampler_steps": 1}
+    [made] = pipe.generate("a red cat", **fields)
+    for other in (copy.deepcopy(pipe), pickle.loads(pickle.dumps(pipe))):
+        assert difference(other.generate("a red cat", **fields)[0], made) == 0
+    assert difference(pipe.generate("a red cat", **fields)[0], made) == 0

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 class UnclipError(Exception):
     """Base of every error this package raises on purpose."""
 
+    shared = False
+    """Whether every process of a run raises it, so that one report is enough."""
+
 
 class InputError(UnclipError, ValueError):
     """Wrong input. The command line exits with code 2."""
@@ -30,6 +33,10 @@ class RecipeError(InputError):
 
 class TrainingError(UnclipError):
     """A training run ended early: the memory was used up, or a process that loads data was killed."""
+
+
+class ProcessError(TrainingError):
+    """Another process of a run ended early. It, or the program that started it, reports why."""
 
 
 class WriteError(UnclipError):

@@ -95,7 +95,7 @@ if __name__ == "__main__":  # FILE DIR BATCH CALL [session]: run a file, and be 
 
         return called
 
-    for name in ("fsync", "link", "replace", "unlink"):
+    for name in ("fsync", "link", "replace", "unlink", "rename"):
         setattr(os, name, deadly(getattr(os, name)))
     if sys.argv[5:]:
         from pathlib import Path
@@ -104,7 +104,7 @@ if __name__ == "__main__":  # FILE DIR BATCH CALL [session]: run a file, and be 
         from unclip.batch import progress, session
 
         session.BLOCK, progress.SAVE_EVERY = test_progress.ROWS, 0
-        test_progress.run(Path(file), Path(out), FakePipeline(), batch_size=batch)
+        test_progress.run(Path(file), out, FakePipeline(), batch_size=batch)
     else:
         from tests.batch.test_runner import run_file
 

@@ -12,7 +12,7 @@ from tests.batch.test_runner import MODEL, entries, image_files
 from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.generation import Output
 from unclip.batch.jobs import Settings
-from unclip.batch.output_folder import open_folder
+from unclip.batch.open_folder import open_folder, read_folder
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.run_record import run_seed
 from unclip.batch.session import Grid, Session
@@ -55,7 +55,8 @@ def session(tmp_path):
                 return Settings(seed=run_seed(out, 5 if seed is None else seed, MODEL)[0], name=template, shard=shard)
 
             if dry:
-                one.dry_run(settings(), out)
+                with read_folder(out, verify=options.get("verify", False)) as folder:
+                    one.dry_run(settings(), folder)
                 return report.planned.images - report.planned.done, report.planned.done, report.notes
             with open_folder(out, verify=verify) as folder:
                 one.run(settings(), folder, FakePipeline, 4)

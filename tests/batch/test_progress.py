@@ -17,7 +17,7 @@ from unclip.batch import progress, session
 from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.generation import Output
 from unclip.batch.jobs import Settings
-from unclip.batch.output_folder import open_folder
+from unclip.batch.open_folder import open_folder, read_folder
 from unclip.batch.prompt_file import Span, prompt_file
 from unclip.batch.run_record import run_seed
 from unclip.batch.session import Session
@@ -50,21 +50,22 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(progress, "SAVE_EVERY", 0)
 
 
-def run(file: Path, out: Path, pipe=None, *, dry=False, shard=(1, 1), defaults=None, batch_size=4, **options):
+def run(file: Path, out: Path | str, pipe=None, *, dry=False, shard=(1, 1), defaults=None, batch_size=4, **options):
     """(made, skipped, the pipeline, the report) of a session."""
     pipe, report, template = pipe or CheckedPipeline(), Notes(), NameTemplate.parse(DEFAULT)
     with prompt_file(str(file)) as prompts:
         one = Session(prompts=prompts, model=MODEL, output=Output(prompts.name, template), report=report, **options)
 
-        def settings() -> Settings:
-            seed = run_seed(out, 5, MODEL, write=not dry)[0]
+        def settings(folder) -> Settings:
+            seed = run_seed(folder.path, 5, MODEL, write=not dry)[0]
             return Settings(seed=seed, name=template, shard=shard, defaults=defaults or {}, folder=prompts.folder)
 
         if dry:
-            one.dry_run(settings(), out)
+            with read_folder(out, verify=options.get("verify", False)) as folder:
+                one.dry_run(settings(folder), folder)
             return report.planned.images - report.planned.done, report.planned.done, pipe, report
         with open_folder(out, verify=options.get("verify", False)) as folder:
-            one.run(settings(), folder, lambda: pipe, batch_size)
+            one.run(settings(folder), folder, lambda: pipe, batch_size)
     return report.totals.made, report.totals.skipped, pipe, report
 
 

@@ -1,5 +1,6 @@
 """Batches on a real Ray cluster of this machine, with a fake pipeline."""
 
+import errno
 import os
 import signal
 from functools import partial
@@ -9,19 +10,21 @@ import pytest
 
 from tests.batch.fake_pipeline import FakePipeline
 from tests.batch.test_runner import MODEL, RecordingReport, entries, image_files, run_file
+from unclip.batch import storage
 from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.generation import Output
 from unclip.batch.jobs import Settings, Task, check_rows
-from unclip.batch.output_folder import open_folder
+from unclip.batch.open_folder import open_folder
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.ray import RayEngine, RayOptions
 from unclip.batch.report import Totals
 from unclip.batch.run_record import run_seed
 from unclip.batch.runner import Runner
-from unclip.errors import CheckpointError, InputError, UnclipError
+from unclip.errors import CheckpointError, InputError, UnclipError, WriteError
+from unclip.system.files import write_atomic
 
 ray = pytest.importorskip("ray")
-TWO = RayOptions(workers=2)
+ONE, TWO = RayOptions(workers=1), RayOptions(workers=2)  # the start of a worker takes seconds
 
 
 class MortalPipeline(FakePipeline):
@@ -66,13 +69,13 @@ def cluster():
 def run(tmp_path):
     """Run lines on two workers: the totals, the folder, and what was reported."""
 
-    def run(lines: list[str], load=FakePipeline, options=TWO, stop=lambda: False):
-        file, out, report = tmp_path / "p.txt", tmp_path / "out", RecordingReport()
+    def run(lines: list[str], load=FakePipeline, options=TWO, stop=lambda: False, out=tmp_path / "out"):
+        file, report = tmp_path / "p.txt", RecordingReport()
         file.write_text("".join(f"{line}\n" for line in lines))
         output = Output(str(file), NameTemplate.parse(DEFAULT))
         engine = RayEngine(options, load, MODEL, output, 4, report.note)
         with prompt_file(str(file)) as prompts, open_folder(out) as folder:
-            settings = Settings(seed=run_seed(out, 5, MODEL)[0], name=output.name)
+            settings = Settings(seed=run_seed(folder.path, 5, MODEL)[0], name=output.name)
             tasks = (line for line in check_rows(prompts.rows(), settings) if isinstance(line, Task))
             jobs = (job for task in tasks for job in task.jobs())
             totals = Runner(engine, folder, output, report).run(jobs, 4, stop)
@@ -109,21 +112,47 @@ def test_a_prompt_that_ends_every_worker_fails_with_its_micro_batch_alone(run, t
 
 def test_a_run_that_was_stopped_resumes(run):
     lines, calls = [f"cat {i}" for i in range(40)], iter(range(100))
-    totals, out, _ = run(lines, stop=lambda: next(calls) >= 3)
+    totals, out, _ = run(lines, options=ONE, stop=lambda: next(calls) >= 3)
     assert totals.stopped and totals.made == 12
     before = image_files(out)
-    totals, out, _ = run(lines)
+    totals, out, _ = run(lines, options=ONE)
     assert totals == Totals(made=28, skipped=12)
     assert before.items() <= image_files(out).items() and len(image_files(out)) == 40
 
 
+def test_a_full_disk_ends_the_run_which_can_be_resumed(run, tmp_path, monkeypatch):
+    lines, written = [f"cat {i}" for i in range(40)], []
+
+    def write(path, data, **options):
+        if len(written) == 9:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        return write_atomic(path, data, **options)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(storage, "write_atomic", write)
+        with pytest.raises(WriteError, match="No space left on device.; make room, and run the same command again$"):
+            run(lines, options=ONE)
+    out = tmp_path / "out"
+    assert run_file(FakePipeline(), tmp_path / "p.txt", out) == Totals(made=31, skipped=9)
+    assert len(image_files(out)) == len(entries(out)) == 40
+
+
+def test_a_folder_behind_a_url(run, tmp_path):
+    lines, url = [f"cat {i}" for i in range(20)], f"file://{tmp_path}/there"
+    assert run(lines, options=ONE, out=url)[0] == Totals(made=20)
+    assert run_file(FakePipeline(), tmp_path / "p.txt", url) == Totals(skipped=20)
+    run_file(FakePipeline(), tmp_path / "p.txt", tmp_path / "local")
+    assert image_files(tmp_path / "there") == image_files(tmp_path / "local")
+
+
 def test_a_model_that_cannot_be_loaded_is_one_error(run):
     with pytest.raises(UnclipError, match="a worker cannot load the model: the checkpoint is damaged"):
-        run(["a cat"], no_model)
+        run(["a cat"], no_model, ONE)
     with pytest.raises(UnclipError, match="a worker cannot load the model: ZeroDivisionError: .*by zero"):
-        run(["a cat"], partial(divmod, 1, 0))
+        run(["a cat"], partial(divmod, 1, 0), ONE)
     with pytest.raises(UnclipError, match="3 workers ended while they loaded the model"):
-        run(["a cat"], killed_while_loading)
+        run(["a cat"], killed_while_loading, ONE)
 
 
 @pytest.mark.parametrize(

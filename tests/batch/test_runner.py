@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.batch.fake_pipeline import FakePipeline
-from unclip.batch import output_folder, runner
+from unclip.batch import runner, storage
 from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.generation import LocalEngine, Output
 from unclip.batch.jobs import Settings, Task, check_rows
-from unclip.batch.output_folder import open_folder
+from unclip.batch.open_folder import open_folder
 from unclip.batch.prompt_file import prompt_file
 from unclip.batch.report import Totals
 from unclip.batch.run_record import run_seed
@@ -55,7 +55,7 @@ def run_file(
     report = report or RecordingReport()
     template = NameTemplate.parse(name)
     with prompt_file(str(file)) as prompts, open_folder(out, overwrite=overwrite) as folder:
-        settings = Settings(seed=run_seed(out, 5, MODEL)[0], name=template)
+        settings = Settings(seed=run_seed(folder.path, 5, MODEL)[0], name=template)
         jobs = (job for line in check_rows(prompts.rows(), settings) if isinstance(line, Task) for job in line.jobs())
         output = Output(str(file), template, format)
         engine = LocalEngine(pipe, MODEL, output, batch_size, progress or report.step, report.note)
@@ -224,18 +224,18 @@ def test_a_full_disk_ends_the_run_which_can_be_resumed(file, tmp_path, monkeypat
 
     report.written = []
     with monkeypatch.context() as patch:
-        patch.setattr(output_folder, "write_atomic", write)
+        patch.setattr(storage, "write_atomic", write)
         with pytest.raises(UnclipError, match="No space.*run the same command again"):
             run_file(FakePipeline(), file, out)
     assert 0 < len(image_files(out)) < 10
     totals = run_file(FakePipeline(), file, out)
-    assert totals.made + totals.skipped == 10 and totals.skipped == 3
+    assert totals.made + totals.skipped == 10 and totals.skipped == 4
     assert len(entries(out)) == len(image_files(out)) == 10
 
 
 def test_a_second_run_on_a_folder_is_refused(file, tmp_path):
     out = tmp_path / "out"
-    code = f"from unclip.batch.output_folder import open_folder; open_folder({str(out)!r}).__enter__()"
+    code = f"from unclip.batch.open_folder import open_folder; open_folder({str(out)!r}).__enter__()"
     with open_folder(out):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and f"in use by process {os.getpid()} on " in done.stderr

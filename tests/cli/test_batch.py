@@ -280,6 +280,22 @@ def test_columns_of_other_tools_are_read_and_reported(call):
     assert call("p.csv", "--set", "cfg_scale=3")[2].endswith("not a field of a request; did you mean 'guidance'?\n")
 
 
+def test_a_url_in_place_of_a_folder(call, tmp_path):
+    pytest.importorskip("fsspec")
+    url = f"file://{tmp_path}/there"
+    Path("p.txt").write_text("a cat\na dog -- -n 2\n{a\n")
+    assert "images  3\n" in call("p.txt", "-o", url, "--dry-run")[1] and not Path("there").exists()
+    code, out, err = call("p.txt", "-o", url, "--seed", "3")
+    names = [line.split()[0] for line in out.splitlines()]
+    assert code == 1 and names == [f"{url}/{entry['file']}" for entry in manifest("there")]
+    assert f"3 images made in 0 s, 1 bad line (see {url}/errors.jsonl)" in err
+    assert "0 images made, 3 already there" in call("p.txt", "-o", url)[2]  # with the seed of the first run
+    for option in ("--grid", "--preview", "--open"):
+        code, out, err = call("p.txt", "-o", url, option)
+        assert (code, out) == (2, "") and f"{option} needs a folder of this machine" in err
+    assert call("p.txt", "-o", "nope://x")[2].startswith("unclip: error: -o 'nope://x': Protocol not known: nope")
+
+
 def test_the_first_interrupt_finishes_the_batch_at_hand(call, pipeline):
     real = pipeline.generate_batch
 

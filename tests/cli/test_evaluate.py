@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import forks, in_processes
 from unclip.cli.main import main
+from unclip.errors import InputError
 from unclip.evaluation import clip_and_prior, super_resolution, sweeps
 from unclip.evaluation import suite as suite_module
 from unclip.evaluation.suite import Suite
@@ -38,6 +40,41 @@ def test_the_same_seeds_give_the_same_report(tiny_model: Path, tmp_path: Path, c
     # Chance, of a model that knows nothing.
     rows = {row[""]: row["value"] for row in json.loads(out)["results"]["clip"]["rows"]}
     assert rows["retrieval among 100: rank 1, text to image"]["rate"] < 0.1
+
+
+@forks
+def test_two_processes_make_the_report_of_one(tiny_model: Path, tmp_path: Path, capsys) -> None:
+    arguments = "--n", "2", "--batch-size", "2", "--only", "objects,best,distance,prior,upsampler"
+    assert evaluate(tiny_model, tmp_path / "one", *arguments) == 0
+    assert in_processes(2, lambda _: evaluate(tiny_model, tmp_path / "two", *arguments)) == [0, 0]
+    one, two = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two"))
+    assert one == two and list(one["results"]) == [
+        "checker",
+        "objects",
+        "distance",
+        "prior",
+        "best",
+        "upsampler",
+    ]
+    images = [sorted(path.read_bytes() for path in (tmp_path / name / "pictures").iterdir()) for name in ("one", "two")]
+    assert images[0] == images[1] and len(images[0]) == 6
+    assert (tmp_path / "one" / "report.html").read_bytes() == (tmp_path / "two" / "report.html").read_bytes()
+
+
+@forks
+def test_an_error_of_one_process_is_reported_once(tiny_model: Path, tmp_path: Path, monkeypatch, capfd) -> None:
+    def fails(*_: object) -> None:
+        raise InputError("this process cannot")
+
+    def run(rank: int) -> int:
+        if rank == 1:
+            monkeypatch.setattr(super_resolution, "psnr", fails)
+        return evaluate(tiny_model, tmp_path, "--n", "2", "--batch-size", "1", "--only", "upsampler")
+
+    assert in_processes(2, run) == [2, 2]
+    out, err = capfd.readouterr()
+    assert err.count("this process cannot") == 1 and "Traceback" not in err and out == ""
+    assert json.loads((tmp_path / "report.json").read_text())["results"] == {}
 
 
 def test_a_report_is_continued_and_never_mixed(tiny_model: Path, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -89,8 +89,11 @@ def test_prompt_files_have_it_by_line(call):
     "words, says",
     [
         (["--prior", "autoregresive"], "or give a kind of prior: diffusion or autoregressive"),
-        (["--prior", "autoregressive", "--prior-steps", "3"], "prior_steps is of a diffusion prior"),
-        (["--prior-top-p", "0.5"], "prior_top_p is of an autoregressive prior, and this request's prior is diffusion"),
+        (["--prior", "autoregressive", "--prior-steps", "3"], "prior_steps belongs to the diffusion prior"),
+        (
+            ["--prior-top-p", "0.5"],
+            "prior_top_p belongs to the autoregressive prior, and this request's prior is diffusion",
+        ),
         (["--prior-top-p", "0.5", "--prior-steps", "3"], "leave one out"),
         (["--prior-top-p", "1.5"], "prior_top_p must be a number from 0 to 1"),
         (["--prior-temperature", "-1"], "prior_temperature must be a number from 0 to 100"),
@@ -125,7 +128,7 @@ def test_the_kind_can_be_the_models_default(tiny_model: Path):
     assert request.prior == "autoregressive" and request.prior_steps is None
     assert pipe.resolve(Request(prompt="a cat", prior="diffusion")).prior_steps == 3
     assert pipe.resolve(Request(prompt="a cat", prior_top_p=0.5)).prior_temperature == 0.9
-    with pytest.raises(RequestError, match="prior_steps is of a diffusion prior"):
+    with pytest.raises(RequestError, match="prior_steps belongs to the diffusion prior"):
         pipe.resolve(Request(prompt="a cat", prior_steps=3))
 
 

@@ -1,11 +1,13 @@
 """`unclip train`: a mistake is one line and exit code 2."""
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.forked import forks, in_processes
 from unclip.cli.main import main
 from unclip.training import run
 
@@ -24,6 +26,42 @@ def call(capsys, tmp_path: Path, monkeypatch):
         return captured.err
 
     return run
+
+
+RECIPE = """
+[data]
+kind = "scenes"
+
+[clip.fit]
+batch_size = 5
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sessions of POSIX")
+def test_what_ends_several_processes_is_one_line(tmp_path: Path, capfd, monkeypatch):
+    (tmp_path / "five.toml").write_text(RECIPE)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "clip", "--recipe", "five.toml", "--out", "runs", "--device", "cpu", "--processes", "2"]) == 2
+    error = "five.toml [clip.fit]: batch_size = 5 is that of the whole batch, which 2 processes cannot divide equally"
+    assert capfd.readouterr() == ("", f"unclip: error: {error}: set it to 4 or 6, or use other numbers\n")
+    assert not (tmp_path / "runs").exists()
+
+
+@forks
+def test_the_main_one_of_several_processes_reports_their_error(tmp_path: Path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert in_processes(2, lambda _: main(["train", "clip", "--recipe", "none.toml", "--out", "runs"])) == [2, 2]
+    assert capfd.readouterr().err.count("no recipe 'none.toml'") == 1
+    words = ["train", "clip", "--out", "runs", "--device", "cpu", "--processes", "2"]
+    assert in_processes(2, lambda _: main(words)) == [2, 2]
+    assert capfd.readouterr().err.count("leave it out under torchrun and accelerate launch") == 1
+
+
+def test_processes_that_the_environment_names_in_part(call, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert "WORLD_SIZE is set without RANK and LOCAL_RANK" in call("clip", "--out", "runs", "--device", "cpu")
 
 
 @pytest.mark.parametrize(
@@ -49,6 +87,14 @@ def call(capsys, tmp_path: Path, monkeypatch):
         (["clip", "--out", "/dev/null/runs"], "cannot write into"),
         (["decoder", "--out", "runs", "--device", "cpu"], "run `unclip train clip` first"),
         (["prior", "--out", "runs", "--device", "cpu"], "run `unclip train clip` first"),
+        (["clip", "--check", "--processes", "2"], "--check runs in one process"),
+        (["clip", "--out", "runs", "--processes", "0"], "--processes must be at least 1"),
+        (["clip", "--out", "runs", "--accumulate", "0"], "--accumulate must be at least 1"),
+        (
+            ["clip", "--out", "runs", "--device", "cpu", "--accumulate", "7"],
+            "one process in 7 parts each cannot divide equally",
+        ),
+        (["clip", "--out", "runs", "--device", "cpu", "--dtype", "float16"], "training in float16 needs a GPU"),
         (["clip", "--out", "runs", "--resume"], "nothing to resume in runs/clip"),
         (["all", "--out", "runs", "--resume"], "nothing to resume in runs/clip or runs/prior"),
     ],
@@ -91,6 +137,7 @@ def test_the_arguments_reach_the_training(monkeypatch, tmp_path: Path):
         "skip_bad": False,
         "device": "cpu",
         "dtype": "auto",
+        "accumulation": 1,
         "minutes": 1.5,
         "steps": None,
         "quiet": True,

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import torch
 from torch import Tensor
 
@@ -41,3 +44,19 @@ def test_training_computes_each_time() -> None:
         with torch.no_grad():
             weight += 2 * weight.grad
         weight.grad = None
+
+
+@torch.inference_mode()
+def test_a_copy_has_no_result_yet() -> None:
+    last, x, calls = LastResult(), torch.ones(2), []
+
+    def compute(x: torch.Tensor) -> torch.Tensor:
+        calls.append(x)
+        return x + 1
+
+    last.of(compute, x)
+    for copied in (copy.deepcopy(last), pickle.loads(pickle.dumps(last))):
+        before = len(calls)
+        assert torch.equal(copied.of(compute, x), x + 1) and len(calls) == before + 1
+        copied.of(compute, x)
+        assert len(calls) == before + 1

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.helpers import difference
 from unclip.errors import DataError, RequestError
 from unclip.inference.speeds import WITHOUT_SHORTCUTS
 from unclip.modes.notes import notes
@@ -147,3 +148,28 @@ def test_shortcuts_of_guidance_without_guidance_have_a_note(tiny: Unclip) -> Non
         "guidance_interval and guidance_every: no effect at guidance 1, which needs one evaluation a step",
     )
     assert guided.notes == ()
+
+
+def test_shortcuts_of_a_single_step_have_a_note(tiny: Unclip) -> None:
+    fields = {"cache_every": 2, "guidance_every": 2, "upsampler_cache_every": 2}
+    [small] = tiny.generate("a cat", seed=1, steps=1, size=16, **fields)
+    assert small.notes == (
+        "guidance_every: no effect with a single step",
+        "cache_every: no effect with a single step",
+        "upsampler_cache_every: no effect on images of 16x16, which are not upsampled",
+    )
+    [large] = tiny.generate("a cat", seed=1, steps=2, upsampler_steps=1, **fields)
+    assert large.notes == ("upsampler_cache_every: no effect with a single step of the upsampler",)
+    assert tiny.generate("a cat", seed=1, steps=2, upsampler_steps=2, **fields)[0].notes == ()
+
+
+def test_a_negative_prompt_without_guidance_has_a_note(tiny: Unclip, cat: Image.Image) -> None:
+    says = ("negative_prompt: no effect at guidance 1, which is none: set a higher guidance",)
+    fields = {"negative_prompt": "a dog", "seed": 1, "size": 16}
+    unguided = {"guidance": 1, "prior_guidance": 1}
+    [plain], [against] = (tiny.generate("a cat", **f, **unguided) for f in ({"seed": 1, "size": 16}, fields))
+    assert (plain.notes, against.notes) == ((), says) and difference(plain, against) == 0
+    assert tiny.generate("a cat", guidance=1, **fields)[0].notes == ()  # the prior is guided
+    assert tiny.generate("a cat", prior_guidance=1, **fields)[0].notes == ()
+    assert tiny.edit(cat, "a dog", steps=2, **fields)[0].notes == says  # guided by 1, as inverted images are
+    assert tiny.vary(cat, steps=2, strength=0.5, **fields)[0].notes == ()

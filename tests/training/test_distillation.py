@@ -60,6 +60,8 @@ def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny checkpoints of every family."""
     folder = tmp_path_factory.mktemp("models")
     shutil.copytree(tiny_model, folder / "native")
+    few = shutil.copytree(tiny_model, folder / "few") / "decoder_scheduler" / "scheduler_config.json"
+    few.write_text(json.dumps(json.loads(few.read_text()) | {"num_train_timesteps": 20}))
     kandinsky_prior(SIZES_2_2["one"], folder).save_pretrained(folder / "kandinsky-2-2-prior")
     kandinsky_decoder(SIZES_2_2["one"]).save_pretrained(folder / "kandinsky")
     kandinsky_decoder(SIZES_2_2["one"], inpaint=True).save_pretrained(folder / "inpaint")
@@ -368,11 +370,12 @@ def test_a_speed_keeps_the_steps_that_a_stage_was_distilled_for(stage: str, tiny
         ("upsampler", "consistency", "kandinsky", {}, "has no upsampler"),
         ("upsampler", "consistency", "native", {"lines": "guidance = 2.0"}, "an upsampler has no guidance"),
         ("decoder", "consistency", "karlo", {}, "predicts noise down to no signal"),
-        ("decoder", "guidance", "native", {"lines": "segments = 2"}, "segments is of --distill consistency"),
+        ("decoder", "guidance", "native", {"lines": "segments = 2"}, "segments belongs to --distill consistency"),
         ("decoder", "guidance", "native", {"lines": "guidance = 1.0"}, "leaves nothing to distil"),
         ("decoder", "guidance", "native", {"lines": "guidance = [3.0, 2.0]"}, r"or \[low, high\] of two such numbers"),
         ("prior", "guidance", "native", {"lines": "guidance = [1.0, 2.0]"}, "set a single one"),
         ("decoder", "consistency", "native", {"lines": "segments = 3"}, "teacher_steps = 32 should be a multiple"),
+        ("decoder", "consistency", "few", {}, "teacher_steps = 32 should be below the 20 timesteps of tiny"),
         ("decoder", "guidance", "native", {"lines": 'source = "images"'}, 'the data are prompts: use "teacher"'),
         ("decoder", "guidance", "variations", {}, 'has no prior to generate from prompts: set source = "images"'),
         ("decoder", "guidance", "native", {"recipe": "stickers-cpu"}, r"has a table \[clip\], .* --recipe distill"),

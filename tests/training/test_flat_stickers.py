@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from safetensors.torch import load_file
 
 from unclip import Unclip
 from unclip.errors import RecipeError
+from unclip.models.decoder import Decoder
 from unclip.models.layout import LAYOUT_SIZE, random_layout
 from unclip.requests.request import Request
 from unclip.training import recipe as recipes
 from unclip.training import run
+from unclip.training.batch import Batch
 from unclip.training.recipe import load_recipe
 from unclip.training.run import TrainingOptions
 from unclip.training.tasks import upsampler
@@ -123,16 +126,20 @@ def test_small_images_are_drawn_anew_by_the_decoder(
 
     large = torch.rand(4, 3, 256, 256) * 2 - 1
     small = task_with(0.0).downsample(large)
-    rows, redrawn = task_with(1.0).redraw(large, captions, layouts, torch.Generator().manual_seed(0))
+
+    def batch_of(seed: int) -> Batch:
+        return Batch(large, captions, torch.Generator().manual_seed(seed), layouts=layouts)
+
+    rows, redrawn = task_with(1.0).redraw(batch_of(0))
     assert rows.tolist() == [0, 1, 2, 3] and redrawn.shape == small.shape
     assert not torch.allclose(redrawn, small, atol=0.05)
-    some, _ = task_with(0.5).redraw(large, captions, layouts, torch.Generator().manual_seed(1))
+    some, _ = task_with(0.5).redraw(batch_of(1))
     assert 0 < len(some) < 4
     seen = []
     for fraction in (0.0, 1.0):
         task = task_with(fraction)
         monkeypatch.setattr(upsampler, "enlarge", lambda image, size: (seen.append(image), torch.zeros(4, 3, *size))[1])
-        task.loss(task.network, large, captions, torch.Generator().manual_seed(0), layouts)
+        task.loss(task.network, batch_of(0))
     assert seen[0].shape == seen[1].shape == (4, 3, 32, 32) and not torch.allclose(seen[0], seen[1], atol=0.05)
 
 
@@ -171,3 +178,32 @@ def test_layouts_and_crops_are_refused_where_they_have_no_use(
 def test_a_restorer_needs_a_trained_decoder(small_recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="redrawn = 0.65 .* needs a trained decoder in .*run `unclip train decoder`"):
         run.train("upsampler", small_recipe, tmp_path, TrainingOptions(device="cpu", quiet=True, steps=2))
+
+
+@pytest.mark.parametrize("source", ["teacher", "images"])
+def test_a_student_is_told_the_layouts_that_its_teacher_was_told(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    seen: list[torch.Tensor | None] = []
+    condition = Decoder.condition
+
+    def spy(self: Decoder, *args: Any, **options: Any) -> dict[str, torch.Tensor]:
+        seen.append(options.get("layout"))
+        return condition(self, *args, **options)
+
+    monkeypatch.setattr(Decoder, "condition", spy)
+    path = tmp_path / "distil.toml"
+    table = (
+        f'[distill]\nsource = "{source}"\nknown = 0.0\nlevels = 1\nsamples = 0\nfit = {{ batch_size = 2, workers = 0 }}'
+    )
+    data = 'kind = "scenes"\nstyles = "flat"\nvary = true\n'
+    options = TrainingOptions(device="cpu", quiet=True, distill="guidance", teacher=out / "model", steps=1)
+    if source == "images":
+        path.write_text(f"[data]\n{data}\n{table}")
+        with pytest.raises(RecipeError, match=r"has layouts: set layouts = true in \[data\]"):
+            run.train("decoder", path, tmp_path / "refused", options)
+        data += "layouts = true\n"
+    seen.clear()
+    path.write_text(f"[data]\n{data}\n{table}")
+    run.train("decoder", path, tmp_path / "out", options)
+    assert seen and all(layout is not None and layout.abs().sum() > 0 for layout in seen)

@@ -61,7 +61,7 @@ def test_the_average_is_the_weighted_mean_of_the_weights(tmp_path: Path):
 
 def test_matrices_decay_and_biases_do_not(tmp_path: Path):
     task = Toy()
-    task.loss = lambda network, images, *_: (0 * network(images).sum(), {})
+    task.loss = lambda network, batch: (0 * network(batch.images).sum(), {})
     start = {name: value.detach().clone() for name, value in task.network.named_parameters()}
     run(tmp_path, task, Fit(batch_size=1, lr=0.1, warmup=0, decay=0, weight_decay=0.5, workers=0), budget=Budget(2))
     end = load_file(tmp_path / "state.safetensors")
@@ -73,7 +73,7 @@ def test_matrices_decay_and_biases_do_not(tmp_path: Path):
 def test_the_gradient_is_clipped(tmp_path: Path):
     seen = []
     task = Toy()
-    task.loss = lambda network, images, *_: (100 * network(images).sum(), {})
+    task.loss = lambda network, batch: (100 * network(batch.images).sum(), {})
     steps = torch.optim.AdamW.step
     with pytest.MonkeyPatch.context() as patch:
 

@@ -149,8 +149,8 @@ def test_ignored_signals_stay_ignored(tmp_path: Path):
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
 def test_a_run_that_diverges_ends_before_it_spoils_its_weights(tmp_path: Path, kind: str):
     class Diverging(Toy):
-        def loss(self, network, images, captions, generator):
-            loss, figures = super().loss(network, images, captions, generator)
+        def loss(self, network, batch):
+            loss, figures = super().loss(network, batch)
             if self.calls == 4:  # the root of 0 has an infinite gradient
                 loss = loss * float("nan") if kind == "loss" else loss + (0 * loss).sqrt()
             return loss, figures

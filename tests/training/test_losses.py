@@ -6,13 +6,14 @@ import torch.nn.functional as F
 
 from tests.training.tasks.helpers import seeded
 from unclip.diffusion.schedule import Schedule, add_noise
+from unclip.training.batch import Batch
 from unclip.training.losses import sample_noise, velocity_loss
 from unclip.training.tasks.options import PREDICTIONS
 
 
 @pytest.mark.parametrize(("shift", "spread"), [(0.0, 1.0), (1.2, 0.7)])
 def test_timesteps_are_normal_in_log_noise(shift: float, spread: float):
-    t, noise = sample_noise(torch.zeros(20_000, 1), Schedule(), seeded(), shift, spread)
+    t, noise = sample_noise(zeros := torch.zeros(20_000, 1), Schedule(), Batch(zeros, [], seeded()), shift, spread)
     assert noise.shape == (20_000, 1) and noise.std().item() == pytest.approx(1, abs=0.03)
     # the same from the schedule itself: half the log of noise over signal variance
     signal = Schedule().alphas_cumprod()[t]
@@ -22,9 +23,14 @@ def test_timesteps_are_normal_in_log_noise(shift: float, spread: float):
 
 
 def test_timesteps_are_uniform_without_a_shift():
-    t, _ = sample_noise(torch.zeros(20_000, 1), Schedule(), seeded())
+    t, _ = sample_noise(zeros := torch.zeros(20_000, 1), Schedule(), Batch(zeros, [], seeded()))
     assert (t.min(), t.max()) == (0, 999) and t.float().mean().item() == pytest.approx(499.5, abs=10)
-    assert sample_noise(torch.zeros(2000, 1), Schedule(num_train_timesteps=50), seeded())[0].max() == 49
+    assert (
+        sample_noise(zeros := torch.zeros(2000, 1), Schedule(num_train_timesteps=50), Batch(zeros, [], seeded()))[
+            0
+        ].max()
+        == 49
+    )
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS["decoder"])

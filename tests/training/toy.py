@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from unclip.errors import DataError
+from unclip.training.batch import Batch
 from unclip.training.budget import Budget
 from unclip.training.loop import Session, fit
 from unclip.training.recipe import Fit
@@ -43,13 +44,13 @@ class Toy:
         self.before = before
         self.calls = 0
 
-    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator):
+    def loss(self, network: nn.Module, batch: Batch):
         self.calls += 1
         if self.before is not None:
             self.before(self)
-        noise = torch.randn(images.shape, generator=generator)
-        error = network(images + noise).mean(2) - images.mean((2, 3))
-        return error.square().mean(), {"first": torch.tensor(float(captions[0]))}
+        images = batch.images
+        error = network(images + batch.randn_like(images)).mean(2) - images.mean((2, 3))
+        return error.square().mean(), {"first": torch.tensor(float(batch.captions[0]))}
 
     def sample_grid(self) -> Image.Image:
         """The mean weight as a grey."""

@@ -6,30 +6,26 @@ no image twice, and notices one that another program has changed.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from unclip.batch.manifest import MANIFEST, PRIVATE, RUN, Entry, read_lines
-from unclip.batch.tally import Tally, list_images
+from unclip.batch.storage import Condition, Storage
+from unclip.batch.tally import Tally
 
 DAMAGED = "damaged.jsonl"
 """The lines of the manifest that could not be read."""
 _CHECKED = "checked"  # an empty file, as old as the last check
 _MAX_NAMED = 3  # images that a note names
 
-Condition = Literal["done", "missing", "altered"]
-
 
 class FolderCheck:
     """A check of the images of a folder.
 
-    verify: compare the hashes of all images, not only of those written since the last check. start: check only the
-    lines of the manifest from this byte on. seen: called with the entry of each image that is done.
+    folder: has the manifest; storage: has the images. verify: compare the hashes of all images, not only of those
+    written since the last check. start: check only the lines of the manifest from this byte on. seen: called with the
+    entry of each image that is done.
 
     Attributes:
         altered: Names of images that were changed.
@@ -39,12 +35,20 @@ class FolderCheck:
         images: All that are done.
     """
 
-    def __init__(self, folder: Path, verify: bool, start: int = 0, seen: Callable[[Entry], None] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        storage: Storage,
+        verify: bool,
+        start: int = 0,
+        seen: Callable[[Entry], None] | None = None,
+    ) -> None:
         self.altered: list[str] = []
         self.dropped: list[list[int]] = []
         self.size = start
         self.images = Tally()
         self._folder = folder
+        self._storage = storage
         self.is_cut_off = False
         self._keys = array("Q")
         self._damaged: list[bytes] = []
@@ -71,7 +75,7 @@ class FolderCheck:
             if line.endswith(b"\n") and line.strip():  # another one was cut off when a run was killed
                 self._damaged.append(line)
             return None
-        condition = check_image(self._folder, entry, checked, verify)
+        condition = self._storage.condition(entry, checked, verify)
         if condition == "altered":
             self.altered.append(entry.file)
         return condition
@@ -89,17 +93,17 @@ class FolderCheck:
 
     def notes(self) -> list[str]:
         """Messages about damage, and what becomes of it."""
-        found = []
+        found, where = [], self._storage.where
         again = "kept as found, and generated again under other names"
-        if self._lost and (images := sum(not name.startswith("grid") for name in list_images(self._folder))):
+        if self._lost and (images := sum(not name.startswith("grid") for name in self._storage.names())):
             found.append(
-                f"{self._folder / MANIFEST} is missing, so the prompts of {counted(images, 'image')} in the folder are "
+                f"{where(MANIFEST)} is missing, so the prompts of {counted(images, 'image')} in the folder are "
                 f"unknown: {again}"
             )
         if self._damaged:
             found.append(
-                f"{counted(len(self._damaged), 'line')} of {self._folder / MANIFEST} cannot be read and moved to "
-                f"{self._folder / PRIVATE / DAMAGED}; the images: {again}"
+                f"{counted(len(self._damaged), 'line')} of {where(MANIFEST)} cannot be read and moved to "
+                f"{where(f'{PRIVATE}/{DAMAGED}')}; the images: {again}"
             )
         if self.altered:
             found.append(
@@ -111,46 +115,6 @@ class FolderCheck:
 def mark_checked(folder: Path) -> None:
     """Remember that all images that exist now are as the manifest says."""
     (folder / PRIVATE / _CHECKED).touch()
-
-
-def check_image(folder: Path, entry: Entry, checked: int, thorough: bool) -> Condition:
-    """Compare an image with its entry: by its size, and by its hash if it was written after the last check.
-
-    checked: time of the last check, in nanoseconds. thorough: compare the hash in any case, without one that of the
-    pixels.
-    """
-    path = folder / entry.file
-    try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):  # reading from a pipe would not end
-            return "missing"
-        if found.st_size != entry.bytes:
-            return "altered"
-        if entry.sha256 is not None:
-            recent = found.st_mtime_ns > checked
-            return "altered" if (recent or thorough) and _file_hash(path) != entry.sha256 else "done"
-        return "altered" if thorough and not _has_pixels(path, entry.pixels) else "done"
-    except (OSError, ValueError):
-        return "missing"
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _has_pixels(path: Path, pixels: str | None) -> bool:
-    """Whether the file can be decoded and, if its format is lossless, has the pixels of this hash."""
-    from PIL import Image
-
-    from unclip.images.metadata import FORMATS, pixel_hash
-
-    try:
-        with Image.open(path, formats=tuple(set(FORMATS.values()))) as image:
-            image.load()
-            return image.format != "PNG" or pixels is None or pixel_hash(image) == pixels
-    except Exception:  # a damaged file makes Pillow raise nearly anything
-        return False
 
 
 def last_check(folder: Path) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
 
@@ -85,3 +87,43 @@ def read_lines(folder: Path, start: int = 0) -> Iterator[tuple[bytes, Entry | No
 def read_entries(folder: Path) -> Iterator[Entry]:
     """The entries of a folder's manifest, without damaged lines."""
     return (entry for _, entry in read_lines(folder) if entry is not None)
+
+
+def mend_manifest(folder: Path, dropped: Sequence[Sequence[int]], size: int, is_cut_off: bool) -> None:
+    """Remove lines from a manifest, atomically, and end its last line.
+
+    dropped: the lines, as [first byte, first byte after them], in order. size: of the manifest, in bytes.
+    """
+    path = folder / MANIFEST
+    if len(dropped) == 1 and dropped[0][1] == size:  # a killed run leaves them at the end
+        with path.open("r+b") as file:
+            file.truncate(dropped[0][0])
+            os.fsync(file.fileno())
+    elif dropped:
+        replace_manifest(folder, _without(path, dropped))
+    elif is_cut_off:
+        with path.open("ab") as file:
+            file.write(b"\n")
+
+
+def replace_manifest(folder: Path, lines: Iterable[bytes]) -> None:
+    """Replace a manifest, atomically."""
+    new = folder / PRIVATE / "tmp" / MANIFEST
+    with new.open("wb") as file:
+        file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, folder / MANIFEST)
+
+
+def _without(path: Path, dropped: Sequence[Sequence[int]]) -> Iterator[bytes]:
+    """The lines of a file but those that begin in these ranges of bytes, which are in order."""
+    place, ranges = 0, iter([*dropped, (math.inf, math.inf)])
+    first, end = next(ranges)
+    with path.open("rb") as file:
+        for line in file:
+            if place >= end:
+                first, end = next(ranges)
+            if place < first:
+                yield line
+            place += len(line)

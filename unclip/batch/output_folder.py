@@ -15,31 +15,37 @@ import contextlib
 import errno
 import hashlib
 import json
-import math
 import os
-import platform
-import time
+import shutil
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from unclip.batch.folder_check import FolderCheck, last_check, mark_checked
-from unclip.batch.manifest import MANIFEST, PRIVATE, Entry, read_entries, read_lines
-from unclip.batch.tally import Tally, tally_images
-from unclip.errors import InputError, WriteError
-from unclip.system.files import check_writable, write_atomic, write_json, write_new
+from unclip.batch.grid_file import GRIDS, find_grid
+from unclip.batch.manifest import (
+    MANIFEST,
+    PRIVATE,
+    Entry,
+    mend_manifest,
+    read_entries,
+    read_lines,
+    replace_manifest,
+)
+from unclip.batch.storage import LocalStorage, Storage
+from unclip.batch.tally import Tally
+from unclip.errors import WriteError
+from unclip.system.files import write_atomic
 from unclip.system.json_values import parse_json
 
 ERRORS = "errors.jsonl"
 PROGRESS = "progress.json"
 """The progress of the run, and the state of the folder when it was saved."""
-GRIDS = {".png": "grid.json", ".html": "grid-page.json"}
-"""The records of the contact sheet and of the page that a run wrote, by their suffix."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class ImageFile:
 class SavedState(BaseModel):
     """The state of a folder when its run saved its progress: the bytes of the manifest, and their hash, and the images.
 
-    images    that these lines of the manifest list, as [count, sum of the hashes]; others: all other images there
+    images    that these lines of the manifest list, as a Tally; others: all other images there
     run       the progress of the run, as it was given to `Folder.save`
     """
 
@@ -68,10 +74,22 @@ class SavedState(BaseModel):
 
 
 class Folder:
-    """An output folder that this process has locked. Get one with `open_folder`."""
+    """An output folder that this process has locked. Get one with `open_folder.open_folder`.
 
-    def __init__(self, path: Path, *, overwrite: bool = False, verify: bool = False, is_locked: bool = True) -> None:
+    path: of the manifest and of the other files. storage: has the images, by default in the same folder.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        storage: Storage | None = None,
+        *,
+        overwrite: bool = False,
+        verify: bool = False,
+        is_locked: bool = True,
+    ) -> None:
         self.path = path
+        self.storage = LocalStorage(path) if storage is None else storage
         self.notes: list[str] = []  # damage that was found when it was opened
         self.saved: dict[str, Any] | None = None
         """The progress that the last run saved; None unless all of its images are there as they were."""
@@ -109,7 +127,7 @@ class Folder:
 
     def _done_keys(self) -> array[int]:
         if self._done is None:
-            self._done = FolderCheck(self.path, verify=False).keys()
+            self._done = FolderCheck(self.path, self.storage, verify=False).keys()
         return self._done
 
     def entries(self) -> Iterator[Entry]:
@@ -131,8 +149,9 @@ class Folder:
         if self._overwrite:  # files that are not in the manifest change, too
             return
         if self._others is None:
-            found = tally_images(self.path, self._grids())
-            self._others = None if found is None else found - self._images
+            with contextlib.suppress(OSError):  # a subfolder that cannot be read
+                found = self.storage.tally(self._grids())
+                self._others = None if found is None else found - self._images
         with (self.path / MANIFEST).open("rb") as manifest:
             manifest.seek(self._size)
             while data := manifest.read(1 << 20):
@@ -147,13 +166,14 @@ class Folder:
         state = SavedState(
             bytes=self._size,
             sha256=self._hash.hexdigest(),
-            images=[self._images.count, self._images.sum],
-            others=[self._others.count, self._others.sum],
+            images=list(astuple(self._images)),
+            others=list(astuple(self._others)),
             run=run,
         )
         write_atomic(self.path / PRIVATE / PROGRESS, state.model_dump_json().encode(), scratch=self._scratch)
+        self.storage.sync()
 
-    def add(self, images: Sequence[ImageFile]) -> list[Path | OSError]:
+    def add(self, images: Sequence[ImageFile]) -> list[str | OSError]:
         """Add images to the manifest, then write their files. A name that is taken becomes name-2, name-3, ...
 
         Returns the paths, with the error in place of a path that cannot exist, such as one below a file. Raises OSError
@@ -172,36 +192,33 @@ class Folder:
         os.fsync(self._manifest.fileno())
         self._hash.update(data)
         self._size += len(data)
-        paths: list[Path | OSError] = []
-        for image, name in named:
-            path = self.path / name
-            try:
-                write_atomic(path, image.data, overwrite=self._overwrite, scratch=self._scratch)
-            except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-                paths.append(error)
-                continue
-            self._remember_name(name)
-            self._images += Tally.of(name, len(image.data))
-            paths.append(path)
+        self.storage.added(data)
+        errors = self.storage.write([(name, image.data) for image, name in named], replace=self._overwrite)
+        for (image, name), error in zip(named, errors, strict=True):
+            if error is None:
+                self._remember_name(name)
+                self._images += Tally.of(name, len(image.data))
         # A line without its file is removed by the next run, which must find it after the saved progress.
-        self._is_consistent = was_consistent and all(isinstance(path, Path) for path in paths)
-        return paths
+        self._is_consistent = was_consistent and not any(errors)
+        return [self.where(name) if error is None else error for (_, name), error in zip(named, errors, strict=True)]
 
-    def write_grid(self, name: str, data: bytes) -> Path:
-        """Write the contact sheet of a run, or the page of a sweep. It replaces an earlier run's, and no other file."""
-        suffix = Path(name).suffix
-        path = find_grid(self.path, suffix)
-        if path is None:
-            path = write_new(self.path / name, data)
-        else:
-            write_atomic(path, data)
-        write_json(self.path / PRIVATE / GRIDS[suffix], {"file": path.name, "bytes": len(data)})
-        return path
+    @property
+    def name(self) -> str:
+        """Its path or URL, for messages."""
+        return self.where("").rstrip("/")
+
+    def where(self, name: str) -> str:
+        """The path or URL of a file, for messages."""
+        return self.storage.where(name)
 
     def keep_bad_lines(self) -> None:
         """Keep errors.jsonl, which has the bad lines of the prompt file, for runs that do not check it again."""
-        source = self.path / ERRORS
-        write_atomic(self._bad_lines, source.read_bytes() if source.exists() else b"", scratch=self._scratch)
+        source, copy = self.path / ERRORS, self._scratch / "bad-lines.tmp"
+        if source.exists():
+            shutil.copyfile(source, copy)
+        else:
+            copy.touch()
+        os.replace(copy, self._bad_lines)
 
     def bad_lines(self) -> Iterator[dict[str, Any]]:
         """The bad lines of the prompt file that an earlier run has kept. Raises OSError and ValueError for damage."""
@@ -216,7 +233,7 @@ class Folder:
                 self._errors = (self.path / ERRORS).open("wb", buffering=0)
             self._errors.write(json.dumps(fields).encode() + b"\n")
         except OSError as error:
-            raise disk_full(error, self.path) from error
+            raise disk_full(error, self.name) from error
 
     def _free_name(self, name: str, taken: set[str]) -> str:
         """`name`, or the first of name-2, name-3, ... that no file and none of `taken` has. It is added to `taken`."""
@@ -229,9 +246,8 @@ class Folder:
         return candidate
 
     def _is_taken(self, name: str) -> bool:
-        if self._overwrite:  # files of earlier runs are kept
-            return hash(name.casefold()) in self._names or (self.path / name).is_dir()
-        return os.path.lexists(self.path / name)
+        is_ours = self._overwrite and hash(name.casefold()) in self._names  # files of earlier runs are kept
+        return is_ours or self.storage.is_taken(name, replace=self._overwrite)
 
     def _remember_name(self, name: str) -> None:
         if self._overwrite:
@@ -240,16 +256,19 @@ class Folder:
     def move(self, moves: Mapping[str, Mapping[str, Any]]) -> None:
         """Give finished images to other jobs: the key of each, and the fields of its manifest line that change."""
         self._manifest.close()
-        self._replace_manifest(
+        lines = (
             _line({**parse_json(line, finite=False), **moves[entry.key]}) if entry.key in moves else line
             for line, entry in read_lines(self.path)
             if entry is not None
         )
+        replace_manifest(self.path, lines)
+        self._hash, self._size = hashlib.sha256(), 0
         self._open_manifest()
+        self.storage.replaced()
         changed = {int(key, 16): int(fields["key"], 16) for key, fields in moves.items()}
         self._done = array("Q", sorted(changed.get(key, key) for key in self._done_keys()))
 
-    def _open(self) -> None:
+    def open(self) -> None:
         """Remove the leftovers of a killed run, and check the manifest against the images."""
         self._scratch.mkdir(parents=True, exist_ok=True)
         for unfinished in self._scratch.iterdir():
@@ -258,14 +277,24 @@ class Folder:
         (self.path / ERRORS).unlink(missing_ok=True)
         check = self._check()
         check.finish()
-        self._mend_manifest(check)
+        self.storage.sync()
+        if check.dropped and check.dropped[0][0] < self._size:
+            self._hash, self._size = hashlib.sha256(), 0
+        mend_manifest(self.path, check.dropped, check.size, check.is_cut_off)
         self._open_manifest()
+        self.storage.replaced()
+
+    def look(self) -> None:
+        """Check the images without writing anything."""
+        self._check()
 
     def _check(self) -> FolderCheck:
         """Check the images: those of the saved progress all together, the others one by one."""
         check = None if self._verify or self._overwrite else self._check_saved()
         if check is None:
-            check = FolderCheck(self.path, self._verify, seen=lambda entry: self._remember_name(entry.file))
+            check = FolderCheck(
+                self.path, self.storage, self._verify, seen=lambda entry: self._remember_name(entry.file)
+            )
             self._done = check.keys()
             self._images = check.images
         for name in check.altered:
@@ -281,15 +310,19 @@ class Folder:
             if not self._hash_manifest(state):
                 return None
             time = last_check(self.path)
-            recent: list[Entry] = []
-            check = FolderCheck(self.path, verify=False, start=state.bytes, seen=recent.append)
-            skip = {*self._grids(), *(entry.file for entry in recent), *check.altered}
-            found = tally_images(self.path, skip, latest=time)
+            recent: dict[str, int] = {}  # name -> key
+
+            def remember(entry: Entry) -> None:
+                recent[entry.file] = int(entry.key, 16)
+
+            check = FolderCheck(self.path, self.storage, verify=False, start=state.bytes, seen=remember)
+            skip = {*self._grids(), *recent, *check.altered}
+            found = self.storage.tally(skip, latest=time)
         except (OSError, ValueError, TypeError):
             return None
         if found != images + others:
             return None
-        self.saved, self.recent = state.run, [int(entry.key, 16) for entry in recent]
+        self.saved, self.recent = state.run, list(recent.values())
         self._images, self._others = images + check.images, others
         return check
 
@@ -309,139 +342,31 @@ class Folder:
         """The names of the contact sheets in the folder."""
         return {path.name for suffix in GRIDS if (path := find_grid(self.path, suffix)) is not None}
 
-    def _mend_manifest(self, check: FolderCheck) -> None:
-        """Remove the lines that a check has dropped, atomically."""
-        path, dropped = self.path / MANIFEST, check.dropped
-        if len(dropped) == 1 and dropped[0][1] == check.size:  # a killed run leaves them at the end
-            with path.open("r+b") as file:
-                file.truncate(dropped[0][0])
-                os.fsync(file.fileno())
-        elif dropped:
-            self._replace_manifest(_without(path, dropped))
-        elif check.is_cut_off:
-            with path.open("ab") as file:
-                file.write(b"\n")
-
-    def _replace_manifest(self, lines: Iterable[bytes]) -> None:
-        new = self._scratch / MANIFEST
-        with new.open("wb") as file:
-            file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, self.path / MANIFEST)
-        self._hash, self._size = hashlib.sha256(), 0
-
     def _open_manifest(self) -> None:
         path = self.path / MANIFEST
         self._manifest = path.open("ab", buffering=0)  # a buffer would write again, at close, what a full disk refused
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the files, and remember that the images are as the manifest says."""
         for file in (self._manifest, self._errors):
             if file is not None:
                 file.close()
         with contextlib.suppress(OSError):
             mark_checked(self.path)
+            self.storage.replaced()
+            self.storage.sync()
 
 
-def read_folder(path: str | Path, *, verify: bool = False) -> Folder:
-    """A folder to look up finished images in. It is not locked, and nothing is written."""
-    folder = Folder(Path(path), verify=verify, is_locked=False)
-    with contextlib.suppress(OSError):
-        folder._check()
-    return folder
-
-
-def find_grid(path: str | Path, suffix: str = ".png") -> Path | None:
-    """The contact sheet that an earlier run of a folder wrote, or its page; None if it is missing or was changed."""
-    try:
-        grid = parse_json((Path(path) / PRIVATE / GRIDS[suffix]).read_bytes())
-        name = Path(grid["file"]).name
-        found = Path(path) / name
-        is_grid = name.startswith("grid") and name.endswith(suffix) and not found.is_symlink()
-        return found if is_grid and found.stat().st_size == grid["bytes"] else None
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
-@contextlib.contextmanager
-def open_folder(path: str | Path, *, overwrite: bool = False, verify: bool = False) -> Iterator[Folder]:
-    """Create a folder if necessary, lock it for this process, and check its images.
-
-    overwrite: images may replace files that the manifest does not list. verify: compare the hashes of all images, not
-    only of those written since the last check. Raises InputError if the folder cannot be written to or another run has
-    locked it.
-    """
-    from filelock import FileLock, Timeout
-
-    path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise InputError(f"-o {str(path)!r} is a file; give a folder")
-    if PRIVATE in (part.casefold() for part in path.absolute().parts):
-        raise InputError(f"-o {str(path)!r} is among the files of another output folder; give another folder")
-    check_writable(path)
-    private = path / PRIVATE
-    for part in (private, path / MANIFEST, *(private.iterdir() if private.is_dir() else ())):
-        if part.is_symlink():
-            raise InputError(f"{part} is a link, which may lead out of the folder; give another folder")
-    private.mkdir(parents=True, exist_ok=True)
-    lock, owner = FileLock(private / "lock"), private / "owner.json"
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"{str(path)!r} is in use by {_describe_owner(owner)}; wait for it, or give another folder"
-        ) from None
-    except OSError as error:  # filelock follows no link, because locking would empty the file behind it
-        raise InputError(f"cannot lock {str(path)!r} ({error.strerror}); remove {private / 'lock'}") from None
-    try:
-        process = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        folder = Folder(path, overwrite=overwrite, verify=verify)
-        try:
-            try:
-                write_atomic(owner, json.dumps(process).encode())
-                folder._open()
-            except OSError as error:
-                raise disk_full(error, path) from error
-            yield folder
-        finally:
-            folder._close()
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
-
-
-def disk_full(error: OSError, folder: Path) -> WriteError:
+def disk_full(error: OSError, folder: str | Path) -> WriteError:
     """A system error while an image was written, as a WriteError of one line."""
     reason = error.strerror or str(error)
     fix = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "fix that"
     return WriteError(f"cannot write into {str(folder)!r} ({reason}); {fix}, and run the same command again")
 
 
-def _describe_owner(path: Path) -> str:
-    try:
-        process = parse_json(path.read_bytes())
-        pid, host, since = (str(process[name])[:60] for name in ("pid", "host", "since"))
-        return f"process {pid} on {host} since {since}"
-    except (OSError, ValueError, LookupError, TypeError):
-        return "another run"
-
-
 def _file_facts(data: bytes) -> dict[str, Any]:
     """The size and the hash of a file, for its manifest line."""
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def _without(path: Path, dropped: Sequence[Sequence[int]]) -> Iterator[bytes]:
-    """The lines of a file but those that begin in these ranges of bytes, which are in order."""
-    place, ranges = 0, iter([*dropped, (math.inf, math.inf)])
-    first, end = next(ranges)
-    with path.open("rb") as file:
-        for line in file:
-            if place >= end:
-                first, end = next(ranges)
-            if place < first:
-                yield line
-            place += len(line)
 
 
 def _line(fields: Mapping[str, Any]) -> bytes:

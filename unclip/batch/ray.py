@@ -1,8 +1,9 @@
 """Generate micro-batches on a Ray cluster: worker processes with a model each, on this machine or on many.
 
 The driver reads and checks the prompt file, deals micro-batches out to whichever worker is free, and writes the images
-and the manifest, as a run without Ray does. So both make the same folder. The unit of work is a micro-batch, not a
-shard: fast workers take more of them, and those of a worker that ends are given to another.
+and the manifest, as a run without Ray does. So both make the same folder, and only the driver needs access to it. The
+unit of work is a micro-batch, not a shard: fast workers take more of them, and those of a worker that ends are given to
+another.
 """
 
 from __future__ import annotations
@@ -155,8 +156,12 @@ class _Pool:
             if exhausted and not again and not self._busy:
                 return
             # With a time limit, so that Python sees a Ctrl-C.
-            done, _ = self._ray.wait([*self._busy, *self._loading], num_returns=1, timeout=1)
-            for call in done:
+            calls = [*self._busy, *self._loading]
+            if not self._ray.wait(calls, num_returns=1, timeout=1)[0]:
+                continue
+            # All that is there, so that many images are written at once: to a store behind a URL, that is faster.
+            found: list[Outcome] = []
+            for call in self._ray.wait(calls, num_returns=len(calls), timeout=0)[0]:
                 if call in self._loading:
                     self._take_loaded(call)
                     continue
@@ -168,12 +173,14 @@ class _Pool:
                     if attempt < ATTEMPTS:
                         again.append((batch, attempt + 1))
                     else:
-                        yield [(job, f"{ATTEMPTS} workers ended while they generated it") for job in batch]
+                        found += [(job, f"{ATTEMPTS} workers ended while they generated it") for job in batch]
                     continue
                 self._room.append(worker)
                 for note in notes:
                     self._note(note)
-                yield outcomes
+                found += outcomes
+            if found:
+                yield found
 
     def _add_worker(self) -> None:
         worker = self._start()

@@ -64,7 +64,7 @@ class Report(RunReport, Protocol):
     def bad_line(self, fields: dict[str, Any], shown: bool) -> None:
         """A line cannot be run. shown: False after the first few bad lines; later ones are only counted."""
 
-    def more_bad_lines(self, count: int, errors: Path | None) -> None:
+    def more_bad_lines(self, count: int, errors: str | None) -> None:
         """Further bad lines were counted only. errors: the file that lists them."""
 
     def say(self, text: str) -> None:
@@ -85,7 +85,7 @@ class Report(RunReport, Protocol):
     def grid(self, path: Path) -> None:
         """The contact sheet is written."""
 
-    def end(self, totals: Totals, bad: int, errors: Path) -> None:
+    def end(self, totals: Totals, bad: int, errors: str) -> None:
         """The run is over. errors: the file that lists bad lines and failures."""
 
     def close(self) -> None:

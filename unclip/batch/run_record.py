@@ -37,12 +37,14 @@ def run_seed(
     *,
     write: bool = True,
     naming: Mapping[str, str | None] | None = None,
+    name: str | None = None,
 ) -> tuple[int, list[str]]:
     """The seed of a run, and notes: `given`, or else the seed of the folder's earlier runs, or else a random one.
 
     The folder records the seed, unless `write` is False. naming: options that names and files depend on, such as
     {"--format": "png"}; a note reports each that differs from the run before, since finished images are not written
-    again. Raises InputError if the folder holds images of another model, or of another revision of it.
+    again. name: of the folder, for messages; None for its path. Raises InputError if the folder holds images of another
+    model, or of another revision of it.
     """
     record = Path(path) / PRIVATE / RUN
     known = _read_run(record)
@@ -55,7 +57,7 @@ def run_seed(
         return seed, []
     if (known["model"], known["revision"]) != (model.name, model.revision):
         theirs, ours = f"{known['model'][:80]} ({known['revision'][:16]})", f"{model.name} ({model.revision})"
-        raise InputError(f"{str(path)!r} holds images by {theirs}, not by {ours}; give another folder")
+        raise InputError(f"{name or str(path)!r} holds images by {theirs}, not by {ours}; give another folder")
     changed = {option: known[option] for option, value in (naming or {}).items() if known.get(option, value) != value}
     before = [f"no {option}" if was is None else f"{option} {str(was)[:80]}" for option, was in changed.items()]
     notes = [f"the run before had {option}; its images are kept as they are" for option in before]

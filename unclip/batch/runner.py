@@ -83,12 +83,12 @@ class Runner:
         try:
             paths = self._folder.add([file for _, file in saved])
         except OSError as error:
-            raise disk_full(error, self._folder.path) from error
+            raise disk_full(error, self._folder.name) from error
         for (job, file), path in zip(saved, paths, strict=True):
             if isinstance(path, OSError):
                 self._fail(job, describe_error(path), totals)
                 continue
-            self._report.image(str(path), file.entry)
+            self._report.image(path, file.entry)
             totals.made += 1
             self._done(job)
 

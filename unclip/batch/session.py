@@ -1,19 +1,18 @@
 """A session: a prompt file or a sweep from its check to its exit code."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unclip.batch.estimate import Workload, cell_size, estimate, format_bytes
 from unclip.batch.folder_check import counted
 from unclip.batch.generation import Engine, LocalEngine, Output
+from unclip.batch.grid_file import write_grid
 from unclip.batch.jobs import Job, Settings, Task, check_rows
 from unclip.batch.manifest import read_entries
 from unclip.batch.moved_lines import find_moved, source_name
-from unclip.batch.output_folder import ERRORS, Folder, disk_full, read_folder
+from unclip.batch.output_folder import ERRORS, Folder, disk_full
 from unclip.batch.previews import Previews
 from unclip.batch.progress import BLOCK, Blocks, Checked, RunProgress, SavedProgress, restore, settings_digest
 from unclip.batch.prompt_file import PromptFile, Span
@@ -58,15 +57,14 @@ class Session:
     naming: Mapping[str, str | None] = field(default_factory=dict)
     """Options that the images depend on beside the requests, as `run_record.run_seed` takes them."""
 
-    def dry_run(self, settings: Settings, out: Path) -> int:
+    def dry_run(self, settings: Settings, folder: Folder) -> int:
         """Check every line and report what `run` would make. Nothing is written."""
-        folder = read_folder(out, verify=self.verify)
         checked = self._resume(settings, folder, record=False)
         if checked is None:
             checked = self._check(settings, None, folder)
             checked.workload.done += len(self._find_moved(settings, folder, checked))
         self._check_grid(checked.workload, cell_size(checked.workload, self.model))
-        self.report.plan(estimate(checked.workload, self.model, out, self.output.format, checked.bad))
+        self.report.plan(estimate(checked.workload, self.model, folder.path, self.output.format, checked.bad))
         return (2 if self.strict else 1) if checked.bad else 0
 
     def run(
@@ -96,7 +94,8 @@ class Session:
         totals = Totals(skipped=workload.done)
         if workload.images > (checked.blocks.finished_images if is_resumed else workload.done):
             needed = estimate(workload, self.model, folder.path, self.output.format).bytes
-            if needed > (free := shutil.disk_usage(folder.path).free):
+            free = folder.storage.free()
+            if free is not None and needed > free:
                 self.report.note(f"the images may need {format_bytes(needed)}, but {format_bytes(free)} are free")
             pipe = load()
             if not checked.by_model:
@@ -107,7 +106,7 @@ class Session:
         elif not is_resumed and (progress := self._progress(settings, folder, checked)):
             checked.blocks.finish()
             progress.save()
-        self.report.end(totals, checked.bad, folder.path / ERRORS)
+        self.report.end(totals, checked.bad, folder.where(ERRORS))
         if totals.stopped:
             self.report.resumable()
             return 130
@@ -144,7 +143,7 @@ class Session:
         for note in notes:
             self._note(note, checked)
         if checked.bad > _MAX_SHOWN:
-            self.report.more_bad_lines(checked.bad - _MAX_SHOWN, folder.path / ERRORS if folder else None)
+            self.report.more_bad_lines(checked.bad - _MAX_SHOWN, folder.where(ERRORS) if folder else None)
         if not checked.workload.images and not checked.bad:
             raise InputError(f"{self.prompts.name} holds no prompts for this run; write one per line")
         return checked
@@ -174,7 +173,7 @@ class Session:
                 folder.add_error(fields)
             self.report.bad_line(fields, shown=before < _MAX_SHOWN)
         if bad > _MAX_SHOWN:
-            self.report.more_bad_lines(bad - _MAX_SHOWN, folder.path / ERRORS if record else None)
+            self.report.more_bad_lines(bad - _MAX_SHOWN, folder.where(ERRORS) if record else None)
         return checked
 
     def _progress(self, settings: Settings, folder: Folder, checked: Checked) -> RunProgress | None:
@@ -220,7 +219,7 @@ class Session:
             self.report.note(f"{moved} of {lines} are kept, with their names and seeds; --redo-moved makes new ones")
         if found.unused:
             unused = counted(found.unused, "image")
-            self._note(f"no line of {self.prompts.name}, as it is now, asks for {unused} in {folder.path}", checked)
+            self._note(f"no line of {self.prompts.name}, as it is now, asks for {unused} in {folder.name}", checked)
         return {} if self.redo_moved else found.lines
 
     def _check_with_model(self, pipe: "Unclip", settings: Settings, folder: Folder, checked: Checked) -> None:
@@ -283,7 +282,7 @@ class Session:
 
     def _refuse_if_strict(self, bad: int, folder: Folder) -> None:
         if bad and self.strict:
-            where = folder.path / ERRORS
+            where = folder.where(ERRORS)
             raise InputError(f"bad lines in {self.prompts.name}: {bad}, listed in {where}; nothing was made")
 
     def _check_grid(self, workload: Workload, cell: tuple[int, int] | None) -> None:
@@ -314,7 +313,7 @@ class Session:
         cell = max(size[0] for *_, size in found), max(size[1] for *_, size in found)
         data = sheet(images, layout(len(images), cell, self.grid.labels))
         try:
-            path = folder.write_grid("grid.png", data)
+            path = write_grid(folder.path, "grid.png", data)
         except OSError as error:
             raise disk_full(error, folder.path) from error
         self.report.grid(path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from unclip.batch.estimate import Workload, cell_size
+from unclip.batch.grid_file import write_grid
 from unclip.batch.jobs import Settings, Task, check_rows
 from unclip.batch.manifest import Entry, read_entries
 from unclip.batch.output_folder import Folder, disk_full
@@ -81,8 +82,8 @@ def write_results(sweep: Sweep, settings: Settings, folder: Folder) -> list[Path
     images = {_panel_row_column(sweep, cell.index): folder.path / cell.entry.file for cell in cells}
     try:
         return [
-            folder.write_grid("grid.png", labelled_grid(plan, images)),
-            folder.write_grid("grid.html", page(sweep, cells).encode()),
+            write_grid(folder.path, "grid.png", labelled_grid(plan, images)),
+            write_grid(folder.path, "grid.html", page(sweep, cells).encode()),
         ]
     except OSError as error:
         raise disk_full(error, folder.path) from error

@@ -1,10 +1,9 @@
-"""A set of image files as a count and a sum of hashes, which tells whether one is missing or has another size."""
+"""A set of image files as a count and two sums, which tell whether one is missing or has another size."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
+import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,27 +11,32 @@ from pathlib import Path
 from unclip.batch.manifest import PRIVATE
 from unclip.images.metadata import FORMATS
 
-_BITS = 128
-_SUFFIXES = tuple(f".{name}" for name in FORMATS)
+_SUFFIXES = tuple(f".{name}".encode() for name in FORMATS)
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Files by name and size, in any order and in constant memory. `+` and `-` join and take away disjoint sets."""
+    """Files by name and size, in any order and in constant memory. `+` and `-` join and take away disjoint sets.
+
+    count      of files
+    bytes      of all together
+    checksum   sum of the squares of the CRC-32 of each name and size: a changed file goes unnoticed once in 2^32
+    """
 
     count: int = 0
-    sum: int = 0
+    bytes: int = 0
+    checksum: int = 0
 
     @classmethod
     def of(cls, name: str, size: int) -> Tally:
         """One file. name: in the folder, with "/" between its parts."""
-        return cls(1, _hash(name, size))
+        return cls(1, size, zlib.crc32(os.fsencode(name), size & 0xFFFFFFFF) ** 2)
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(self.count + other.count, (self.sum + other.sum) % (1 << _BITS))
+        return Tally(self.count + other.count, self.bytes + other.bytes, self.checksum + other.checksum)
 
     def __sub__(self, other: Tally) -> Tally:
-        return Tally(self.count - other.count, (self.sum - other.sum) % (1 << _BITS))
+        return Tally(self.count - other.count, self.bytes - other.bytes, self.checksum - other.checksum)
 
 
 def tally_images(folder: Path, skip: Collection[str] = (), latest: int | None = None) -> Tally | None:
@@ -40,44 +44,47 @@ def tally_images(folder: Path, skip: Collection[str] = (), latest: int | None = 
 
     skip: names that do not count. latest: None is returned if a file was written after this time, in nanoseconds.
     """
-    count = total = 0
-    for name, found in _images(folder):
-        if name in skip:
+    skipped = {os.fsencode(name) for name in skip}
+    count = total = checksum = 0
+    for name, entry in _images(folder):  # ten million times, so it is written out
+        if name in skipped:
+            continue
+        try:
+            found = entry.stat()
+        except FileNotFoundError:  # it has just been removed, or is a link that leads nowhere
             continue
         if latest is not None and found.st_mtime_ns > latest:
             return None
+        size = found.st_size
         count += 1
-        total += _hash(name, found.st_size)
-    return Tally(count, total % (1 << _BITS))
+        total += size
+        checksum += zlib.crc32(name, size & 0xFFFFFFFF) ** 2
+    return Tally(count, total, checksum)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of a folder counts as an image."""
+    return name.encode(errors="replace").lower().endswith(_SUFFIXES) and not _is_own(name.partition("/")[0])
 
 
 def list_images(folder: Path) -> Iterator[str]:
     """The names of the image files in a folder and its subfolders, without its previews."""
-    return (name for name, _ in _images(folder))
+    return (os.fsdecode(name) for name, _ in _images(folder))
 
 
-def _images(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    waiting = [("", str(folder))]
+def _images(folder: Path) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
+    waiting = [(b"", os.fsencode(folder))]
     while waiting:
         prefix, path = waiting.pop()
         with os.scandir(path) as entries:
             for entry in entries:
+                name = entry.name
                 if entry.is_dir(follow_symlinks=False):
-                    if prefix or not _is_own(entry.name):
-                        waiting.append((f"{prefix}{entry.name}/", entry.path))
-                elif entry.name.lower().endswith(_SUFFIXES):
-                    try:
-                        found = entry.stat()
-                    except FileNotFoundError:  # a link that leads nowhere
-                        continue
-                    if stat.S_ISREG(found.st_mode):
-                        yield prefix + entry.name, found
+                    if prefix or not _is_own(os.fsdecode(name)):
+                        waiting.append((prefix + name + b"/", entry.path))
+                elif (name.endswith(_SUFFIXES) or name.lower().endswith(_SUFFIXES)) and entry.is_file():
+                    yield prefix + name, entry
 
 
 def _is_own(name: str) -> bool:
     return name.casefold() == PRIVATE or name == "previews" or name.startswith("previews-")
-
-
-def _hash(name: str, size: int) -> int:
-    text = f"{name}\0{size}".encode(errors="backslashreplace")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=_BITS // 8).digest())

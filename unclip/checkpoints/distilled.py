@@ -54,7 +54,7 @@ class DistilledStage(Settings):
 
     @property
     def distillation(self) -> Distillation:
-        """What inference must know of the distillation."""
+        """The distillation, as a stage needs it for sampling."""
         return Distillation(self.teacher, self.guidance, self.segments)
 
 

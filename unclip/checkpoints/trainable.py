@@ -138,7 +138,7 @@ def open_trainable(
         model.encoder.require_image_encoder()
     if stage == "prior":
         if not isinstance(model.prior, DiffusionPrior):
-            raise CheckpointError(f"{model.name} has no prior to train: give a checkpoint that has one")
+            raise CheckpointError(f"{model.name} has no diffusion prior to train: give a checkpoint that has one")
         return _of_prior(model.name, folders[-1], model.prior, model.encoder, store)
     if stage == "upsampler":
         return _of_upsampler(model, folder, store)

@@ -10,10 +10,12 @@ import typer
 
 from unclip.batch.file_names import DEFAULT, NameTemplate
 from unclip.batch.generation import Output
+from unclip.batch.grid_file import find_grid
 from unclip.batch.jobs import Settings
-from unclip.batch.output_folder import find_grid, open_folder
+from unclip.batch.open_folder import open_folder, read_folder
 from unclip.batch.prompt_file import FORMATS, prompt_file
 from unclip.batch.ray import RayEngine, RayOptions, import_ray
+from unclip.batch.remote_storage import is_url
 from unclip.batch.run_record import run_seed
 from unclip.batch.session import Grid, Session
 from unclip.batch.word_lists import FOLDER, WordLists
@@ -106,7 +108,13 @@ def batch(
     prior_top_p: options.PriorTopP = None,
     out: Annotated[
         str,
-        typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the images.", rich_help_panel=options.OUTPUT),
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Folder for the images, or a URL such as s3://bucket/run.",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = "out",
     name: Annotated[
         str,
@@ -240,6 +248,8 @@ def batch(
         memory=memory,
     )
     template, part = NameTemplate.parse(name), parse_shard(shard)
+    if is_url(out):
+        _check_no_folder_options({"--preview": preview, "--grid": grid, "--open": open_when_done})
     cluster = _ray_options(engine, workers, gpus_per_worker, address, preview=preview)
     identity = identify_model(model, download=not dry_run)
 
@@ -274,10 +284,12 @@ def batch(
             naming=naming,
         )
         if dry_run:
-            plan = settings(run_seed(out, seed, identity, write=False)[0], prompts.folder)
-            raise typer.Exit(session.dry_run(plan, Path(out)))
+            with read_folder(out, verify=verify) as folder:
+                plan = settings(run_seed(folder.path, seed, identity, write=False)[0], prompts.folder)
+                raise typer.Exit(session.dry_run(plan, folder))
         with open_folder(out, overwrite=overwrite, verify=verify) as folder:
-            used_seed, notes = run_seed(out, seed, identity, naming=naming)
+            used_seed, notes = run_seed(folder.path, seed, identity, naming=naming, name=folder.name)
+            folder.storage.sync()
             for note in (f"seed {used_seed}", *notes):
                 progress.note(note)
             # With workers, the model of this process only checks the lines.
@@ -291,6 +303,13 @@ def batch(
     if open_when_done and code != 130:
         options.open_result((find_grid(out) if grid else None) or Path(out))
     raise typer.Exit(code)
+
+
+def _check_no_folder_options(given: dict[str, bool]) -> None:
+    """Raise InputError for an option that needs the images in a folder."""
+    for name, is_given in given.items():
+        if is_given:
+            raise InputError(f"{name} needs a folder of this machine: leave it out, or give one with -o")
 
 
 def _ray_options(

@@ -43,7 +43,7 @@ class BatchProgress:
         elif shown:
             self._line(f"error: {fields['file']}:{fields['line']}: {fields['error']}")
 
-    def more_bad_lines(self, count: int, errors: Path | None) -> None:
+    def more_bad_lines(self, count: int, errors: str | None) -> None:
         """Report the number of further bad lines, and the file that lists them."""
         if not self.as_json:
             self._line(f"error: {count} more bad lines" + (f"; all are in {errors}" if errors else ""))
@@ -148,7 +148,7 @@ class BatchProgress:
         """Report that the run was stopped and can be resumed."""
         self._line("the same command again resumes it")
 
-    def end(self, totals: Totals, bad: int, errors: Path) -> None:
+    def end(self, totals: Totals, bad: int, errors: str) -> None:
         """Report the totals, and the file that lists bad lines and failures."""
         self.close()
         seconds = time.monotonic() - self._started if self._started else 0.0

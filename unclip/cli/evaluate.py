@@ -4,25 +4,31 @@ import json
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unclip.checkpoints.identity import identify_model
 from unclip.cli import options
+from unclip.cli.processes import start_processes
 from unclip.cli.progress import Progress, on_terminal
 from unclip.diffusion.sampler_names import FOR_ANY_MODEL
 from unclip.errors import InputError
 from unclip.evaluation.choices import PARTS, SUITES, parse_parts, parse_samplers
 from unclip.requests.fields import MAX_SEED
 from unclip.system.files import check_writable
+from unclip.system.processes import Processes
 from unclip.version import __version__
+
+if TYPE_CHECKING:
+    from unclip.evaluation.report import Report
 
 SPLITS = ("held_out", "train")
 EVALUATION = "Evaluation"  # a section of the help
 
 
 def evaluate(
+    ctx: typer.Context,
     suite: Annotated[
         str,
         typer.Option(
@@ -99,6 +105,7 @@ def evaluate(
     dtype: options.Dtype = "auto",
     memory: options.Memory = "auto",
     batch_size: options.BatchSize = None,
+    processes: options.Processes = None,
 ) -> None:
     """Measure the quality of a model, part by part.
 
@@ -112,13 +119,20 @@ def evaluate(
     names = None if only is None else parse_parts(only)
     sampler_names = parse_samplers(samplers)
     check_writable(out)
+    if (code := start_processes(ctx, processes)) is not None:
+        raise typer.Exit(code)
+    group = Processes.current()
+    group.connect()
+    quiet = quiet or not group.is_main
 
     from unclip.evaluation.measures import measure_parts, select_parts
-    from unclip.evaluation.report import Report, format_result
+    from unclip.evaluation.report import format_result
     from unclip.evaluation.suite import Suite
     from unclip.modes.resolve import model_defaults
     from unclip.pipeline import Unclip
+    from unclip.system.device import own_device
 
+    device = device if group.count == 1 else str(own_device(device, group))
     progress = Progress(on_terminal(quiet))
     with closing(progress):
         pipe = Unclip.from_pretrained(
@@ -141,7 +155,7 @@ def evaluate(
         "defaults": model_defaults(pipe.model),
         "unclip": __version__,
     }
-    report = Report(Path(out), setup)
+    report = open_report(Path(out), setup, group)
     measured = Suite(
         pipe,
         report,
@@ -152,20 +166,33 @@ def evaluate(
         samplers=sampler_names,
         batch_size=batch_size,
         progress=progress,
+        processes=group,
     )
     try:
         with closing(progress):
             for title, result in measure_parts(measured, parts):
                 progress.close()
-                if not as_json:
+                if not as_json and group.is_main:
                     print(format_result(title, result), end="\n\n", flush=True)
     except KeyboardInterrupt:
-        print("unclip: the same command continues this evaluation", file=sys.stderr)
+        if group.is_main:
+            print("unclip: the same command continues this evaluation", file=sys.stderr)
         raise
-    if as_json:
+    if as_json and group.is_main:
         print(json.dumps({"setup": report.setup, "results": report.results}))
     if not quiet:
         print(f"unclip: the report is {measured.html_path}", file=sys.stderr)
+
+
+def open_report(folder: Path, setup: dict[str, Any], processes: Processes) -> "Report":
+    """The report of an evaluation: the main process makes its file, and the others read that."""
+    from unclip.evaluation.report import Report
+
+    made: Report | None = None
+    with processes.shared_errors():
+        if processes.is_main:
+            made = Report(folder, setup)
+    return Report(folder, setup, writes=False) if made is None else made
 
 
 def check_seed(seed: int) -> None:

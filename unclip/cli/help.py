@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from unclip.checkpoints.sampling_defaults import sampling_defaults
 
 MODELS = r"\[default: the model's"  # the beginning, in an expression, of a default that the model sets
-_ARGUMENTS = "unclip.arguments"  # key of Context.meta
+ARGUMENTS = "unclip.arguments"  # key of Context.meta: the words of the command line
 OTHER = "Options"  # the section of an option without a panel
 _MAX_TERM = 30  # click writes longer ones in a line of their own
 _NO_BREAK = "\xa0"  # textwrap breaks lines at ordinary spaces only
@@ -25,7 +25,7 @@ class HelpCommand(TyperCommand):
     """A command whose help shows its options in groups, with the defaults that the model sets."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        ctx.meta[_ARGUMENTS] = list(args)  # --help is handled before --model is
+        ctx.meta[ARGUMENTS] = list(args)  # --help is handled before --model is
         return super().parse_args(ctx, args)
 
     def replaced_defaults(self, field: str | None) -> str:
@@ -94,7 +94,7 @@ def _with_defaults(
 
 def _model(command: Any, ctx: Any) -> str:
     """The model that a command would load: of its arguments, a variable, a settings file, or the default."""
-    words: list[str] = ctx.meta.get(_ARGUMENTS, [])
+    words: list[str] = ctx.meta.get(ARGUMENTS, [])
     for place, word in enumerate(words):
         name, mark, value = word.partition("=")
         if name == "--model":

@@ -23,6 +23,10 @@ def main(args: "Sequence[str] | None" = None) -> int:
     try:
         if args is None:
             interrupts.install()
+            if "UNCLIP_PARENT" in os.environ:
+                from unclip.system.launcher import end_with_parent
+
+                end_with_parent()
             from unclip.system.light_imports import allow_light_imports
 
             allow_light_imports()
@@ -46,7 +50,7 @@ def main(args: "Sequence[str] | None" = None) -> int:
         code = EXIT_CODE
     except Exception as error:
         code = report(error)
-    if code == EXIT_CODE:
+    if code == EXIT_CODE and not _is_reported_elsewhere(None):
         interrupts.report()
     return code if isinstance(code, int) else 0
 
@@ -72,8 +76,19 @@ def report(error: "Any") -> int:
         message, code = str(error), 1
     else:
         raise error
-    print(f"unclip: error: {one_line(message, MAX_MESSAGE)}", file=sys.stderr)
+    message = one_line(message, MAX_MESSAGE)
+    if not _is_reported_elsewhere(error, message, code):
+        print(f"unclip: error: {message}", file=sys.stderr)
     return code
+
+
+def _is_reported_elsewhere(error: "BaseException | None", message: str = "", code: int = 0) -> bool:
+    """Whether another process of a run reports an error, or an interrupt (None)."""
+    if "WORLD_SIZE" not in os.environ:
+        return False
+    from unclip.cli.processes import is_reported_elsewhere
+
+    return is_reported_elsewhere(error, message, code)
 
 
 def usage_hint(error: "Any") -> str:

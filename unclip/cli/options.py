@@ -197,6 +197,16 @@ BatchSize = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Share the work among N processes of this machine: one for each GPU.  [default: 1, or those that torchrun "
+        "or accelerate starts]",
+        callback=at_least_one,
+        rich_help_panel=MODEL,
+    ),
+]
 
 Wildcards = Annotated[
     str | None,

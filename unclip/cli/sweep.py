@@ -7,8 +7,10 @@ import typer
 
 from unclip.batch.file_names import NameTemplate
 from unclip.batch.generation import Output
+from unclip.batch.grid_file import find_grid
 from unclip.batch.jobs import Settings
-from unclip.batch.output_folder import find_grid, open_folder
+from unclip.batch.open_folder import open_folder, read_folder
+from unclip.batch.remote_storage import is_url
 from unclip.batch.run_record import run_seed
 from unclip.batch.session import Session
 from unclip.batch.sweep import Axis, Sweep, parse_axis, prompt_axis
@@ -133,6 +135,8 @@ def sweep(
         "prior_sampler": prior_sampler,
         "size": size,
     }
+    if is_url(out):
+        raise InputError(f"-o {out!r} is a URL, and a sweep makes a page of files: give a folder")
     defaults = checked_defaults(given, more or [])
     axes = sweep_axes(prompts, vary or [], {*defaults, *(("seed",) if seed is not None else ())})
     common = {} if len(prompts) > 1 or any(axis.field == "prompt" for axis in axes) else {"prompt": prompts[0]}
@@ -175,7 +179,8 @@ def sweep(
     combinations = planned(used_seed)
     session = Session(prompts=combinations, model=identity, output=output, report=progress)
     if dry_run:
-        raise typer.Exit(session.dry_run(settings(used_seed), Path(out)))
+        with read_folder(out) as folder:
+            raise typer.Exit(session.dry_run(settings(used_seed), folder))
     with open_folder(out) as folder:
         naming = {"--format": image_format, **chosen.naming()}
         _, notes = run_seed(out, used_seed, identity, naming=naming)

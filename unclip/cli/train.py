@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from unclip.cli import options
+from unclip.cli.processes import start_processes
 from unclip.errors import InputError
 from unclip.system.files import check_writable
 from unclip.training.recipe import STAGES
@@ -17,6 +18,7 @@ DISTILLATIONS = ("guidance", "consistency")
 
 
 def train(
+    ctx: typer.Context,
     stage: Annotated[
         str, typer.Argument(metavar="STAGE", help=f"{', '.join(NAMES)}; or all, which trains them in this order.")
     ],
@@ -93,6 +95,16 @@ def train(
             metavar="N", help="Train each stage for N steps.  [default: the recipe's]", callback=options.at_least_one
         ),
     ] = None,
+    processes: options.Processes = None,
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Compute each batch, or a process's part of it, in N parts one after the other: less memory, the same "
+            "result.",
+            callback=options.at_least_one,
+        ),
+    ] = 1,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     quiet: options.Quiet = False,
@@ -102,7 +114,7 @@ def train(
     \b
     Examples:
       unclip train all --recipe mine.toml --check
-      unclip train decoder --out runs/mine --minutes 30
+      unclip train decoder --out runs/mine --minutes 30 --processes 2
       unclip train decoder --init models/karlo --lora 8 --out runs/lora
       unclip train prior --distill guidance --teacher models/karlo --data p.txt
     """
@@ -119,6 +131,10 @@ def train(
         raise InputError("Missing option '--out': give the folder for checkpoints, or --check to train nothing")
     if out is not None and not check:
         check_writable(out)
+    if check and processes is not None and processes > 1:
+        raise InputError("--check runs in one process: leave out --processes")
+    if (code := start_processes(ctx, processes)) is not None:
+        raise typer.Exit(code)
 
     from unclip.training import run
 
@@ -136,6 +152,7 @@ def train(
         skip_bad=skip_bad,
         device=device,
         dtype=dtype,
+        accumulation=accumulate,
         quiet=quiet,
     )
     if check:

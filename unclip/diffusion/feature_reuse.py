@@ -23,7 +23,7 @@ class SplitNetwork(Protocol):
 class FeatureReuse:
     """A network at one call site: a chunk of a batch or of windows, in one run. It keeps that chunk's deep features.
 
-    every: the first call of every `every` runs the whole network.
+    every: of this many consecutive calls, the first runs the whole network.
     """
 
     def __init__(self, network: SplitNetwork, every: int):

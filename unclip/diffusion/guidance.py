@@ -29,8 +29,8 @@ class GuidedSteps:
 
     interval: noise levels sigma = sqrt((1 - alpha bar) / alpha bar), (low, high]: guidance is 1 at all others.
         Kynkäänniemi et al. 2024 (arXiv:2404.07724). None: guidance at all noise levels.
-    every: within the interval, the first step of every `every` evaluates the network with and without the prompt. The
-        others evaluate it with the prompt only, and take the difference from there.
+    every: of this many consecutive steps within the interval, the first evaluates the network with and without the
+        prompt. The others evaluate it with the prompt only, and reuse the difference.
     limit: of |x0| in that difference. A network that predicts the noise may predict a huge x0 at the first step.
     """
 

@@ -72,15 +72,16 @@ def measure_prior(suite: Suite) -> dict[str, Any]:
 def sample_embeddings(suite: Suite, prompts: Prompts, **fields: Any) -> Tensor:
     """Return the prior's samples for prompts, `n d`, float32 on the CPU; `fields` are further fields of the Request."""
     label = "prior, " + ", ".join(f"{name.removeprefix('prior_')} {value}" for name, value in fields.items())
-    parts = []
-    for batch in suite.batches(label, len(prompts)):
+
+    def sample(batch: slice) -> Tensor:
         texts = [prompt for prompt, _ in prompts[batch]]
         model, request = suite.pipe.model, suite.pipe.resolve(Request(prompt=texts[0], seed=0, **fields))
         generators = make_generators([suite.seed + i for i in range(batch.start, batch.stop)])
         text, negative = model.encode_text(texts), model.encode_text([""] * len(texts))
         run = Run(generators, model.device, sampling_options(request))
-        parts.append(model.sample_prior(text, negative, run).float().cpu())
-    return torch.cat(parts)
+        return model.sample_prior(text, negative, run).float().cpu()
+
+    return torch.cat(suite.share(label, suite.slices(len(prompts)), sample))
 
 
 def is_retrieved(queries: Tensor, answers: Tensor) -> list[bool]:

@@ -94,9 +94,8 @@ def measure_checker(suite: Suite) -> dict[str, Any]:
     accepted: dict[tuple[str, str], list[bool]] = {}
     rng = np.random.Generator(np.random.Philox(key=[suite.seed, 0]))
     images = suite.render(suite.prompts, suite.full_size)
-    for i in suite.track("checker", range(len(suite.prompts))):
-        scene = suite.prompts[i][1]
-        detection = detect(images[i], scene.style)
+    detections = suite.share("checker", range(len(images)), lambda i: detect(images[i], suite.prompts[i][1].style))
+    for (_, scene), detection in zip(suite.prompts, detections, strict=True):
         for category in categories(scene):
             for side, expected in (("right", scene), ("wrong", category.falsify(scene, rng))):
                 outcome = bool(category.passes(judge(detection, expected)))
@@ -115,9 +114,8 @@ def measure_checker(suite: Suite) -> dict[str, Any]:
 def measure_objects(suite: Suite) -> dict[str, Any]:
     """Return how often the model's images at its defaults show their prompts, and the objects detected in each."""
     judged, images = [], suite.generated
-    for i in suite.track("objects", range(len(suite.prompts))):
-        prompt, scene = suite.prompts[i]
-        detection = detect(images[i], scene.style)
+    detections = suite.share("objects", range(len(images)), lambda i: detect(images[i], suite.prompts[i][1].style))
+    for (prompt, scene), detection in zip(suite.prompts, detections, strict=True):
         verdict = judge(detection, scene)
         outcomes = {category.name: bool(category.passes(verdict)) for category in categories(scene)}
         judged.append({"prompt": prompt, "right": verdict.all, "outcomes": outcomes, "seen": _describe(detection)})

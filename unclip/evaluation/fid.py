@@ -43,7 +43,7 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     """Return the Frechet distance of two Gaussians, fitted to features `n d` and `m d`."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    metric = FrechetInceptionDistance(Features(real.shape[1]))
+    metric = FrechetInceptionDistance(Features(real.shape[1]), sync_on_compute=False)  # each process has all
     metric.update(real.double(), real=True)
     metric.update(generated.double(), real=False)
     return max(0.0, metric.compute().item())  # rounding can make it slightly negative
@@ -61,7 +61,9 @@ def kernel_distance(real: Tensor, generated: Tensor, seed: int = 0) -> tuple[flo
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # it chooses subsets by the global generator
         warnings.simplefilter("ignore", UserWarning)  # about the memory of all features
         torch.manual_seed(seed)
-        metric = KernelInceptionDistance(Features(real.shape[1]), subsets=SUBSETS, subset_size=size)
+        metric = KernelInceptionDistance(
+            Features(real.shape[1]), subsets=SUBSETS, subset_size=size, sync_on_compute=False
+        )
         metric.update(real.double(), real=True)
         metric.update(generated.double(), real=False)
         mean, deviation = metric.compute()

@@ -49,9 +49,9 @@ def measure_likeness(suite: Suite) -> dict[str, Any]:
     sizes = block_sizes(suite)
     found: dict[str, list[Likeness]] = {kind: [] for kind in CATEGORIES}
     images = suite.generated
-    for i in suite.track("likeness", range(len(suite.prompts))):
-        scene = suite.prompts[i][1]
-        found[scene.kind].append(compare(images[i], scene, sizes))
+    compared = suite.share("likeness", range(len(images)), lambda i: compare(images[i], suite.prompts[i][1], sizes))
+    for (_, scene), likeness in zip(suite.prompts, compared, strict=True):
+        found[scene.kind].append(likeness)
     rows = []
     for kind, each in found.items():
         psnrs = [one.psnr for one in each if one.psnr is not None]
@@ -154,7 +154,7 @@ def measure_diversity(suite: Suite) -> list[float]:
     """Return, for each of a few prompts of one object, how much the images of different seeds differ."""
     prompts = [pair for pair in suite.prompts if pair[1].kind == "single"][:DIVERSITY_PROMPTS]
     requests = suite.make_requests(prompts, n=SEEDS, size=suite.decoder_size)
-    results = list(suite.generate("diversity", requests))
+    results = suite.generate("diversity", requests)
     differences = []
     for k, (_, scene) in enumerate(prompts):
         images = [result.image for result in results[k * SEEDS : (k + 1) * SEEDS]]

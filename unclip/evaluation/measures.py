@@ -97,5 +97,6 @@ def measure_parts(suite: Suite, parts: Sequence[str]) -> Iterator[tuple[str, dic
             result = suite.report.replace(name, part.measure(suite))
         else:
             result = suite.report.measure_once(name, lambda part=part: part.measure(suite))
-        write_html(suite, {key: each.title for key, each in MEASURES.items()})
+        if suite.processes.is_main:
+            write_html(suite, {key: each.title for key, each in MEASURES.items()})
         yield part.title, result

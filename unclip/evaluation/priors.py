@@ -17,12 +17,12 @@ from unclip.evaluation.clip_and_prior import cosines
 from unclip.evaluation.fid import frechet_distance
 from unclip.evaluation.intervals import estimate_mean, estimate_rate
 from unclip.evaluation.suite import Prompts, Suite
+from unclip.evaluation.sweeps import check_images
 from unclip.images.processing import to_images
 from unclip.inference.conditions import Conditioning
 from unclip.inference.run_context import Run
 from unclip.modes.base import sampling_options
 from unclip.requests.request import Request
-from unclip.stickers.recognition.checker import check
 
 GUIDANCE = (1.0, 1.5, 3.0)
 """Classifier-free guidance scales of the priors that are compared."""
@@ -83,9 +83,7 @@ def _measure(suite: Suite, source: Source, true: Tensor) -> dict[str, Any]:
             row[column] = None
             continue
         images = [image for seed in range(SEEDS) for image in decode(suite, source, samples, seed, reads_text)]
-        row[column] = estimate_rate(
-            [check(image, scene).all for image, scene in zip(images, scenes * SEEDS, strict=True)]
-        )
+        row[column] = estimate_rate(check_images(suite, images, scenes * SEEDS))
         if reads_text:
             features = suite.embed_images(f"features, {source.name}", images)
             row["Frechet"] = frechet_distance(true, features[: len(true)])
@@ -103,31 +101,36 @@ def sample(suite: Suite, source: Source) -> Samples:
         text = suite.embed_text([prompt for prompt, _ in prompts])
         null = model.null_embed.float().cpu().expand_as(text)
         return Samples(torch.stack([text if source.name == "text embedding" else null] * SEEDS), None)
-    parts, seconds = [], 0.0
-    for batch in suite.batches(f"prior, {source.name}", len(prompts)):
+
+    def sample_batch(batch: slice) -> tuple[Tensor, float]:
         texts = [prompt for prompt, _ in prompts[batch]] * SEEDS
         request = Request(prompt=texts[0], seed=0, prior=source.prior, prior_guidance=source.guidance, prior_best_of=1)
         run = Run(_generators(suite, batch), model.device, sampling_options(suite.pipe.resolve(request)))
         embed = model.sample_prior(model.encode_text(texts), model.encode_text([""] * len(texts)), run)
-        parts.append(embed.float().cpu().unflatten(0, (SEEDS, -1)))  # s b d
-        seconds += run.timings["prior"]
-    return Samples(torch.cat(parts, dim=1), seconds / (SEEDS * len(prompts)))
+        return embed.float().cpu().unflatten(0, (SEEDS, -1)), run.timings["prior"]  # s b d
+
+    parts = suite.share(f"prior, {source.name}", suite.slices(len(prompts)), sample_batch)
+    seconds = sum(each for _, each in parts)
+    return Samples(torch.cat([embed for embed, _ in parts], dim=1), seconds / (SEEDS * len(prompts)))
 
 
 @torch.inference_mode()
 def decode(suite: Suite, source: Source, samples: Samples, seed: int, reads_text: bool) -> list[Any]:
     """Return the images that the decoder makes of the embeddings of one seed, at its own size."""
-    model, images = suite.pipe.model, []
+    model = suite.pipe.model
     label = f"images, {source.name}" + ("" if reads_text else ", without the text")
-    for batch in suite.batches(label, len(suite.subset)):
+
+    def decode_batch(batch: slice) -> list[Any]:
         prompts: Prompts = suite.subset[batch]
         texts = [prompt if reads_text else "" for prompt, _ in prompts]
         request = suite.pipe.resolve(Request(prompt=prompts[0][0], seed=0, size=model.sizes[0]))
         run = Run(_generators(suite, batch, SEEDS + seed, 1), model.device, sampling_options(request))
         nothing = model.encode_text([""] * len(texts))
         embed = samples.embeds[seed][batch].to(model.device)
-        images += to_images(model.sample(Conditioning(embed, model.encode_text(texts), nothing), run))
-    return images
+        return to_images(model.sample(Conditioning(embed, model.encode_text(texts), nothing), run))
+
+    parts = suite.share(label, suite.slices(len(suite.subset)), decode_batch)
+    return [image for part in parts for image in part]
 
 
 def _generators(suite: Suite, batch: slice, first: int = 0, count: int = SEEDS) -> list[torch.Generator]:

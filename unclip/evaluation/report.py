@@ -20,12 +20,14 @@ class Report:
     Args:
         folder: The folder of the report and its images.
         setup: The settings that the results depend on.
+        writes: Whether this process writes the file; the other processes of a run only read it.
 
     Raises:
         InputError: the folder has a report of another setup, whose results cannot be compared, or images without one.
     """
 
-    def __init__(self, folder: Path, setup: Mapping[str, Any]):
+    def __init__(self, folder: Path, setup: Mapping[str, Any], writes: bool = True):
+        self.writes = writes
         self.path = folder / FILE
         self.setup = json.loads(json.dumps(dict(setup)))  # as it will be read back
         self.results: dict[str, Any] = {}
@@ -65,7 +67,8 @@ class Report:
         return results
 
     def _write(self) -> None:
-        write_json(self.path, {"setup": self.setup, "results": self.results})
+        if self.writes:
+            write_json(self.path, {"setup": self.setup, "results": self.results})
 
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:

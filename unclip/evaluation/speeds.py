@@ -54,9 +54,9 @@ def _measure(suite: Suite, name: str, fields: Mapping[str, Any]) -> dict[str, An
     """Return the outcomes, CLIP scores and mean seconds of an image, from the report if it has them."""
 
     def measure() -> dict[str, Any]:
-        results = list(suite.generate(name, suite.make_requests(suite.subset, **fields)))
+        results = suite.generate(name, suite.make_requests(suite.subset, **fields))
         return {
-            "outcomes": check_results(results, [scene for _, scene in suite.subset]),
+            "outcomes": check_results(suite, results, [scene for _, scene in suite.subset]),
             "scores": [result.score for result in results],
             "seconds": sum(sum(result.timings.values()) for result in results) / len(results),
         }

@@ -1,5 +1,6 @@
 """A model under evaluation: its prompts, and the images it generates for them."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,7 @@ from unclip.stickers.prompts import KINDS, sample_prompts
 from unclip.stickers.render import render
 from unclip.stickers.scene import Scene
 from unclip.stickers.sprites import DEFAULT_STYLE, load_nouns
+from unclip.system.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from unclip.pipeline import Unclip
@@ -28,6 +30,7 @@ BEST_OF = (1, 2, 4, 8, 16)
 BATCH = 16  # images per batch by default
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 Prompts = Sequence[tuple[str, Scene]]
 """Prompts, and the scene that each describes."""
@@ -74,6 +77,7 @@ class Suite:
         samplers: The samplers to try.
         batch_size: Images per batch; None for the default.
         progress: Called as (label, done, total).
+        processes: That share the work; all of them measure the same parts, and the main one writes the report.
     """
 
     pipe: "Unclip"
@@ -86,6 +90,7 @@ class Suite:
     samplers: Sequence[str] = FOR_ANY_MODEL
     batch_size: int | None = None
     progress: Progress = field(default=lambda *_: None)
+    processes: Processes = ALONE
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -134,38 +139,59 @@ class Suite:
     def generated(self) -> LazyImages:
         """The images of all prompts at the model's defaults. They are stored, and not generated twice."""
         missing = [i for i in range(len(self.prompts)) if not self.image_path(i).is_file()]
+        [missing, *_] = self.processes.gather(missing)
         requests = self.make_requests(self.prompts)
-        results = self.generate("images", [requests[i] for i in missing])
-        for i, result in zip(missing, results, strict=True):
-            result.save(self.image_path(i))
+
+        def make(batch: slice) -> None:
+            own = missing[batch]
+            for i, result in zip(own, self._stream([requests[i] for i in own]), strict=True):
+                result.save(self.image_path(i))
+
+        self.share("images", self.slices(len(missing)), make)
         return LazyImages(lambda i: _read_image(self.image_path(i)), len(self.prompts))
 
     def make_requests(self, prompts: Prompts, **fields: Any) -> list[Request]:
         """Return a Request for each prompt, each with its own seed; `fields` are further fields of all."""
         return [Request(prompt=prompt, seed=self.seed + i, **fields) for i, (prompt, _) in enumerate(prompts)]
 
-    def generate(self, label: str, requests: Sequence[Request]) -> Iterator[Result]:
-        """Yield the results of requests, in order, and report progress under `label`."""
-        total = sum(request.n for request in requests)
-        self.progress(label, 0, total)
-        for done, result in enumerate(self.pipe.stream(requests, batch_size=self.batch_size), start=1):
-            self.progress(label, done, total)
-            yield result
+    def generate(self, label: str, requests: Sequence[Request]) -> list[Result]:
+        """Return the results of requests, in order, and report progress under `label`."""
+        # As many requests at a time as fill whole micro-batches, of which the processes thus make the same.
+        size = BATCH if self.batch_size is None else self.batch_size
+        count = max(1, math.lcm(size, requests[0].n) // requests[0].n) if requests else 1
+        parts = [requests[start : start + count] for start in range(0, len(requests), count)]
+        return [result for found in self.share(label, parts, lambda part: [*self._stream(part)]) for result in found]
+
+    def _stream(self, requests: Sequence[Request]) -> Iterator[Result]:
+        return self.pipe.stream(requests, batch_size=BATCH if self.batch_size is None else self.batch_size)
 
     def embed_images(self, label: str, images: Sequence[Image.Image]) -> Tensor:
         """Return the CLIP embeddings of images, `n d`, float32 on the CPU."""
-        batches = self.batches(label, len(images))
-        return torch.cat([self.pipe.embed_image(images[batch]).float().cpu() for batch in batches])
+
+        def embed(batch: slice) -> Tensor:
+            return self.pipe.embed_image(images[batch]).float().cpu()
+
+        return torch.cat(self.share(label, self.slices(len(images)), embed))
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """Return the CLIP embeddings of prompts, `n d`, float32 on the CPU."""
         return self.pipe.model.encode_text(prompts).embed.float().cpu()
 
-    def batches(self, label: str, count: int) -> Iterator[slice]:
-        """Yield consecutive slices of `count` items, a batch each, and report progress under `label`."""
+    def slices(self, count: int) -> list[slice]:
+        """Return consecutive slices of `count` items, a batch each."""
         size = BATCH if self.batch_size is None else self.batch_size
-        for start in self.track(label, range(0, count, size)):
-            yield slice(start, min(count, start + size))
+        return [slice(start, min(count, start + size)) for start in range(0, count, size)]
+
+    def share(self, label: str, items: Sequence[T], compute: Callable[[T], R]) -> list[R]:
+        """Return what `compute` returns for each item, in order, and report progress under `label`.
+
+        The processes of the run take turns with the items, and each gets all results.
+        """
+        count = self.processes.count
+        with self.processes.shared_errors():
+            own = [compute(item) for item in self.track(label, items[self.processes.rank :: count])]
+        found = self.processes.gather(own)
+        return [found[i % count][i // count] for i in range(len(items))]
 
     def track(self, label: str, items: Sequence[T]) -> Iterator[T]:
         """Yield the items, and report progress under `label`."""

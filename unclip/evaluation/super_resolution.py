@@ -40,8 +40,9 @@ def measure_upsampler(suite: Suite) -> dict[str, Any]:
     true = suite.render(suite.subset, suite.full_size)
     requests = suite.make_requests(suite.subset, size=model.sizes[0])
     decoded = [result.image for result in suite.generate("images to enlarge", requests)]
-    measured: dict[tuple[str, str], list[Tensor]] = {}
-    for batch in suite.batches("upsampler", len(true)):
+
+    def measure(batch: slice) -> dict[tuple[str, str], Tensor]:
+        measured = {}
         real = _to_tensors(true[batch])  # b 3 H W
         inputs = {"real": shrink(real, suite.decoder_size), "decoded": _to_tensors(decoded[batch])}
         seeds = [suite.seed + i for i in range(batch.start, batch.stop)]
@@ -53,10 +54,13 @@ def measure_upsampler(suite: Suite) -> dict[str, Any]:
             for method, large in enlarged.items():
                 fidelity = psnr(large, real) if source == "real" else psnr(shrink(large, suite.decoder_size), small)
                 relative = sharpness(large) / sharpness(real).clamp(min=1e-12)
-                measured.setdefault((source, method), []).append(torch.stack([fidelity, relative]))  # 2 b
+                measured[source, method] = torch.stack([fidelity, relative])  # 2 b
+        return measured
+
+    parts = suite.share("upsampler", suite.slices(len(true)), measure)
     rows = []
-    for (source, method), parts in measured.items():
-        fidelity, relative = torch.cat(parts, dim=1).tolist()
+    for source, method in parts[0]:
+        fidelity, relative = torch.cat([part[source, method] for part in parts], dim=1).tolist()
         column = "PSNR to the real image, dB" if source == "real" else "PSNR after shrinking again, dB"
         label = "shrunken real images" if source == "real" else "the decoder's images"
         cells = {column: estimate_mean(fidelity), "sharpness, real = 1": estimate_mean(relative)}

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from PIL import Image
+
 from unclip.evaluation.clip_and_prior import cosines, sample_embeddings
 from unclip.evaluation.intervals import Estimate, estimate_difference, estimate_mean, estimate_rate
 from unclip.evaluation.suite import BEST_OF, Suite
@@ -76,17 +78,17 @@ def sweep_best_of(suite: Suite) -> dict[str, Any]:
     rows = []
     for k in BEST_OF:
         requests = suite.make_requests(suite.subset, size=size, prior_best_of=k)
-        results = list(suite.generate(f"prior, best of {k}", requests))
-        rows.append(_row(f"prior's samples, best of {k}", _evaluate_results(results, scenes)))
+        results = suite.generate(f"prior, best of {k}", requests)
+        rows.append(_row(f"prior's samples, best of {k}", _evaluate_results(suite, results, scenes)))
     requests = [
         Request(prompt=prompt, seed=suite.seed + i * most, n=most, size=size)
         for i, (prompt, _) in enumerate(suite.subset)
     ]
-    results = list(suite.generate(f"images, best of {most}", requests))
+    results = suite.generate(f"images, best of {most}", requests)
     for k in BEST_OF:
         groups = [results[start : start + k] for start in range(0, len(results), most)]
         best = [max(group, key=_score) for group in groups]
-        rows.append(_row(f"images, best of {k}", _evaluate_results(best, scenes)))
+        rows.append(_row(f"images, best of {k}", _evaluate_results(suite, best, scenes)))
     return {"rows": rows}
 
 
@@ -115,9 +117,15 @@ def choose_steps(qualities: Mapping[str, Mapping[int, float]]) -> dict[str, Any]
     return {"steps": fewest, "sampler": list(qualities)[place], "of_all": steps}
 
 
-def check_results(results: Sequence[Result], scenes: Sequence[Scene]) -> list[bool]:
+def check_results(suite: Suite, results: Sequence[Result], scenes: Sequence[Scene]) -> list[bool]:
     """Return for each result whether its image shows the whole scene, and nothing else."""
-    return [check(result.image, scene).all for result, scene in zip(results, scenes, strict=True)]
+    return check_images(suite, [result.image for result in results], scenes)
+
+
+def check_images(suite: Suite, images: Sequence[Image.Image], scenes: Sequence[Scene]) -> list[bool]:
+    """Return for each image whether it shows the whole scene, and nothing else."""
+    pairs = list(zip(images, scenes, strict=True))
+    return suite.share("checker", pairs, lambda pair: check(*pair).all)
 
 
 def _measure_cell(suite: Suite, sampler: str, steps: int) -> dict[str, Any]:
@@ -125,14 +133,14 @@ def _measure_cell(suite: Suite, sampler: str, steps: int) -> dict[str, Any]:
 
     def measure() -> dict[str, Any]:
         requests = suite.make_requests(suite.subset, size=suite.pipe.model.sizes[0], sampler=sampler, steps=steps)
-        results = list(suite.generate(f"{sampler}, {steps} steps", requests))
-        return _evaluate_results(results, [scene for _, scene in suite.subset])
+        results = suite.generate(f"{sampler}, {steps} steps", requests)
+        return _evaluate_results(suite, results, [scene for _, scene in suite.subset])
 
     return suite.report.measure_once(f"outcomes/{sampler}/{steps}", measure)
 
 
-def _evaluate_results(results: Sequence[Result], scenes: Sequence[Scene]) -> dict[str, Any]:
-    return {"outcomes": check_results(results, scenes), "CLIP score": _mean_score(results)}
+def _evaluate_results(suite: Suite, results: Sequence[Result], scenes: Sequence[Scene]) -> dict[str, Any]:
+    return {"outcomes": check_results(suite, results, scenes), "CLIP score": _mean_score(results)}
 
 
 def _row(name: str, cell: Mapping[str, Any]) -> dict[str, Any]:

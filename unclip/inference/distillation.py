@@ -1,4 +1,4 @@
-"""Distilled networks: what a stage must know of the training of its network (`training.tasks.distillation`).
+"""Sampling from distilled networks, which `training.tasks.distillation` trains.
 
 A network that has learned guidance takes one evaluation a step in the place of two. The scale is fixed, or an input of
 the network: stage one of Meng et al. 2023, "On Distillation of Guided Diffusion Models" (arXiv:2210.03142). A network
@@ -26,8 +26,8 @@ class Distillation:
 
     teacher   name of the model that it was distilled from
     guidance  the lowest and the highest scale that it has learned; equal if the scale is fixed
-    segments  parts of the noise levels within which it predicts the end of the teacher's trajectory; 0 if it predicts
-              the mean, as the teacher does
+    segments  number of parts of the noise levels; within each, the network predicts where the teacher's trajectory
+              ends. 0: it predicts the mean, as the teacher does
     """
 
     teacher: str

@@ -77,8 +77,8 @@ class AutoregressivePrior:
 
     network: also quantises embeddings into codes. guidance: classifier-free guidance scale of the logits; 1 is none.
     temperature: divides the logits; 0 takes the most probable bucket. top_p: probability of the buckets that are
-    sampled from, the most probable ones; 1 is all. best_of: as of `Prior`. dot_from: quantile of the training
-    data's dot products of text and image embedding above which one is drawn, as if it were the image's own.
+    sampled from, the most probable ones; 1 is all. best_of: as in `Prior`. dot_from: the dot product of text and image
+    embedding is sampled from the training data's values above this quantile, 0 .. 1 (0.5, the top half, in the paper).
     """
 
     network: AutoregressiveTransformer
@@ -101,17 +101,16 @@ class AutoregressivePrior:
     def sample(self, text: TextEncoding, negative: TextEncoding, run: Run) -> Tensor:
         """Sample `run.options.prior_best_of` embeddings per text; return the one most similar to the text, `b d`."""
         k, config = run.options.prior_best_of, self.network.config
-        text, negative = text.repeat(k), negative.repeat(k)
-        cond, uncond = (self.network.condition(each) for each in (text, negative))
+        rows = [row for row in range(len(text.embed)) for _ in range(k)]  # b*k, of the texts
         numbers = uniform((config.components + 1,), run.repeat(k).generators)  # b*k, 1 + codes
-        parts = [slice(start, start + ROWS) for start in range(0, len(numbers), ROWS)]
+        parts = [slice(start, start + ROWS) for start in range(0, len(rows), ROWS)]
         embeds = []
         with run.stage("prior") as report:
             for number, part in enumerate(parts):
-                given, without = ({key: value[part] for key, value in each.items()} for each in (cond, uncond))
+                cond, uncond = (self.network.condition(each.rows(rows[part])) for each in (text, negative))
                 progress = counted(report.progress, number, len(parts))
-                embeds.append(self.network.decode(self._sample_codes(given, without, numbers[part], run, progress)))
-        return most_similar(torch.cat(embeds), text.embed, k)
+                embeds.append(self.network.decode(self._sample_codes(cond, uncond, numbers[part], run, progress)))
+        return most_similar(torch.cat(embeds), text.embed[rows], k)
 
     def _sample_codes(
         self,
@@ -121,7 +120,7 @@ class AutoregressivePrior:
         run: Run,
         progress: Callable[[int, int], None] | None,
     ) -> Tensor:
-        """Codes `b k`, by numbers `b k+1` in [0, 1): the first is the dot product's, and one for each code."""
+        """Sample codes `b k`. numbers: `b k+1` in [0, 1), one for the dot product, then one for each code."""
         options, config = run.options, self.network.config
         guidance = self.guidance if options.prior_guidance is None else options.prior_guidance
         temperature = self.temperature if options.prior_temperature is None else options.prior_temperature
@@ -155,8 +154,8 @@ def guided_logits(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """A function of dot products `b` and codes `b j` that returns the logits `b m` of the next code.
 
-    The logits are uncond + scale * (cond - uncond), from one doubled batch; scales 1 and 0 need one half only. It must
-    be called with one code more each time: it caches the tokens that it has seen.
+    The logits are uncond + scale * (cond - uncond), from one doubled batch; scales 1 and 0 need one half only. Call the
+    function with one more code each time: it caches earlier tokens.
     """
     halves = [cond] if scale == 1 else [uncond] if scale == 0 else [uncond, cond]
     inputs = {key: torch.cat([half[key] for half in halves]) for key in cond}
@@ -174,9 +173,9 @@ def guided_logits(
 
 
 def sample_buckets(logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
-    """One bucket per row of logits `b m`, by numbers `b` in [0, 1): where the summed probability exceeds the number.
+    """Sample one bucket per row of logits `b m`: the first whose cumulative probability exceeds the row's number.
 
-    Buckets stay in their order, so that a number rounded differently gives a neighbouring bucket.
+    numbers: `b` in [0, 1). Buckets stay in their order, so that a number rounded differently gives a neighbouring one.
 
     temperature: divides the logits; 0 takes the most probable bucket. top_p: samples from the fewest buckets whose
     probability is at least this, in 0 .. 1 (Holtzman et al. 2020, arXiv:1904.09751); one bucket is always left.
@@ -198,7 +197,7 @@ def sample_buckets(logits: Tensor, numbers: Tensor, temperature: float = 1.0, to
 
 
 def counted(progress: Callable[[int, int], None] | None, number: int, parts: int) -> Callable[[int, int], None] | None:
-    """The progress of one of several equal parts as that of all of them."""
+    """A function that reports the progress of part `number` of several equal parts as progress of the whole."""
     if progress is None:
         return None
     return lambda done, total: progress(number * total + done, parts * total)

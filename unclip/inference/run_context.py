@@ -26,8 +26,8 @@ class SamplingOptions:
     noise_level                          noise added to image embeddings (see `UnclipModel.noise_levels`)
     spacing                              of the decoder's timesteps, from diffusion.sampler_names.SPACING_NAMES
     guidance_interval                    noise levels (low, high] at which the decoder is guided; None for all
-    guidance_every                       the decoder's guidance is computed at one step of so many
-    cache_every, upsampler_cache_every   all layers of decoder and upsamplers run at one step of so many
+    guidance_every                       k: the decoder's guidance is computed at every k-th step
+    cache_every, upsampler_cache_every   k: all layers of decoder and upsamplers run at every k-th step
     resample                             RePaint passes of the decoder over each stretch of timesteps
     size                                 (width, height) of the images in pixels; None runs all upsamplers
     """

@@ -17,7 +17,7 @@ WITHOUT_SHORTCUTS = {
     "cache_every": 1,
     "upsampler_cache_every": 1,
 }
-"""What the fields of shortcuts mean that are not given; records with a speed hold them, and so repeat exactly."""
+"""The values of shortcuts that are not given. A record with a speed contains them, so that it repeats exactly."""
 
 DECODER_FIELDS = ("steps", "sampler", "spacing", "guidance_interval", "guidance_every", "cache_every")
 """The fields of the decoder that a speed sets."""
@@ -50,8 +50,8 @@ STABLE_UNCLIP: Mapping[str, Bundle] = {
 def speed_fields(bundles: Mapping[str, Bundle], speed: str, own: Mapping[str, Any], inverts: bool) -> dict[str, Any]:
     """The fields of a Request that `speed` sets.
 
-    bundles: of the model. own: its defaults; a field that is None there does not exist for it. inverts: sampling starts
-    from an image's own noise, which another setting of the decoder would not lead back to the image.
+    bundles, own: the model's bundles and defaults; a field whose default is None does not exist for the model.
+    inverts: sampling starts from an image's own noise, so the decoder keeps the settings with which that was found.
     """
     bundle = {name: value for name, value in bundles.get(speed, {}).items() if own.get(name, value) is not None}
     fewer = {name: min(value, own[name]) for name, value in bundle.items() if name.endswith("steps")}

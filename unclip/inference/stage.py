@@ -75,8 +75,8 @@ class StageOptions:
 
     spacing            of the timesteps, a name in diffusion.sampler_names.SPACING_NAMES
     guidance_interval  noise levels (low, high] with guidance; None for all
-    guidance_every     guidance is computed at one step of so many
-    cache_every        the whole network runs at one step of so many
+    guidance_every     k: guidance is computed at every k-th step, and reused between
+    cache_every        k: the whole network runs at every k-th step; deep features are reused between
     resample           RePaint passes (see `diffusion.repaint`)
     size               (width, height) in pixels, for a stage with `any_size`
     """

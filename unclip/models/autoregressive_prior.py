@@ -27,9 +27,9 @@ class AutoregressiveConfig:
     embed_dim       of CLIP's embeddings
     text_width      of CLIP's token states
     context_length  text tokens
-    components      principal components that are kept, the largest variance first; one code each
-    buckets         values of a code, and of the dot product; at most MAX_BUCKETS
-    waves           functions of a bucket's place through which codes are read and predicted (see `bucket_waves`)
+    components      number of principal components, the largest variance first; each has one code
+    buckets         number of values of a code, and of the dot product; at most MAX_BUCKETS
+    waves           number of cosines that represent a bucket in the network (see `bucket_waves`)
     """
 
     embed_dim: int = 160
@@ -79,7 +79,7 @@ class Cache:
         self._stored: list[Tensor | None] = [None] * layers  # each 2 b h most c
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the keys and values `b h t c` of new tokens; those `b h n c` of all tokens so far."""
+        """Store the keys and values of new tokens, `b h t c`; return those of all tokens so far, `b h n c`."""
         stored = self._stored[layer]
         if stored is None:
             b, h, _, c = keys.shape
@@ -141,11 +141,11 @@ class AutoregressiveTransformer(nn.Module):
         codes: Tensor,
         cache: Cache | None = None,
     ) -> Tensor:
-        """The logits `b j+1 m` of the codes after the dot product and each of the first codes.
+        """The logits `b j+1 m` of the next code, after the dot product and after each of the first codes.
 
         text_embed, text_states, text_mask: of prompts, `b d`, `b n d` and bool `b n`. dots: buckets of the dot product,
-        int64 `b`. codes: the first j < k codes, int64 `b j`. With a cache that has seen some of these tokens, the
-        logits after the new ones only.
+        int64 `b`. codes: the first j < k codes, int64 `b j`. cache: the tokens of earlier calls; the logits are then
+        those after the new tokens only.
         """
         seen = 0 if cache is None else cache.length
         if seen == 0:
@@ -172,7 +172,7 @@ class AutoregressiveTransformer(nn.Module):
         return batch_invariant_linear(weights.to(self.waves.dtype), self.waves)
 
     def read(self, codes: Tensor) -> Tensor:
-        """Buckets `b j` -> tokens `b j c`."""
+        """Buckets, int64 `b j` -> tokens `b j c`."""
         return self.code(F.embedding(codes, self.waves).to(self.code.weight.dtype))
 
     @torch.no_grad()
@@ -202,7 +202,7 @@ class AutoregressiveTransformer(nn.Module):
 
     @torch.no_grad()
     def fit_quantiser(self, mean: Tensor, axes: Tensor, embed: Tensor, text_embed: Tensor) -> None:
-        """Set the components, and the edges of the buckets: each bucket has as many of the examples.
+        """Set the principal components, and the edges of the buckets: quantiles, so that all hold as many examples.
 
         mean: `d`. axes: at least k principal components `k d`. embed, text_embed: of examples, `n d` each.
         """
@@ -241,7 +241,7 @@ class Block(nn.Module):
 
 
 def attention_mask(text_mask: Tensor, seen: int, end: int) -> Tensor:
-    """Whether tokens seen .. end attend to tokens 0 .. end, `b 1 t n`: to those before them, and to no padding."""
+    """A bool mask `b 1 t n` for attention from tokens seen .. end to tokens 0 .. end: causal, and without padding."""
     places = torch.arange(end, device=text_mask.device)
     causal = places[seen:, None] >= places  # t n
     is_token = F.pad(text_mask, (0, end - text_mask.shape[1]), value=True)  # b n
@@ -249,10 +249,11 @@ def attention_mask(text_mask: Tensor, seen: int, end: int) -> Tensor:
 
 
 def bucket_waves(buckets: int, waves: int) -> Tensor:
-    """Cosines of a bucket's place among all, of 1, 2, .. half periods and falling size: `m w`.
+    """The features `m w` of each bucket: cosines of its place, with 1, 2, .. half periods and falling amplitudes.
 
-    Buckets are ordered, and neighbouring ones mean nearly the same. A table that learns each of them by itself would
-    see each a thousand times more rarely. With as many waves as buckets, logits can take any values.
+    Neighbouring buckets mean nearly the same, and so have similar features. If each of a thousand buckets had a learned
+    vector of its own, each vector would be trained a thousand times less often. With as many waves as buckets, logits
+    can take any values.
     """
     # On the CPU even in an empty network: on the meta device, torch would import torch._dynamo to make a range.
     place = (torch.arange(buckets, device="cpu") + 0.5) / buckets  # m

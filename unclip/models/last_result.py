@@ -20,6 +20,9 @@ class LastResult:
         # Inputs and result in one attribute, so that threads replace and read them atomically.
         self._last: tuple[tuple[weakref.ref[Tensor], ...], Any] | None = None
 
+    def __getstate__(self) -> dict[str, None]:
+        return {"_last": None}  # a weak reference cannot be pickled
+
     def of(self, compute: Callable[..., Result], *inputs: Tensor) -> Result:
         """compute(*inputs), or its result from before."""
         # A weak reference would break a compiled graph.

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from unclip.inference.model import UnclipModel
-from unclip.modes.distilled import distillation_notes
+from unclip.modes.distilled import distillation_notes, uses_prior
 from unclip.requests.fields import SIDE_PROMPTS
 from unclip.requests.request import Request
 from unclip.requests.sources import source_kind
-from unclip.requests.values import show
+from unclip.requests.values import show, size_text
 from unclip.requests.vocabulary import nearest_words, unknown_words
 
 MAX_WORDS = 10
@@ -16,7 +16,8 @@ MAX_WORDS = 10
 
 def notes(model: UnclipModel, request: Request) -> Iterator[str]:
     """One note per prompt that is too long, per setting that does not suit the model, and for all unknown words."""
-    yield from shortcut_notes(request)
+    yield from shortcut_notes(model, request)
+    yield from guidance_notes(model, request)
     sources = [("source", source) for source in request.sources or () if source_kind(source) == "prompt"]
     others = [(name, getattr(request, name) or "") for name in (*SIDE_PROMPTS, "from_prompt")]
     prompts = [("prompt", request.prompt), *others, *sources]
@@ -37,16 +38,38 @@ def notes(model: UnclipModel, request: Request) -> Iterator[str]:
         yield f"{model.name} does not know {words}: see `unclip models show {model.name} --vocabulary`"
 
 
-def shortcut_notes(request: Request) -> Iterator[str]:
+def shortcut_notes(model: UnclipModel, request: Request) -> Iterator[str]:
     """A note for what cannot shorten a resolved request."""
     if request.speed is None:
-        scale = request.guidance
-        idle = ("guidance_interval", "guidance_every") if scale == 1 else ("guidance_every",) if scale == 0 else ()
-        given = [name for name in idle if getattr(request, name) not in (None, 1)]
-        if given:
-            yield f"{' and '.join(given)}: no effect at guidance {scale:g}, which needs one evaluation a step"
+        for names, why in idle_shortcuts(model, request):
+            given = [name for name in names if getattr(request, name) not in (None, 1)]
+            if given:
+                yield f"{' and '.join(given)}: no effect {why}"
     elif request.speed != "best" and request.inverts:
         yield f"speed {request.speed} does not change the decoder here, which starts from an image's own noise"
+
+
+def idle_shortcuts(model: UnclipModel, request: Request) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Fields that have no effect in a resolved request, and why."""
+    if request.guidance in (0, 1):
+        names = ("guidance_interval", "guidance_every") if request.guidance == 1 else ("guidance_every",)
+        yield names, f"at guidance {request.guidance:g}, which needs one evaluation a step"
+    elif request.steps == 1:
+        yield ("guidance_every",), "with a single step"
+    if request.steps == 1:
+        yield ("cache_every",), "with a single step"
+    if request.size is not None and any(request.size[0] < width for width, _ in model.sizes[1:2]):
+        yield ("upsampler_cache_every",), f"on images of {size_text(request.size)}, which are not upsampled"
+    elif request.upsampler_steps == 1:
+        yield ("upsampler_cache_every",), "with a single step of the upsampler"
+
+
+def guidance_notes(model: UnclipModel, request: Request) -> Iterator[str]:
+    """A note for a negative prompt that no stage of a resolved request is guided away from."""
+    guides_prior = uses_prior(request) and request.prior_guidance not in (None, 1)
+    guides_decoder = request.guidance != 1 or model.decoder.distillation is not None  # `check_distilled` tells of these
+    if request.negative_prompt.strip() and not (guides_prior or guides_decoder):
+        yield "negative_prompt: no effect at guidance 1, which is none: set a higher guidance"
 
 
 def with_nearest(word: str, known: frozenset[str]) -> str:

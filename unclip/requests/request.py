@@ -94,10 +94,10 @@ class Request(BaseModel):
         description='(low, high), or "0.3,5": noise levels sigma with guidance; it is 1 at all others. Default: all',
     )
     guidance_every: Integer = Field(
-        None, description="guidance of the decoder is computed at one step of so many, and reused at the others"
+        None, description="k: the decoder's guidance is computed at every k-th step, and reused between"
     )
     cache_every: Integer = Field(
-        None, description="all layers of the decoder run at one step of so many; the others reuse deep features"
+        None, description="k: all layers of the decoder run at every k-th step; deep features are reused between"
     )
     upsampler_cache_every: Integer = Field(None, description="the same for the upsamplers")
     size: Annotated[tuple[int, int] | None, LIMITED] = Field(

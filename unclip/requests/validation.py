@@ -113,20 +113,19 @@ def check_canvas(fields: Fields) -> None:
 
 
 def check_prior(fields: Fields) -> None:
-    """The fields that only one kind of prior has are given for that kind."""
+    """Fields of one kind of prior are given for that kind only."""
     given = {kind: [name for name in names if fields[name] is not None] for kind, names in PRIOR_FIELDS_OF.items()}
     if fields["prior"] is None:
         if all(given.values()):
             first, second = (names[0] for names in given.values())
             raise RequestError(
-                f"{first} is of the diffusion prior and {second} of the autoregressive one: leave one out"
+                f"{first} belongs to the diffusion prior and {second} to the autoregressive one: leave one out"
             )
         return
     for kind, names in given.items():
         if names and kind != fields["prior"]:
-            article = "an" if kind[0] in "aeiou" else "a"
             raise RequestError(
-                f"{names[0]} is of {article} {kind} prior, and this request's prior is {fields['prior']}: leave it "
+                f"{names[0]} belongs to the {kind} prior, and this request's prior is {fields['prior']}: leave it "
                 f"out, or set prior to {kind}"
             )
 

@@ -7,11 +7,11 @@ import torch
 
 from unclip.errors import InputError
 from unclip.system.choices import check_device, check_dtype
+from unclip.system.processes import Processes
 
 
 def pick_device(name: str = "auto") -> torch.device:
     """The device of that name; "auto" is CUDA if present, else Apple's MPS, else the CPU.
-
     Raises InputError for an unknown name or a device that this machine lacks.
     """
     check_device(name)
@@ -22,6 +22,22 @@ def pick_device(name: str = "auto") -> torch.device:
     if (device.index or 0) >= present[device.type]:
         raise InputError(f"device {name!r} is not available here; use --device cpu or auto")
     return device
+
+
+def own_device(name: str, processes: Processes) -> torch.device:
+    """The device of one of several processes: a GPU of its own, or the CPU; for one process, that of `pick_device`.
+
+    Raises InputError for a device that they cannot share, and if there are too few GPUs.
+    """
+    device = pick_device(name)
+    if processes.count == 1 or device.type == "cpu":
+        return device
+    if device.type != "cuda" or device.index is not None:
+        raise InputError(f"several processes cannot share the device {name!r}: use --device cuda or cpu")
+    gpus, needed = torch.cuda.device_count(), processes.local_count
+    if needed > gpus:
+        raise InputError(f"{needed} processes on a machine with {gpus} GPUs: start {gpus}, or use --device cpu")
+    return torch.device("cuda", processes.local_rank)
 
 
 def has_native_bfloat16(device: torch.device) -> bool:

@@ -1,14 +1,19 @@
 """The length of a training run, and the part of it that is done."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass
 class Progress:
-    """The steps and the seconds of a run so far, resumed parts included."""
+    """The steps and the seconds of a run so far, resumed parts included.
+
+    scaler: the state of the loss's scale, in float16.
+    """
 
     step: int = 0
     seconds: float = 0.0
+    scaler: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.trainable import DISTILLABLE, TrainableStage, open_trainable
 from unclip.errors import InputError, RecipeError, did_you_mean
 from unclip.inference.stage import Stage
-from unclip.system.device import pick_device
 from unclip.system.files import read_json, write_json
+from unclip.training.accelerator import check_division, connect
 from unclip.training.budget import Budget
 from unclip.training.data.datasets import Source, make_dataset
 from unclip.training.data.prompts import PromptList
@@ -39,8 +39,12 @@ def distill(stage: str, recipe: str | Path | None, out: Path, options: TrainingO
     the preset "distill". Raises InputError for mistakes in the recipe, the data or the options, and for a stage that
     cannot be distilled; `loop.fit` lists the errors that end a run later.
     """
-    device = pick_device(options.device)
-    loaded, sources = check_distillation(stage, recipe, out, options)
+    device = options.pick_device()
+    processes = connect(device)
+    options = options.for_process(processes)
+    with processes.shared_errors():
+        loaded, sources = check_distillation(stage, recipe, out, options)
+        check_division(loaded.distill.fit.batch_size, processes, options.accumulation, f"{loaded.source} [distill.fit]")
     table, [source] = loaded.distill, sources.values()
     dtype = options.precision(device)
     assert options.distill is not None and options.teacher is not None
@@ -66,9 +70,13 @@ def distill(stage: str, recipe: str | Path | None, out: Path, options: TrainingO
             quiet=options.quiet,
             settings=meaning(options.distill, table, task.settings, revision),
             dtype=dtype,
+            accumulation=options.accumulation,
         )
         fit(task, images(task.size), table.fit, session)
-        made = export_distilled(part, stage, task.settings, out / "model")
+        made = out / "model"
+        with processes.shared_errors():
+            if processes.is_main:
+                export_distilled(part, stage, task.settings, made)
     if not options.quiet:
         print_note(f"saved {made}")
     return made
@@ -94,7 +102,7 @@ def check_distillation(
         raise InputError("a distillation starts from its teacher: leave out --init and --lora")
     if stage not in DISTILLABLE:
         raise InputError(f"only the {', '.join(DISTILLABLE)} of a model can be distilled, not {stage!r}")
-    options.precision(pick_device(options.device))
+    options.precision(options.pick_device())
     loaded = load_recipe(RECIPE if recipe is None else recipe, options.data)
     if loaded.stages:
         raise RecipeError(
@@ -117,7 +125,7 @@ def check_options(stage: str, part: Stage, kind: str, table: DistillationTable, 
     scales = table.guidance if isinstance(table.guidance, tuple) else (table.guidance, table.guidance)
     if kind == "guidance":
         if unused := {"segments", "teacher_steps"} & table.model_fields_set:
-            raise RecipeError(f"{where}: {min(unused)} is of --distill consistency; leave it out")
+            raise RecipeError(f"{where}: {min(unused)} belongs to --distill consistency; leave it out")
         if stage == "upsampler":
             raise RecipeError("an upsampler has no guidance to distil: use --distill consistency")
         if scales == (1.0, 1.0) or (table.guidance is None and part.guidance == 1):
@@ -130,6 +138,10 @@ def check_options(stage: str, part: Stage, kind: str, table: DistillationTable, 
         for scale in scales:
             part.distillation.check_guidance(part.guidance if scale is None else scale)
     if kind == "consistency":
+        if table.teacher_steps >= (count := part.schedule.num_train_timesteps):
+            raise RecipeError(
+                f"{where}: teacher_steps = {table.teacher_steps} should be below the {count} timesteps of {name}"
+            )
         if table.teacher_steps % table.segments:
             raise RecipeError(
                 f"{where}: teacher_steps = {table.teacher_steps} should be a multiple of segments = {table.segments}"
@@ -159,7 +171,7 @@ def check_data(part: TrainableStage, recipe: Recipe, sources: Mapping[str, Sourc
 
 def open_student(stage: str, options: TrainingOptions, needs_images: bool = False) -> TrainableStage:
     """The stage to distil, without its weights. Raises CheckpointError if it is missing or does not fit."""
-    device = pick_device(options.device)
+    device = options.pick_device()
     assert options.teacher is not None
     return open_trainable(
         options.teacher,
@@ -178,7 +190,7 @@ def additions(options: TrainingOptions) -> Additions:
 
 
 def meaning(kind: str, table: DistillationTable, settings: DistilledStage, revision: str) -> dict[str, object]:
-    """What decides the meaning of the weights: a run resumes only with the same."""
+    """The settings that decide what the weights mean. A run resumes only with equal ones."""
     return {
         "teacher": revision,
         "distill": kind,

@@ -14,8 +14,8 @@ from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.networks import network_config, save_network
 from unclip.checkpoints.trainable import STAGES, TrainableStage, open_trainable
 from unclip.errors import CheckpointError, InputError, RecipeError
-from unclip.system.device import pick_device
 from unclip.system.files import read_json, write_json
+from unclip.training.accelerator import check_division, connect
 from unclip.training.budget import Budget
 from unclip.training.data.datasets import Source, make_dataset
 from unclip.training.loop import Session, fit
@@ -70,8 +70,12 @@ def fine_tune(stage: str, recipe: str | Path | None, out: Path, options: Trainin
     run; None is the preset "finetune". Raises InputError for mistakes in the recipe, the data or the options, and for
     a model that cannot be fine-tuned; `loop.fit` lists the errors that end a run later.
     """
-    device = pick_device(options.device)
-    loaded, sources = check_fine_tuning(stage, recipe, out, options)
+    device = options.pick_device()
+    processes = connect(device)
+    options = options.for_process(processes)
+    with processes.shared_errors():
+        loaded, sources = check_fine_tuning(stage, recipe, out, options)
+        check_division(loaded.finetune.fit.batch_size, processes, options.accumulation, table_of(loaded))
     table, [source] = loaded.finetune, sources.values()
     settings = None if options.lora is None else lora_settings(options.lora, table)
     with torch.random.fork_rng(), explained_memory_errors(stage, "a smaller size"):
@@ -101,15 +105,17 @@ def fine_tune(stage: str, recipe: str | Path | None, out: Path, options: Trainin
             quiet=options.quiet,
             settings={"init": revision, "alpha": None if settings is None else settings.alpha},
             dtype=options.precision(device),
+            accumulation=options.accumulation,
         )
         fit(task, images(task.size), fitting, session)
-        if settings is None:
-            made = export_checkpoint(part, out / "model")
-        else:
-            made = out / f"{stage}-lora.safetensors"
-            about = {"base_model": part.name, "base_revision": revision, "stage": stage, "unclip": __version__}
-            about |= {"rank": str(settings.rank), "alpha": f"{settings.alpha:g}"}
-            save_lora(part.backbone, made, "prior" if stage == "prior" else "unet", settings, about)
+        made = out / ("model" if settings is None else f"{stage}-lora.safetensors")
+        with processes.shared_errors():
+            if processes.is_main and settings is None:
+                export_checkpoint(part, made)
+            elif processes.is_main and settings is not None:
+                about = {"base_model": part.name, "base_revision": revision, "stage": stage, "unclip": __version__}
+                about |= {"rank": str(settings.rank), "alpha": f"{settings.alpha:g}"}
+                save_lora(part.backbone, made, "prior" if stage == "prior" else "unet", settings, about)
     if not options.quiet:
         print_note(f"saved {made}")
     return made
@@ -130,13 +136,15 @@ def check_fine_tuning(
         raise InputError(f"only the {' and the '.join(STAGES)} of a model can be fine-tuned, not {stage!r}")
     if options.lora is not None:
         check_lora(options.lora)
-    options.precision(pick_device(options.device))
+    options.precision(options.pick_device())
     loaded = load_recipe(RECIPE if recipe is None else recipe, options.data)
     if loaded.stages:
         raise RecipeError(
             f"{loaded.source} has a table [{next(iter(loaded.stages))}], which describes a new network; the network to "
             f"fine-tune is that of {options.init}: use --recipe {RECIPE}, or a file with [data] and [finetune] only"
         )
+    if loaded.data.get("layouts"):
+        raise RecipeError(f"{loaded.source} [data]: fine-tuning leaves layouts open; leave them out")
     if out is not None and options.resume:
         stages_to_resume([stage], out)
     elif out is not None:
@@ -156,7 +164,7 @@ def check_fine_tuning(
 
 def open_stage(stage: str, options: TrainingOptions) -> TrainableStage:
     """The stage to fine-tune, without its weights. Raises CheckpointError if it is missing or does not fit."""
-    device = pick_device(options.device)
+    device = options.pick_device()
     assert options.init is not None
     return open_trainable(options.init, stage, device, options.precision(device), options.prior, options.image_encoder)
 

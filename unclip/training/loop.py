@@ -8,30 +8,34 @@ import contextlib
 import io
 import math
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from unclip.errors import DataError, RecipeError, TrainingError, UnclipError, WriteError, is_out_of_memory
-from unclip.system.device import has_native_bfloat16
+from unclip.errors import DataError, ProcessError, RecipeError, TrainingError, UnclipError, WriteError, is_out_of_memory
 from unclip.system.files import remove_temporaries, write_atomic
 from unclip.system.interrupts import StopOnInterrupt
+from unclip.system.processes import Processes, is_lost
+from unclip.training.accelerator import check_division, new_accelerator
+from unclip.training.batch import Batch
 from unclip.training.budget import Budget
 from unclip.training.compatibility import weight_settings
 from unclip.training.data.decode import Sample
 from unclip.training.data.loader import batches
-from unclip.training.monitor import LossCurve, ProgressBar, SkippedFiles, print_note
+from unclip.training.dropout import WholeBatchDropout
+from unclip.training.monitor import LossCurve, NoCurve, ProgressBar, SkippedFiles, print_note
 from unclip.training.recipe import Fit
 from unclip.training.state import FILE, State
 from unclip.training.tasks.base import Task
+
+LEAST_SCALE = 1.0
+"""Of the loss in float16: if gradients still overflow there, the run has diverged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ class Session:
     quiet: show no progress bar and no notes.
     settings: further settings that decide what the weights mean, such as the model that is fine-tuned.
     dtype: precision of the activations; None is bfloat16 where `device` computes it in hardware, else float32.
+    accumulation: parts of a batch that each process computes one after the other, with the memory of one.
     """
 
     title: str
@@ -59,6 +64,7 @@ class Session:
     quiet: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     dtype: torch.dtype | None = None
+    accumulation: int = 1
 
 
 def learning_rate(fit: Fit, step: int, done: float) -> float:
@@ -73,7 +79,10 @@ def learning_rate(fit: Fit, step: int, done: float) -> float:
 
 
 def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -> nn.Module:
-    """Train `task.network`, and return it with its averaged (EMA) weights.
+    """Train `task.network`, and return it with its averaged (EMA) weights, in the main process.
+
+    Of several processes (`Processes.current`), each computes an equal part of every batch. The main one writes all
+    files; what ends one of them ends all.
 
     SIGINT, SIGTERM and SIGHUP end the run with KeyboardInterrupt. The state is saved before that and before any error,
     unless the error came in the middle of the optimiser's step, or the disk is full. Raises RecipeError if the loss
@@ -82,101 +91,141 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
     recipe.
     """
     folder, budget = session.folder, session.budget
-    accelerator = _new_accelerator(session.device, session.dtype)
+    processes = Processes.current()
+    quiet = session.quiet or not processes.is_main
+    accelerator = new_accelerator(session.device, session.dtype, processes)
+    check_division(settings.batch_size, processes, session.accumulation)
     task.network.to(accelerator.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
     meaning = {**weight_settings(task.networks(), task.predicts), **session.settings}
-    state = State(task.network, settings, meaning)
+    state = State(task.network, settings, meaning, processes.is_main)
     if session.resume:
-        note = state.load(folder)
-        if note is not None and not session.quiet:
+        with processes.shared_errors():
+            note = state.load(folder)
+        if note is not None and not quiet:
             print_note(note)
-    remove_temporaries(folder)
+    if processes.is_main:
+        remove_temporaries(folder)
     progress = state.progress
     network: Any
     network, optimizer = accelerator.prepare(task.network, state.adam)
+    prepared, scaler = network, accelerator.scaler
+    if scaler is not None and progress.scaler is not None:
+        scaler.load_state_dict(progress.scaler)
     if settings.compile:
         network = torch.compile(network)
 
+    divided = processes.count * session.accumulation > 1
+    dropout = WholeBatchDropout(task.network) if divided else None
+
     skipped = SkippedFiles(session.quiet)
     on_skip = skipped.add if session.skip_bad else None
-    last_saved = progress.step
+    last_saved = first_step = progress.step
     saved = sampled = time.monotonic()
     started = saved - progress.seconds
     with (
         StopOnInterrupt() as interrupt,
-        LossCurve(folder, session.title, progress) as curve,
-        ProgressBar(session.title, budget, progress, settings.batch_size, session.quiet) as bar,
-        closing(batches(dataset, settings.batch_size, progress.step, settings.workers, on_skip)) as data,
+        LossCurve(folder, session.title, progress) if processes.is_main else NoCurve() as curve,
+        ProgressBar(session.title, budget, progress, settings.batch_size, quiet) as bar,
+        closing(batches(dataset, settings.batch_size, progress.step, settings.workers, on_skip, processes)) as data,
     ):
         try:
-            while budget.fraction_done(progress) < 1.0 and not interrupt.requested:
-                images, captions, *layouts = next(data)
+            while budget.fraction_done(progress) < 1.0 and not processes.any(interrupt.requested):
+                with processes.shared_errors():
+                    images, captions, *layouts = next(data)
                 images = images.to(accelerator.device, memory_format=torch.channels_last)  # b 3 h w, uint8
                 generator = torch.Generator().manual_seed(session.seed * 2**32 + progress.step)
-                torch.manual_seed(generator.initial_seed())  # for dropout, which takes no generator
+                batch = Batch(images.float() / 127.5 - 1, captions, generator, processes, *layouts)
                 lr = learning_rate(settings, progress.step, budget.fraction_done(progress))
                 for group in state.adam.param_groups:
                     group["lr"] = lr
-                with accelerator.autocast():
-                    loss, figures = task.loss(network, images.float() / 127.5 - 1, captions, generator, *layouts)
-                accelerator.backward(loss)
+                losses = []
+                for part in batch.parts(session.accumulation):
+                    torch.manual_seed(generator.initial_seed())  # for dropout, which takes no generator
+                    if dropout is not None:
+                        dropout.part = part
+                    # The processes average their gradients after the last part, and in the first step, in which torch
+                    # observes the network, after all.
+                    averages = part.number == part.divisions - 1 or progress.step == first_step
+                    with nullcontext() if averages else accelerator.no_sync(prepared):
+                        with accelerator.autocast():
+                            loss, figures = task.loss(network, part)
+                        accelerator.backward(loss / part.divisions)
+                    losses.append({"loss": loss.detach(), **figures})
                 parameters = list(state.parameters.values())
                 norm = torch.as_tensor(accelerator.clip_grad_norm_(parameters, settings.clip_norm)).item()
-                value = float(loss.detach())
-                _check_finite(progress.step + 1, value, norm)  # before the step, while the weights are finite
+                figures = _mean(losses, processes)
+                value = figures.pop("loss")
+                # Before the step, while the weights are finite. In float16 a gradient may overflow: the step is passed
+                # over, and the scale of the loss is halved.
+                overflows = scaler is not None and scaler.get_scale() >= LEAST_SCALE
+                if not (math.isfinite(value) and (math.isfinite(norm) or overflows)):
+                    with processes.shared_errors():
+                        raise _diverged(progress.step + 1, value, norm)
                 with state.step(settings.ema):
                     optimizer.step()
                 optimizer.zero_grad()
-                progress.seconds = time.monotonic() - started
-                figures = {name: float(figure) for name, figure in figures.items()}
+                progress.scaler = None if scaler is None else scaler.state_dict()
+                now = time.monotonic()
+                progress.seconds, save, sample = processes.from_main(
+                    now - started,
+                    now - saved > 60 * settings.save_minutes,
+                    now - sampled > 60 * settings.sample_minutes,
+                )
                 curve.write(progress, settings.batch_size, loss=value, lr=lr, grad_norm=norm, **figures)
                 bar.update(progress, loss=value, **figures)
-                now = time.monotonic()
-                if now - saved > 60 * settings.save_minutes:
-                    curve.flush()
-                    state.save(folder)
-                    saved, last_saved = now, progress.step
-                    curve.save_plot()
-                if now - sampled > 60 * settings.sample_minutes:
-                    save_samples(task, state, folder)
+                if save:
+                    with processes.shared_errors():
+                        curve.flush()
+                        state.save(folder)
+                        saved, last_saved = now, progress.step
+                        curve.save_plot()
+                if sample:
+                    with processes.shared_errors():
+                        save_samples(task, state, folder)
                     sampled = now
-            curve.flush()
-            state.save(folder)
-            last_saved = progress.step
-            state.save_portable(folder)
-            curve.save_plot()
+            with processes.shared_errors():
+                curve.flush()
+                state.save(folder)
+                last_saved = progress.step
+                state.save_portable(folder)
+                curve.save_plot()
         except Exception as error:
             optimizer.zero_grad()  # frees memory
-            last_saved = _save_after_error(state, curve, folder, last_saved)
-            explained = _explain(error, progress.step + 1, last_saved)
+            is_shared = isinstance(error, UnclipError) and error.shared
+            if processes.is_main:
+                last_saved = _save_after_error(state, curve, folder, last_saved)
+            if is_shared:  # the others stay until the main one has saved the state
+                with contextlib.suppress(ProcessError):
+                    processes.wait()
+            saved_step = last_saved if processes.is_main else None
+            explained = _explain(error, progress.step + 1, saved_step)
             if explained is error:
                 raise
+            if is_shared and isinstance(explained, UnclipError):
+                explained.shared = True
             raise explained from error
-        if interrupt.requested:
+        if processes.any(interrupt.requested):
             raise KeyboardInterrupt
-    skipped.report()
-    save_samples(task, state, folder)
-    state.set_weights(state.ema)
+    skipped.report(processes)
+    with processes.shared_errors():
+        save_samples(task, state, folder)
+    if state.ema:
+        state.set_weights(state.ema)
     return task.network.eval()
 
 
-def _new_accelerator(device: torch.device, dtype: torch.dtype | None) -> Accelerator:
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)  # accelerate takes the current one
-    mixed = "bf16" if (has_native_bfloat16(device) if dtype is None else dtype == torch.bfloat16) else "no"
-    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run in this process had another precision
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
-    if accelerator.num_processes > 1:
-        raise RecipeError("training runs in one process: start it with `unclip train`, not with `accelerate launch`")
-    return accelerator
+def _mean(losses: Sequence[Mapping[str, Tensor]], processes: Processes) -> dict[str, float]:
+    """The means of figures, by name, over the parts of a batch and the processes."""
+    names = losses[0].keys()
+    own = [sum(float(part[name]) for part in losses) / len(losses) for name in names]
+    return {name: value / processes.count for name, value in zip(names, processes.sum(own), strict=True)}
 
 
-def _check_finite(step: int, loss: float, norm: float) -> None:
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise RecipeError(f"step {step} has a loss of {loss} and a gradient of norm {norm}: lower lr in the recipe")
+def _diverged(step: int, loss: float, norm: float) -> RecipeError:
+    return RecipeError(f"step {step} has a loss of {loss} and a gradient of norm {norm}: lower lr in the recipe")
 
 
-def _save_after_error(state: State, curve: LossCurve, folder: Path, last_saved: int) -> int:
+def _save_after_error(state: State, curve: LossCurve | NoCurve, folder: Path, last_saved: int) -> int:
     """Save the state if it is whole and not saved yet. Returns the step of the saved state; 0 if there is none."""
     if not state.is_whole or state.progress.step <= last_saved:
         return last_saved
@@ -197,23 +246,28 @@ def _save_after_error(state: State, curve: LossCurve, folder: Path, last_saved: 
     return last_saved
 
 
-def _explain(error: Exception, step: int, last_saved: int) -> Exception:
-    """An error that ended a run, with the step from which the run can be resumed."""
+def _explain(error: Exception, step: int, last_saved: int | None) -> Exception:
+    """An error that ended a run, with the step from which it can be resumed; None in a process that saves nothing."""
     saved = f"the state of step {last_saved} is saved for --resume" if last_saved else "no step has been saved"
+    end = "" if last_saved is None else f"; {saved}"  # the main process reports it
+    if is_lost(error):
+        return ProcessError(f"another process of this run ended early{end}")
     if is_out_of_memory(error):
-        return TrainingError(f"step {step} ran out of memory: lower batch_size in the recipe; {saved}")
+        return TrainingError(f"step {step} ran out of memory: lower batch_size in the recipe{end}")
     if isinstance(error, DataError):
-        return DataError(f"{error}; mend the file, or add --skip-bad to pass over such files; {saved}")
+        return DataError(f"{error}; mend the file, or add --skip-bad to pass over such files{end}")
     if isinstance(error, UnclipError):
-        return type(error)(f"{error}; {saved}")
+        return type(error)(f"{error}{end}")
     if isinstance(error, OSError) and error.filename is not None:
-        return WriteError(f"cannot write {str(error.filename)!r} ({error.strerror}): make room, or mend that; {saved}")
+        return WriteError(f"cannot write {str(error.filename)!r} ({error.strerror}): make room, or mend that{end}")
     error.add_note(saved)
     return error
 
 
 def save_samples(task: Task, state: State, folder: Path) -> None:
-    """Write a contact sheet of samples from the averaged weights, for a task that has one."""
+    """Write a contact sheet of samples from the averaged weights, for a task that has one, in the main process."""
+    if not state.is_main:
+        return
     with state.averaged_weights():
         task.network.eval()
         image = task.sample_grid()

@@ -6,38 +6,55 @@ from torch import Tensor
 
 from unclip.diffusion.denoiser import x0_from
 from unclip.diffusion.schedule import Schedule, signal_and_noise
+from unclip.system.processes import ALONE, Processes
+from unclip.training.batch import Batch
 
 
-def contrastive_loss(image_embed: Tensor, text_embed: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
+def contrastive_loss(
+    image_embed: Tensor, text_embed: Tensor, logit_scale: Tensor, processes: Processes = ALONE
+) -> tuple[Tensor, Tensor]:
     """Symmetric cross entropy over the similarities of a batch, and the accuracy at rank 1 (CLIP, figure 3).
 
-    image_embed, text_embed: `b d`. logit_scale: the log of the inverse temperature.
+    image_embed, text_embed: `b d`. logit_scale: the log of the inverse temperature. With several processes, the rows of
+    this one are compared with those of all, and the mean of all results is the loss of the whole batch (open_clip's
+    "local loss", gathered with gradients).
     """
     # In bfloat16 rounding would remove most of the differences that are learned.
     with torch.autocast(image_embed.device.type, enabled=False):
         image_unit, text_unit = (F.normalize(embed.float(), dim=-1) for embed in (image_embed, text_embed))
-        logits = logit_scale.float().exp() * image_unit @ text_unit.T  # b_image b_text
-    labels = torch.arange(len(logits), device=logits.device)
-    loss = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+        scale = logit_scale.float().exp()
+        if processes.count == 1:
+            logits = scale * image_unit @ text_unit.T  # b_image b_text
+            text_logits = logits.T
+        else:
+            from open_clip.loss import gather_features
+
+            images, texts = gather_features(
+                image_unit, text_unit, True, True, rank=processes.rank, world_size=processes.count
+            )  # (processes b) d
+            logits, text_logits = scale * image_unit @ texts.T, scale * text_unit @ images.T  # b (processes b)
+    labels = processes.rank * len(logits) + torch.arange(len(logits), device=logits.device)
+    loss = (F.cross_entropy(logits, labels) + F.cross_entropy(text_logits, labels)) / 2
     return loss, (logits.argmax(dim=1) == labels).float().mean()
 
 
 def sample_noise(
-    x0: Tensor, schedule: Schedule, generator: torch.Generator, shift: float | None = None, spread: float = 1.4
+    x0: Tensor, schedule: Schedule, batch: Batch, shift: float | None = None, spread: float = 1.4
 ) -> tuple[Tensor, Tensor]:
-    """Random timesteps `b` and noise shaped like x0, both from `generator`.
+    """Random timesteps and noise for x0 `(b each) ...`, which has one or more rows for each row of the batch.
 
     Without a shift, timesteps are uniform. With one, half the log of noise over signal variance is normal with mean
     `shift` and standard deviation `spread` (Esser et al. 2024, arXiv:2403.03206, section 3.1); on the cosine schedule
     that is log tan(pi t / 2). Larger images, and images that depend more on the text, need more training at high noise,
     where the layout is decided.
     """
+    each = len(x0) // len(batch)
     if shift is None:
-        fraction = torch.rand(len(x0), generator=generator)
+        fraction = batch.rand(each=each)
     else:
-        fraction = 2 / torch.pi * torch.atan(torch.exp(shift + spread * torch.randn(len(x0), generator=generator)))
+        fraction = 2 / torch.pi * torch.atan(torch.exp(shift + spread * batch.randn(each=each)))
     t = (fraction * schedule.num_train_timesteps).long().clamp(max=schedule.num_train_timesteps - 1)
-    return t.to(x0.device), torch.randn(x0.shape, generator=generator).to(x0)
+    return t.to(x0.device), batch.randn_like(x0)
 
 
 def network_target(x0: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> Tensor:

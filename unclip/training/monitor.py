@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unclip.system.files import named, write_atomic
+from unclip.system.processes import ALONE, Processes
 from unclip.training.budget import Budget, Progress
 from unclip.training.loss_plot import plot_loss
 
@@ -78,11 +79,16 @@ class SkippedFiles:
         if not self.quiet and len(self._lines) <= self.SHOWN:
             print_note(f"passed over: {line}")
 
-    def report(self) -> None:
-        """Print how many files were passed over, if any."""
-        if self._lines and not self.quiet:
-            more = " or more" if len(self._lines) == self.REMEMBERED else ""
-            print_note(f"files passed over during the run: {len(self._lines):,}{more}")
+    def report(self, processes: Processes = ALONE) -> None:
+        """Print how many files were passed over by all processes, if any."""
+        found = processes.gather((len(self._lines), sorted(self._lines)[: self.SHOWN]))
+        if self.quiet or not processes.is_main:
+            return
+        for line in [line for _, lines in found[1:] for line in lines][: self.SHOWN]:  # the others print nothing
+            print_note(f"passed over: {line}")
+        if count := sum(number for number, _ in found):
+            more = " or more" if count >= self.REMEMBERED else ""
+            print_note(f"files passed over during the run: {count:,}{more}")
 
 
 class LossCurve:
@@ -164,6 +170,25 @@ def read_rows(path: Path, last: int) -> tuple[list[str], list[list[str]]]:
         header, *rows = [*csv.reader(file)] or [[]]
     complete = {int(row[0]): row for row in rows if len(row) == len(header) and row[0].isdecimal()}
     return header, [complete[step] for step in sorted(complete) if step <= last]
+
+
+class NoCurve:
+    """In the place of the curve in all processes but the main one."""
+
+    def __enter__(self) -> "NoCurve":
+        return self
+
+    def write(self, progress: Progress, batch_size: int, **figures: float) -> None:
+        """Write nothing."""
+
+    def flush(self) -> None:
+        """Write nothing."""
+
+    def save_plot(self) -> None:
+        """Write nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 class ProgressBar:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from unclip.errors import CheckpointError, InputError, TrainingError, is_out_of_memory
-from unclip.system.device import pick_dtype
+from unclip.system.device import own_device, pick_dtype
+from unclip.system.processes import Processes
 from unclip.training.state import PORTABLE, has_state
 
 
@@ -28,7 +29,10 @@ class TrainingOptions:
     prior, image_encoder: of a published model that lacks them, as for `Unclip.from_pretrained`.
     skip_bad: train without the images that cannot be read; otherwise, they are an error.
     device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-    dtype: precision of the activations, and of frozen networks in fine-tuning: "auto", "float32" or "bfloat16".
+    dtype: precision of the activations, and of frozen networks in fine-tuning: "auto", "float32", "bfloat16", or on a
+        GPU "float16", whose loss is scaled.
+    accumulation: parts of a batch that each process computes one after the other, with the memory of one. The result is
+        that of the whole batch.
     quiet: show no progress bar and no notes.
     """
 
@@ -45,13 +49,22 @@ class TrainingOptions:
     skip_bad: bool = False
     device: str = "auto"
     dtype: str = "auto"
+    accumulation: int = 1
     quiet: bool = False
 
+    def pick_device(self) -> torch.device:
+        """The device; of several processes, each has a GPU of its own. Raises InputError if there is none."""
+        return own_device(self.device, Processes.current())
+
     def precision(self, device: torch.device) -> torch.dtype:
-        """The precision on a device. Raises InputError for one that training does not run in."""
-        if self.dtype == "float16":
-            raise InputError("training runs in float32 or bfloat16, not in float16: use --dtype bfloat16")
+        """The precision on a device. Raises InputError for one that training does not run in there."""
+        if self.dtype == "float16" and device.type != "cuda":
+            raise InputError("training in float16 needs a GPU with CUDA: use --dtype bfloat16 or float32")
         return pick_dtype(self.dtype, device)
+
+    def for_process(self, processes: Processes) -> "TrainingOptions":
+        """These options for one of several processes: only the main one prints."""
+        return self if processes.is_main else replace(self, quiet=True)
 
 
 @contextmanager

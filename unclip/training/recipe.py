@@ -329,8 +329,9 @@ def check_sizes(recipe: Recipe) -> None:
 
 def check_scenes(recipe: Recipe) -> None:
     """Raise RecipeError for layouts or crops of scenes in a stage that has no use for them."""
-    if both := {"layouts", "crop"} & recipe.data.keys():
-        raise RecipeError(f"{recipe.source} [data]: {min(both)} belongs into the data table of one stage")
+    for key in {"layouts", "crop"} & recipe.data.keys():  # a distillation, without stages, uses layouts
+        if key == "crop" or recipe.stages:
+            raise RecipeError(f"{recipe.source} [data]: {key} belongs into the data table of one stage")
     for name, stage in recipe.stages.items():
         scenes, task, where = stage.scenes, stage.task, f"{recipe.source} [{name}.data]"
         if scenes is None:

@@ -14,8 +14,8 @@ from unclip.errors import InputError
 from unclip.stickers.captions import vocabulary
 from unclip.stickers.compose import SceneOptions
 from unclip.stickers.sprites import STYLES, load_nouns
-from unclip.system.device import pick_device
 from unclip.system.files import read_json, remove_temporaries, write_json
+from unclip.training.accelerator import check_division, connect
 from unclip.training.budget import Budget
 from unclip.training.compatibility import check_predictions, same_weights
 from unclip.training.data.datasets import Source, make_dataset
@@ -64,6 +64,9 @@ def train(
     With a published model as `options.init`, or with `options.lora`, fine-tune that model (`fine_tuning.fine_tune`);
     with `options.distill`, distil a stage of `options.teacher` (`distillation.distill`).
 
+    In a process that torchrun or accelerate started, it trains together with the others (`Processes.current`): each
+    computes an equal part of every batch, and the main one writes all files.
+
     recipe: a preset's name or a TOML file; None is the preset of the bundled model. `out/STAGE` receives a stage's
     state, loss curve and samples. The recipe of every stage, and the header and the caption of every image, are checked
     before the first stage trains. Raises InputError for mistakes in the recipe, the data or the options, and if `out`
@@ -73,15 +76,22 @@ def train(
         return distill(stage, recipe, Path(out), options)
     if is_fine_tuning(options):
         return fine_tune(stage, recipe, Path(out), options)
-    out, device = Path(out), pick_device(options.device)
+    out, device = Path(out), options.pick_device()
     dtype = options.precision(device)
-    loaded, stages, resumed, init = check_run(stage, recipe, out, options)
-    sources = open_sources(loaded, stages, options)
+    processes = connect(device)
+    options = options.for_process(processes)
     model = out / "model"
-
-    remove_temporaries(model, STALE_MINUTES)
-    if init is not None and "clip" not in stages and not (model / "clip").exists():
-        save_network(load_network(init / "clip"), model / "clip")
+    with processes.shared_errors():
+        loaded, stages, resumed, init = check_run(stage, recipe, out, options)
+        for name in stages:
+            where = f"{loaded.source} [{name}.fit]"
+            check_division(loaded.stage(name).fit.batch_size, processes, options.accumulation, where)
+        sources = open_sources(loaded, stages, options)
+    with processes.shared_errors():
+        if processes.is_main:
+            remove_temporaries(model, STALE_MINUTES)
+            if init is not None and "clip" not in stages and not (model / "clip").exists():
+                save_network(load_network(init / "clip"), model / "clip")
     with torch.random.fork_rng():  # the caller's random state stays as it is
         for number, name in enumerate(stages, start=1):
             with explained_memory_errors(name):
@@ -109,9 +119,12 @@ def train(
                     skip_bad=options.skip_bad,
                     quiet=options.quiet,
                     dtype=dtype,
+                    accumulation=options.accumulation,
                 )
                 fit(task, images(task.size), table.fit, session)
-                export(name, task, loaded, model)
+                with processes.shared_errors():  # the others wait: a later stage reads what this one wrote
+                    if processes.is_main:
+                        export(name, task, loaded, model)
     return model
 
 

@@ -44,14 +44,16 @@ class State:
     network: already on its device and in its memory format.
     settings: what decides the meaning of the weights (`compatibility.weight_settings`). A run resumes only from a state
         with the same settings.
+    is_main: whether this process keeps the average and writes files, of those that train the network.
     """
 
-    def __init__(self, network: nn.Module, fit: Fit, settings: Mapping[str, Any]):
+    def __init__(self, network: nn.Module, fit: Fit, settings: Mapping[str, Any], is_main: bool = True):
+        self.is_main = is_main
         self.progress = Progress()
         self.is_whole = True
         self.settings = settings
         self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.ema = {name: p.detach().clone() for name, p in self.parameters.items()} if is_main else {}
         self.optimizer = fit.optimizer
         self.moments = MOMENTS[fit.optimizer]
         self.adam = new_optimizer(self.parameters, fit)
@@ -70,6 +72,8 @@ class State:
 
     def update_average(self, limit: float) -> None:
         """Move the average towards the weights: an EMA with momentum `limit`, and less early in the run."""
+        if not self.is_main:
+            return
         # The usual warm-up, (1 + step) / (10 + step), lets the average forget the initial weights.
         momentum = min(limit, (1 + self.progress.step) / (10 + self.progress.step))
         weights = [p.detach() for p in self.parameters.values()]
@@ -93,7 +97,9 @@ class State:
             parameter.copy_(weights[name])
 
     def save(self, folder: Path) -> None:
-        """Write state.safetensors atomically: an interrupted write leaves the previous file."""
+        """Write state.safetensors atomically: an interrupted write leaves the previous file. The main process does."""
+        if not self.is_main:
+            return
         tensors = {}
         for name, parameter in self.parameters.items():
             tensors[f"weights.{name}"] = parameter.detach()
@@ -105,7 +111,9 @@ class State:
         self._write(folder / FILE, tensors)
 
     def save_portable(self, folder: Path) -> None:
-        """Write portable.safetensors, about a sixth of the size of the full state."""
+        """Write portable.safetensors, about a sixth of the size of the full state. The main process does."""
+        if not self.is_main:
+            return
         tensors = {f"weights.{name}": to_half(parameter.detach()) for name, parameter in self.parameters.items()}
         tensors |= {f"ema.{name}": to_half(average) for name, average in self.ema.items()}
         self._write(folder / PORTABLE, tensors)
@@ -114,7 +122,8 @@ class State:
         """Write tensors, the progress and the settings into one file, atomically."""
         # To the CPU first: the device may have run out of memory.
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        metadata = {"progress": json.dumps(vars(self.progress)), "meaning": json.dumps(self.settings)}
+        progress = {key: value for key, value in vars(self.progress).items() if value is not None}
+        metadata = {"progress": json.dumps(progress), "meaning": json.dumps(self.settings)}
         write_atomic(path, serialize(tensors, metadata=metadata))
 
     def load(self, folder: Path) -> str | None:
@@ -156,7 +165,8 @@ class State:
                 for name, parameter in self.parameters.items():
                     with torch.no_grad():
                         parameter.copy_(file.get_tensor(f"weights.{name}"))
-                    self.ema[name].copy_(file.get_tensor(f"ema.{name}"))
+                    if self.is_main:
+                        self.ema[name].copy_(file.get_tensor(f"ema.{name}"))
                     found = [key for key in self.moments if f"{key}.{name}" in shapes]
                     if found:
                         self.adam.state[parameter] = {

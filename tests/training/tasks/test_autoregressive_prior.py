@@ -11,6 +11,7 @@ from tests.training.tasks.helpers import example_images, make_task, seeded
 from unclip.embeddings.principal_components import principal_components
 from unclip.errors import RecipeError
 from unclip.system.files import write_json
+from unclip.training.batch import Batch
 from unclip.training.recipe import Recipe
 from unclip.training.stages import new_task
 from unclip.training.tasks.autoregressive_prior import EXAMPLES, with_components_of
@@ -83,7 +84,7 @@ def test_the_loss_is_the_cross_entropy_of_the_images_codes(recipe: Recipe, clip:
     embed = clip.encode_images(images)
     codes = task.network.encode(embed)
     recorder = Recorder(codes, 16)
-    loss, figures = task.loss(recorder, images, captions, seeded())
+    loss, figures = task.loss(recorder, Batch(images, captions, seeded()))
     expected = -(torch.tensor(2.0) - (torch.tensor(2.0).exp() + 15).log())
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(figures["first"], expected)
@@ -102,7 +103,7 @@ def test_the_network_learns_codes_that_the_text_decides(recipe: Recipe, clip: Fr
     optimizer = torch.optim.AdamW(task.network.parameters(), lr=1e-2)
     first = None
     for step in range(60):
-        loss, _ = task.loss(task.network, images, captions, seeded(step))
+        loss, _ = task.loss(task.network, Batch(images, captions, seeded(step)))
         first = loss.item() if first is None else first
         optimizer.zero_grad()
         loss.backward()

@@ -7,6 +7,7 @@ import torch
 
 from tests.training.tasks.helpers import example_images, make_task, seeded, with_options
 from unclip.errors import RecipeError
+from unclip.training.batch import Batch
 from unclip.training.recipe import Recipe
 from unclip.training.tasks.clip import ClipTask
 from unclip.training.tasks.frozen_clip import FrozenClip
@@ -20,7 +21,7 @@ def test_every_weight_gets_a_gradient(task):
             parameter.add_(0.02 * torch.randn_like(parameter))  # some start at 0, and then nothing before them learns
     with torch.autocast("cpu", torch.bfloat16):
         for seed in range(8):  # several draws: the null embedding is used only where the embedding is dropped
-            loss, figures = task.loss(task.network, images, captions, seeded(seed))
+            loss, figures = task.loss(task.network, Batch(images, captions, seeded(seed)))
             assert loss.dtype == torch.float32 and loss.ndim == 0 and loss.isfinite()
             assert all(not figure.requires_grad for figure in figures.values())
             loss.backward()
@@ -34,11 +35,11 @@ def test_every_weight_gets_a_gradient(task):
 def test_the_loss_depends_only_on_the_generator(task):
     images, captions = example_images(task.size, 4)
     torch.manual_seed(0)
-    first = task.loss(task.network.eval(), images, captions, seeded())[0]
-    again = task.loss(task.network, images, captions, seeded())[0]
+    first = task.loss(task.network.eval(), Batch(images, captions, seeded()))[0]
+    again = task.loss(task.network, Batch(images, captions, seeded()))[0]
     assert torch.equal(first, again)
     if not isinstance(task, ClipTask):
-        assert not torch.equal(first, task.loss(task.network, images, captions, seeded(1))[0])
+        assert not torch.equal(first, task.loss(task.network, Batch(images, captions, seeded(1)))[0])
 
 
 def test_the_frozen_clip_is_not_trained(task, clip: FrozenClip):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tests.training.tasks.helpers import CAPTIONS, Oracle, example_images, make_task, seeded, with_options
 from unclip.models.layout import layout_map, random_layout
 from unclip.training.augmentation import add_known_regions, is_unknown_uniform
+from unclip.training.batch import Batch
 from unclip.training.data.options import SceneTable
 from unclip.training.recipe import Recipe
 from unclip.training.stages import new_task
@@ -27,7 +28,7 @@ def test_captions_are_left_out(recipe: Recipe, clip: FrozenClip, monkeypatch, fr
 
     monkeypatch.setattr(task.network, "condition", record)
     images, captions = example_images(task.size, 4)
-    task.loss(task.network, images, captions, seeded())
+    task.loss(task.network, Batch(images, captions, seeded()))
     expected = clip.encode_text([""] * 4 if fraction else captions)
     used = ("mask", "tokens")  # the decoder encodes the tokens itself
     assert all(torch.equal(getattr(texts[0], field), getattr(expected, field)) for field in used)
@@ -41,7 +42,7 @@ def test_embeddings_are_left_out(recipe: Recipe, clip: FrozenClip, monkeypatch, 
         task.network, "condition", lambda *args, **kw: (embeds.append(args[0]), condition(*args, **kw))[1]
     )
     images, captions = example_images(task.size, 4)
-    task.loss(task.network, images, captions, seeded())
+    task.loss(task.network, Batch(images, captions, seeded()))
     null = task.network.projection.null_embed.expand(4, -1)
     assert torch.equal(embeds[0], null if fraction else clip.encode_images(images))
 
@@ -76,12 +77,12 @@ def test_the_network_sees_only_the_known_pixels(recipe: Recipe, clip: FrozenClip
     images, captions = example_images(task.size, 16)
     x0 = task.codec.encode(images)
     oracle = Oracle(x0)
-    assert task.loss(oracle, images, captions, seeded())[0].item() == pytest.approx(0, abs=1e-10)
+    assert task.loss(oracle, Batch(images, captions, seeded()))[0].item() == pytest.approx(0, abs=1e-10)
     hint = oracle.conditioning["hint"]  # b 48+16 4 4
     pixels, mask = hint[:, :48], hint[:, 48:].repeat(1, 3, 1, 1)
     assert set(mask.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(pixels, x0 * mask)
-    assert make_task("decoder", recipe, clip, known=0.0).loss(oracle, images, captions, seeded())
+    assert make_task("decoder", recipe, clip, known=0.0).loss(oracle, Batch(images, captions, seeded()))
     assert not oracle.conditioning["hint"].any()
 
 
@@ -93,7 +94,7 @@ def test_windows_are_conditioned_on_the_whole_image(recipe: Recipe, clip: Frozen
         torch.manual_seed(1)
         task = make_task("decoder", recipe, clip, known=1.0, moved=moved, **options)
         oracle = Oracle(task.codec.encode(images))
-        task.loss(oracle, images, captions, seeded())
+        task.loss(oracle, Batch(images, captions, seeded()))
         conditioning[moved] = oracle.conditioning
         hint = oracle.conditioning["hint"]
         known = task.codec.decode(hint[:, :48])  # b 3 16 16
@@ -116,7 +117,7 @@ def test_windows_with_nothing_to_generate_are_unconditional(recipe: Recipe, clip
     options = {"known": 1.0, "moved": 1.0, "beside": 0.5, "views": 0.5}
     task = make_task("decoder", recipe, clip, embed_drop=0.0, text_drop=0.9, **options)
     oracle = Oracle(task.codec.encode(images))
-    task.loss(oracle, images, [CAPTIONS[i % 4] for i in range(64)], seeded())
+    task.loss(oracle, Batch(images, [CAPTIONS[i % 4] for i in range(64)], seeded()))
     tokens, times = oracle.conditioning["token_mask"].sum(1), oracle.conditioning["time_condition"]
     assert 8 < is_empty.sum() < 56
     assert len(times[is_empty].unique(dim=0)) == 1 and len(times[window & ~is_empty].unique(dim=0)) > 8
@@ -140,7 +141,7 @@ def test_known_parts_with_something_to_generate_keep_a_condition(recipe: Recipe,
     def has_condition(**options) -> tuple[Tensor, Tensor]:
         oracle = Oracle(make_task("decoder", recipe, clip).codec.encode(images))
         task = make_task("decoder", recipe, clip, known=0.9, moved=1e-9, pooled_drop=1.0, **options)
-        task.loss(oracle, images, [CAPTIONS[i % 4] for i in range(64)], seeded())
+        task.loss(oracle, Batch(images, [CAPTIONS[i % 4] for i in range(64)], seeded()))
         tokens, times = oracle.conditioning["token_mask"].sum(1), oracle.conditioning["time_condition"]
         return tokens > tokens.min(), (times != times[is_empty][:1]).any(1)  # has a text, has an embedding
 
@@ -158,7 +159,7 @@ def test_drafts_are_trained_at_the_noise_levels_of_drafts(recipe: Recipe, clip: 
     for drafts in (0.0, 1.0):
         task = make_task("decoder", recipe, clip, known=0.5, drafts=drafts)
         oracle = Oracle(task.codec.encode(images))
-        loss, _ = task.loss(oracle, images, captions, seeded())
+        loss, _ = task.loss(oracle, Batch(images, captions, seeded()))
         losses[drafts] = oracle.t, oracle.conditioning["hint"].flatten(1).any(1), loss.item()
     (t, known, loss), (draft_t, still_known, draft_loss) = losses[0.0], losses[1.0]
     assert torch.equal(known, still_known) and known.any() and not known.all()
@@ -172,7 +173,7 @@ def test_the_pooled_text_is_left_out(recipe: Recipe, clip: FrozenClip):
         task = make_task("decoder", recipe, clip, embed_drop=1.0, text_drop=0.0, **options)
         images, captions = example_images(task.size, 16)
         oracle = Oracle(task.codec.encode(images))
-        task.loss(oracle, images, captions, seeded())
+        task.loss(oracle, Batch(images, captions, seeded()))
         return oracle.conditioning["time_condition"]  # b t: by the text alone
 
     with_text, without, mixed = times(), times(pooled_drop=1.0), times(pooled_drop=0.5)
@@ -196,6 +197,6 @@ def test_layouts_are_told_or_left_open_and_never_beside_known_pixels(recipe: Rec
         task = new_task("decoder", changed, clip, example_images)
         assert isinstance(task, DecoderTask) and task.network.has_layouts
         oracle = Oracle(task.codec.encode(images))
-        task.loss(oracle, images, captions, seeded(), layouts)
+        task.loss(oracle, Batch(images, captions, seeded(), layouts=layouts))
         given = oracle.conditioning["coordinates"]
         assert torch.equal(given, layout_map(expected, 4))

@@ -7,15 +7,20 @@ import torch.nn.functional as F
 from tests.training.tasks.helpers import CAPTIONS, Oracle, example_images, make_task, seeded
 from unclip.diffusion.noise import make_generators
 from unclip.inference.stage import StageInputs
+from unclip.training.batch import Batch
 from unclip.training.recipe import Recipe
 from unclip.training.tasks.frozen_clip import FrozenClip
+
+
+def rows(images: torch.Tensor) -> Batch:
+    return Batch(images, [], seeded())
 
 
 def test_the_condition_is_the_enlarged_small_image_of_the_crop(recipe: Recipe, clip: FrozenClip):
     task = make_task("upsampler", recipe, clip, crop=32, blur=0.0, noise=0.0)
     images = F.interpolate(example_images(4, 4)[0], size=(32, 32), mode="bicubic").clamp(-1, 1)  # smooth
     oracle = Oracle(task.codec.encode(images))
-    assert task.loss(oracle, images, CAPTIONS, seeded())[0].item() == pytest.approx(0, abs=1e-10)
+    assert task.loss(oracle, Batch(images, CAPTIONS, seeded()))[0].item() == pytest.approx(0, abs=1e-10)
     enlarged = task.codec.decode(oracle.args[0])
     assert (enlarged - images).abs().mean() < 0.03
 
@@ -32,13 +37,13 @@ def test_an_untrained_difference_returns_the_enlarged_image(recipe: Recipe, clip
 
 def test_degrading_blurs_and_adds_noise_up_to_the_given_strength(recipe: Recipe, clip: FrozenClip):
     images = example_images(16, 64)[0]
-    untouched = make_task("upsampler", recipe, clip, blur=0.0, noise=0.0).degrade(images, seeded())
+    untouched = make_task("upsampler", recipe, clip, blur=0.0, noise=0.0).degrade(images, rows(images))
     torch.testing.assert_close(untouched, images)
-    noise = make_task("upsampler", recipe, clip, blur=0.0, noise=0.5).degrade(images, seeded()) - images
+    noise = make_task("upsampler", recipe, clip, blur=0.0, noise=0.5).degrade(images, rows(images)) - images
     strengths = noise.flatten(1).std(1)
     assert 0.4 < strengths.max() < 0.55 and strengths.min() < 0.1
-    blurred = make_task("upsampler", recipe, clip, blur=1.0, noise=0.0).degrade(images, seeded())
+    blurred = make_task("upsampler", recipe, clip, blur=1.0, noise=0.0).degrade(images, rows(images))
     left = blurred.flatten(1).std(1) / images.flatten(1).std(1)  # of the contrast
     assert left.max() < 1.001 and left.min() < 0.4 and left.mean() < 0.9
     flat = torch.full((2, 3, 16, 16), 0.25)
-    torch.testing.assert_close(make_task("upsampler", recipe, clip, noise=0.0).degrade(flat, seeded()), flat)
+    torch.testing.assert_close(make_task("upsampler", recipe, clip, noise=0.0).degrade(flat, rows(flat)), flat)

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from unclip.errors import DataError, TrainingError
 from unclip.system.interrupts import SIGNALS
+from unclip.system.processes import ALONE, Processes
 from unclip.training.data.datasets import read_sample
 from unclip.training.data.decode import Sample
 
@@ -32,14 +33,19 @@ class _ErrorsAsValues(Dataset):
 
 
 class _ConsecutiveBatches:
-    """An endless batch sampler: batch k holds the indices [k b, (k + 1) b), starting at k = start."""
+    """An endless batch sampler: batch k holds the indices [k b, (k + 1) b), starting at k = start.
 
-    def __init__(self, batch_size: int, start: int):
+    Each process has an equal part of every batch, in the order of the processes.
+    """
+
+    def __init__(self, batch_size: int, start: int, processes: Processes):
         self.batch_size, self.start = batch_size, start
+        self.rank, self.own = processes.rank, batch_size // processes.count
 
     def __iter__(self) -> Iterator[list[int]]:
         for k in itertools.count(self.start):
-            yield list(range(k * self.batch_size, (k + 1) * self.batch_size))
+            first = k * self.batch_size + self.rank * self.own
+            yield list(range(first, first + self.own))
 
 
 def _collate(samples: list[_Read | DataError]) -> _Batch | DataError:
@@ -70,18 +76,19 @@ def batches(
     start_step: int = 0,
     workers: int = 0,
     on_skip: Callable[[str], None] | None = None,
+    processes: Processes = ALONE,
 ) -> Generator[tuple[torch.Tensor, list[str], *tuple[torch.Tensor, ...]], None, None]:
     """Yield endless batches (images uint8 `b 3 h w`, captions), starting at batch number `start_step`.
 
     Samples with layouts add these, `b l`. Batch k holds the indices [k b, (k + 1) b) of the dataset for any number of
-    worker processes. Each worker prefetches
-    two batches; with 0 workers a batch is loaded when it is needed. on_skip: receives a line for each sample that
-    cannot be read, and which another one replaces; without it, such a sample raises DataError. Raises TrainingError if
-    a worker process is killed.
+    worker processes. Each worker prefetches two batches; with 0 workers a batch is loaded when it is needed. processes:
+    each loads its own part of every batch; `batch_size` is a multiple of their number. on_skip: receives a line for
+    each sample that cannot be read, and which another one replaces; without it, such a sample raises DataError. Raises
+    TrainingError if a worker process is killed.
     """
     loader = DataLoader(
         _ErrorsAsValues(dataset, skip_bad=on_skip is not None),
-        batch_sampler=_ConsecutiveBatches(batch_size, start_step),
+        batch_sampler=_ConsecutiveBatches(batch_size, start_step, processes),
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_start_worker,

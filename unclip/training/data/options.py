@@ -51,7 +51,7 @@ class SceneTable(Table):
     layouts: bool | None = Field(
         default=None,
         description="Tell the decoder what captions leave open: places, sizes, mirror images. At generation, they are "
-        "random. Only in [decoder.data], and in [upsampler.data] for an upsampler with `redrawn`.",
+        "random. Only in [decoder.data], in [upsampler.data] for an upsampler with `redrawn`, and for a distillation.",
     )
     crop: int | None = Field(
         default=None,

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from unclip.embeddings.principal_components import principal_components
 from unclip.models.autoregressive_prior import AutoregressiveConfig, clip_sizes
 from unclip.system.files import read_json
+from unclip.training.batch import Batch
 from unclip.training.recipe import AutoregressiveSampling, StageRecipe
 from unclip.training.tables import check_keys
 from unclip.training.tasks.base import Examples, Loss, build_network
@@ -59,13 +60,14 @@ class AutoregressivePriorTask:
             self.network = self._build(found.count_holding(self.options.variance))
         self.network.to(embed.device).fit_quantiser(found.mean.to(embed), found.axes.to(embed), embed, text)
 
-    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
         """The mean cross entropy of all codes, and of the first code, which the text decides most, in nats."""
-        embed = self.clip.encode_images(images)  # b d
+        captions = batch.captions
+        embed = self.clip.encode_images(batch.images)  # b d
         text = self.clip.encode_text([*captions, ""])  # b+1
         dots = self.network.encode_dot(embed, text.embed[:-1])  # b
         codes = self.network.encode(embed)  # b k
-        drop = torch.rand(len(embed), generator=generator) < self.options.text_drop
+        drop = batch.rand() < self.options.text_drop
         text = text.rows([len(captions) if dropped else i for i, dropped in enumerate(drop.tolist())])
         logits = network(**self.network.condition(text), dots=dots, codes=codes[:, :-1])  # b k m
         losses = F.cross_entropy(logits.float().transpose(1, 2), codes, reduction="none")  # b k

@@ -4,13 +4,13 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from unclip.checkpoints.networks import DIFFUSERS_CLASSES, new_network
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError, RecipeError
+from unclip.training.batch import Batch
 from unclip.training.tables import check_keys
 
 Loss = tuple[Tensor, dict[str, Tensor]]
@@ -44,13 +44,10 @@ class Task(Protocol):
         """Set the initial weights that are measured on examples. Call it once, before the training."""
         ...
 
-    def loss(
-        self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator, *layouts: Tensor
-    ) -> Loss:
-        """The loss of a batch. layouts: `b l` where the data have them; only for the tasks that use them.
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
+        """The mean loss of the rows of a batch, which is the source of all random numbers except dropout's.
 
-        network: `self.network`, possibly compiled. images: `b 3 h w` in [-1, 1]. generator: on the CPU, the source of
-        all random numbers except dropout's.
+        network: `self.network`, possibly compiled, or wrapped for several processes.
         """
         ...
 

@@ -17,7 +17,8 @@ from unclip.models.layout import LAYOUT_SIZE, MAP_CHANNELS
 from unclip.models.projection import TextProjection, TextProjectionConfig
 from unclip.models.text_encoder import TextEncoderConfig, TransformerTextEncoder
 from unclip.stickers.compose import SceneOptions
-from unclip.training.augmentation import add_draft_windows, add_known_regions, is_unknown_uniform
+from unclip.training.augmentation import add_draft_windows, add_known_regions, is_unknown_uniform, random_known_masks
+from unclip.training.batch import Batch
 from unclip.training.losses import sample_noise, velocity_loss
 from unclip.training.recipe import Sampling, StageRecipe, image_size
 from unclip.training.samples import contact_sheet
@@ -73,24 +74,11 @@ class DecoderTask:
         settings = {key: value for key, value in recipe.model.items() if key != "size"}
         return build_network("UNet2DConditionModel", {**defaults, **settings}, computed, where)
 
-    def loss(
-        self,
-        network: nn.Module,
-        images: Tensor,
-        captions: list[str],
-        generator: torch.Generator,
-        layouts: Tensor | None = None,
-    ) -> Loss:
-        """The velocity error of a batch, after augmentation and with parts of the conditioning left out.
-
-        layouts: `b l` of images that have one; None for others.
-        """
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
+        """The velocity error of a batch, after augmentation and with parts of the conditioning left out."""
         options = self.options
-        drop_embed, drop_text = torch.rand(2, len(images), generator=generator).to(images.device)
-        target, known, is_window = add_known_regions(
-            images, generator, known=options.known, moved=options.moved, beside=options.beside, views=options.views
-        )
-        target, is_draft = add_draft_windows(target, known, options.drafts, generator)
+        drop_embed, drop_text = batch.rand_columns(2).to(batch.images.device)
+        target, known, is_window, is_draft = self.augment(batch)
 
         # With `moved`, the conditioning depends on the known part. Where nothing is left to generate, windows have
         # neither text nor embedding, so that nothing is added. Windows with something to generate always have the
@@ -103,22 +91,41 @@ class DecoderTask:
         no_embed = (unconditional | no_embed)[:, None]
 
         read = self.clip.encode_text if self.network.text_encoder is None else self.clip.tokenize
-        text = read(drop_captions(captions, no_text))
+        text = read(drop_captions(batch.captions, no_text))
         # The embedding describes the whole image even for a window, as the prior's describes the whole caption.
-        embed = torch.where(no_embed, self.network.projection.null_embed, self.clip.encode_images(images))
+        embed = torch.where(no_embed, self.network.projection.null_embed, self.clip.encode_images(batch.images))
         x0 = self.codec.encode(target)  # b c h w
-        t, noise = sample_noise(x0, self.schedule, generator, options.noise_shift)
+        t, noise = sample_noise(x0, self.schedule, batch, options.noise_shift)
         t = torch.where(is_draft, (DRAFT_NOISE * t).long(), t)
-        pooled = (torch.rand(len(images), generator=generator) >= options.pooled_drop).to(x0)  # b
+        pooled = (batch.rand() >= options.pooled_drop).to(x0)  # b
+        layouts = batch.layouts
         if layouts is not None:  # open where pixels are known or moved, as in edits
-            told = torch.rand(len(images), generator=generator) >= options.layout_drop
-            told = told.to(images.device) & ~known.flatten(1).any(1) & ~is_window & ~is_draft
-            layouts = layouts.to(images.device) * told[:, None]
+            told = (batch.rand() >= options.layout_drop).to(x0.device)
+            told = told & ~known.flatten(1).any(1) & ~is_window & ~is_draft
+            layouts = layouts.to(x0.device) * told[:, None]
         conditioning = self.network.condition(
             embed, text, x0, self.codec.encode_mask(known), pooled=pooled, layout=layouts
         )
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_loss(network(x_t, t, **conditioning), x_t, x0, t, self.schedule), {}
+
+    def augment(self, batch: Batch) -> tuple[Tensor, ...]:  # b 3 s s, b 1 s s, b, b
+        """Target images, masks of their known pixels, which are windows, and which are draft windows."""
+        options, images = self.options, batch.images
+        if not (options.moved or options.drafts):
+            side, none = images.shape[-1], torch.zeros(len(images), dtype=torch.bool, device=images.device)
+            masks = batch.once(lambda generator: random_known_masks(batch.count, side, options.known, generator))
+            return images, batch.own_rows(masks).to(images), none, none
+        whole = batch.all_images()  # some windows show other images of the batch
+
+        def make(generator: torch.Generator) -> tuple[Tensor, ...]:
+            target, known, is_window = add_known_regions(
+                whole, generator, known=options.known, moved=options.moved, beside=options.beside, views=options.views
+            )
+            target, is_draft = add_draft_windows(target, known, options.drafts, generator)
+            return target, known, is_window, is_draft
+
+        return tuple(map(batch.own_rows, batch.once(make)))
 
     def fit_to_data(self) -> None:
         """Scale the projection's initial weights so that every direction of CLIP's outputs passes with equal variance.

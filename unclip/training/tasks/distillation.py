@@ -24,6 +24,7 @@ from unclip.inference.distillation import GUIDANCE_CHANNELS
 from unclip.inference.model import UnclipModel
 from unclip.inference.stage import Stage, StageInputs
 from unclip.models.config import diffusers_config
+from unclip.training.batch import Batch
 from unclip.training.losses import noise_error, sample_noise, velocity_error
 from unclip.training.samples import contact_sheet
 from unclip.training.tasks.base import Examples, Loss
@@ -71,17 +72,15 @@ class DistillationTask:
     def fit_to_data(self) -> None:
         """Nothing: the weights are the teacher's."""
 
-    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
-        """The loss of a batch, see `Task.loss`."""
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
+        """See `Task.loss`."""
         raise NotImplementedError
 
-    def draw(
-        self, images: Tensor, captions: list[str], generator: torch.Generator
-    ) -> tuple[CleanSamples, Tensor, float]:
+    def draw(self, batch: Batch) -> tuple[CleanSamples, Tensor, float]:
         """Clean samples, the same once for each noise level `b l ...` -> `(b l) ...`, and a guidance scale."""
-        drawn = self.source.draw(images, captions, generator)
+        drawn = self.source.draw(batch)
         low, high = self.settings.guidance
-        scale = low + (high - low) * float(torch.rand((), generator=generator))
+        scale = low + (high - low) * float(batch.once(lambda generator: torch.rand((), generator=generator)))
         return drawn, self.repeated(drawn.x0), scale
 
     def repeated(self, values: Tensor) -> Tensor:
@@ -118,7 +117,7 @@ class DistillationTask:
         if count == 0 or len(self.stage.shape) == 1:
             return None
         images, captions = self.examples(self.size, count)
-        drawn = self.source.draw(images, captions, torch.Generator().manual_seed(0))
+        drawn = self.source.draw(Batch(images, captions, torch.Generator().manual_seed(0)))
         rows = []
         for stage in (self.teacher, self.stage):
             uncond = None if drawn.uncond is None else drawn.uncond(stage.network)
@@ -142,10 +141,10 @@ class GuidanceDistillation(DistillationTask):
     the teacher's.
     """
 
-    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
         """The error at random timesteps."""
-        drawn, x0, scale = self.draw(images, captions, generator)
-        t, noise = sample_noise(x0, self.schedule, generator)
+        drawn, x0, scale = self.draw(batch)
+        t, noise = sample_noise(x0, self.schedule, batch)
         x = add_noise(x0, noise, t, self.schedule)
         target = self.teacher_denoiser(drawn, scale, None)(x, t)
         output = self.student_denoiser(network, drawn, scale)(x, t)
@@ -164,12 +163,12 @@ class ConsistencyDistillation(DistillationTask):
         super().__init__(part, teacher, name, options, *more)
         self.trajectory = Trajectory.of(self.schedule, options.teacher_steps, options.segments)
 
-    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
         """The velocity error at random levels of the trajectory."""
-        drawn, x0, scale = self.draw(images, captions, generator)
-        levels = torch.randint(1, self.trajectory.count + 1, (len(x0),), generator=generator).to(x0.device)
+        drawn, x0, scale = self.draw(batch)
+        levels = batch.randint(1, self.trajectory.count + 1, self.options.levels).to(x0.device)
         t = self.trajectory.timestep(levels)
-        x = add_noise(x0, torch.randn(x0.shape, generator=generator).to(x0), t, self.schedule)
+        x = add_noise(x0, batch.randn_like(x0), t, self.schedule)
         limit = self.schedule.clip
         known = None if drawn.known is None else self.repeated(drawn.known)
 

@@ -16,6 +16,7 @@ from unclip.diffusion.schedule import add_noise
 from unclip.errors import RecipeError, RequestError
 from unclip.inference.stage import StageInputs, StageOptions
 from unclip.models.text import TextEncoding, tokens_only
+from unclip.training.batch import Batch
 from unclip.training.losses import network_target, sample_noise, velocity_loss
 from unclip.training.samples import contact_sheet
 from unclip.training.tasks.base import Examples, Loss
@@ -47,16 +48,17 @@ class FineTunedDecoder:
     def fit_to_data(self) -> None:
         """Nothing: the weights are those of the checkpoint."""
 
-    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
         """The mean squared error of the network's output; of the velocity, for a decoder that predicts x0."""
-        drop = torch.rand(len(images), generator=generator) < self.options.drop
+        images, captions = batch.images, batch.captions
+        drop = batch.rand() < self.options.drop
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             x0 = self.stage.codec.encode(self.resized(images)).float()  # b c h w
         levels: int | Tensor = 0
         if hasattr(self.network, "augment"):  # all levels, as in the training of the published networks
-            levels = torch.randint(self.network.noise_levels, (len(images),), generator=generator)
-        conditioning = self.condition(images, drop_captions(captions, drop), drop, generator, levels)
-        t, noise = sample_noise(x0, self.schedule, generator)
+            levels = batch.randint(0, self.network.noise_levels)
+        conditioning = self.condition(images, drop_captions(captions, drop), drop, batch, levels)
+        t, noise = sample_noise(x0, self.schedule, batch)
         x_t = add_noise(x0, noise, t, self.schedule)
         output = network(x_t.to(self.stage.dtype), t, **conditioning)[:, : x0.shape[1]].float()
         if self.predicts == "sample":
@@ -68,17 +70,17 @@ class FineTunedDecoder:
         images: Tensor,
         captions: list[str],
         drop: Tensor,
-        generator: torch.Generator,
+        batch: Batch,
         levels: int | Tensor = 0,
     ) -> dict[str, Tensor]:
         """The network's inputs for images `b 3 h w`. drop: bool `b`, True for examples without an embedding.
 
-        generator: for the noise of decoders that add it to embeddings. levels: of that noise, `b` or one for all.
+        batch: draws the noise of decoders that add it to embeddings. levels: of that noise, `b` or one for all.
         """
         drop = drop.to(images.device)[:, None]  # b 1
         embed = self.encoder.encode_images(images)
         if hasattr(self.network, "augment"):
-            noise = torch.randn(embed.shape, generator=generator).to(embed)
+            noise = batch.randn_like(embed)
             embed = self.network.augment(embed, noise, levels).masked_fill(drop, 0.0)
         else:
             embed = torch.where(drop, self.null_embed().to(embed), embed)
@@ -109,10 +111,10 @@ class FineTunedDecoder:
         if count == 0:
             return None
         images, captions = self.examples(self.size, count)
-        generator = torch.Generator().manual_seed(0)
+        batch = Batch(images, captions, torch.Generator().manual_seed(0))
         none = torch.zeros(count, dtype=torch.bool)
-        cond = self.condition(images, captions, none, generator)
-        uncond = self.condition(images, [""] * count, ~none, generator)
+        cond = self.condition(images, captions, none, batch)
+        uncond = self.condition(images, [""] * count, ~none, batch)
         options = StageOptions(self.options.sample_steps, size=(self.side, self.side))
         samples = self.stage.run(StageInputs(cond, uncond), make_generators(range(count)), options)
         return contact_sheet(torch.cat([self.resized(images), samples.to(images)]), count)

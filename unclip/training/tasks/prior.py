@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from unclip.diffusion.schedule import Schedule, add_noise
 from unclip.models.prior import Prior
+from unclip.training.batch import Batch
 from unclip.training.losses import sample_noise
 from unclip.training.recipe import StageRecipe
 from unclip.training.tasks.base import Examples, Loss, build_network
@@ -44,12 +45,12 @@ class PriorTask:
         ):
             parameter.requires_grad_(False).copy_(value[None])
 
-    def loss(self, network: nn.Module, images: Tensor, captions: list[str], generator: torch.Generator) -> Loss:
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
         """The mean squared error of the whitened embedding, and the cosine similarity of the embeddings."""
-        x0 = self.network.whiten(self.clip.encode_images(images))  # b d
-        drop = torch.rand(len(x0), generator=generator) < self.options.text_drop
-        text = self.clip.encode_text(drop_captions(captions, drop))
-        t, noise = sample_noise(x0, self.schedule, generator)
+        x0 = self.network.whiten(self.clip.encode_images(batch.images))  # b d
+        drop = batch.rand() < self.options.text_drop
+        text = self.clip.encode_text(drop_captions(batch.captions, drop))
+        t, noise = sample_noise(x0, self.schedule, batch)
         x0_hat = network(add_noise(x0, noise, t, self.schedule), t, **self.network.condition(text))
         cosine = F.cosine_similarity(self.network.unwhiten(x0_hat.float()), self.network.unwhiten(x0)).mean()
         return F.mse_loss(x0_hat.float(), x0), {"cosine": cosine.detach()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from unclip.diffusion.codecs import Identity
 from unclip.diffusion.guidance import NetworkInputs
 from unclip.diffusion.noise import Generators, make_generators
+from unclip.errors import RecipeError
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
 from unclip.inference.run_context import Run, SamplingOptions
@@ -18,6 +20,7 @@ from unclip.inference.stage import Stage, StageInputs, StageOptions
 from unclip.models.text import TextEncoding
 from unclip.models.upsampler import enlarge
 from unclip.training.augmentation import random_known_masks
+from unclip.training.batch import Batch
 from unclip.training.tasks.frozen_clip import FrozenEncoder, drop_captions
 from unclip.training.tasks.options import DistillationOptions
 
@@ -79,54 +82,56 @@ class TeacherSource:
         return max(self.stage.size[0], self.encoder.clip.config.image_size)
 
     @torch.no_grad()
-    def draw(self, images: Tensor, captions: list[str], generator: torch.Generator) -> CleanSamples:
-        """Clean samples for captions; a fraction of these is left out. images: `b 3 h w`, for the source "images"."""
-        with torch.autocast(images.device.type, enabled=False):
+    def draw(self, batch: Batch) -> CleanSamples:
+        """Clean samples for captions; a fraction of these is left out. The images are for the source "images"."""
+        with torch.autocast(batch.images.device.type, enabled=False):
             if self.name == "prior":
-                return self._of_prior(images, captions, generator)
+                return self._of_prior(batch)
             if self.name == "upsampler":
-                return self._of_upsampler(images, captions, generator)
-            return self._of_decoder(images, captions, generator)
+                return self._of_upsampler(batch)
+            return self._of_decoder(batch)
 
-    def _of_prior(self, images: Tensor, captions: list[str], generator: torch.Generator) -> CleanSamples:
-        captions = drop_captions(captions, torch.rand(len(captions), generator=generator) < self.options.drop)
+    def _of_prior(self, batch: Batch) -> CleanSamples:
+        captions = drop_captions(batch.captions, batch.rand() < self.options.drop)
         text, negative = self.encoder.encode_text(captions), self._empty(len(captions))
         cond: Condition = lambda network: network.condition(text)  # noqa: E731
         uncond: Condition = lambda network: network.condition(negative)  # noqa: E731
         if self.options.source == "images":
-            x0 = self.stage.network.whiten(self.encoder.encode_images(images))
+            x0 = self.stage.network.whiten(self.encoder.encode_images(batch.images))
         else:
-            x0 = self._sample(self.stage, cond, uncond, self._generators(len(captions), generator))
+            x0 = self._sample(self.stage, cond, uncond, self._generators(batch))
         return CleanSamples(x0, cond, uncond)
 
-    def _of_decoder(self, images: Tensor, captions: list[str], generator: torch.Generator) -> CleanSamples:
-        stage, count = self.stage, len(captions)
-        generators = self._generators(count, generator)
+    def _of_decoder(self, batch: Batch) -> CleanSamples:
+        stage, images, captions = self.stage, batch.images, batch.captions
+        generators = self._generators(batch)
         if self.options.source == "images":
             embed = self.encoder.encode_images(images)
         else:
             embed = self.prior_embed(captions, generators)
-        captions = drop_captions(captions, torch.rand(count, generator=generator) < self.options.drop)
-        cond, uncond = self.decoder_conditions(embed, self.encoder.encode_text(captions), generator)
+        captions = drop_captions(captions, batch.rand() < self.options.drop)
+        cond, uncond = self.decoder_conditions(embed, self.encoder.encode_text(captions), batch, generators)
         if self.options.source == "images":
             x0 = stage.codec.encode(resize(images, stage.size)).float()
         else:
             x0 = self._sample(stage, cond(), uncond(), generators)
         if not stage.network.has_inpainting_inputs:
             return CleanSamples(x0, cond(), uncond())
-        mask = random_known_masks(count, min(stage.size), self.options.known, generator).to(x0)
+        side, fraction = min(stage.size), self.options.known
+        masks = batch.once(lambda generator: random_known_masks(batch.count, side, fraction, generator))
+        mask = batch.own_rows(masks).to(x0)
         mask = F.interpolate(mask, size=(stage.size[1], stage.size[0]))
         known = stage.codec.encode_mask(mask)
         return CleanSamples(x0, cond(x0, known), uncond(x0, known), known.expand_as(x0))
 
-    def _of_upsampler(self, images: Tensor, captions: list[str], generator: torch.Generator) -> CleanSamples:
-        stage, decoder = self.stage, self.teacher.decoder
-        generators = self._generators(len(captions), generator)
+    def _of_upsampler(self, batch: Batch) -> CleanSamples:
+        stage, decoder, images, captions = self.stage, self.teacher.decoder, batch.images, batch.captions
+        generators = self._generators(batch)
         if self.options.source == "images":
             small = resize(images, decoder.size)
         else:
             embed = self.prior_embed(captions, generators)
-            cond, uncond = self.decoder_conditions(embed, self.encoder.encode_text(captions), generator)
+            cond, uncond = self.decoder_conditions(embed, self.encoder.encode_text(captions), batch, generators)
             small = decoder.codec.decode(self._sample(decoder, cond(), uncond(), generators))
         enlarged = stage.codec.encode(enlarge(small, stage.size))
         condition: Condition = lambda network: {"enlarged": enlarged}  # noqa: E731
@@ -141,21 +146,40 @@ class TeacherSource:
         return self.teacher.sample_prior(text, negative, run).clone()  # a copy, for gradients
 
     def decoder_conditions(
-        self, embed: Tensor, text: TextEncoding, generator: torch.Generator
+        self, embed: Tensor, text: TextEncoding, batch: Batch, generators: Generators
     ) -> tuple[Callable[..., Condition], Callable[..., Condition]]:
         """Functions of a known latent and its mask, or of nothing, that return `cond` and `uncond` of a decoder.
 
-        embed: image embeddings `b d`. generator: for decoders that add noise to embeddings.
+        embed: image embeddings `b d`. batch: draws the noise of decoders that add it to embeddings. generators: their
+        seeds choose the layouts of decoders that have them, as in use; images come with theirs.
+        Raises RecipeError for images without the layouts that the decoder needs.
         """
         network, negative = self.teacher.decoder.network, self._empty(len(embed))
         against = self.encoder.zero_embed().expand_as(embed) if network.guided_by_embedding else None
         augmented = embed
         if hasattr(network, "augment"):
-            augmented = network.augment(embed, torch.randn(embed.shape, generator=generator).to(embed))
-        return (
-            lambda *hint: lambda network: network.condition(augmented, text, *hint),
-            lambda *hint: lambda network: network.condition(against, negative, *hint),
-        )
+            augmented = network.augment(embed, batch.randn_like(embed))
+        layouts = None
+        if getattr(network, "has_layouts", False):
+            layouts = network.random_layouts([each.initial_seed() for each in generators])
+            if self.options.source == "images":
+                layouts = batch.layouts
+                if layouts is None:
+                    raise RecipeError(
+                        f"the decoder of {self.teacher.name} has layouts: set layouts = true in [data], for scenes, or "
+                        'leave source = "images" out'
+                    )
+
+        def condition(embed: Tensor | None, text: TextEncoding, *hint: Tensor) -> Condition:
+            told: dict[str, Tensor] = {}
+            if layouts is not None:  # open where pixels are known, as in edits
+                known = hint[1].flatten(1).any(1)[:, None] if hint else False
+                told["layout"] = layouts.to(text.embed.device).masked_fill(
+                    torch.as_tensor(known, device=text.embed.device), 0.0
+                )
+            return lambda network: network.condition(embed, text, *hint, **told)
+
+        return partial(condition, augmented, text), partial(condition, against, negative)
 
     def _sample(self, stage: Stage, cond: Condition, uncond: Condition | None, generators: Generators) -> Tensor:
         """Samples `b ...` of a stage, in the codec's space and in memory of their own."""
@@ -168,8 +192,8 @@ class TeacherSource:
         return self.encoder.encode_text([""] * count)
 
     @staticmethod
-    def _generators(count: int, generator: torch.Generator) -> Generators:
-        return make_generators(torch.randint(2**62, (count,), generator=generator).tolist())
+    def _generators(batch: Batch) -> Generators:
+        return make_generators(batch.randint(0, 2**62).tolist())
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -15,6 +15,7 @@ from unclip.diffusion.schedule import Schedule, add_noise
 from unclip.errors import RecipeError
 from unclip.inference.stage import Stage, StageInputs
 from unclip.models.upsampler import Upsampler, enlarge
+from unclip.training.batch import Batch
 from unclip.training.losses import sample_noise, velocity_loss
 from unclip.training.recipe import Sampling, StageRecipe
 from unclip.training.samples import contact_sheet
@@ -73,51 +74,42 @@ class UpsamplerTask:
         side = images.shape[-1] * self.options.small // self.size
         return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
 
-    def loss(
-        self,
-        network: nn.Module,
-        images: Tensor,
-        captions: list[str],
-        generator: torch.Generator,
-        layouts: Tensor | None = None,
-    ) -> Loss:
-        """The velocity error on a random crop. captions, layouts: for the decoder that draws small images anew."""
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
+        """The velocity error on a random crop; captions and layouts are for the decoder that draws images anew."""
         ratio, crop = self.size // self.options.small, self.options.crop
-        room = images.shape[-1] - crop  # none if the data are crops
-        top, left = (torch.randint(0, room // ratio + 1, (2,), generator=generator) * ratio).tolist()
-        large = images[..., top : top + crop, left : left + crop]
-        small = self.degrade(self.downsample(large), generator)
+        places = (batch.images.shape[-1] - crop) // ratio + 1  # one if the data are crops
+        offset = batch.once(lambda generator: torch.randint(0, places, (2,), generator=generator))
+        top, left = (offset * ratio).tolist()
+        images = batch.images[..., top : top + crop, left : left + crop]
+        small = self.degrade(self.downsample(images), batch)
         if self.options.redrawn:
-            rows, redrawn = self.redraw(images, captions, layouts, generator)
+            rows, redrawn = self.redraw(batch)
             y, x, side = top // ratio, left // ratio, crop // ratio
             small = small.index_copy(0, rows, redrawn[..., y : y + side, x : x + side].to(small))
-        images = large
         x0 = self.codec.encode(images)
-        t, noise = sample_noise(x0, self.schedule, generator, self.options.noise_shift)
+        t, noise = sample_noise(x0, self.schedule, batch, self.options.noise_shift)
         enlarged = self.codec.encode(enlarge(small, (crop, crop)))
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_loss(network(x_t, t, enlarged), x_t, x0, t, self.schedule), {}
 
-    def redraw(
-        self, images: Tensor, captions: list[str], layouts: Tensor | None, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def redraw(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The rows `k` of the images that the decoder draws anew, and these small images `k 3 s s`."""
         assert self.redrawing is not None, "the decoder is missing"
-        chosen = torch.rand(len(images), generator=generator) < self.options.redrawn
-        seeds = torch.randint(2**62, (len(images),), generator=generator)
+        chosen, seeds = batch.rand() < self.options.redrawn, batch.randint(0, 2**62)
         low, high = NOISE_LEVELS
-        level = low + (high - low) * float(torch.rand((), generator=generator))
-        rows = chosen.nonzero()[:, 0]
-        small = self.downsample(images[rows.to(images.device)])
-        if not len(rows):
-            return rows.to(images.device), small
-        own = None if layouts is None else layouts.to(images.device)[rows.to(images.device)]
-        redrawn = self.redrawing(small, [captions[i] for i in rows.tolist()], own, level, seeds[rows].tolist())
-        return rows.to(images.device), redrawn
+        level = low + (high - low) * float(batch.once(lambda generator: torch.rand((), generator=generator)))
+        kept = chosen.nonzero()[:, 0]
+        rows = kept.to(batch.images.device)
+        small = self.downsample(batch.images[rows])
+        if len(rows) == 0:
+            return rows, small
+        layouts = None if batch.layouts is None else batch.layouts.to(small.device)[rows]
+        captions = [batch.captions[i] for i in kept.tolist()]
+        return rows, self.redrawing(small, captions, layouts, level, seeds[kept].tolist())
 
-    def degrade(self, small: Tensor, generator: torch.Generator) -> Tensor:
+    def degrade(self, small: Tensor, batch: Batch) -> Tensor:
         """Blur small images `b 3 h w` and add noise, each with a random strength per image."""
-        blur, noise = torch.rand(2, len(small), 1, 1, 1, generator=generator).to(small.device)
+        blur, noise = batch.rand_columns(2)[..., None, None, None].to(small.device)
         sigma = (blur * self.options.blur).clamp(min=1e-3)
         offsets = torch.arange(-2, 3, device=small.device)
         row = torch.exp(-(offsets**2) / (2 * sigma.flatten()[:, None] ** 2))  # b 5
@@ -125,7 +117,7 @@ class UpsamplerTask:
         kernel = (row[:, :, None] * row[:, None, :]).repeat_interleave(3, 0)[:, None]  # b*3 1 5 5
         padded = F.pad(small, (2, 2, 2, 2), mode="replicate").flatten(0, 1)[None]  # 1 b*3 h w
         blurred = F.conv2d(padded, kernel, groups=len(kernel))[0].unflatten(0, small.shape[:2])
-        grain = torch.randn(small.shape, generator=generator).to(small.device)
+        grain = batch.randn(*small.shape[1:]).to(small.device)
         return blurred + noise * self.options.noise * grain
 
     def stage(self) -> Stage:

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 ROWS = 4
-"""MKL multiplies this many rows at a time. Fewer have an order of their own (the same with SSE, AVX2 and AVX-512): one to
-three rows alone, and with several threads also the last ones of 5, 6, 7, 9, ... rows."""
+"""MKL multiplies this many rows at a time. Fewer have an order of their own (the same with SSE, AVX2 and AVX-512): one
+to three rows alone, and with several threads also the last ones of 5, 6, 7, 9, ... rows."""
 KEY_BLOCK = 16
 """Attention sums over its keys by vectors of up to 16 numbers, and then over the rest one by one. If the number of keys
 is a multiple of this, then further keys that are masked add only zeros."""

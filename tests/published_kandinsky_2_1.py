@@ -26,8 +26,9 @@ SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 WORDS = ("▁red", "▁cat", "▁dog", "▁a", "▁b", ",", "▁4", "k", "▁photo", "▁", "▁Крас", "ный", "▁кот", "c", "a", "b", "r")
 
 
-def multilingual_clip(width: int, dim: int, heads: int = 2, layers: int = 2) -> Any:
-    """MultilingualCLIP: XLM-R with states of `width`, and embeddings `dim`."""
+def multilingual_clip(width: int, dim: int, heads: int = 2, layers: int = 2, **sizes: int) -> Any:
+    """MultilingualCLIP: XLM-R with states of `width`, and embeddings `dim`. sizes: other than those here."""
+    usual = {"vocab_size": 50, "max_position_embeddings": 80, "pad_token_id": 1}
     config = _module.MCLIPConfig(
         hidden_size=width,
         transformerDimensions=width,
@@ -35,11 +36,9 @@ def multilingual_clip(width: int, dim: int, heads: int = 2, layers: int = 2) -> 
         num_attention_heads=heads,
         num_hidden_layers=layers,
         intermediate_size=2 * width + 3,
-        vocab_size=50,
-        max_position_embeddings=80,
         type_vocab_size=1,
         layer_norm_eps=1e-5,
-        pad_token_id=1,
+        **(usual | sizes),
     )
     return randomize(_module.MultilingualCLIP(config), 1)
 

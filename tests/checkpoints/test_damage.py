@@ -297,6 +297,15 @@ def test_checkpoints_of_other_pipelines_are_named(model: Path, name: object, cap
         ("decoder", {"freq_shift": {}}, "freq_shift is {}, and should be like 0"),
         ("decoder", {"flip_sin_to_cos": "no"}, "flip_sin_to_cos is 'no', and should be like True"),
         ("prior", {"num_layers": True}, "num_layers is True, and should be like"),
+        (
+            "decoder",
+            {"resnet_out_scale_factor": 0},
+            "resnet_out_scale_factor is 0, and should be a number from 0.001",
+        ),
+        ("decoder", {"mid_block_scale_factor": 1e-30}, "mid_block_scale_factor is 1e-30, and should be a number from"),
+        ("decoder", {"mid_block_scale_factor": [1]}, "mid_block_scale_factor is [1], and should be a number from"),
+        ("decoder", {"norm_eps": -1.0}, "norm_eps is -1.0, and should be a number from 1e-12 up"),
+        ("decoder", {"freq_shift": 10**6}, "freq_shift is 1000000, and should be a number below "),
         ("decoder_scheduler", {"beta_schedule": "x" * 100_000}, "beta_schedule='xxx"),
     ],
 )

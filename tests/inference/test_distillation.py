@@ -12,7 +12,8 @@ from unclip.diffusion.noise import make_generators
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import RequestError
 from unclip.inference.distillation import Distillation, embed_guidance
-from unclip.inference.stage import Stage, StageInputs, StageOptions
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 
 FIXED = Distillation("teacher", (2.0, 2.0))
 EMBEDDED = Distillation("teacher", (1.0, 4.0))

@@ -14,7 +14,7 @@ from unclip.checkpoints.networks import save_network
 from unclip.diffusion.noise import make_generators
 from unclip.errors import CheckpointError
 from unclip.images.processing import to_images
-from unclip.inference.stage import StageInputs
+from unclip.inference.stage_inputs import StageInputs
 from unclip.models.decoder import Decoder
 from unclip.models.layout import LAYOUT_SIZE, MAP_CHANNELS, random_layout
 from unclip.pipeline import Unclip

@@ -14,7 +14,8 @@ from unclip.errors import UnclipError
 from unclip.images.processing import to_images
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
-from unclip.inference.stage import Stage, StageInputs, StageOptions
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
 from unclip.models.upsampler import Upsampler, enlarge

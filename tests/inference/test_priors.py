@@ -6,7 +6,7 @@ from torch import Tensor
 from tests.tiny import DIM
 from unclip.diffusion.noise import make_generators
 from unclip.inference.run_context import Run
-from unclip.inference.stage import StageInputs
+from unclip.inference.stage_inputs import StageInputs
 from unclip.modes.base import sampling_options
 from unclip.pipeline import Unclip
 from unclip.requests.request import Request

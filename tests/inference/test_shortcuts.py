@@ -13,7 +13,8 @@ from unclip.diffusion.samplers import SAMPLERS
 from unclip.diffusion.schedule import Schedule
 from unclip.diffusion.tiling import Tiling
 from unclip.inference import stage as stages
-from unclip.inference.stage import Stage, StageInputs, StageOptions
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 from unclip.pipeline import Unclip
 from unclip.requests.request import Request
 

@@ -14,7 +14,8 @@ from unclip.errors import RequestError
 from unclip.inference import stage as stages
 from unclip.inference.callbacks import StageReport
 from unclip.inference.conditions import Known, Start
-from unclip.inference.stage import Stage, StageInputs, StageOptions
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 
 
 class Net(nn.Module):

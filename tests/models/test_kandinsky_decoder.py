@@ -11,7 +11,8 @@ from tests.published_kandinsky import SIZES_2_2, kandinsky_decoder
 from tests.published_kandinsky_2_1 import SIZES_2_1, kandinsky_2_1_decoder
 from unclip.diffusion.noise import make_generators
 from unclip.diffusion.schedule import Schedule
-from unclip.inference.stage import Stage, StageInputs, StageOptions
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 from unclip.models.kandinsky_decoder import KandinskyDecoder
 from unclip.models.text import TextEncoding
 

@@ -5,7 +5,8 @@ from PIL import Image
 from tests.tiny import UPSAMPLER, tiny_network
 from unclip.diffusion.noise import make_generators
 from unclip.diffusion.schedule import Schedule
-from unclip.inference.stage import Stage, StageInputs, StageOptions
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 from unclip.models.upsampler import Upsampler, enlarge
 
 

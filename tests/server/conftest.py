@@ -39,14 +39,13 @@ def client_of(pipe: Any, **settings: Any) -> Iterator[TestClient]:
 @contextlib.contextmanager
 def served(pipe: Any, **settings: Any) -> Iterator[str]:
     """The url of a server on a free port of the loopback interface."""
-    import uvicorn
-
     from unclip.server.app import create_app
+    from unclip.server.connections import http_server
     from unclip.server.run import bind, url_of
     from unclip.server.settings import ServerSettings
 
-    app = create_app({"tiny": pipe}, ServerSettings(**settings))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    chosen = ServerSettings(**settings)
+    server = http_server(create_app({"tiny": pipe}, chosen), chosen)
     with contextlib.closing(bind("127.0.0.1", 0)) as socket:
         thread = threading.Thread(target=server.run, args=([socket],), daemon=True)
         thread.start()

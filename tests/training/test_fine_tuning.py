@@ -22,8 +22,10 @@ from tests.published_stable_unclip import image_variation
 from unclip import Unclip
 from unclip.errors import InputError
 from unclip.training import run
+from unclip.training.fine_tuning import open_stage
 from unclip.training.options import TrainingOptions
 from unclip.training.tasks.fine_tuning import FineTunedDecoder
+from unclip.training.tasks.options import FineTuningOptions
 
 FAST = {"seed": 3, "steps": 3, "prior_steps": 2}
 FIT = "batch_size = 8\nlr = 2e-2\nwarmup = 2\ndecay = 0.3\nema = 0.9\nworkers = 0\nweight_decay = 0.0"
@@ -159,12 +161,47 @@ def test_a_prior_learns(models: Path, images: Path, recipe, tmp_path: Path):
     assert np.mean(found[-6:]) < np.mean(found[:3]) / 3
 
 
-@pytest.mark.parametrize(("stage", "lora"), [("decoder", 2), ("prior", 2), ("decoder", None)])
-def test_a_stopped_run_resumes_exactly(stage, lora, models, images, recipe, tmp_path: Path, monkeypatch):
+def test_embeddings_are_noised_at_all_levels(models: Path):
+    """Stable unCLIP's decoder learns every noise_level that a request may have."""
+    options = TrainingOptions(init=models / "stable", device="cpu", dtype="float32")
+    part = open_stage("decoder", options)
+    part.load(whole=False)
+    task = FineTunedDecoder(part, FineTuningOptions(drop=0.25), None)
+    given: list[torch.Tensor] = []
+
+    def network(x: torch.Tensor, t: torch.Tensor, image_embed: torch.Tensor, text_states: torch.Tensor):
+        given.append(image_embed)
+        return torch.zeros_like(x)
+
+    count = 400
+    images = torch.rand(1, 3, 16, 16).expand(count, -1, -1, -1) * 2 - 1
+    with torch.no_grad():
+        task.loss(network, images, ["red cat"] * count, torch.Generator().manual_seed(0))
+        [embeds] = given
+        dropped = (embeds == 0).all(1)
+        assert 0.15 < dropped.float().mean() < 0.35
+        noised, level_embed = embeds[~dropped].chunk(2, dim=1)  # b d, b d
+        own = part.stage.network
+        clean = task.encoder.encode_images(images[:1])
+        every = own.augment(clean.expand(own.noise_levels, -1), torch.zeros(1), torch.arange(own.noise_levels))
+    without, known = every.chunk(2, dim=1)  # levels d, levels d
+    levels = torch.cdist(level_embed, known).argmin(1)
+    torch.testing.assert_close(level_embed, known[levels])
+    assert levels.min() < 50 and levels.max() >= 950 and 450 < levels.float().mean() < 550
+    noise = (noised - without[levels]) / own.normalizer.std
+    expected = (1 - own.alphas_cumprod[levels]) ** 0.5
+    assert (noise.std(1) / expected).mean().item() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "lora"),
+    [("decoder", "kandinsky", 2), ("prior", "kandinsky", 2), ("decoder", "kandinsky", None), ("decoder", "stable", 2)],
+)
+def test_a_stopped_run_resumes_exactly(stage, name, lora, models, images, recipe, tmp_path: Path, monkeypatch):
     from unclip.training.tasks.fine_tuning import FineTunedPrior
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    options = {"init": models / "kandinsky", "lora": lora, "data": images, "steps": 4}
+    options = {"init": models / name, "lora": lora, "data": images, "steps": 4}
     path = recipe("drop = 0.4")
     made = train(stage, path, whole, **options)
     task = FineTunedPrior if stage == "prior" else FineTunedDecoder

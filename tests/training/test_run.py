@@ -20,7 +20,7 @@ from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.networks import load_network
 from unclip.diffusion.noise import make_generators
 from unclip.errors import CheckpointError, DataError, InputError, RecipeError, TrainingError
-from unclip.inference.stage import StageInputs
+from unclip.inference.stage_inputs import StageInputs
 from unclip.system.files import read_json
 from unclip.training import run, sources
 from unclip.training.recipe import STAGES

@@ -90,10 +90,14 @@ def parse_axis(text: str) -> Axis:
     if name not in FIELDS:
         Request.from_dict({"prompt": "x", name: None})  # raises, with the closest name
     values = _split(name, value)
-    for place, one in enumerate(values):
-        Request.check_value(name, one)
-        if one in values[:place]:
+    seen: set[Any] = set()
+    for one in values:
+        if name != "seed":  # `parse_seeds` has checked those, which may be many
+            Request.check_value(name, one)
+        key = repr(one) if isinstance(one, list | dict) else one
+        if key in seen:
             raise InputError(f"--vary {name}: {show(one)} is given twice; keep one of them")
+        seen.add(key)
     return Axis(name, values)
 
 

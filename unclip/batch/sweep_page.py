@@ -20,7 +20,7 @@ from unclip.batch.sweep import Axis, Sweep
 from unclip.checkpoints.identity import ModelIdentity
 from unclip.errors import UnclipError
 from unclip.images.contact_sheet import size_of
-from unclip.images.labelled_grid import GridPlan, labelled_grid, titles
+from unclip.images.labelled_grid import MIN_CELL, GridPlan, labelled_grid, titles
 
 UNKNOWN_SIZE = (256, 256)
 """The cell of a grid whose images have sizes that only their inputs determine, in the plan before they are made."""
@@ -59,6 +59,11 @@ def grid_plan(sweep: Sweep, cell: tuple[int, int]) -> GridPlan:
         cell=cell,
     )
     return plan.fitted()
+
+
+def check_grid(sweep: Sweep) -> None:
+    """Raise InputError for too many images for one grid, whatever their size."""
+    grid_plan(sweep, (MIN_CELL, MIN_CELL))
 
 
 def planned_cell(sweep: Sweep, settings: Settings, model: ModelIdentity) -> tuple[int, int]:

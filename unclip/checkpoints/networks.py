@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from threading import get_ident
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from torch.nn.modules.module import (
 )
 from torch.overrides import TorchFunctionMode
 
+from unclip.checkpoints.config_values import check_divisors, check_types
 from unclip.checkpoints.index import FIX
 from unclip.checkpoints.tensors import Shapes, check_shapes, read_tensors, tensor_shapes
 from unclip.errors import CheckpointError
@@ -75,25 +75,10 @@ def new_network(name: object, config: Mapping[str, Any]) -> nn.Module:
             check_types(settings, config)
             return cls(settings(**config))
         check_types(DIFFUSERS_CLASSES[name], config)
+        check_divisors(DIFFUSERS_CLASSES[name], config)
         return DIFFUSERS_CLASSES[name](**config)
     except Exception as error:  # the libraries raise many kinds: AssertionError, KeyError, RuntimeError, ...
         raise CheckpointError(f"the config does not fit {name}: {one_line(error)}") from None
-
-
-def check_types(cls: type, config: Mapping[str, Any]) -> None:
-    """Raise ValueError for a value of another type than the default that `cls` has for it.
-
-    Without this, some wrong values would raise an error at the first step only, or change images without one.
-    """
-    for key, parameter in signature(cls).parameters.items():
-        value, default = config.get(key), parameter.default
-        if value is None or isinstance(value, list | tuple) or default is parameter.empty:
-            continue  # one value for each level, or a setting that the network checks by using it
-        kinds = {bool: bool, int: (int, float), float: (int, float), str: str}.get(type(default))
-        wrong = isinstance(value, dict) if kinds is None else not isinstance(value, kinds)
-        wrong = wrong or (isinstance(value, bool) and type(default) in (int, float))
-        if wrong or (isinstance(value, float) and not math.isfinite(value)):
-            raise ValueError(f"{key} is {show(value)}, and should be like {show(default)}")
 
 
 def class_name(network: nn.Module) -> str:

@@ -141,8 +141,8 @@ class ClipTextSettings(ClipEncoderSettings):
     hidden_size: PositiveInt = 512
     intermediate_size: PositiveInt = 2048
     num_attention_heads: PositiveInt = 8
-    max_position_embeddings: PositiveInt = 77
-    vocab_size: PositiveInt = 49408
+    max_position_embeddings: StrictInt = Field(default=77, ge=3)  # start and end of a text, and a token
+    vocab_size: StrictInt = Field(default=49408, ge=49408)  # of CLIP's tokenizer
 
 
 class ClipVisionSettings(ClipEncoderSettings):

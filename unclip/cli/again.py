@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unclip.cli import completion, options, records
+from unclip.cli import checks, completion, options, records
 from unclip.cli.assignments import assigned_fields
 from unclip.cli.image_command import ImageOptions, image_command, make_images
 from unclip.images.inputs import SOURCES
@@ -31,7 +31,7 @@ class AgainOptions(ImageOptions):
         typer.Option(
             metavar="SEED",
             help=f"Seed of the first image; image i has SEED + i. Or all: 1,2,3 or 1..8.{RECORDED}",
-            callback=options.check_seeds,
+            callback=checks.check_seeds,
             rich_help_panel=options.IMAGE,
         ),
     ] = None
@@ -44,7 +44,7 @@ class AgainOptions(ImageOptions):
         typer.Option(
             metavar="NAME",
             help=f"Name, folder or hub id.{RECORDED}",
-            callback=options.checked(lambda _, value: options.check_model(value)),
+            callback=checks.checked(lambda _, value: checks.check_model(value)),
             rich_help_panel=options.MODEL,
         ),
     ] = None
@@ -53,7 +53,7 @@ class AgainOptions(ImageOptions):
         typer.Option(
             metavar="NAME",
             help=f"Precision: {', '.join(DTYPES[:-1])} or {DTYPES[-1]}.{RECORDED}",
-            callback=options.checked(lambda _, value: check_dtype(value)),
+            callback=checks.checked(lambda _, value: check_dtype(value)),
             rich_help_panel=options.MODEL,
         ),
     ] = None

@@ -20,7 +20,7 @@ from unclip.batch.run_record import run_seed
 from unclip.batch.session import Grid, Session
 from unclip.batch.word_lists import FOLDER, WordLists
 from unclip.checkpoints.identity import identify_model
-from unclip.cli import completion, options
+from unclip.cli import checks, completion, options
 from unclip.cli.assignments import checked_defaults
 from unclip.cli.batch_progress import BatchProgress
 from unclip.cli.model_options import ModelOptions
@@ -40,7 +40,7 @@ def batch(
         typer.Option(
             metavar="NAME",
             help="Format of FILE, if its suffix does not say.",
-            callback=options.checked(lambda _, value: options.check_choice("--input-format", value, FORMATS)),
+            callback=checks.checked(lambda _, value: checks.check_choice("--input-format", value, FORMATS)),
             rich_help_panel=FILE,
         ),
     ] = None,
@@ -50,7 +50,7 @@ def batch(
             "--set",
             metavar="FIELD=VALUE",
             help="Default for any other field; may be repeated.",
-            callback=options.checked(lambda _, value: checked_defaults({}, value)),
+            callback=checks.checked(lambda _, value: checked_defaults({}, value)),
             autocompletion=completion.assignments,
             rich_help_panel=FILE,
         ),
@@ -66,7 +66,7 @@ def batch(
         typer.Option(
             metavar="I/N",
             help="Run every N-th line only, from the I-th.",
-            callback=options.checked(lambda _, value: parse_shard(value)),
+            callback=checks.checked(lambda _, value: parse_shard(value)),
             rich_help_panel=FILE,
         ),
     ] = "1/1",
@@ -121,7 +121,7 @@ def batch(
         typer.Option(
             metavar="PATTERN",
             help="File names, from index, line, image, seed, slug, id, size, model and columns.",
-            callback=options.checked(lambda _, value: NameTemplate.parse(value)),
+            callback=checks.checked(lambda _, value: NameTemplate.parse(value)),
             rich_help_panel=options.OUTPUT,
         ),
     ] = DEFAULT,
@@ -131,7 +131,7 @@ def batch(
             "--format",
             metavar="png|jpg|webp",
             help="Format of the images.",
-            callback=options.image_format,
+            callback=checks.image_format,
             autocompletion=completion.image_formats,
             rich_help_panel=options.OUTPUT,
         ),
@@ -179,7 +179,7 @@ def batch(
         typer.Option(
             metavar="local|ray",
             help="Generate in this process, or in workers of a Ray cluster.",
-            callback=options.checked(lambda _, value: options.check_choice("--engine", value, ENGINES)),
+            callback=checks.checked(lambda _, value: checks.check_choice("--engine", value, ENGINES)),
             rich_help_panel=CLUSTER,
         ),
     ] = "local",
@@ -237,7 +237,7 @@ def batch(
         "size": size,
     }
     defaults = checked_defaults(fields, more or [])
-    options.check_labels(labels, grid)
+    checks.check_labels(labels, grid)
     chosen = ModelOptions(
         model=model,
         image_encoder=image_encoder,

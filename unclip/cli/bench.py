@@ -15,7 +15,7 @@ from unclip.benchmark.settings import ModelSettings
 from unclip.benchmark.throughput import describe_machine, format_throughput, measure_throughput, time_first_image
 from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.locate import find_checkpoint
-from unclip.cli import options
+from unclip.cli import checks, options
 from unclip.cli.progress import Progress, bar_or_lines, on_terminal
 from unclip.cli.serve import check_installed
 from unclip.system.files import read_json
@@ -24,7 +24,7 @@ from unclip.system.files import read_json
 def bench(
     repeat: Annotated[
         int,
-        typer.Option(metavar="N", help="Runs of each measurement; the median counts.", callback=options.at_least_one),
+        typer.Option(metavar="N", help="Runs of each measurement; the median counts.", callback=checks.at_least_one),
     ] = 3,
     stages: Annotated[
         bool, typer.Option("--stages", help="Time a few steps of each stage only, for models that take minutes.")
@@ -34,14 +34,14 @@ def bench(
         typer.Option(
             metavar="diffusers",
             help="Compare with diffusers' own pipeline; implies --stages.",
-            callback=options.checked(lambda _, value: options.check_choice("--against", value, LIBRARIES[1:])),
+            callback=checks.checked(lambda _, value: checks.check_choice("--against", value, LIBRARIES[1:])),
         ),
     ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Measure a server instead, with many clients; takes the extra `serve`.")
     ] = False,
     clients: Annotated[
-        int, typer.Option(metavar="N", help="With --serve: clients at a time.", callback=options.at_least_one)
+        int, typer.Option(metavar="N", help="With --serve: clients at a time.", callback=checks.at_least_one)
     ] = 32,
     requests: Annotated[
         int, typer.Option(metavar="N", min=0, help="With --serve: calls over which memory is watched.")

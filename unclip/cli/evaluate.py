@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unclip.checkpoints.identity import identify_model
-from unclip.cli import options
+from unclip.cli import checks, options
 from unclip.cli.processes import start_processes
 from unclip.cli.progress import Progress, on_terminal
 from unclip.diffusion.sampler_names import FOR_ANY_MODEL
@@ -34,7 +34,7 @@ def evaluate(
         typer.Option(
             metavar="|".join(SUITES),
             help="Domain of the prompts.",
-            callback=options.checked(lambda _, value: options.check_choice("--suite", value, SUITES)),
+            callback=checks.checked(lambda _, value: checks.check_choice("--suite", value, SUITES)),
             rich_help_panel=EVALUATION,
         ),
     ] = "stickers",
@@ -46,7 +46,7 @@ def evaluate(
             "--prompts",
             metavar="N",
             help="Prompts of each kind: one object, two objects, a count.",
-            callback=options.at_least_one,
+            callback=checks.at_least_one,
             rich_help_panel=EVALUATION,
         ),
     ] = 100,
@@ -55,7 +55,7 @@ def evaluate(
         typer.Option(
             metavar="PART,...",
             help=f"Parts to measure, of {', '.join(PARTS)}.  [default: all]",
-            callback=options.checked(lambda _, value: parse_parts(value)),
+            callback=checks.checked(lambda _, value: parse_parts(value)),
             rich_help_panel=EVALUATION,
         ),
     ] = None,
@@ -64,7 +64,7 @@ def evaluate(
         typer.Option(
             metavar="NAME,...",
             help="Samplers to compare in prior-steps and steps.",
-            callback=options.checked(lambda _, value: parse_samplers(value)),
+            callback=checks.checked(lambda _, value: parse_samplers(value)),
             rich_help_panel=EVALUATION,
         ),
     ] = ",".join(FOR_ANY_MODEL),
@@ -73,7 +73,7 @@ def evaluate(
         typer.Option(
             metavar="|".join(SPLITS),
             help="Combinations that were held out of training, or were in it.",
-            callback=options.checked(lambda _, value: options.check_choice("--split", value, SPLITS)),
+            callback=checks.checked(lambda _, value: checks.check_choice("--split", value, SPLITS)),
             rich_help_panel=EVALUATION,
         ),
     ] = "held_out",
@@ -82,7 +82,7 @@ def evaluate(
         typer.Option(
             metavar="SEED",
             help="Seed of the prompts and the images.",
-            callback=options.checked(lambda _, value: check_seed(value)),
+            callback=checks.checked(lambda _, value: check_seed(value)),
             rich_help_panel=EVALUATION,
         ),
     ] = 0,

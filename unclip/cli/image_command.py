@@ -15,7 +15,7 @@ import typer
 
 from unclip.batch.previews import Previews
 from unclip.checkpoints.locate import find_checkpoint
-from unclip.cli import completion, options
+from unclip.cli import checks, completion, options
 from unclip.cli.history import History, history_file
 from unclip.cli.output import Target, find_target
 from unclip.cli.progress import Progress, note, on_terminal
@@ -100,7 +100,7 @@ class ImageOptions:
             "--format",
             metavar="png|jpg|webp",
             help="Format of the files in a folder.  [default: png]",
-            callback=options.image_format,
+            callback=checks.image_format,
             autocompletion=completion.image_formats,
             rich_help_panel=options.OUTPUT,
         ),
@@ -198,7 +198,7 @@ def make_images(
     common = {**shared.request_fields(), "seed": seeds}
     lists = None if shared.no_wildcards else word_lists(shared.wildcards)
     requests = [request for job in jobs for request in make_requests({**common, **job}, lists)]
-    options.check_labels(shared.labels, shared.grid)
+    checks.check_labels(shared.labels, shared.grid)
     target = find_target(shared.out, sum(request.count for request in requests), shared.image_format)
     for option in [*(["--grid"] if shared.grid else []), *sequence.options()]:
         if target.is_file:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unclip.cli import history, options
+from unclip.cli import checks, history, options
 from unclip.cli.progress import note
 
 
@@ -15,7 +15,7 @@ def log(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="SEARCH", help="Words of the prompt, the file, the model or the mode.")
     ] = None,
-    n: Annotated[int, typer.Option("-n", metavar="N", help="Show the newest N.", callback=options.at_least_one)] = 20,
+    n: Annotated[int, typer.Option("-n", metavar="N", help="Show the newest N.", callback=checks.at_least_one)] = 20,
     clear: Annotated[bool, typer.Option("--clear", help="Delete the history. The images stay.")] = False,
     as_json: options.Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unclip.cli import options, records
+from unclip.cli import checks, options, records
 from unclip.cli.output import find_target
 from unclip.cli.progress import Progress, on_terminal
 from unclip.images import metadata
@@ -47,7 +47,7 @@ def reproduce(
         typer.Option(
             metavar="NAME",
             help=f"Precision: {', '.join(DTYPES[:-1])} or {DTYPES[-1]}.  [default: as recorded]",
-            callback=options.checked(lambda _, value: check_dtype(value)),
+            callback=checks.checked(lambda _, value: check_dtype(value)),
             rich_help_panel=options.MODEL,
         ),
     ] = None,

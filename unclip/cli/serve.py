@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unclip.cli import options
+from unclip.cli import checks, options
 from unclip.cli.progress import Progress, on_terminal
 from unclip.errors import InputError
 from unclip.server.settings import LOOPBACK, SIZES, ServerSettings
@@ -21,7 +21,7 @@ NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 def positive(name: str, help: str, metavar: str = "N", panel: str = LIMITS):
     """An option for a number that is at least 1."""
-    return typer.Option(name, metavar=metavar, help=help, callback=options.at_least_one, rich_help_panel=panel)
+    return typer.Option(name, metavar=metavar, help=help, callback=checks.at_least_one, rich_help_panel=panel)
 
 
 def serve(
@@ -67,7 +67,7 @@ def serve(
             metavar="NAME",
             help="A size that the model does not generate is made from the nearest one and resized, or refused: "
             "nearest or exact.",
-            callback=options.checked(lambda _, value: options.check_choice("--sizes", value, SIZES)),
+            callback=checks.checked(lambda _, value: checks.check_choice("--sizes", value, SIZES)),
         ),
     ] = "nearest",
     max_images: Annotated[int, positive("--max-images", "Images of one call.")] = 10,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from unclip.cli import completion, options
+from unclip.cli import checks, completion, options
 from unclip.cli.history import history_file
 from unclip.cli.image_command import ImageOptions, image_command
 from unclip.cli.output import find_target
@@ -30,7 +30,7 @@ def shell(
         typer.Option(
             metavar="|".join(PROTOCOLS),
             help="How the terminal shows images; auto: as it can, by its variables.",
-            callback=options.checked(lambda _, value: options.check_choice("--images", value, PROTOCOLS)),
+            callback=checks.checked(lambda _, value: checks.check_choice("--images", value, PROTOCOLS)),
             autocompletion=completion.one_of(*PROTOCOLS),
             rich_help_panel=options.OUTPUT,
         ),

@@ -14,9 +14,9 @@ from unclip.batch.remote_storage import is_url
 from unclip.batch.run_record import run_seed
 from unclip.batch.session import Session
 from unclip.batch.sweep import Axis, Sweep, parse_axis, prompt_axis
-from unclip.batch.sweep_page import grid_plan, planned_cell, write_results
+from unclip.batch.sweep_page import check_grid, grid_plan, planned_cell, write_results
 from unclip.checkpoints.identity import identify_model
-from unclip.cli import completion, options
+from unclip.cli import checks, completion, options
 from unclip.cli.assignments import checked_defaults
 from unclip.cli.batch_progress import BatchProgress
 from unclip.cli.model_options import ModelOptions
@@ -39,7 +39,7 @@ def sweep(
             metavar="FIELD=A,B",
             help="Values of a field, such as steps=4,8,16 or seed=1..4 or prompt=a|b; give one for each axis: columns, "
             "rows, then panels.",
-            callback=options.checked(lambda _, value: [parse_axis(one) for one in value]),
+            callback=checks.checked(lambda _, value: [parse_axis(one) for one in value]),
             autocompletion=completion.assignments,
             rich_help_panel=GRID,
         ),
@@ -50,7 +50,7 @@ def sweep(
             "--set",
             metavar="FIELD=VALUE",
             help="Any other field of all images; may be repeated.",
-            callback=options.checked(lambda _, value: checked_defaults({}, value)),
+            callback=checks.checked(lambda _, value: checked_defaults({}, value)),
             autocompletion=completion.assignments,
             rich_help_panel=GRID,
         ),
@@ -88,7 +88,7 @@ def sweep(
             "--format",
             metavar="png|jpg|webp",
             help="Format of the images.",
-            callback=options.image_format,
+            callback=checks.image_format,
             autocompletion=completion.image_formats,
             rich_help_panel=options.OUTPUT,
         ),
@@ -158,6 +158,7 @@ def sweep(
         own = common if any(axis.field == "seed" for axis in axes) else {**common, "seed": run_seed}
         found = Sweep(axes, own)
         found.check()
+        check_grid(found)  # before each combination is checked, which takes long for many
         plan = grid_plan(found, planned_cell(found, settings(run_seed), identity))
         shape = f"{len(plan.columns)} columns x {len(plan.rows)} rows" + (
             f" x {len(plan.panels)} panels" if len(plan.panels) > 1 else ""

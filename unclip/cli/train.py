@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unclip.cli import options
+from unclip.cli import checks, options
 from unclip.cli.processes import start_processes
 from unclip.errors import InputError
 from unclip.system.files import check_writable
@@ -61,7 +61,7 @@ def train(
         typer.Option(
             metavar="RANK",
             help="Fine-tune the model of --init with LoRA layers of this rank, saved in a small file.",
-            callback=options.at_least_one,
+            callback=checks.at_least_one,
         ),
     ] = None,
     distill: Annotated[
@@ -80,7 +80,7 @@ def train(
         typer.Option(
             metavar="MODEL",
             help="Prior of the model of --init or --teacher, if elsewhere.",
-            callback=options.prior_model,
+            callback=checks.prior_model,
         ),
     ] = None,
     image_encoder: Annotated[
@@ -92,7 +92,9 @@ def train(
     steps: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Train each stage for N steps.  [default: the recipe's]", callback=options.at_least_one
+            metavar="N",
+            help="Train each stage for N steps.  [default: the recipe's]",
+            callback=checks.at_least_one,
         ),
     ] = None,
     processes: options.Processes = None,
@@ -102,7 +104,7 @@ def train(
             metavar="N",
             help="Compute each batch, or a process's part of it, in N parts one after the other: less memory, the same "
             "result.",
-            callback=options.at_least_one,
+            callback=checks.at_least_one,
         ),
     ] = 1,
     device: options.Device = "auto",
@@ -119,10 +121,10 @@ def train(
       unclip train prior --distill guidance --teacher models/karlo --data p.txt
     """
     stage = stage.replace("_", "-")
-    options.check_choice("stage", stage, CHOICES)
+    checks.check_choice("stage", stage, CHOICES)
     stage = NAMES.get(stage, stage)
     if distill is not None:
-        options.check_choice("--distill", distill, DISTILLATIONS)
+        checks.check_choice("--distill", distill, DISTILLATIONS)
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
         raise InputError(f"--minutes must be a finite number above 0, not {minutes}")
     if minutes is not None and steps is not None:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from unclip.cli import options
+from unclip.cli import checks, options
 from unclip.cli.image_command import FPS, ImageOptions, SequenceFiles, image_command, make_images
 from unclip.errors import InputError
 from unclip.requests.fields import THETA
@@ -39,7 +39,7 @@ Fps = Annotated[
         "--fps",
         metavar="N",
         help="Images per second of animations and videos.",
-        callback=options.checked(lambda _, value: check_fps(value)),
+        callback=checks.checked(lambda _, value: check_fps(value)),
         rich_help_panel=SEQUENCE,
     ),
 ]

@@ -80,6 +80,8 @@ class Schedule:
                 raise CheckpointError(f"{key} is {value!r:.40}; it must be a number between 0 and 1")
         if type(self.steps_offset) is not int or self.steps_offset not in (0, 1):
             raise CheckpointError(f"steps_offset is {self.steps_offset!r:.40}; it must be 0 or 1")
+        if not self.alphas_cumprod()[-1] > 0:  # samplers divide by it
+            raise CheckpointError(f"beta_end is {self.beta_end!r:.40}: the last of {count} timesteps has no signal")
 
     def alphas_cumprod(self) -> Tensor:
         """Alpha bar at every timestep, float32 on the CPU, as diffusers computes it. Shared: do not write to it."""

@@ -18,7 +18,8 @@ from unclip.inference.encoder import DecoderText, Encoder
 from unclip.inference.priors import Prior
 from unclip.inference.run_context import Run
 from unclip.inference.speeds import Bundle
-from unclip.inference.stage import Stage, StageInputs, StageOptions
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 from unclip.models.clip import Clip
 from unclip.models.text import TextEncoding
 from unclip.models.upsampler import enlarge

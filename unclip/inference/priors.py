@@ -11,7 +11,8 @@ from torch import Tensor
 from unclip.diffusion.guidance import NetworkInputs
 from unclip.diffusion.noise import uniform
 from unclip.inference.run_context import Run
-from unclip.inference.stage import Stage, StageInputs, StageOptions
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 from unclip.models.autoregressive_prior import AutoregressiveTransformer
 from unclip.models.text import TextEncoding
 from unclip.requests.fields import PRIOR_BEST_OF

@@ -85,7 +85,12 @@ class XlmRobertaTokenizer:
         ids = [self._tokenizer.token_to_id(token) for token in ("<s>", "</s>", "<pad>")]
         if None in ids:
             raise CheckpointError(f"{file} is not a tokenizer of XLM-R; download the checkpoint again")
-        self._start, self._end, self._pad = ids
+        self._start, self._end, self.pad = ids
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens."""
+        return self._tokenizer.get_vocab_size()
 
     @property
     def capacity(self) -> int:
@@ -94,7 +99,7 @@ class XlmRobertaTokenizer:
 
     def tokenize(self, prompts: Sequence[str]) -> Tokens:
         """Prompts -> token ids `b n`, between start and end of text, padded, and their mask."""
-        ids = torch.full((len(prompts), self.context_length), self._pad)  # b n
+        ids = torch.full((len(prompts), self.context_length), self.pad)  # b n
         mask = torch.zeros_like(ids, dtype=torch.bool)
         for row, own, prompt in zip(ids, mask, prompts, strict=True):
             found = [self._start, *self._encode(prompt).ids[: self.capacity], self._end]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
     ValidationError,
-    ValidationInfo,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
@@ -22,32 +19,20 @@ from pydantic_core import CoreSchema
 from unclip.errors import RequestError
 from unclip.requests import fields as f
 from unclip.requests import validation, values
-from unclip.requests.sources import EmbeddingBytes, source_kind
-
-
-def checked(check: Callable[[str, Any], Any], required: bool = False) -> BeforeValidator:
-    """Validate a field by `check(name, value)`, which returns the value in its final form.
-
-    None stays None, and is checked as well if the field is required.
-    """
-
-    def validate(value: Any, info: ValidationInfo) -> Any:
-        return None if value is None and not required else check(str(info.field_name), value)
-
-    return BeforeValidator(validate)
-
-
-LIMITED = checked(values.within_limits)
-REQUIRED = checked(values.within_limits, required=True)
-Prompt = Annotated[str, checked(values.prompt, required=True)]
-Text = Annotated[str | None, checked(values.text)]
-OptionalPrompt = Annotated[str | None, checked(values.prompt)]
-Integer = Annotated[int | None, LIMITED]
-Decimal = Annotated[float | None, LIMITED]
-Integers = Annotated[tuple[int, ...] | None, LIMITED]
-Decimals = Annotated[tuple[float, ...] | None, LIMITED]
-Choice = Annotated[str | None, LIMITED]
-Source = Annotated[Any, checked(values.source)]
+from unclip.requests.field_types import (
+    LIMITED,
+    REQUIRED,
+    Choice,
+    Decimal,
+    Integer,
+    Integers,
+    OptionalPrompt,
+    Prompt,
+    Source,
+    checked,
+    one_line_errors,
+)
+from unclip.requests.sources import source_kind
 
 
 class Request(BaseModel):
@@ -314,33 +299,12 @@ class Request(BaseModel):
         found = {name: value for name, value in self.__dict__.items() if name not in foreign}
         for name in f.FILE_FIELDS:
             if found.get(name) is not None:
-                found[name] = _describe(found[name])
+                found[name] = values.describe_source(found[name])
         if self.sources is not None:
-            found["sources"] = [_describe(source) for source in self.sources]
+            found["sources"] = [values.describe_source(source) for source in self.sources]
         found |= {
             name: list(found[name])
             for name in ("weights", "components", "guidance_interval")
             if found.get(name) is not None
         }
         return {**found, "size": None if self.size is None else values.size_text(self.size)}
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn the first error of a validation by pydantic into a RequestError of one line."""
-    try:
-        yield
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        cause = first.get("ctx", {}).get("error")
-        if isinstance(cause, RequestError):
-            raise cause from None
-        field = ".".join(map(str, first["loc"])) or "the request"
-        raise RequestError(f"{field}: {' '.join(first['msg'].split())}") from None
-
-
-def _describe(source: Any) -> str:
-    """A source as text; an image in memory by its size."""
-    if isinstance(source, EmbeddingBytes):
-        return repr(source)
-    return source if isinstance(source, str) else f"<an image of {values.size_text(source.size)}>"

@@ -197,3 +197,10 @@ def _float(value: str) -> Any:
         return float(value)
     except ValueError:
         return value
+
+
+def describe_source(source: Any) -> str:
+    """A source as text; an image in memory by its size."""
+    if isinstance(source, EmbeddingBytes):
+        return repr(source)
+    return source if isinstance(source, str) else f"<an image of {size_text(source.size)}>"

@@ -6,16 +6,14 @@ import socket
 import threading
 from collections.abc import Mapping
 
-import uvicorn
-
 from unclip.errors import InputError, UnclipError
 from unclip.pipeline import Unclip
 from unclip.server.app import create_app
+from unclip.server.connections import http_server
 from unclip.server.settings import ServerSettings
 from unclip.server.worker import Worker
 from unclip.system.interrupts import SIGNALS
 
-MAX_CONNECTIONS = 1000
 UNREAD_TIMEOUT = 60_000  # milliseconds
 
 
@@ -50,16 +48,7 @@ def serve(models: Mapping[str, Unclip], settings: ServerSettings, sockets: list[
     """
     worker = Worker()
     app = create_app(models, settings, worker)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
-            timeout_keep_alive=30,
-        )
-    )
+    server = http_server(app, settings)
 
     def run_http() -> None:
         try:

@@ -19,6 +19,8 @@ class ServerSettings:
     max_images     images of one call
     max_body       of one call
     max_pixels     of one input image, and of one canvas
+    head_timeout   until the head of a call has arrived, since its first byte or the beginning of its connection
+    idle_timeout   until a connection without a call is closed, in whole seconds
     body_timeout   until a call has arrived completely
     send_timeout   in which a client must read some of its answer
     batch_size     images that are generated together
@@ -36,6 +38,8 @@ class ServerSettings:
     max_images: int = 10
     max_body: int = 50 << 20
     max_pixels: int = 1 << 24
+    head_timeout: float = 30.0
+    idle_timeout: int = 30
     body_timeout: float = 60.0
     send_timeout: float = 60.0
     batch_size: int = BATCH

@@ -15,7 +15,7 @@ from unclip import Unclip
 from unclip.checkpoints.verify import check_checkpoint
 from unclip.diffusion.noise import make_generators
 from unclip.errors import CheckpointError
-from unclip.inference.stage import StageInputs, StageOptions
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 from unclip.requests.request import Request
 
 
@@ -173,6 +173,34 @@ def test_a_text_encoder_of_another_embedding_size_is_refused(both, tmp_path: Pat
     config = json.loads((folder / "text_encoder" / "config.json").read_text())
     multilingual_clip(config["hidden_size"], 10).save_pretrained(folder / "text_encoder")
     with pytest.raises(CheckpointError, match="text_encoder/config.json: numDims is 10, and should be"):
+        Unclip.from_pretrained(folder, "cpu", "float32")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"vocab_size": 12}, r"vocab_size is 12, and should be at least the tokenizer's \d+"),
+        ({"max_position_embeddings": 78}, "max_position_embeddings is 78, and should be at least 79"),
+        ({"pad_token_id": 3}, "pad_token_id is 3, and should be 1, as the tokenizer has it"),
+    ],
+)
+def test_a_text_encoder_that_does_not_know_its_tokens_is_refused(both, sizes: dict, message: str, tmp_path) -> None:
+    folder = Path(shutil.copytree(both[0].model.folder.parent, tmp_path / "copy")) / "decoder"
+    config = json.loads((folder / "text_encoder" / "config.json").read_text())
+    multilingual_clip(config["hidden_size"], config["numDims"], **sizes).save_pretrained(folder / "text_encoder")
+    with pytest.raises(CheckpointError, match=f"text_encoder/config.json: {message}"):
+        Unclip.from_pretrained(folder, "cpu", "float32")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"norm_eps": 0}, "norm_eps is 0,"), ({"mid_block_scale_factor": 0.0}, "mid_block_scale_factor is 0.0,")],
+)
+def test_settings_that_would_divide_by_zero_are_refused(both, change: dict, message: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(both[0].model.folder.parent, tmp_path / "copy")) / "decoder"
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CheckpointError, match=f"unet/config.json: .*{message} and should be a number from"):
         Unclip.from_pretrained(folder, "cpu", "float32")
 
 

@@ -1,11 +1,14 @@
 """Stable unCLIP: this pipeline gives the same images as diffusers' own, with DDIM."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableUnCLIPImg2ImgPipeline, StableUnCLIPPipeline
+from safetensors.torch import load_file, save_file
 
 from tests.helpers import noise_image
 from tests.published_stable_unclip import SIZES, image_variation, text_to_image
@@ -130,6 +133,34 @@ def test_noise_levels_differ_and_have_a_limit(both) -> None:
     assert (one.request.noise_level, other.request.noise_level) == (0, 300)
     with pytest.raises(RequestError, match="noise_level must be a whole number from 0 to 999"):
         Request(prompt="a", noise_level=1000)
+
+
+@pytest.mark.parametrize(
+    ("component", "change", "message"),
+    [
+        ("vae", {"scaling_factor": 0}, "scaling_factor is 0, and should be a number from 0.001 up"),
+        ("vae", {"shift_factor": "x"}, "shift_factor is 'x', and should be a number"),
+        ("text_encoder", {"vocab_size": 100}, "vocab_size is 100, and should be greater than or equal to 49408"),
+        ("prior_text_encoder", {"max_position_embeddings": 2}, "max_position_embeddings is 2, and should be"),
+        ("scheduler", {"beta_end": 0.9}, "beta_end is 0.9: the last of 1000 timesteps has no signal"),
+    ],
+)
+def test_values_that_fail_only_in_sampling_are_refused(both, component, change, message, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(both[0].model.folder, tmp_path / "copy"))
+    path = next((folder / component).glob("*config.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CheckpointError, match=message):
+        Unclip.from_pretrained(folder, "cpu", "float32")
+
+
+def test_a_normalizer_without_deviation_is_refused(both, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(both[0].model.folder, tmp_path / "copy"))
+    [path] = (folder / "image_normalizer").glob("*.safetensors")
+    tensors = load_file(path)
+    tensors["std"][0, 1] = 0
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match="image_normalizer: its std has values that are not above 0"):
+        Unclip.from_pretrained(folder, "cpu", "float32")
 
 
 def test_image_variations_refuse_what_needs_a_prior(variations) -> None:

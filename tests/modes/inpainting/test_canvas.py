@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageDraw
 
 from unclip.errors import DataError, RequestError
 from unclip.modes.inpainting.canvas import KEEP, Box, Canvas
+from unclip.modes.inpainting.plan import Window, plan_tiling
 from unclip.modes.inpainting.prepare import open_canvas
 from unclip.requests.fields import ANCHORS
 from unclip.requests.request import Request
@@ -233,6 +235,24 @@ def test_a_sketch_is_a_copy() -> None:
     sketch.paste(Box(5, 0, 30), Image.new("RGB", (64, 64)))
     assert (sketch.known == KEEP).all()
     assert np.array_equal(canvas.pixels, PIXELS) and np.array_equal(canvas.known < KEEP, MASKED)
+
+
+def test_an_object_of_a_sketch_has_the_same_place_and_size_in_the_windows_that_start_from_it() -> None:
+    """A sketch is generated with fewer pixels, in a larger box, and part of it is past the canvas."""
+    canvas = outpainting(Image.new("RGB", (256, 256), "white"), right=256)
+    small = Image.new("RGB", (64, 64), "white")
+    ImageDraw.Draw(small).rectangle((44, 27, 51, 36), fill="black")  # columns 352 to 416 of the canvas, rows 88 to 168
+    canvas.paste(Box(0, -128, 512), small)
+    boxes = [Window(Box(left, 0, 256), "a cat") for left in (128, 256)]
+    tiling = plan_tiling(boxes, 64, [0, 0])
+    draft = tiling.assemble([canvas.crop(window.box, 64) for window in boxes], 0.0)[0]  # 3 64 96
+    assert draft.shape == (3, 64, 96)
+    darkness = (1 - draft.mean(0)) / 2
+    rows, columns = darkness.sum(1), darkness.sum(0)
+    assert darkness.sum().item() == pytest.approx(16 * 20, rel=0.02)  # a quarter of the canvas's pixels along a side
+    for values, centre in ((columns, (384 - 128) / 4), (rows, 128 / 4)):
+        places = torch.arange(len(values)) + 0.5
+        assert ((values * places).sum() / values.sum()).item() == pytest.approx(centre, abs=0.1)
 
 
 def test_a_crop_past_the_canvas_repeats_its_edge() -> None:

@@ -19,7 +19,8 @@ from unclip.images.result import Result
 from unclip.inference import run_context as inference_run
 from unclip.inference.encoder import Encoder
 from unclip.inference.model import UnclipModel
-from unclip.inference.stage import Stage, StageOptions
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageOptions
 from unclip.pipeline import Unclip
 from unclip.requests.request import Request
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from tests.training.tasks.helpers import CAPTIONS, Oracle, example_images, make_task, seeded
 from unclip.diffusion.noise import make_generators
-from unclip.inference.stage import StageInputs
+from unclip.inference.stage_inputs import StageInputs
 from unclip.training.batch import Batch
 from unclip.training.recipe import Recipe
 from unclip.training.tasks.frozen_clip import FrozenClip

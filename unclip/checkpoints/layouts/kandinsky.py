@@ -7,6 +7,7 @@ Razzhigaev et al. 2023, "Kandinsky: an Improved Text-to-Image Synthesis with Ima
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from diffusers.models.autoencoders.vq_model import VQModel
@@ -117,8 +118,24 @@ def load_prior(loader: ComponentLoader, clip: Clip) -> DiffusionPrior:
 def load_decoder_text(loader: ComponentLoader) -> DecoderText[XlmRobertaTextEncoder]:
     """The text encoder of a decoder of version 2.1, with its tokenizer."""
     tokenizer = XlmRobertaTokenizer(loader.folder / "tokenizer" / "tokenizer.json", CONTEXT_LENGTH)
-    prepared = prepare_xlm_roberta(loader.folder / "text_encoder", loader.device, loader.dtype)
-    return DecoderText(loader.load_prepared(*prepared), tokenizer)
+    folder = loader.folder / "text_encoder"
+    encoder, read = prepare_xlm_roberta(folder, loader.device, loader.dtype)
+    check_tokens(folder / "config.json", encoder.config, tokenizer)
+    return DecoderText(loader.load_prepared(encoder, read), tokenizer)
+
+
+def check_tokens(path: Path, text: XlmRobertaConfig, tokenizer: XlmRobertaTokenizer) -> None:
+    """Raise CheckpointError for a text encoder that does not know its tokenizer's tokens. path: of its config."""
+    positions = CONTEXT_LENGTH + tokenizer.pad + 1  # RoBERTa's positions begin after the id of the pad token
+    if text.pad != tokenizer.pad:
+        found, expected = f"pad_token_id is {text.pad}", f"{tokenizer.pad}, as the tokenizer has it"
+    elif text.vocab_size < tokenizer.vocab_size:
+        found, expected = f"vocab_size is {text.vocab_size}", f"at least the tokenizer's {tokenizer.vocab_size}"
+    elif text.positions < positions:
+        found, expected = f"max_position_embeddings is {text.positions}", f"at least {positions}"
+    else:
+        return
+    raise CheckpointError(f"{path}: {found}, and should be {expected}; {FIX}")
 
 
 def load_decoder(loader: ComponentLoader, clip: Clip, text: XlmRobertaConfig | None) -> Stage:

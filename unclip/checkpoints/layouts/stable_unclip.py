@@ -116,6 +116,8 @@ def load_decoder(loader: ComponentLoader, clip: Clip) -> Stage:
     if normalizer.mean.shape[1] != dim:
         path = loader.folder / "image_normalizer"
         raise CheckpointError(f"{path}: it is for embeddings of {normalizer.mean.shape[1]} values, not {dim}; {FIX}")
+    if not normalizer.std.is_meta and not (normalizer.std > 0).all():
+        raise CheckpointError(f"{loader.folder / 'image_normalizer'}: its std has values that are not above 0; {FIX}")
     noising = loader.load_schedule("image_noising_scheduler", Schedule.from_ddpm_config)
     side = latent_side(loader, unet)
     return Stage(

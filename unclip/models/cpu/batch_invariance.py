@@ -16,9 +16,11 @@ The same bits rest on these facts, each found by comparing every layer's output 
 - Norms, activations and resizing work on each image by itself.
 - Noise: each image has its own generator on the CPU.
 
-They were measured with MKL 2024.2 and oneDNN 3.7 and 3.12 on an x86 processor with AVX-512, with one thread and with
-two. They do not reach across numbers of threads, machines or versions of torch: those change last bits, alone and in a
-batch alike. Nor to bfloat16 or a GPU, where nothing is promised.
+They were measured with MKL 2024.2 and oneDNN 3.7 and 3.12 on an x86 processor with AVX-512, with one thread, two and
+eight. Activations and sinusoids are computed by vectors of up to 32 values, and the rest one by one: the last bits are
+the same only if an image's values are a multiple of 32, as they are in every published size. The facts do not reach
+across numbers of threads, machines or versions of torch: those change last bits, alone and in a batch alike. Nor to
+bfloat16 or a GPU, where nothing is promised.
 """
 
 from typing import Any, TypeVar

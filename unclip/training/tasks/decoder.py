@@ -10,7 +10,8 @@ from unclip.diffusion.codecs import PixelUnshuffle
 from unclip.diffusion.noise import make_generators
 from unclip.diffusion.samplers import DRAFT_NOISE
 from unclip.diffusion.schedule import Schedule, add_noise
-from unclip.inference.stage import Stage, StageInputs
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs
 from unclip.models.clip import Clip
 from unclip.models.decoder import Decoder
 from unclip.models.layout import LAYOUT_SIZE, MAP_CHANNELS

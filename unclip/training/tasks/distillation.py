@@ -22,7 +22,8 @@ from unclip.diffusion.schedule import add_noise, signal_and_noise
 from unclip.diffusion.wrappers import clamp_x0
 from unclip.inference.distillation import GUIDANCE_CHANNELS
 from unclip.inference.model import UnclipModel
-from unclip.inference.stage import Stage, StageInputs
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs
 from unclip.models.config import diffusers_config
 from unclip.training.batch import Batch
 from unclip.training.losses import noise_error, sample_noise, velocity_error

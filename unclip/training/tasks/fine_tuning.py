@@ -14,7 +14,7 @@ from unclip.checkpoints.trainable import TrainableStage
 from unclip.diffusion.noise import make_generators
 from unclip.diffusion.schedule import add_noise
 from unclip.errors import RecipeError, RequestError
-from unclip.inference.stage import StageInputs, StageOptions
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 from unclip.models.text import TextEncoding, tokens_only
 from unclip.training.batch import Batch
 from unclip.training.losses import network_target, sample_noise, velocity_loss

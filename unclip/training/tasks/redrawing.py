@@ -15,7 +15,8 @@ from unclip.checkpoints.component_loader import ComponentLoader
 from unclip.checkpoints.layouts.native import load_decoder_and_encoder
 from unclip.diffusion.noise import make_generators
 from unclip.inference.conditions import Start
-from unclip.inference.stage import Stage, StageInputs, StageOptions
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 from unclip.training.tasks.frozen_clip import FrozenEncoder
 
 NOISE_LEVELS = (0.25, 0.75)

@@ -16,7 +16,8 @@ from unclip.errors import RecipeError
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
 from unclip.inference.run_context import Run, SamplingOptions
-from unclip.inference.stage import Stage, StageInputs, StageOptions
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 from unclip.models.text import TextEncoding
 from unclip.models.upsampler import enlarge
 from unclip.training.augmentation import random_known_masks

@@ -13,7 +13,8 @@ from unclip.diffusion.codecs import PixelUnshuffle
 from unclip.diffusion.noise import make_generators
 from unclip.diffusion.schedule import Schedule, add_noise
 from unclip.errors import RecipeError
-from unclip.inference.stage import Stage, StageInputs
+from unclip.inference.stage import Stage
+from unclip.inference.stage_inputs import StageInputs
 from unclip.models.upsampler import Upsampler, enlarge
 from unclip.training.batch import Batch
 from unclip.training.losses import sample_noise, velocity_loss

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def test_small_images_are_drawn_anew_by_the_decoder(
     def task_with(redrawn: float) -> upsampler.UpsamplerTask:
         stage = recipe.stage("upsampler")
         options = stage.task.model_copy(update={"redrawn": redrawn, "blur": 0.0, "noise": 0.0})
-        task = upsampler.UpsamplerTask(recipes.replace(stage, task=options), lambda size, count=16: (images, captions))
+        task = upsampler.UpsamplerTask(replace(stage, task=options), lambda size, count=16: (images, captions))
         task.redrawing = redrawing
         return task
 

@@ -43,6 +43,8 @@ NOT_RUN = {
     r"git clone|pip install|unclip models download|\S*python3? -m venv|\. \.venv": "needs a network",
     r"unclip .*--model (kakaobrain|kandinsky-community|stabilityai|sd2-community)/": "needs a downloaded model",
     r"unclip (train|evaluate|bench)|.*--model runs/": "takes minutes or more",
+    r"accelerate launch|torchrun": "tests/training/test_processes.py starts several processes",
+    r"unclip .* \w+://": "needs an object store",
     r"unclip serve|unclip .* --server|curl|from openai": "needs a running server",
     r"docker": "needs docker",
     r"unclip shell": "reads what is typed",
@@ -272,8 +274,8 @@ def test_page(page, checkout, monkeypatch, capsys):
             for command in commands(block.text):
                 if reason_not_to_run(command) is None:
                     run_command(command, monkeypatch)
-                elif command.startswith("unclip "):
-                    parse(arguments_of(command))
+                elif command.startswith("unclip ") or " -m unclip " in command:
+                    parse(arguments_of(f"unclip {command.removeprefix('unclip ').rpartition(' -m unclip ')[2]}"))
         elif block.language == "python":
             code = compile("\n" * (block.line - 1) + block.text, page, "exec")
             if reason_not_to_run(block.text) is None:

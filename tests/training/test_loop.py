@@ -101,10 +101,12 @@ def test_weights_that_are_frozen_stay(tmp_path: Path):
 
 @pytest.mark.parametrize("stop", STOPS)
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(whole: Path, tmp_path: Path, stop: signal.Signals):
+    inherited = signal.signal(stop, signal.default_int_handler)  # nohup, for one, leaves SIGHUP ignored
     handlers = [signal.getsignal(number) for number in STOPS]
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, Toy(before=at(3, lambda: signal.raise_signal(stop))))
     assert [signal.getsignal(number) for number in STOPS] == handlers
+    signal.signal(stop, inherited)
     assert step_of(tmp_path / "state.safetensors") == step_of(tmp_path / "portable.safetensors") == 3
     assert len(rows(tmp_path)) == 3
     trained = run(tmp_path, resume=True)

@@ -50,8 +50,8 @@ def new_accelerator(device: torch.device, dtype: torch.dtype | None, processes: 
         mixed_precision=PRECISIONS.get(dtype, "no"),
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the loop divides batches
         kwargs_handlers=[
-            # Of some networks not all weights take part, or take part outside of `forward`.
-            DistributedDataParallelKwargs(static_graph=True),
+            # Of some networks not all weights take part, or take part outside of `forward`. Buffers are constant.
+            DistributedDataParallelKwargs(static_graph=True, broadcast_buffers=False),
             InitProcessGroupKwargs(timeout=TIMEOUT),
         ],
     )

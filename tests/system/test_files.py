@@ -1,10 +1,11 @@
-"""Reading files ahead."""
+"""Reading files ahead, and checking folders."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from unclip.system.files import read_ahead
+from unclip.system.files import check_writable, read_ahead
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system offers no advice on files")
@@ -18,3 +19,8 @@ def test_files_are_read_ahead_unless_they_are_large_or_missing(tmp_path, monkeyp
     read_ahead(tmp_path.iterdir(), most=7)
     read_ahead([tmp_path / "missing"])
     assert len(asked) == 2
+
+
+def test_a_folder_that_many_check_at_once_is_writable(tmp_path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(check_writable, [tmp_path / "new" / "runs"] * 400))

@@ -84,13 +84,31 @@ def make_new_folder(path: str | Path) -> Path:
         candidate = path.with_name(f"{path.name}-{count}")
 
 
+PROBES = 20
+"""How often a folder is tried that other processes create and remove at the same time."""
+
+
 def check_writable(folder: str | Path) -> None:
-    """Raise InputError unless files can be written into `folder`. Leaves nothing behind.
+    """Raise InputError unless files can be written into `folder`. Leaves nothing behind, unless others
+    create parts of the same path at the same time.
 
     Creates the folder and a file in it, and removes them: permissions alone do not suffice (read-only disks, root,
     /proc).
     """
     folder = Path(folder)
+    for attempt in range(PROBES):
+        try:
+            return _probe(folder)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            # Another process, which checks the same folder, may have created it first, or removed it.
+            if isinstance(error, FileExistsError | FileNotFoundError) and attempt < PROBES - 1:
+                continue
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"cannot write into {str(folder)!r} ({reason}); choose another folder") from error
+
+
+def _probe(folder: Path) -> None:
+    """Create a file in a folder, and the folder with its parents if needed; remove what was created."""
     created: list[Path] = []
     try:
         missing = [part for part in (folder, *folder.parents) if not os.path.lexists(part)]
@@ -100,9 +118,6 @@ def check_writable(folder: str | Path) -> None:
         probe = folder / f".unclip-{secrets.token_hex(8)}.tmp"
         probe.touch(exist_ok=False)
         probe.unlink()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot write into {str(folder)!r} ({reason}); choose another folder") from error
     finally:
         for part in reversed(created):
             with contextlib.suppress(OSError):  # not empty: another process uses it

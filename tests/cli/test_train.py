@@ -44,7 +44,7 @@ def test_what_ends_several_processes_is_one_line(tmp_path: Path, capfd, monkeypa
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.chdir(tmp_path)
     assert main(["train", "clip", "--recipe", "five.toml", "--out", "runs", "--device", "cpu", "--processes", "2"]) == 2
-    error = "five.toml [clip.fit]: batch_size = 5 is that of the whole batch, which 2 processes cannot divide equally"
+    error = "five.toml [clip.fit]: batch_size = 5 is the whole batch, which 2 processes cannot divide equally"
     out, err = capfd.readouterr()
     assert without_gloo(out) == "" and "Traceback" not in err
     # torch's own threads may add a line of theirs as the other process ends.

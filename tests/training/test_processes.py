@@ -246,7 +246,7 @@ def test_minutes_end_all_processes_at_the_same_step(tmp_path: Path):
 def test_batches_that_do_not_divide_are_an_error(tmp_path: Path):
     results = in_processes(2, lambda _: run_toy(tmp_path, settings=SETTINGS.model_copy(update={"batch_size": 7})))
     assert [kind for kind, _ in results] == [RecipeError] * 2
-    assert "batch_size = 7 is that of the whole batch, which 2 processes cannot divide equally" in results[0][1]
+    assert "batch_size = 7 is the whole batch, which 2 processes cannot divide equally" in results[0][1]
     assert "set it to 6 or 8, or use other numbers" in results[0][1]
 
 

@@ -68,7 +68,7 @@ class Storage(Protocol):
 
 
 class LocalStorage:
-    """A folder of this machine: that of the manifest."""
+    """An output folder on this machine."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -110,8 +110,8 @@ class LocalStorage:
 def check_image(folder: Path, entry: Entry, checked: int, thorough: bool) -> Condition:
     """Compare an image with its entry: by its size, and by its hash if it was written after the last check.
 
-    checked: time of the last check, in nanoseconds. thorough: compare the hash in any case, without one that of the
-    pixels.
+    checked: time of the last check, in nanoseconds. thorough: always compare the hash, and the hash of
+    the pixels where an entry has no other.
     """
     path = folder / entry.file
     try:

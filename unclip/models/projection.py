@@ -13,7 +13,7 @@ from unclip.models.text import TextEncoding
 class TextProjectionConfig:
     """Sizes of the projection. `time_embed_dim` is four times the U-Net's first width.
 
-    layout_size: numbers of the layout that the decoder is told (`models.layout`); 0 for a decoder without layouts.
+    layout_size: length of the layout vector (`models.layout`), a micro-conditioning; 0 for a decoder without layouts.
     layout_spread: grid steps from the middles of their places at which random layouts put objects.
     layout_vary: whether random layouts mirror and resize objects.
     """

@@ -52,7 +52,7 @@ class SceneOptions:
             so that only the objects' positions tell the two apart. After "next to", whose caption would hold for
             both, and after other kinds, another scene of the same kind follows.
         counts: Fraction of counts among the scenes that are not single objects, 0 to 1.
-        layouts: Whether the objects of a scene follow one Layout, which a decoder can be told.
+        layouts: Whether the objects of a scene follow one Layout, the decoder's micro-conditioning.
         vary: Whether objects are also mirrored, and larger or smaller by one grid step; always by a Layout.
         styles: Styles of the sprites, each as likely as the others, or twice as likely if named twice. Captions mention
             the style only if there are several.

@@ -76,7 +76,7 @@ def check_division(batch_size: int, processes: Processes, accumulation: int, whe
         who = f"{processes.count} processes" if processes.count > 1 else "one process"
         division = who if accumulation == 1 else f"{who} in {accumulation} parts each"
         raise RecipeError(
-            f"{where}: batch_size = {batch_size} is that of the whole batch, which {division} cannot divide equally: "
+            f"{where}: batch_size = {batch_size} is the whole batch, which {division} cannot divide equally: "
             f"set it to {fitting}, or use other numbers"
         )
 

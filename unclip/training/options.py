@@ -31,8 +31,8 @@ class TrainingOptions:
     device: "auto", "cpu", "cuda", "cuda:1" or "mps".
     dtype: precision of the activations, and of frozen networks in fine-tuning: "auto", "float32", "bfloat16", or on a
         GPU "float16", whose loss is scaled.
-    accumulation: parts of a batch that each process computes one after the other, with the memory of one. The result is
-        that of the whole batch.
+    accumulation: parts of a batch that each process computes one after the other, with the memory of one. The result
+        does not depend on it.
     quiet: show no progress bar and no notes.
     """
 

@@ -44,7 +44,7 @@ class State:
     network: already on its device and in its memory format.
     settings: what decides the meaning of the weights (`compatibility.weight_settings`). A run resumes only from a state
         with the same settings.
-    is_main: whether this process keeps the average and writes files, of those that train the network.
+    is_main: whether this is the process that keeps the average and writes files.
     """
 
     def __init__(self, network: nn.Module, fit: Fit, settings: Mapping[str, Any], is_main: bool = True):

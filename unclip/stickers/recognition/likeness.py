@@ -34,7 +34,7 @@ class Fit:
 
     Attributes:
         psnr: In dB, within the outline and a margin, to the rendering on the background.
-        explained: 1 minus the squared error relative to that of the bare background: 1 is perfect, 0 no better.
+        explained: 1 minus the ratio of the squared error to the bare background's: 1 is perfect, 0 is the background.
         placed: The sprite.
         style: One of sprites.STYLES.
     """

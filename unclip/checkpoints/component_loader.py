@@ -4,11 +4,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import nn
 
+from unclip.checkpoints.decoder_copy import DecoderCopy
 from unclip.checkpoints.lora import Lora, with_loras
 from unclip.checkpoints.networks import (
     ReadTensors,
@@ -18,7 +19,7 @@ from unclip.checkpoints.networks import (
     one_line,
     parameter_shapes,
 )
-from unclip.checkpoints.tensors import check_shapes, read_tensors, tensor_shapes
+from unclip.checkpoints.tensors import Shapes, check_shapes, read_tensors, tensor_shapes
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError
 from unclip.models.clip import Clip
@@ -64,14 +65,41 @@ class ComponentLoader:
             raise CheckpointError(f"{folder} holds a {found}, not a {kind.__name__}; download the checkpoint again")
         shapes = parameter_shapes(network)
         check_shapes(folder, shapes, tensor_shapes(folder))
+        self._load(network, self._reader(folder, shapes), small)
+        self.on_loaded()
+        return network
+
+    def load_copy(self, component: str, base: Network, copy: DecoderCopy, small: bool = False) -> Network:
+        """The network of a copy of the decoder, of which `base` is the decoder's network.
+
+        It shares the memory of those tensors that are the decoder's. Where networks are offloaded, they are read again.
+        small: as in `load_network`. The LoRA files that fit are added to its own tensors, too.
+        """
+        if component not in copy.networks:
+            return base
+        network, own = copy.networks[component], copy.tensors[component]
+        shapes = parameter_shapes(network)
+        read_own = self._reader(copy.folder, shapes, f"{component}.")
+        read_base: ReadTensors = self._reader(self.folder / component, shapes)
+        if self.offload is None or small:
+            loaded = base.state_dict()
+            read_base = lambda names: {name: loaded[name] for name in names}  # noqa: E731
+        self._load(network, lambda names: read_base(set(names) - own) | read_own(own.intersection(names)), small)
+        return cast(Network, network)
+
+    def _reader(self, folder: Path, shapes: Shapes, prefix: str = "") -> ReadTensors:
+        """Reads a network's tensors, with the changes of the LoRA files that fit. prefix: of their names in the files."""
         read: ReadTensors = partial(read_tensors, folder, self.device, self.dtype, channels_last=True)
-        read = with_loras(read, [lora for lora in self.loras if lora.fits(shapes)])
+        if prefix:
+            read = partial(read_submodule, read, prefix)
+        return with_loras(read, [lora for lora in self.loras if lora.fits(shapes)])
+
+    def _load(self, network: nn.Module, read: ReadTensors, small: bool) -> None:
+        """Load the weights of an empty network, or leave that to `offload`."""
         if self.offload is None or small:
             pack_convolutions(load_weights(network, read, self.device))
         else:
             self.offload.add(network, read, self.device)
-        self.on_loaded()
-        return network
 
     def load_clip(self, clip: Clip, read: ReadTensors) -> Clip:
         """Load the weights of an empty CLIP, in the precision that `read` has; returns it.

@@ -133,10 +133,11 @@ def build_layout(
 def without_memory_reuse(model: UnclipModel) -> UnclipModel:
     """The same model, whose stages return freed memory to the system instead of reusing it."""
     decoder, *upsamplers = (replace(stage, reuse=False) for stage in (model.decoder, *model.upsamplers))
+    inpainting = None if model.inpainting_decoder is None else replace(model.inpainting_decoder, reuse=False)
     prior = model.prior
     if isinstance(prior, DiffusionPrior):
         prior = replace(prior, stage=replace(prior.stage, reuse=False))
-    return replace(model, prior=prior, decoder=decoder, upsamplers=tuple(upsamplers))
+    return replace(model, prior=prior, decoder=decoder, upsamplers=tuple(upsamplers), inpainting_decoder=inpainting)
 
 
 def find_image_encoder(name: str | Path) -> Path | OpenClipImageEncoder:

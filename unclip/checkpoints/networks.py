@@ -95,6 +95,11 @@ def network_config(network: nn.Module) -> dict[str, Any]:
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
+def network_settings(network: nn.Module) -> dict[str, Any]:
+    """The network's config.json: its settings, and the name of its class."""
+    return {"_class_name": class_name(network), **network_config(network)}
+
+
 def save_network(
     network: nn.Module,
     folder: Path,
@@ -104,11 +109,26 @@ def save_network(
 ) -> None:
     """Write config.json and the weights as `dtype`, in shards; replaces each file atomically.
 
+    Arguments and errors as `save_weights`.
+    """
+    save_weights(network.state_dict(), folder, dtype, name, shard_size)
+    write_json(folder / "config.json", network_settings(network))
+
+
+def save_weights(
+    weights: Mapping[str, torch.Tensor],
+    folder: Path,
+    dtype: torch.dtype = torch.float16,
+    name: str = "model",
+    shard_size: str | None = None,
+) -> None:
+    """Write weights as `dtype`, in shards; replaces each file atomically.
+
     name: of the weight files, without their suffix. shard_size: of each file at most; None is SHARD_SIZE.
     Raises CheckpointError for a finite weight that overflows in `dtype`.
     """
     tensors = {}
-    for key, tensor in network.state_dict().items():
+    for key, tensor in weights.items():
         tensor = tensor.detach().cpu()
         tensors[key] = (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
         if (tensor.isfinite() & ~tensors[key].isfinite()).any():
@@ -121,15 +141,15 @@ def save_network(
     split = split_torch_state_dict_into_shards(
         tensors, filename_pattern=pattern, max_shard_size=shard_size or SHARD_SIZE
     )
-    for file, names in split.filename_to_tensors.items():
+    files = split.filename_to_tensors or {f"{name}.safetensors": []}
+    for file, names in files.items():
         write_atomic(folder / file, serialize({key: tensors[key] for key in names}))
     if split.is_sharded:
         write_json(index, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
     else:
         index.unlink(missing_ok=True)
-    for old in {path.name for path in folder.glob("*.safetensors")} - set(split.filename_to_tensors):
+    for old in {path.name for path in folder.glob("*.safetensors")} - set(files):
         (folder / old).unlink()
-    write_json(folder / "config.json", {"_class_name": class_name(network), **network_config(network)})
 
 
 def load_network(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -147,14 +167,21 @@ def build_empty_network(folder: Path) -> nn.Module:
 
     Raises CheckpointError for an unknown class or a config that does not fit it.
     """
-    config = read_json(folder / "config.json")
+    return build_from_config(read_json(folder / "config.json"), tensor_shapes(folder), folder / "config.json")
+
+
+def build_from_config(config: Mapping[str, Any], shapes: Shapes, path: Path) -> nn.Module:
+    """The network that a config describes, with its parameters on the meta device.
+
+    shapes: of the tensors in its weight files. path: of the config, for messages. Raises CheckpointError as
+    `build_empty_network`.
+    """
     settings = {key: value for key, value in config.items() if not key.startswith("_")}
-    shapes = tensor_shapes(folder)
     try:
         make = partial(new_network, config.get("_class_name"), settings)
         return make_empty(make, shapes).eval().requires_grad_(False)
     except CheckpointError as error:
-        raise CheckpointError(f"{folder / 'config.json'}: {error}; {FIX}") from None
+        raise CheckpointError(f"{path}: {error}; {FIX}") from None
 
 
 def config_shapes(folder: Path) -> Shapes:

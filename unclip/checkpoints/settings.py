@@ -96,6 +96,12 @@ class DecoderSettings(ImageStageSettings):
     shown_above: Annotated[float, BeforeValidator(lambda value: number("shown_above", value, 1))] = 1.0
 
 
+class InpaintingDecoderSettings(StageSettings):
+    """The inpainting decoder, whose size and codec are the decoder's. shown_above: as in `DecoderSettings`."""
+
+    shown_above: Annotated[float, BeforeValidator(lambda value: number("shown_above", value, 1))] = 1.0
+
+
 class UpsamplerSettings(ImageStageSettings):
     """The upsampler."""
 

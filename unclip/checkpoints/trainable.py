@@ -14,6 +14,7 @@ from unclip.checkpoints.families import is_kandinsky_prior
 from unclip.checkpoints.hub_files import snapshot_identity
 from unclip.checkpoints.index import INDEX, check_pipeline, model_name
 from unclip.checkpoints.layouts.kandinsky import load_prior_repository
+from unclip.checkpoints.layouts.native import load_decoder_alone
 from unclip.checkpoints.load import build_model, find_prior_folders
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.networks import ReadTensors, load_weights
@@ -162,6 +163,20 @@ def open_trainable(
     has_prior = bool(model.priors)
     others = tuple(folders[1:])
     return TrainableStage(model.name, folder, model.decoder, model.encoder, parts, reads_text, store, has_prior, others)
+
+
+def open_decoder(model: Path, device: torch.device, weights: bool = True) -> Stage:
+    """The decoder of a checkpoint folder of this project, whose other stages may not be trained yet, in float32.
+
+    weights: read those of the U-Net too; if not, they are on the meta device. Raises CheckpointError if it is damaged.
+    """
+    store = DeferredStore()
+    decoder = load_decoder_alone(ComponentLoader(model, device, torch.float32, store))
+    if weights:
+        store.load(decoder.network.unet)
+        for parameter in decoder.network.parameters():
+            parameter.data = parameter.data.clone()  # it may be a view of the file
+    return decoder
 
 
 def _of_upsampler(model: UnclipModel, folder: Path, store: DeferredStore) -> TrainableStage:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 
 from unclip.checkpoints.component_loader import read_schedule
+from unclip.checkpoints.decoder_copy import NAME as INPAINTING
+from unclip.checkpoints.decoder_copy import open_copy
 from unclip.checkpoints.families import is_kandinsky_prior
 from unclip.checkpoints.hub_files import find_damaged_files, snapshot_identity
 from unclip.checkpoints.index import INDEX, check_pipeline, component_classes, prediction_target
@@ -93,10 +95,14 @@ def describe_component(folder: Path) -> str:
         return "settings"
     config = read_json(folder / "config.json")
     shapes = tensor_shapes(folder)
-    if "_class_name" in config:
+    rest = ""
+    if folder.name == INPAINTING:
+        open_copy(folder.parent)
+        rest = "; the others are the decoder's"
+    elif "_class_name" in config:
         check_shapes(folder, parameter_shapes(build_empty_network(folder)), shapes)
     elif not str(config.get("model_type")).startswith(TEXT_AND_IMAGE_ENCODERS):
         raise CheckpointError(f"{folder / 'config.json'} names no class; download the checkpoint again")
     parameters = sum(torch.Size(shape).numel() for shape in shapes.values())
     files = len(require_weight_files(folder))
-    return f"{parameters / 1e6:.1f} M parameters in {files} file{'s' * (files > 1)}"
+    return f"{parameters / 1e6:.1f} M parameters in {files} file{'s' * (files > 1)}{rest}"

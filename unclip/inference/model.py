@@ -35,6 +35,7 @@ class UnclipModel:
     clip           text encoder and, where the checkpoint has one, image encoder
     prior          text -> CLIP image embedding, by diffusion; None for checkpoints of image variations
     decoder        embedding and text -> the smallest image
+    inpainting_decoder  a fine-tuned copy of the decoder that decodes where pixels are known; None if the decoder does
     upsamplers     each enlarges the image before it
     device         of the networks
     vocabulary     words of the training captions, where they are a closed set
@@ -70,6 +71,7 @@ class UnclipModel:
     default_prior: str | None = None
     speeds: Mapping[str, Bundle] = field(default_factory=dict)
     styles: tuple[str, ...] = ()
+    inpainting_decoder: Stage | None = None
 
     @property
     def dtype(self) -> str:
@@ -104,6 +106,11 @@ class UnclipModel:
     def decoder_size(self, size: tuple[int, int] | None) -> tuple[int, int]:
         """(width, height) of the decoder's images for images of `size`; None is the largest size."""
         return self.sizes[0] if size is None or not self.decoder.any_size else size
+
+    @property
+    def edit_decoder(self) -> Stage:
+        """The stage that decodes where pixels are known: the inpainting decoder, or the decoder if there is none."""
+        return self.decoder if self.inpainting_decoder is None else self.inpainting_decoder
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -145,7 +152,7 @@ class UnclipModel:
         known: pixels to preserve, at this size. tiling: the windows of one larger canvas (b = 1), each with its row of
         the conditioning. Raises UnclipError for an image with values that are not finite.
         """
-        stage, options = self.decoder, run.options
+        stage, options = self.decoder if known is None else self.edit_decoder, run.options
         network = stage.network
         size = self.decoder_size(options.size) if known is None else (known.image.shape[3], known.image.shape[2])
         hint, canvas = (), {}
@@ -214,7 +221,11 @@ class UnclipModel:
     @property
     def null_embed(self) -> Tensor:
         """The image embedding `d` of no image: the decoder's learned one, or that of a blank image."""
-        network = self.decoder.network
+        return self.null_embed_of(self.decoder)
+
+    def null_embed_of(self, decoder: Stage) -> Tensor:
+        """The image embedding `d` of no image, for the decoder or the inpainting decoder."""
+        network = decoder.network
         return self.encoder.zero_embed if network.guided_by_embedding else network.null_embed
 
     def _negative_embed(self, conditioning: Conditioning) -> Tensor | None:

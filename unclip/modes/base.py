@@ -14,6 +14,7 @@ from unclip.inference.callbacks import Progress
 from unclip.inference.conditions import Conditioning
 from unclip.inference.model import UnclipModel
 from unclip.inference.run_context import Run, SamplingOptions
+from unclip.inference.stage import Stage
 from unclip.models.text import TextEncoding
 from unclip.requests.request import Request
 from unclip.requests.sources import EmbeddingBytes
@@ -90,6 +91,11 @@ def sampling_options(request: Request) -> SamplingOptions:
         resample=1 if request.resample is None else request.resample,
         size=None if request.edits_canvas else request.size,
     )
+
+
+def decoder_of(model: UnclipModel, request: Request) -> Stage:
+    """The stage of the decoder that a request uses: edits may have one of their own."""
+    return model.edit_decoder if request.edits_canvas else model.decoder
 
 
 def read_embeddings(model: UnclipModel, files: Sequence[str | EmbeddingBytes | None]) -> list[Tensor | None]:

@@ -6,6 +6,7 @@ from unclip.errors import RequestError
 from unclip.inference.model import UnclipModel
 from unclip.inference.priors import DiffusionPrior
 from unclip.inference.stage import Stage
+from unclip.modes.base import decoder_of
 from unclip.requests.fields import foreign_fields
 from unclip.requests.request import Request
 
@@ -13,7 +14,7 @@ from unclip.requests.request import Request
 def check_distilled(model: UnclipModel, request: Request) -> None:
     """Raise RequestError for a resolved request that a distilled stage of the model cannot run."""
     prior = prior_stage(model, request)
-    if (decoder := model.decoder.distillation) is not None:
+    if (decoder := decoder_of(model, request).distillation) is not None:
         if request.inverts:
             decoder.check_inversion()
         if request.guidance is not None:
@@ -32,7 +33,7 @@ def distillation_notes(model: UnclipModel, request: Request) -> Iterator[str]:
     """A note for each setting of a resolved request that does not suit the network of a stage."""
     prior = prior_stage(model, request)
     stages: list[tuple[str, str, Stage, int | None, str | None]] = [
-        ("decoder", "", model.decoder, request.steps, request.sampler)
+        ("decoder", "", decoder_of(model, request), request.steps, request.sampler)
     ]
     if prior is not None and uses_prior(request):
         stages.append(("prior", "prior_", prior, request.prior_steps, request.prior_sampler))
@@ -40,7 +41,7 @@ def distillation_notes(model: UnclipModel, request: Request) -> Iterator[str]:
         upsampler = model.upsamplers[-1]
         stages.append(("upsampler", "upsampler_", upsampler, request.upsampler_steps, upsampler.sampler))
     given = [name for name in ("guidance_interval", "guidance_every") if getattr(request, name) not in (None, 1)]
-    if model.decoder.distillation is not None and given:
+    if decoder_of(model, request).distillation is not None and given:
         yield f"{' and '.join(given)}: no effect, because guidance was distilled into the decoder"
     for name, prefix, stage, steps, sampler in stages:
         distillation = stage.distillation

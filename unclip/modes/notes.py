@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from unclip.inference.model import UnclipModel
+from unclip.modes.base import decoder_of
 from unclip.modes.distilled import distillation_notes, uses_prior
 from unclip.requests.fields import SIDE_PROMPTS
 from unclip.requests.request import Request
@@ -67,7 +68,8 @@ def idle_shortcuts(model: UnclipModel, request: Request) -> Iterator[tuple[tuple
 def guidance_notes(model: UnclipModel, request: Request) -> Iterator[str]:
     """A note for a negative prompt that no stage of a resolved request is guided away from."""
     guides_prior = uses_prior(request) and request.prior_guidance not in (None, 1)
-    guides_decoder = request.guidance != 1 or model.decoder.distillation is not None  # `check_distilled` tells of these
+    is_distilled = decoder_of(model, request).distillation is not None  # `check_distilled` tells of these
+    guides_decoder = request.guidance != 1 or is_distilled
     if request.negative_prompt.strip() and not (guides_prior or guides_decoder):
         yield "negative_prompt: no effect at guidance 1, which is none: set a higher guidance"
 

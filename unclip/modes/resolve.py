@@ -6,7 +6,7 @@ from typing import Any
 from unclip.errors import RequestError
 from unclip.inference.model import UnclipModel
 from unclip.inference.speeds import speed_fields
-from unclip.modes.base import resolved
+from unclip.modes.base import decoder_of, resolved
 from unclip.modes.distilled import check_distilled
 from unclip.modes.inpainting.prepare import check_edit
 from unclip.modes.registry import mode_of
@@ -29,7 +29,7 @@ def resolve(model: UnclipModel, request: Request) -> Request:
     mode.check(model, request)
     foreign = foreign_fields(request.mode)
     defaults = {
-        **model_defaults(model, request.prior),
+        **model_defaults(model, request.prior, request.edits_canvas),
         **speed_defaults(model, request),
         **mode.defaults(model, request),
     }
@@ -44,16 +44,18 @@ def resolve(model: UnclipModel, request: Request) -> Request:
     return request
 
 
-def model_defaults(model: UnclipModel, prior: str | None = None) -> dict[str, Any]:
+def model_defaults(model: UnclipModel, prior: str | None = None, edits: bool = False) -> dict[str, Any]:
     """The model's defaults of the sampling fields of a request, for text to image.
 
-    prior: a kind of prior; None is the model's default. Raises RequestError for a kind that the model does not have.
+    prior: a kind of prior; None is the model's default. edits: for edits of an image, whose decoder may be another.
+    Raises RequestError for a kind that the model does not have.
     """
+    decoder = model.edit_decoder if edits else model.decoder
     kind = next(iter(model.priors), None) if prior is None else prior
     return {
-        "steps": model.decoder.steps,
-        "guidance": model.decoder.guidance,
-        "sampler": model.decoder.sampler,
+        "steps": decoder.steps,
+        "guidance": decoder.guidance,
+        "sampler": decoder.sampler,
         "upsampler_steps": model.upsamplers[-1].steps if model.upsamplers else 1,
         "noise_level": 0 if model.noise_levels else None,
         "size": model.sizes[-1],
@@ -74,7 +76,8 @@ def speed_defaults(model: UnclipModel, request: Request) -> dict[str, Any]:
         return {}
     if request.speed != "best" and request.speed not in model.speeds:
         raise RequestError(f"{model.name} has no settings for speed {request.speed}: set steps, or leave speed out")
-    return speed_fields(model.speeds, request.speed, model_defaults(model, request.prior), request.inverts)
+    defaults = model_defaults(model, request.prior, request.edits_canvas)
+    return speed_fields(model.speeds, request.speed, defaults, request.inverts)
 
 
 def output_size(model: UnclipModel, request: Request) -> tuple[int, int]:
@@ -94,7 +97,7 @@ def check_requirements(model: UnclipModel, request: Request) -> None:
     if "image encoder" in needed or request.best_of is not None:
         model.encoder.require_image_encoder("give a prompt, and keep_style 0, or " if request.keep_style else "")
     if request.cache_every not in (None, 1):
-        model.decoder.require_reuse()
+        decoder_of(model, request).require_reuse()
     if request.upsampler_cache_every not in (None, 1):
         if not model.upsamplers:
             raise RequestError(f"{model.name} has no upsampler: leave out upsampler_cache_every")

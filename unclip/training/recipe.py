@@ -1,10 +1,10 @@
 """Recipes: TOML files that describe the stages of a model, their training data and their optimisation.
 
 `[data]` describes the training data (`training.data.options`). `[clip]`, `[prior]`, `[autoregressive_prior]`,
-`[decoder]` and `[upsampler]` describe one stage each, with these tables:
+`[decoder]`, `[inpainting_decoder]` and `[upsampler]` describe one stage each, with these tables:
 
     data        overrides of [data] for this stage
-    model       sizes of the network
+    model       sizes of the network; not for the inpainting decoder, which is a copy of the decoder
     task        how training examples are made (`training.tasks.options`); not for CLIP
     fit         the optimisation
     sampling    sampling defaults of the finished model; not for CLIP
@@ -32,12 +32,13 @@ from unclip.training.tasks.options import (
     DecoderOptions,
     DistillationOptions,
     FineTuningOptions,
+    InpaintingDecoderOptions,
     PriorOptions,
     TaskOptions,
     UpsamplerOptions,
 )
 
-STAGES = ("clip", "prior", "autoregressive_prior", "decoder", "upsampler")
+STAGES = ("clip", "prior", "autoregressive_prior", "decoder", "inpainting_decoder", "upsampler")
 
 
 def _check_sampler(name: str) -> str:
@@ -136,6 +137,15 @@ class DecoderTable(StageTable):
     sampling: Sampling = Sampling()
 
 
+class InpaintingDecoderTable(Table):
+    """[inpainting_decoder]"""
+
+    data: dict[str, Any] = {}
+    task: InpaintingDecoderOptions = InpaintingDecoderOptions()
+    fit: Fit = Fit()
+    sampling: Sampling = Sampling()
+
+
 class UpsamplerTable(StageTable):
     """[upsampler]"""
 
@@ -189,6 +199,7 @@ class RecipeFile(Table):
     prior: PriorTable | None = None
     autoregressive_prior: AutoregressivePriorTable | None = None
     decoder: DecoderTable | None = None
+    inpainting_decoder: InpaintingDecoderTable | None = None
     upsampler: UpsamplerTable | None = None
     finetune: FineTuningTable = FineTuningTable()
     distill: DistillationTable = DistillationTable()
@@ -337,9 +348,9 @@ def check_scenes(recipe: Recipe) -> None:
         if scenes is None:
             continue
         redrawn = task.redrawn if isinstance(task, UpsamplerOptions) else 0.0
-        if scenes.layouts and name != "decoder" and not redrawn:
+        if scenes.layouts and name not in ("decoder", "inpainting_decoder") and not redrawn:
             raise RecipeError(
-                f"{where}: layouts are for the decoder, and for an upsampler with redrawn; leave them out"
+                f"{where}: layouts are for the decoders, and for an upsampler with redrawn; leave them out"
             )
         if scenes.crop is None:
             continue

@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 
+from unclip.checkpoints.decoder_copy import NAME as INPAINTING
+from unclip.checkpoints.decoder_copy import fingerprint, is_current, save_copy
 from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.networks import class_name, load_network, save_network
+from unclip.checkpoints.trainable import open_decoder
 from unclip.errors import InputError
 from unclip.stickers.captions import vocabulary
 from unclip.stickers.compose import SceneOptions
@@ -102,11 +105,12 @@ def train(
                 examples = partial(read_examples, images, device, skip_bad=options.skip_bad)
                 torch.manual_seed(loaded.seed)  # for the initial weights
                 clip = FrozenClip.load(model / "clip", device) if name in NEED_CLIP else None
-                task = new_task(name, table, clip, examples)
+                decoder = open_decoder(model, device) if name == INPAINTING else None
+                task = new_task(name, table, clip, examples, decoder)
                 task.fit_to_data()
                 if isinstance(task, UpsamplerTask) and task.options.redrawn:
                     task.redrawing = Redrawing.load(model, device, task.options.redraw_steps)
-                if init is not None and name not in resumed:
+                if init is not None and name not in (INPAINTING, *resumed):
                     new_clip = name in CLIP_STATISTICS and not same_weights(init / "clip", model / "clip")
                     load_initial_weights(task, init, CLIP_STATISTICS[name] if new_clip else ())
                 session = Session(
@@ -118,6 +122,7 @@ def train(
                     resume=name in resumed,
                     skip_bad=options.skip_bad,
                     quiet=options.quiet,
+                    settings={} if decoder is None else {"decoder fingerprint": fingerprint(model)},
                     dtype=dtype,
                     accumulation=options.accumulation,
                 )
@@ -183,8 +188,10 @@ def check_run(
     elif out is not None:
         check_no_state(stages, out)
     model = None if out is None else out / "model"
+    if options.init is not None and stage == INPAINTING:
+        raise InputError("the inpainting decoder starts from the decoder in --out: leave out --init")
     init = None if options.init is None else find_checkpoint(options.init)
-    new = [name for name in stages if name not in resumed]
+    new = [name for name in stages if name not in (INPAINTING, *resumed)]
     if init is not None:
         check_predictions(new, loaded, init)
     elif model is not None and "clip" not in stages:
@@ -202,14 +209,15 @@ def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:
     index |= {"_class_name": "Unclip", "_unclip_version": __version__, "name": recipe.name}
     if (model / "clip").exists():  # `init` may have copied it
         index["clip"] = ["unclip", "Clip"]
-    for component, network in task.networks().items():
-        save_network(network, model / component)
-        library = type(network).__module__.partition(".")[0]
-        index[component] = [library, class_name(network)]
-    if task.schedule is not None:
-        config = task.schedule.to_config()
-        write_json(model / f"{name}_scheduler" / "scheduler_config.json", config)
-        index[f"{name}_scheduler"] = ["diffusers", config["_class_name"]]
+    if name == INPAINTING:  # its schedule is the decoder's
+        save_copy(task.networks(), model)
+        index[name] = ["unclip", "InpaintingDecoder"]
+    else:
+        index |= save_stage(name, task, model)
+    if name == "decoder" and INPAINTING in index and not is_current(model):  # a copy of the decoder before
+        del index[INPAINTING]
+        index["stages"] = {stage: entry for stage, entry in index["stages"].items() if stage != INPAINTING}
+        print_note(f"removed the inpainting decoder from {model / INDEX}: train it again, from this decoder")
     if sampling := task.stage_config():
         index["stages"] = {**index["stages"], name: sampling}
     if recipe.data.get("kind") == "scenes":
@@ -217,6 +225,20 @@ def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:
         words = vocabulary(common_nouns(recipe), style_words(recipe)).words
         write_json(model / "vocabulary.json", {"words": sorted(words), "styles": list(styles(recipe))})
     write_json(model / INDEX, index)
+
+
+def save_stage(name: str, task: Task, model: Path) -> dict[str, Any]:
+    """Write a trained stage's networks and schedule into the checkpoint folder, and return their index entries."""
+    entries: dict[str, Any] = {}
+    for component, network in task.networks().items():
+        save_network(network, model / component)
+        library = type(network).__module__.partition(".")[0]
+        entries[component] = [library, class_name(network)]
+    if task.schedule is not None:
+        config = task.schedule.to_config()
+        write_json(model / f"{name}_scheduler" / "scheduler_config.json", config)
+        entries[f"{name}_scheduler"] = ["diffusers", config["_class_name"]]
+    return entries
 
 
 def scene_options(recipe: Recipe) -> dict[str, SceneOptions]:

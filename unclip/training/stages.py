@@ -7,9 +7,12 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
+from unclip.checkpoints.decoder_copy import NAME as INPAINTING
 from unclip.checkpoints.networks import build_empty_network, parameter_shapes
 from unclip.checkpoints.tensors import read_tensors, tensor_shapes
+from unclip.checkpoints.trainable import open_decoder
 from unclip.errors import CheckpointError, RecipeError
+from unclip.inference.stage import Stage
 from unclip.models.clip import Clip, ClipConfig
 from unclip.system.files import read_json
 from unclip.training.compatibility import check_weight_settings, weight_settings
@@ -19,24 +22,31 @@ from unclip.training.tasks.base import Examples, Task
 from unclip.training.tasks.clip import ClipTask
 from unclip.training.tasks.decoder import DecoderTask
 from unclip.training.tasks.frozen_clip import FrozenClip
+from unclip.training.tasks.inpainting_decoder import InpaintingDecoderTask
 from unclip.training.tasks.options import UpsamplerOptions
 from unclip.training.tasks.prior import PriorTask
 from unclip.training.tasks.upsampler import UpsamplerTask
 
-NEED_CLIP = ("prior", "autoregressive_prior", "decoder")
+NEED_CLIP = ("prior", "autoregressive_prior", "decoder", INPAINTING)
 META = torch.device("meta")
 
 
-def new_task(name: str, table: StageRecipe, clip: FrozenClip | None, examples: Examples) -> Task:
+def new_task(
+    name: str, table: StageRecipe, clip: FrozenClip | None, examples: Examples, decoder: Stage | None = None
+) -> Task:
     """The task of a stage, with new random weights. clip: for the stages that need it (`NEED_CLIP`).
 
-    Raises RecipeError for settings of the network that do not fit.
+    decoder: the trained one, of which the inpainting decoder is a copy. Raises RecipeError for settings of the network
+    that do not fit.
     """
     if name == "clip":
         return ClipTask(table)
     if name == "upsampler":
         return UpsamplerTask(table, examples)
     assert clip is not None
+    if name == INPAINTING:
+        assert decoder is not None
+        return InpaintingDecoderTask(table, clip, examples, decoder)
     tasks = {"prior": PriorTask, "autoregressive_prior": AutoregressivePriorTask, "decoder": DecoderTask}
     return tasks[name](table, clip, examples)
 
@@ -44,17 +54,22 @@ def new_task(name: str, table: StageRecipe, clip: FrozenClip | None, examples: E
 def check_stages(recipe: Recipe, stages: Collection[str], model: Path | None, init: Mapping[str, Path]) -> None:
     """Build the networks of stages without memory for their weights, so that mistakes show before any training.
 
-    model: the checkpoint folder of the run, whose CLIP is used if the stages do not include one. init: the models from
+    model: the checkpoint folder of the run, whose CLIP and decoder are used if the stages do not include them. init: the models from
     which stages start. Raises RecipeError for settings that do not fit, CheckpointError for initial weights of other
     sizes or settings.
     """
+    decoder = None
+    if INPAINTING in stages and "decoder" not in stages:
+        decoder = open_decoder(require_decoder(model), torch.device("cpu"), weights=False)
     with init_empty_weights():
         clip = FrozenClip(_empty_clip(recipe, stages, model).to(META), META)
         for name in stages:
             table = recipe.stage(name)
             if name in init and name == "autoregressive_prior":
                 table = with_components_of(table, init[name])
-            task = new_task(name, table, clip, _no_examples)
+            task = new_task(name, table, clip, _no_examples, decoder)
+            if isinstance(task, DecoderTask):
+                decoder = task.stage()
             if name in init:
                 check_initial_weights(task, init[name])
 
@@ -76,6 +91,17 @@ def check_clip(name: str, model: Path) -> None:
         raise RecipeError(
             f"the {name.replace('_', ' ')} needs a trained CLIP in {model / 'clip'}: run `unclip train clip` first"
         )
+
+
+def require_decoder(model: Path | None) -> Path:
+    """The checkpoint folder of a run. Raises RecipeError if it has no trained decoder to make a copy of."""
+    if model is None:
+        raise RecipeError("the inpainting decoder is a copy of a trained decoder: give the folder of its run by --out")
+    if not (model / "decoder" / "config.json").exists():
+        raise RecipeError(
+            f"the inpainting decoder needs a trained decoder in {model / 'decoder'}: run `unclip train decoder` first"
+        )
+    return model
 
 
 def check_redrawing(recipe: Recipe, stages: Collection[str], model: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from unclip.checkpoints.component_loader import ComponentLoader
+from unclip.checkpoints.decoder_copy import NAME as INPAINTING
+from unclip.checkpoints.decoder_copy import open_copy
 from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.networks import build_empty_network, class_name, parameter_shapes
 from unclip.checkpoints.settings import (
@@ -19,6 +22,7 @@ from unclip.checkpoints.settings import (
     AutoregressiveSettings,
     DecoderSettings,
     ImageStageSettings,
+    InpaintingDecoderSettings,
     StageSettings,
     UpsamplerSettings,
     Vocabulary,
@@ -46,6 +50,7 @@ STAGES: dict[str, type[StageSettings] | type[AutoregressiveSettings]] = {
     "prior": StageSettings,
     "autoregressive_prior": AutoregressiveSettings,
     "decoder": DecoderSettings,
+    INPAINTING: InpaintingDecoderSettings,
     "upsampler": UpsamplerSettings,
 }
 
@@ -71,6 +76,11 @@ def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, re
     if isinstance(autoregressive_settings, AutoregressiveSettings):
         autoregressive_prior = load_autoregressive_prior(loader, autoregressive_settings, clip.config)
     decoder = load_decoder(loader, decoder_settings, has_text_encoder="decoder_text" in index)
+    inpainting_decoder, shown_above = None, decoder_settings.shown_above
+    if INPAINTING in listed:
+        settings = read_stage(index, INPAINTING, path)
+        assert isinstance(settings, InpaintingDecoderSettings)
+        inpainting_decoder, shown_above = load_inpainting_decoder(loader, decoder, settings), settings.shown_above
     words = read_vocabulary(loader.folder)
     upsamplers = ()
     if isinstance(upsampler_settings, UpsamplerSettings):
@@ -84,11 +94,12 @@ def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, re
         loader.device,
         vocabulary=None if words is None else frozenset(words.words),
         styles=() if words is None else tuple(words.styles),
-        shown_above=decoder_settings.shown_above,
+        shown_above=shown_above,
         revision=revision,
         folder=loader.folder,
         autoregressive_prior=autoregressive_prior,
         speeds=NATIVE,
+        inpainting_decoder=inpainting_decoder,
     )
 
 
@@ -131,8 +142,26 @@ def load_decoder(loader: ComponentLoader, settings: DecoderSettings, has_text_en
     return build_stage(loader, "decoder", Decoder(projection, unet, shape[0], text_encoder), settings, shape)
 
 
-def load_decoder_and_encoder(loader: ComponentLoader) -> tuple[Stage, Encoder]:
-    """The decoder's stage, and CLIP, of a checkpoint whose other stages may not be trained yet.
+def load_inpainting_decoder(loader: ComponentLoader, decoder: Stage, settings: InpaintingDecoderSettings) -> Stage:
+    """The stage of the fine-tuned copy of a loaded decoder. It shares the memory of what they have in common."""
+    copy, base = open_copy(loader.folder), decoder.network
+    text_encoder = base.text_encoder
+    if text_encoder is not None:
+        text_encoder = loader.load_copy("decoder_text", text_encoder, copy, small=True)
+    unet = loader.load_copy("decoder", base.unet, copy)
+    projection = loader.load_copy("text_proj", base.projection, copy, small=True)
+    loader.on_loaded()
+    return replace(
+        decoder,
+        network=Decoder(projection, unet, base.channels, text_encoder),
+        sampler=settings.sampler,
+        steps=settings.steps,
+        guidance=settings.guidance,
+    )
+
+
+def load_decoder_alone(loader: ComponentLoader) -> Stage:
+    """The decoder's stage of a checkpoint whose other stages may not be trained yet.
 
     Raises CheckpointError if it is damaged, or has no decoder.
     """
@@ -140,7 +169,15 @@ def load_decoder_and_encoder(loader: ComponentLoader) -> tuple[Stage, Encoder]:
     index = read_json(path)
     settings = read_stage(index, "decoder", path)
     assert isinstance(settings, DecoderSettings)
-    decoder = load_decoder(loader, settings, has_text_encoder="decoder_text" in index)
+    return load_decoder(loader, settings, has_text_encoder="decoder_text" in index)
+
+
+def load_decoder_and_encoder(loader: ComponentLoader) -> tuple[Stage, Encoder]:
+    """The decoder's stage, and CLIP, of a checkpoint whose other stages may not be trained yet.
+
+    Raises CheckpointError if it is damaged, or has no decoder.
+    """
+    decoder = load_decoder_alone(loader)
     return decoder, Encoder(loader.folder.name, load_clip(loader), loader.device)
 
 

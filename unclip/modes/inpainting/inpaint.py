@@ -38,7 +38,7 @@ class CanvasMode:
     """An edit of a canvas of any size. Known pixels are preserved byte for byte."""
 
     def defaults(self, model: UnclipModel, request: Request) -> dict[str, Any]:
-        trained = model.decoder.network.has_inpainting_inputs
+        trained = model.edit_decoder.network.has_inpainting_inputs
         found: dict[str, Any] = {"resample": 1 if trained else RESAMPLE_WITHOUT_MASK_TRAINING}
         if request.prompts or request.embedding is not None:
             found["keep_style"] = 0.0
@@ -132,7 +132,7 @@ def embed_prompts(model: UnclipModel, edits: Sequence[Edit], run: Run) -> Prompt
     with run.stage("text"):
         text = model.encode_text([prompt or "" for _, prompt in pairs])
         negative = model.encode_text([edits[i].request.negative_prompt for i, _ in pairs])
-    given: list[Tensor | None] = [model.null_embed] * len(pairs)
+    given: list[Tensor | None] = [model.null_embed_of(model.edit_decoder)] * len(pairs)
     for row, ((i, _), weight) in enumerate(zip(pairs, weights, strict=True)):
         if weight is not None and weight < 1:
             [given[row]] = read_embeddings(model, [edits[i].request.embedding])

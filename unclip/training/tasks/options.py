@@ -67,14 +67,13 @@ class AutoregressivePriorOptions(PriorOptions):
     )
 
 
-class DecoderOptions(TaskOptions):
-    """The options of the decoder's task. Fractions are 0 .. 1; `training.augmentation` shows the augmentations."""
+class ConditioningOptions(TaskOptions):
+    """The options that the tasks of the decoder and of the inpainting decoder share.
 
-    prediction: DecoderPrediction = Field(
-        default="sample", description="Output of the network: x0 (sample) or the velocity."
-    )
+    Fractions are 0 .. 1; `training.augmentation` shows the augmentations.
+    """
+
     noise_shift: float = Field(default=1.0, ge=-5, le=5, description=NOISE_SHIFT)
-    patch: int = Field(default=4, ge=1, le=64, description=PATCH)
     embed_drop: float = Field(
         default=0.1, ge=0, le=1, description="Fraction of image embeddings left out (10% in the paper, section 2.1)."
     )
@@ -130,9 +129,38 @@ class DecoderOptions(TaskOptions):
     layout_drop: float = Field(
         default=0.1, ge=0, le=1, description="Fraction of the layouts left open, where the data have `layouts`."
     )
+
+
+class DecoderOptions(ConditioningOptions):
+    """The options of the decoder's task."""
+
+    prediction: DecoderPrediction = Field(
+        default="sample", description="Output of the network: x0 (sample) or the velocity."
+    )
+    patch: int = Field(default=4, ge=1, le=64, description=PATCH)
     own_text: bool = Field(
         default=True,
         description="Train a text encoder along with the decoder, initialised from CLIP's (as GLIDE does).",
+    )
+
+
+class InpaintingDecoderOptions(ConditioningOptions):
+    """The options of the inpainting decoder's task. What it predicts, and in which patches, is the decoder's."""
+
+    known: float = Field(default=0.75, ge=0, le=1, description="Fraction of the examples in which a part is known.")
+    layout_drop: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Fraction of the layouts left open, where the data have `layouts`. Edits leave all of them open, "
+        "because known pixels place the objects.",
+    )
+    trained: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Parts of the decoder that are trained, by the beginnings of their parameters' names, such as "
+        '"conv_in", "up_blocks.1" or "text_proj"; by default, all but the text encoder. The finished model stores '
+        "these, and shares all others with the decoder.",
     )
 
 

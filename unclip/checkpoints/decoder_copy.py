@@ -1,0 +1,154 @@
+"""The inpainting decoder: a fine-tuned copy of the decoder, stored without the tensors that are the decoder's own.
+
+Its folder has `config.json`, which lists the tensors in its weight files, by component and name. All others are those
+of the decoder's components, of which config.json holds a fingerprint: with another decoder, the copy is useless.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import StrictStr
+from torch import Tensor, nn
+
+from unclip.checkpoints.networks import build_from_config, network_settings, parameter_shapes, save_weights
+from unclip.checkpoints.settings import FIX, Settings, validate
+from unclip.checkpoints.tensors import (
+    Shapes,
+    check_shapes,
+    current_name,
+    open_safetensors,
+    read_tensors,
+    require_weight_files,
+    tensor_shapes,
+)
+from unclip.errors import CheckpointError
+from unclip.requests.values import show
+from unclip.system.files import read_json, write_json
+
+NAME = "inpainting_decoder"
+"""The name of the component."""
+PARTS = ("decoder", "text_proj", "decoder_text")
+"""The components of the decoder."""
+
+
+class CopySettings(Settings):
+    """config.json of a copy.
+
+    shared    fingerprint of the tensors that are the decoder's (see `fingerprint`)
+    tensors   the tensors in the copy's weight files, as "component.name"
+    networks  config of each network that has such tensors, by component
+    """
+
+    shared: StrictStr
+    tensors: frozenset[StrictStr]
+    networks: dict[StrictStr, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class DecoderCopy:
+    """A copy whose files fit one another and the decoder.
+
+    folder    of the copy
+    tensors   names of its own tensors, by component
+    networks  networks without weights, for the components that have such tensors; the others are the decoder's
+    """
+
+    folder: Path
+    tensors: Mapping[str, frozenset[str]]
+    networks: Mapping[str, nn.Module]
+
+
+def open_copy(model: Path) -> DecoderCopy:
+    """The copy in a checkpoint folder, checked without reading its weights.
+
+    Raises CheckpointError for missing, unexpected or misshapen tensors, with their names, for a config that is damaged,
+    and if the copy was made of another decoder.
+    """
+    folder, path = model / NAME, model / NAME / "config.json"
+    settings = validate(CopySettings, read_json(path), str(path))
+    found = tensor_shapes(folder)
+    names = {part: frozenset(_names_of(settings.tensors, part)) for part in settings.networks}
+    if unknown := sorted(settings.tensors - {f"{part}.{name}" for part in names for name in names[part]}):
+        raise CheckpointError(f"{path} describes no network for the tensor {show(unknown[0])}; {FIX}")
+    networks, own = {}, {}
+    for part, config in settings.networks.items():
+        if part not in PARTS:
+            raise CheckpointError(f"{path} describes a network {show(part)}, which a decoder does not have; {FIX}")
+        base = tensor_shapes(model / part)
+        networks[part] = build_from_config(config, base | _shapes_of(found, part), path)
+        shapes = parameter_shapes(networks[part])
+        if unknown := sorted(names[part] - shapes.keys()):
+            raise CheckpointError(f"{path} lists a tensor {show(unknown[0])}, which the {part} does not have; {FIX}")
+        # The decoder may have further tensors, which a later training gave it.
+        shared = {name: shape for name, shape in shapes.items() if name not in names[part]}
+        check_shapes(model / part, shared, {name: shape for name, shape in base.items() if name in shared})
+        own |= {f"{part}.{name}": shapes[name] for name in names[part]}
+    check_shapes(folder, own, found)
+    if fingerprint(model, settings.tensors) != settings.shared:
+        raise CheckpointError(
+            f"{folder} was made of another decoder than {model / 'decoder'}: train the inpainting decoder again, or "
+            f"{FIX}"
+        )
+    return DecoderCopy(folder, names, networks)
+
+
+def fingerprint(model: Path, exclude: frozenset[str] = frozenset()) -> str:
+    """A hash of the decoder's tensors but those in `exclude`: the names, and the first row of each in float16.
+
+    It is the same for the same values in other files, or in float32. Training changes every row.
+    """
+    rows: dict[str, Tensor] = {}
+    for part in PARTS:
+        if not (model / part / "config.json").is_file():
+            continue
+        for path in require_weight_files(model / part):
+            with open_safetensors(path) as file:
+                for key in file.keys():  # noqa: SIM118 (not a dict)
+                    if (name := f"{part}.{current_name(key)}") not in exclude:
+                        entry = file.get_slice(key)
+                        rows[name] = entry[:1] if entry.get_shape() else file.get_tensor(key)
+    digest = hashlib.sha256()
+    for name, row in sorted(rows.items()):
+        digest.update(name.encode() + row.to(torch.float16).contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_copy(networks: Mapping[str, nn.Module], model: Path) -> None:
+    """Write those tensors of a copy that differ, in float16, from the decoder's in a checkpoint folder.
+
+    networks: of the copy, by component. Raises CheckpointError for a finite weight that overflows.
+    """
+    changed: dict[str, Tensor] = {}
+    for part, network in networks.items():
+        base = read_tensors(model / part, "cpu", torch.float16)
+        for name, tensor in network.state_dict().items():
+            own = tensor.detach().cpu()
+            if not torch.equal(own.to(torch.float16), base[name]):
+                changed[f"{part}.{name}"] = own
+    save_weights(changed, model / NAME)
+    parts = {part: network for part, network in networks.items() if _names_of(changed, part)}
+    config = {
+        "shared": fingerprint(model, frozenset(changed)),
+        "networks": {part: network_settings(network) for part, network in parts.items()},
+        "tensors": sorted(changed),
+    }
+    write_json(model / NAME / "config.json", config)
+
+
+def is_current(model: Path) -> bool:
+    """Whether the copy in a checkpoint folder was made of the decoder that is there."""
+    settings = read_json(model / NAME / "config.json")
+    return fingerprint(model, frozenset(settings.get("tensors", ()))) == settings.get("shared")
+
+
+def _names_of(tensors: Iterable[str], part: str) -> list[str]:
+    """The names in a network of those tensors, "component.name", that belong to it."""
+    return [name.removeprefix(f"{part}.") for name in tensors if name.startswith(f"{part}.")]
+
+
+def _shapes_of(shapes: Shapes, part: str) -> Shapes:
+    return {name: shapes[f"{part}.{name}"] for name in _names_of(shapes, part)}

@@ -88,7 +88,7 @@ class ComponentLoader:
         return cast(Network, network)
 
     def _reader(self, folder: Path, shapes: Shapes, prefix: str = "") -> ReadTensors:
-        """Reads a network's tensors, with the changes of the LoRA files that fit. prefix: of their names in the files."""
+        """Reads a network's tensors, changed by the LoRA files that fit. prefix: of their names in the files."""
         read: ReadTensors = partial(read_tensors, folder, self.device, self.dtype, channels_last=True)
         if prefix:
             read = partial(read_submodule, read, prefix)

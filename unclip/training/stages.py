@@ -54,9 +54,9 @@ def new_task(
 def check_stages(recipe: Recipe, stages: Collection[str], model: Path | None, init: Mapping[str, Path]) -> None:
     """Build the networks of stages without memory for their weights, so that mistakes show before any training.
 
-    model: the checkpoint folder of the run, whose CLIP and decoder are used if the stages do not include them. init: the models from
-    which stages start. Raises RecipeError for settings that do not fit, CheckpointError for initial weights of other
-    sizes or settings.
+    model: the checkpoint folder of the run, whose CLIP and decoder are used if the stages do not include them. init:
+    the models from which stages start. Raises RecipeError for settings that do not fit, CheckpointError for initial
+    weights of other sizes or settings.
     """
     decoder = None
     if INPAINTING in stages and "decoder" not in stages:

@@ -1,8 +1,8 @@
 """This project's own checkpoint layout, as `unclip train` writes it."""
 
 from collections.abc import Mapping
-from functools import partial
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 

@@ -88,9 +88,8 @@ def select_trained(network: Decoder, trained: Collection[str] | None, where: str
         found = [parameter for name, parameter in parts.items() if is_below(name, prefix)]
         if not found:
             known = {".".join(name.split(".")[:depth]) for name in parts for depth in (1, 2)}
-            raise RecipeError(
-                f"{where}: trained names {prefix!r}, which is no part of the decoder; {did_you_mean(prefix, sorted(known))}"
-            )
+            fix = did_you_mean(prefix, sorted(known))
+            raise RecipeError(f"{where}: trained names {prefix!r}, which is no part of the decoder; {fix}")
         for parameter in found:
             parameter.requires_grad_(True)
 

@@ -26,6 +26,7 @@ from unclip.training.data.prompts import PromptList
 from unclip.training.data.stored import Listing
 from unclip.training.distillation import check_distillation, distill
 from unclip.training.fine_tuning import check_fine_tuning, fine_tune, is_fine_tuning
+from unclip.training.initial_weights import load_initial_weights
 from unclip.training.loop import Session, fit
 from unclip.training.monitor import print_note
 from unclip.training.options import TrainingOptions, check_no_state, explained_memory_errors, stages_to_resume
@@ -36,7 +37,6 @@ from unclip.training.stages import (
     check_clip,
     check_redrawing,
     check_stages,
-    load_initial_weights,
     new_task,
 )
 from unclip.training.tasks.autoregressive_prior import with_components_of

@@ -8,14 +8,12 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from unclip.checkpoints.decoder_copy import NAME as INPAINTING
-from unclip.checkpoints.networks import build_empty_network, parameter_shapes
-from unclip.checkpoints.tensors import read_tensors, tensor_shapes
+from unclip.checkpoints.networks import build_empty_network
 from unclip.checkpoints.trainable import open_decoder
-from unclip.errors import CheckpointError, RecipeError
+from unclip.errors import RecipeError
 from unclip.inference.stage import Stage
 from unclip.models.clip import Clip, ClipConfig
-from unclip.system.files import read_json
-from unclip.training.compatibility import check_weight_settings, weight_settings
+from unclip.training.initial_weights import check_initial_weights
 from unclip.training.recipe import Recipe, StageRecipe
 from unclip.training.tasks.autoregressive_prior import AutoregressivePriorTask, with_components_of
 from unclip.training.tasks.base import Examples, Task
@@ -115,26 +113,3 @@ def check_redrawing(recipe: Recipe, stages: Collection[str], model: Path) -> Non
             f"redrawn = {options.redrawn} in [upsampler.task] needs a trained decoder in {model}: run `unclip train "
             "decoder` first, or set redrawn = 0"
         )
-
-
-def check_initial_weights(task: Task, model: Path) -> None:
-    """Raise CheckpointError unless a checkpoint has weights of the sizes and with the settings of a task's networks."""
-    for component, network in task.networks().items():
-        if parameter_shapes(network) != tensor_shapes(model / component):
-            raise CheckpointError(
-                f"the {component} of {model} does not have the recipe's sizes: use a model of this recipe"
-            )
-        found = {f"{component} {key}": value for key, value in read_json(model / component / "config.json").items()}
-        check_weight_settings(model, weight_settings({component: network}, task.predicts), found)
-
-
-def load_initial_weights(task: Task, model: Path, exclude: Collection[str] = ()) -> None:
-    """Load the weights of a checkpoint into a task's networks, except those named in `exclude`.
-
-    Raises CheckpointError if sizes or settings differ.
-    """
-    check_initial_weights(task, model)
-    for component, network in task.networks().items():
-        weights = read_tensors(model / component, "cpu", torch.float32)
-        weights |= {name: value for name, value in network.state_dict().items() if name in exclude}
-        network.load_state_dict(weights)

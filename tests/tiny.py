@@ -5,11 +5,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from unclip.checkpoints.decoder_copy import NAME, PARTS, save_copy
 from unclip.checkpoints.index import INDEX
-from unclip.checkpoints.networks import new_network, save_network
+from unclip.checkpoints.networks import load_network, new_network, save_network
 from unclip.diffusion.codecs import PixelUnshuffle
 from unclip.diffusion.schedule import Schedule
-from unclip.system.files import write_json
+from unclip.system.files import read_json, write_json
 
 DIM = 16  # of CLIP embeddings
 TOKENS = 13  # per prompt; with 12, 4 + tokens would equal height * width, where diffusers fails
@@ -122,5 +123,25 @@ def write_tiny_model(folder: Path) -> Path:
         write_json(folder / f"{stage}_scheduler" / "scheduler_config.json", schedule.to_config())
         index[f"{stage}_scheduler"] = ["diffusers", schedule.to_config()["_class_name"]]
     write_json(folder / "vocabulary.json", {"words": ["a", "cat", "dog", "on", "red", "blue"]})
+    write_json(folder / INDEX, index)
+    return folder
+
+
+def add_inpainting_decoder(folder: Path, *changed: str) -> Path:
+    """Give the tiny model in a folder an inpainting decoder, and return the folder.
+
+    changed: beginnings of the names of its own tensors, such as "decoder.conv_in"; all others are the decoder's.
+    """
+    networks = {part: load_network(folder / part) for part in PARTS}
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for part, network in networks.items():
+            for name, parameter in network.named_parameters():
+                if f"{part}.{name}".startswith(changed):
+                    parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    save_copy(networks, folder)
+    index = read_json(folder / INDEX)
+    index[NAME] = ["unclip", "InpaintingDecoder"]
+    index["stages"][NAME] = {"sampler": "ddim", "steps": 3, "guidance": 1.5, "shown_above": 0.9}
     write_json(folder / INDEX, index)
     return folder

@@ -74,6 +74,15 @@ sampler = "dpmpp-2m"
 steps = 2
 guidance = 2.0
 
+[inpainting_decoder.task]
+moved = 0.5
+
+[inpainting_decoder.fit]
+{fit}
+
+[inpainting_decoder.sampling]
+steps = 3
+
 [upsampler.model]
 block_out_channels = [16, 32]
 norm_num_groups = 8

@@ -62,10 +62,10 @@ def train_stages(recipe: Path, out: Path, **options) -> None:
         run.train(stage, recipe, out / stage, own)
 
 
-def copy_clip(clip: Path, out: Path) -> None:
-    """Give all stages but CLIP a trained CLIP."""
+def copy_model(model: Path, out: Path) -> None:
+    """Give all stages but CLIP a trained CLIP, and a decoder to make a copy of."""
     for stage in STAGES[1:]:
-        shutil.copytree(clip, out / stage / "model" / "clip")
+        shutil.copytree(model, out / stage / "model")
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,9 @@ def alone(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "torch.utils.tensorboard", None)
-        run.train("clip", scenes, out / "first", TrainingOptions(device="cpu", dtype="float32", quiet=True, steps=3))
-        copy_clip(out / "first" / "model" / "clip", out)
+        for stage in ("clip", "decoder"):
+            run.train(stage, scenes, out / "first", TrainingOptions(device="cpu", dtype="float32", quiet=True, steps=3))
+        copy_model(out / "first" / "model", out)
         train_stages(scenes, out)
     return out
 
@@ -84,7 +85,7 @@ def alone(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_stage_has_the_same_curve_however_its_batches_are_divided(
     scenes: Path, alone: Path, tmp_path: Path, count: int, parts: int
 ):
-    copy_clip(alone / "first" / "model" / "clip", tmp_path)
+    copy_model(alone / "first" / "model", tmp_path)
     results = in_processes(count, lambda _: train_stages(scenes, tmp_path, accumulation=parts))
     assert results == [None] * count
     for stage in STAGES:

@@ -15,7 +15,7 @@ from unclip.training.recipe import STAGES, Fit, Sampling, check_sizes, load_reci
 from unclip.training.tasks.autoregressive_prior import AutoregressivePriorTask
 from unclip.training.tasks.clip import ClipTask
 from unclip.training.tasks.decoder import DecoderTask
-from unclip.training.tasks.options import DecoderOptions, UpsamplerOptions
+from unclip.training.tasks.options import DecoderOptions, InpaintingDecoderOptions, UpsamplerOptions
 from unclip.training.tasks.prior import PriorTask
 from unclip.training.tasks.upsampler import UpsamplerTask
 
@@ -129,7 +129,7 @@ def test_the_presets_of_distillation(tmp_path):
 @pytest.mark.parametrize("name", [name for name in presets() if name.startswith("stickers")])
 def test_the_presets_make_networks(name: str):
     recipe = load_recipe(name)
-    assert set(recipe.stages) == set(STAGES)
+    assert set(recipe.stages) >= set(STAGES) - {"inpainting_decoder"}
     clip = ClipTask(recipe.stage("clip"))
     frozen = clip_of(clip.network)
     prior = PriorTask(recipe.stage("prior"), frozen, examples)
@@ -171,6 +171,6 @@ def test_a_mistake_in_a_later_stage_is_reported_at_once(tmp_path: Path):
         load_recipe(written(tmp_path, DATA + "[clip]\n[decoder.data]\nalike = 0"))
 
 
-@pytest.mark.parametrize("table", [Fit, Sampling, DecoderOptions, UpsamplerOptions])
+@pytest.mark.parametrize("table", [Fit, Sampling, DecoderOptions, InpaintingDecoderOptions, UpsamplerOptions])
 def test_every_option_has_a_description(table):
     assert all(field.description for field in table.model_fields.values())

@@ -22,7 +22,8 @@ def example_images(size: int, count: int = 16) -> tuple[Tensor, list[str]]:
 
 def make_task(name: str, recipe: Recipe, clip: FrozenClip, **options: Any) -> Any:
     """The task of a stage with some of its options changed."""
-    task = new_task(name, with_options(name, recipe.stage(name), **options), clip, example_images)
+    decoder = make_task("decoder", recipe, clip).stage() if name == "inpainting_decoder" else None
+    task = new_task(name, with_options(name, recipe.stage(name), **options), clip, example_images, decoder)
     task.fit_to_data()
     return task
 

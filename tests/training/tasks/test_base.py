@@ -53,6 +53,7 @@ def test_sample_grids(recipe: Recipe, clip: FrozenClip):
     assert make_task("clip", recipe, clip).sample_grid() is None
     assert make_task("prior", recipe, clip).sample_grid() is None
     assert make_task("decoder", recipe, clip).sample_grid().size == (8 * 18 + 2, 4 * 18 + 2)
+    assert make_task("inpainting_decoder", recipe, clip).sample_grid().size == (8 * 18 + 2, 6 * 18 + 2)
     assert make_task("upsampler", recipe, clip).sample_grid().size == (4 * 34 + 2, 3 * 34 + 2)
 
 

@@ -46,9 +46,10 @@ def test_edits_use_it_and_keep_known_pixels(pipe: Unclip, tiny: Unclip, calls: s
     [plain] = tiny.inpaint(IMAGE, MASK, "a cat", seed=1)
     assert not np.array_equal(pixels(edited), pixels(plain))
     calls.clear()
-    [wide] = pipe.outpaint(noise_image(100, 64), "a cat", left=90, seed=1, steps=2)  # context views and windows
+    image = noise_image(100, 64)
+    [wide] = pipe.outpaint(image, "a cat", left=90, seed=1, steps=2)  # context views and windows
     assert calls == {"inpainting decoder"} and wide.image.size == (190, 64)
-    assert np.array_equal(pixels(wide)[:, 90:], pixels(noise_image(100, 64)))
+    assert np.array_equal(pixels(wide)[:, 90:], pixels(image))
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
@@ -62,7 +63,7 @@ def test_other_modes_use_the_decoder(pipe: Unclip, tiny: Unclip, calls: set[str]
         results = [
             *own.generate("a cat", seed=1),
             *own.vary(IMAGE, seed=1),
-            *own.interpolate([IMAGE, noise_image(32, 32)], 2, seed=1, steps=2),
+            *own.interpolate(IMAGE, Image.new("RGB", (32, 32), "blue"), frames=2, seed=1),
             *own.reconstruct(IMAGE, seed=1, steps=3),
         ]
         return [result.image for result in results]

@@ -122,18 +122,35 @@ def save_copy(networks: Mapping[str, nn.Module], model: Path) -> None:
 
     networks: of the copy, by component. Raises CheckpointError for a finite weight that overflows.
     """
+    configs = {part: network_settings(network) for part, network in networks.items()}
+    _write(model, configs, {part: network.state_dict() for part, network in networks.items()})
+
+
+def keep_copy(source: Path, model: Path) -> None:
+    """Write the copy of a checkpoint folder into another, which has another decoder. The copy stays as it is."""
+    own = read_tensors(source / NAME, "cpu", torch.float16)
+    open_copy(source)
+    configs, tensors = {}, {}
+    for part in PARTS:
+        if (source / part / "config.json").is_file():
+            configs[part] = read_json(source / part / "config.json")
+            changed = {name: own[f"{part}.{name}"] for name in _names_of(own, part)}
+            tensors[part] = read_tensors(source / part, "cpu", torch.float16) | changed
+    _write(model, configs, tensors)
+
+
+def _write(model: Path, configs: Mapping[str, dict[str, Any]], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
     changed: dict[str, Tensor] = {}
-    for part, network in networks.items():
+    for part, own in tensors.items():
         base = read_tensors(model / part, "cpu", torch.float16)
-        for name, tensor in network.state_dict().items():
-            own = tensor.detach().cpu()
-            if not torch.equal(own.to(torch.float16), base[name]):
-                changed[f"{part}.{name}"] = own
+        for name, tensor in own.items():
+            tensor = tensor.detach().cpu()
+            if name not in base or not torch.equal(tensor.to(torch.float16), base[name]):
+                changed[f"{part}.{name}"] = tensor
     save_weights(changed, model / NAME)
-    parts = {part: network for part, network in networks.items() if _names_of(changed, part)}
     config = {
         "shared": fingerprint(model, frozenset(changed)),
-        "networks": {part: network_settings(network) for part, network in parts.items()},
+        "networks": {part: config for part, config in configs.items() if _names_of(changed, part)},
         "tensors": sorted(changed),
     }
     write_json(model / NAME / "config.json", config)

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 
 from unclip.checkpoints.additions import Additions
+from unclip.checkpoints.decoder_copy import NAME as INPAINTING
+from unclip.checkpoints.decoder_copy import keep_copy
 from unclip.checkpoints.distilled import KEY, DistilledStage
 from unclip.checkpoints.identity import compute_revision
 from unclip.checkpoints.index import INDEX
@@ -204,6 +206,8 @@ def export_distilled(part: TrainableStage, stage: str, settings: DistilledStage,
     """Write the teacher's checkpoint with the networks of the distilled stage, which its index describes."""
     export_checkpoint(part, model)
     index = read_json(model / INDEX)
+    if stage == "decoder" and INPAINTING in index:  # edits go on as before
+        keep_copy(part.folder, model)
     index[KEY] = {**index.get(KEY, {}), stage: settings.model_dump(mode="json")}
     write_json(model / INDEX, index)
     return model

@@ -200,3 +200,18 @@ def test_layouts_are_told_or_left_open_and_never_beside_known_pixels(recipe: Rec
         task.loss(oracle, Batch(images, captions, seeded(), layouts=layouts))
         given = oracle.conditioning["coordinates"]
         assert torch.equal(given, layout_map(expected, 4))
+
+
+def test_the_inpainting_decoder_leaves_layouts_open_as_edits_do(recipe: Recipe, clip: FrozenClip):
+    scenes = SceneTable(layouts=True, spread=1)
+    decoder = new_task("decoder", replace(recipe.stage("decoder"), data_options=scenes), clip, example_images)
+    assert isinstance(decoder, DecoderTask) and decoder.network.has_layouts
+    images, captions = example_images(16, 16)
+    layouts = torch.tensor([random_layout(i, 1) for i in range(16)])
+    for options, expected in (({}, torch.zeros_like(layouts)), ({"layout_drop": 0.0}, layouts)):
+        changed = with_options("inpainting_decoder", recipe.stage("inpainting_decoder"), known=0.0, **options)
+        task = new_task("inpainting_decoder", changed, clip, example_images, decoder.stage())
+        assert isinstance(task, DecoderTask)
+        oracle = Oracle(task.codec.encode(images))
+        task.loss(oracle, Batch(images, captions, seeded(), layouts=layouts))
+        assert torch.equal(oracle.conditioning["coordinates"], layout_map(expected, 4))

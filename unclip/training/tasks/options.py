@@ -259,7 +259,8 @@ class DistillationOptions(TaskOptions):
         default=0.2,
         ge=0,
         le=1,
-        description="Fraction of the examples in which a part is known, for a decoder with inputs for inpainting.",
+        description="Fraction of the examples in which a part is known, for a decoder that edits too: one with inputs "
+        "for inpainting, in a model without an inpainting decoder.",
     )
     segments: int = Field(
         default=4,

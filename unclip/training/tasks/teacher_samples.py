@@ -116,7 +116,7 @@ class TeacherSource:
             x0 = stage.codec.encode(resize(images, stage.size)).float()
         else:
             x0 = self._sample(stage, cond(), uncond(), generators)
-        if not stage.network.has_inpainting_inputs:
+        if not stage.network.has_inpainting_inputs or self.teacher.inpainting_decoder is not None:
             return CleanSamples(x0, cond(), uncond())
         side, fraction = min(stage.size), self.options.known
         masks = batch.once(lambda generator: random_known_masks(batch.count, side, fraction, generator))

@@ -21,8 +21,8 @@ _FIELDS = {  # field: (stage, key)
 }
 
 
-def sampling_defaults(name: str | Path) -> dict[str, str]:
-    """The defaults of a model for the fields of a request, as texts.
+def sampling_defaults(name: str | Path, edits: bool = False) -> dict[str, str]:
+    """The defaults of a model for the fields of a request, as texts. edits: of a request that edits an image.
 
     Empty for a model that is not here, and for a published layout, whose defaults are not in its files.
     """
@@ -34,6 +34,8 @@ def sampling_defaults(name: str | Path) -> dict[str, str]:
     if not isinstance(stages, dict):
         return {}
     tables = {name: stage for name, stage in stages.items() if isinstance(stage, dict)}
+    if edits and "inpainting_decoder" in tables:
+        tables["decoder"] = {**tables.get("decoder", {}), **tables["inpainting_decoder"]}
     found = {field: tables.get(stage, {}).get(key) for field, (stage, key) in _FIELDS.items()}
     sizes: list[Any] = [stage.get("size") for stage in tables.values() if isinstance(stage.get("size"), list)]
     found["size"] = size_text(sizes[-1]) if sizes and len(sizes[-1]) == 2 else None

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from unclip.checkpoints.sampling_defaults import sampling_defaults
+from unclip.requests.fields import edits_canvas
 
 MODELS = r"\[default: the model's"  # the beginning, in an expression, of a default that the model sets
 ARGUMENTS = "unclip.arguments"  # key of Context.meta: the words of the command line
@@ -34,7 +35,7 @@ class HelpCommand(TyperCommand):
 
     def models_defaults(self, ctx: Any) -> Callable[[str], str | None]:
         """The default of a field, by its name, that is set by the model of the command line or of the settings."""
-        defaults = sampling_defaults(_model(self, ctx))
+        defaults = sampling_defaults(_model(self, ctx), edits_canvas(str(self.name)))
         return lambda field: f"the model's: {defaults[field]}" if field in defaults else None
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:

@@ -235,3 +235,9 @@ def test_the_command_line_shows_and_checks_it(made: Path, capsys: pytest.Capture
     assert main(["models", "show", str(made)]) == 0
     shown = capsys.readouterr().out
     assert "sizes       16x16, 32x32\n" in shown and f"{NAME}  " in shown
+
+
+def test_the_help_of_edits_has_its_defaults(made: Path, capsys: pytest.CaptureFixture) -> None:
+    for command, steps in (("inpaint", 3), ("outpaint", 3), ("generate", 4)):
+        assert main([command, "--model", str(made), "--help"]) == 0
+        assert f"the model's: {steps}]" in " ".join(capsys.readouterr().out.split())

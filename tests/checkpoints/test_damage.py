@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.tiny import add_inpainting_decoder
 from unclip import CheckpointError, Unclip
 from unclip.checkpoints.identity import identify_model
 from unclip.checkpoints.index import find_missing_files, find_weight_files
@@ -56,7 +57,8 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A copy of a small checkpoint of each layout."""
     native = request.param == "native"
     folder = request.getfixturevalue("tiny_model") if native else request.getfixturevalue("karlo")("one")[0]
-    return Path(shutil.copytree(folder, tmp_path / "model"))
+    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    return add_inpainting_decoder(copy, "decoder.conv_in") if native else copy
 
 
 def load(folder: Path) -> Unclip:

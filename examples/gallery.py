@@ -1,7 +1,7 @@
 """Generate the README's image grid from fixed prompts and seeds: `python examples/gallery.py [FILE] [MODEL]`.
 
-Two rows of images from prompts; one with an inpainting (the image, the mask, the result) and an outpainting (the image, the
-result); one with an interpolation. No image is selected.
+Two rows of images from prompts; one with an inpainting (the image, the mask, the result) and an outpainting (the image,
+the result); one with an interpolation. No image is selected.
 """
 
 import sys

@@ -33,6 +33,8 @@ NAME = "inpainting_decoder"
 """The name of the component."""
 PARTS = ("decoder", "text_proj", "decoder_text")
 """The components of the decoder."""
+DISTILLED = ("time_cond_proj_dim",)
+"""Settings that a distillation changes: the copy of a distilled decoder's teacher has others."""
 
 
 class CopySettings(Settings):
@@ -78,6 +80,7 @@ def open_copy(model: Path) -> DecoderCopy:
     for part, config in settings.networks.items():
         if part not in PARTS:
             raise CheckpointError(f"{path} describes a network {show(part)}, which a decoder does not have; {FIX}")
+        check_config(config, model / part / "config.json", path)
         base = tensor_shapes(model / part)
         networks[part] = build_from_config(config, base | _shapes_of(found, part), path)
         shapes = parameter_shapes(networks[part])
@@ -94,6 +97,16 @@ def open_copy(model: Path) -> DecoderCopy:
             f"{FIX}"
         )
     return DecoderCopy(folder, names, networks)
+
+
+def check_config(config: Mapping[str, Any], base: Path, path: Path) -> None:
+    """Raise CheckpointError if a network of a copy has other settings than that of the decoder, whose config is `base`.
+
+    Settings that only one of the two has are not compared. path: of the copy's config, for messages.
+    """
+    for key, value in read_json(base).items():
+        if key in config and key not in DISTILLED and config[key] != value and (key[0] != "_" or key == "_class_name"):
+            raise CheckpointError(f"{path} has {show(key)} = {show(config[key])}, and {base} {show(value)}; {FIX}")
 
 
 def fingerprint(model: Path, exclude: frozenset[str] = frozenset()) -> str:
@@ -157,9 +170,12 @@ def _write(model: Path, configs: Mapping[str, dict[str, Any]], tensors: Mapping[
 
 
 def is_current(model: Path) -> bool:
-    """Whether the copy in a checkpoint folder was made of the decoder that is there."""
-    settings = read_json(model / NAME / "config.json")
-    return fingerprint(model, frozenset(settings.get("tensors", ()))) == settings.get("shared")
+    """Whether a checkpoint folder has a copy of the decoder that is there."""
+    try:
+        open_copy(model)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _names_of(tensors: Iterable[str], part: str) -> list[str]:

@@ -179,7 +179,11 @@ def test_damaged_configs(model: Path) -> None:
         "describes a network '../x'": lambda config: config["networks"].update({"../x": {}}),
         "unknown network class": lambda config: config["networks"]["decoder"].pop("_class_name"),
         "networks is missing": lambda config: config.pop("networks"),
-        "the config does not fit": lambda config: config["networks"]["decoder"].update(norm_num_groups=7),
+        "the config does not fit": lambda config: config["networks"]["decoder"].update(time_cond_proj_dim="x"),
+        "'norm_num_groups' = 4, and ": lambda config: config["networks"]["decoder"].update(norm_num_groups=4),
+        "'_class_name' = 'UNet2DModel', and ": lambda config: config["networks"]["decoder"].update(
+            _class_name="UNet2DModel"
+        ),
     }
     for message, change in changes.items():
         edit(path, change)

@@ -35,9 +35,7 @@ def structural_similarity(image: np.ndarray, truth: np.ndarray, region: np.ndarr
     variance = (_local_mean(image**2, width) - mean**2).sum(axis=2)
     true_variance = (_local_mean(truth**2, width) - true_mean**2).sum(axis=2)
     covariance = (_local_mean(image * truth, width) - mean * true_mean).sum(axis=2)
-    luminance = (2 * (mean * true_mean).sum(axis=2) + _LUMINANCE) / (
-        (mean**2 + true_mean**2).sum(axis=2) + _LUMINANCE
-    )
+    luminance = (2 * (mean * true_mean).sum(axis=2) + _LUMINANCE) / ((mean**2 + true_mean**2).sum(axis=2) + _LUMINANCE)
     contrast = (2 * covariance + _CONTRAST) / (variance + true_variance + _CONTRAST)
     return float(np.quantile((luminance * contrast)[inside >= min(0.5, inside.max())], QUANTILE))
 

@@ -61,15 +61,15 @@ def measure_likeness(suite: Suite) -> dict[str, Any]:
         "rows": [*rows, by_seed],
         "notes": [
             f"recognisable: the lower quartile of each object's local structural similarity is at least "
-            f"{MIN_STRUCTURE:g}, and {MIN_EXPLAINED:.0%} of it is explained; this agrees with a viewer's names of 78% of "
-            "164 images",
+            f"{MIN_STRUCTURE:g}, and {MIN_EXPLAINED:.0%} of it is explained; this agrees with what a viewer "
+            "named in 78% of 164 images",
             "right and recognisable: the checker's verdict in the category, and every object recognisable",
             "sharpness: slope of the image's differences between neighbouring pixels on those of the best-fitting "
             "rendering; grain adds nothing to it",
             "blocks: squared errors of differences across the borders of a network's patches, relative to others",
             f"difference: root mean square between the images of {SEEDS} seeds, relative to their contrast",
-            f"CLIP score against structure: rank correlation among the images of {SEEDS} seeds of a prompt; 0 by chance, "
-            "1 if the score ranks drawings of one object as the likeness does",
+            f"CLIP score against structure: rank correlation among the images of {SEEDS} seeds of a prompt; 1 if "
+            "the score ranks drawings of one object as their structural similarity does, 0 by chance",
         ],
     }
 
@@ -168,8 +168,7 @@ def compare_seeds(suite: Suite) -> tuple[list[float], list[float]]:
 
     Returns:
         How much the images of each prompt differ, and the rank correlation of their CLIP scores with their structural
-        similarity to the rendering; without the prompts whose images are all alike, and of a model that embeds no images,
-        none.
+        similarity to the rendering, which prompts with equal images and models without an image encoder do not have.
     """
     prompts = [pair for pair in suite.prompts if pair[1].kind == "single"][:SEED_PROMPTS]
     results = suite.generate("seeds", suite.make_requests(prompts, n=SEEDS))
@@ -190,7 +189,7 @@ def score_correlation(results: Sequence[Result], scene: Scene) -> float | None:
     None if the images have no scores, or one of the two does not vary.
     """
     scores = [result.score for result in results if result.score is not None]
-    if len(scores) < len(results):
+    if len(scores) < len(results) or len(set(scores)) == 1:
         return None
     fits = [fit_objects(result.image, scene, detect(result.image, scene.style)) for result in results]
     return rank_correlation(scores, [0.0 if each is None else min(fit.structure for fit in each) for each in fits])

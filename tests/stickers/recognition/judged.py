@@ -1,10 +1,10 @@
 """Generated images that were named without their prompts, and how well the likeness to the rendering agrees.
 
-`judged.webp` has 100 images of one object at 256 px: 50 of the bundled model (style noto) and 50 of an unfinished second
-generation (style flat), of random held-out prompts, unpicked and in random order. `judged_held_out.webp` has 64 more, made
-the same way; the measure was selected before they were named. An AI model with vision, in the place of a person, named each
-image without prompt or list of nouns ("none" for a heap in the right colours); `judged.json` has the prompts, which it read
-afterwards, and the names.
+`judged.webp` has 100 images of one object at 256 px: 50 of the bundled model (style noto) and 50 of an unfinished
+second generation (style flat), of random held-out prompts, unpicked and in random order. `judged_held_out.webp` has 64
+more, made the same way and named after the measure was selected. An AI model with vision, in the place of a person,
+named each image without its prompt or a list of nouns; a heap in the right colours has no name. `judged.json` has these
+names, the prompts, which were read afterwards, and whether the name means the noun that was asked for.
 
     python -m tests.stickers.recognition.judged
 

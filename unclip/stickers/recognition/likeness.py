@@ -1,9 +1,8 @@
 """Compares an object of an image with its true rendering, placed, resized and mirrored so that it fits best.
 
 The checker (``checker.py``) names the sprite that a piece of an image resembles most, at 64 px. That is lenient: a
-blurred patch in the right colours passes. Here the object is compared with the drawing itself, at full resolution. Which
-likeness an eye needs was measured: `tests/stickers/recognition/judged.webp` has 100 generated images that were named
-without their prompts.
+blurred patch in the right colours passes. Here the object is compared with the drawing itself, at full resolution. How
+like it must be was measured on images that were named without their prompts (tests/stickers/recognition/judged.webp).
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from unclip.stickers.scene import PlacedObject
 from unclip.stickers.sprites import DEFAULT_STYLE, VECTOR_STYLES, load_sprites
 
 MIN_STRUCTURE = 0.47
-"""Least structural similarity of a recognisable object, set by the judged images."""
+"""Least structural similarity of a recognisable object. On 164 judged images, agreement is highest at 0.41 (80%, but
+too many pass), and as many pass as were named at 0.5 (76%); this is between."""
 MIN_EXPLAINED = 0.4
 """Least explained fraction of a recognisable object: structure says little of a flat object in a wrong colour."""
 
@@ -53,7 +53,7 @@ class Fit:
 
     @property
     def is_recognisable(self) -> bool:
-        """Whether an eye would name the object: the thresholds agree with the judged images as often as they can."""
+        """Whether a viewer would probably name the object without knowing the prompt."""
         return self.structure >= MIN_STRUCTURE and self.explained >= MIN_EXPLAINED
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFilter
 
 from tests.evaluation.stand_ins import StandIn, blank_image, new_suite, noise_image, perfect_model, suite_scenes
@@ -44,8 +45,11 @@ def test_a_perfect_model_is_recognisable_sharp_and_without_blocks_but_not_divers
 
 
 def test_noise_and_empty_images_are_not_recognisable(tmp_path: Path) -> None:
+    def alike(_: Image.Image) -> torch.Tensor:
+        return torch.ones(4)
+
     for name, generate in (("noise", noise_image), ("blank", blank_image)):
-        found = measure_likeness(new_suite(tmp_path / name, StandIn(generate, suite_scenes(1)), n=1))
+        found = measure_likeness(new_suite(tmp_path / name, StandIn(generate, suite_scenes(1), alike), n=1))
         rates = [each["rate"] for each in column(found, "recognisable")]
         assert len(rates) >= 3 and set(rates) == {0}
 

@@ -202,7 +202,7 @@ class Unclip:
         return self.model.encoder.embed_images(images)
 
     def score(self, images: Image.Image | Sequence[Image.Image], prompts: str | Sequence[str]) -> list[float]:
-        """CLIP's cosine similarity of each image and its prompt; one prompt may serve all images."""
+        """CLIP's cosine similarity of each image and its prompt, not its quality; one prompt may serve all images."""
         images = image_list(images)
         prompts = [prompts] * len(images) if isinstance(prompts, str) else list(prompts)
         return self.model.encoder.score(images, prompts)

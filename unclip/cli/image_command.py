@@ -56,7 +56,7 @@ class ImageOptions:
         int | None,
         typer.Option(
             metavar="K",
-            help="Generate K candidates and keep the n with the best CLIP scores.",
+            help="Generate K candidates and keep the n best by CLIP score: similarity to the prompt, not quality.",
             rich_help_panel=options.IMAGE,
         ),
     ] = None

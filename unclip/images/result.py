@@ -50,7 +50,7 @@ class Result:
     model          name of the model
     revision       commit of a model from the hub, or None
     score          CLIP similarity of the image and its prompt, or without one, of the image and its embedding; None
-                   without an image encoder
+                   without an image encoder. It says what is shown, not how well it is drawn
     timings        seconds by stage
     notes          messages for the user, such as that the prompt was cut
     dtype          precision of the denoisers, such as "bfloat16"; None if unknown

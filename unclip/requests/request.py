@@ -120,7 +120,9 @@ class Request(BaseModel):
     top_prompt: OptionalPrompt = Field(None, description="outpaint: prompt for the top")
     bottom_prompt: OptionalPrompt = Field(None, description="outpaint: prompt for the bottom")
     best_of: Integer = Field(
-        None, description="candidates, with seeds seed .. seed + best_of - 1; the n with the best CLIP scores are kept"
+        None,
+        description="candidates, with seeds seed .. seed + best_of - 1; the n with the best CLIP scores are kept "
+        "(similarity to the prompt, not quality)",
     )
     embedding: Source = Field(
         None,

@@ -9,7 +9,7 @@ from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.networks import new_network, save_network
 from unclip.diffusion.codecs import PixelUnshuffle
 from unclip.diffusion.schedule import Schedule
-from unclip.system.files import write_json
+from unclip.system.files import read_json, write_json
 
 DIM = 16  # of CLIP embeddings
 TOKENS = 13  # per prompt; with 12, 4 + tokens would equal height * width, where diffusers fails
@@ -73,6 +73,7 @@ UPSAMPLER = {
     "up_block_types": ["ResnetUpsampleBlock2D", "ResnetUpsampleBlock2D"],
     "add_attention": False,
 }
+RESTORER = {"channels": 48, "widths": [8, 8], "blocks": [1, 1, 1]}
 STAGES = {
     "prior": {"sampler": "ddim", "steps": 3, "guidance": 1.5},
     "autoregressive_prior": {"guidance": 1.5, "temperature": 0.9, "top_p": 0.95, "dot_from": 0.5},
@@ -122,5 +123,18 @@ def write_tiny_model(folder: Path) -> Path:
         write_json(folder / f"{stage}_scheduler" / "scheduler_config.json", schedule.to_config())
         index[f"{stage}_scheduler"] = ["diffusers", schedule.to_config()["_class_name"]]
     write_json(folder / "vocabulary.json", {"words": ["a", "cat", "dog", "on", "red", "blue"]})
+    write_json(folder / INDEX, index)
+    return folder
+
+
+def add_second_upsampler(folder: Path) -> Path:
+    """Give the tiny model in a folder a second upsampler, from 32 to 128 px; returns the folder."""
+    save_network(tiny_network("Restorer", RESTORER, seed=7), folder / "second_upsampler")
+    schedule = Schedule(prediction_type="sample", clip=1.0).to_config()
+    write_json(folder / "second_upsampler_scheduler" / "scheduler_config.json", schedule)
+    index = read_json(folder / INDEX)
+    index["second_upsampler"] = ["unclip", "Restorer"]
+    index["second_upsampler_scheduler"] = ["diffusers", schedule["_class_name"]]
+    index["stages"]["second_upsampler"] = {"sampler": "ddim", "size": [128, 128], "codec": CODEC.to_config()}
     write_json(folder / INDEX, index)
     return folder

@@ -94,7 +94,7 @@ def measure_throughput(
     sizes = sorted(pipe.model.sizes, key=lambda size: size[0] * size[1])
     return {
         size_text(size): _measure_rate(pipe, size, batch_size, repeat, progress)
-        for size in dict.fromkeys([sizes[0], sizes[-1]])
+        for size in dict.fromkeys([sizes[0], pipe.model.default_size, sizes[-1]])
     }
 
 

@@ -225,8 +225,9 @@ def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:
 
 
 def scene_options(recipe: Recipe) -> dict[str, SceneOptions]:
-    """The distribution of scenes of each stage that is trained on scenes."""
-    return {name: SceneOptions(**stage.scenes.given()) for name, stage in recipe.stages.items() if stage.scenes}
+    """The distribution of scenes of each stage that learns what scenes show; a second upsampler learns their edges."""
+    stages = {name: stage for name, stage in recipe.stages.items() if name != "second_upsampler"}
+    return {name: SceneOptions(**stage.scenes.given()) for name, stage in stages.items() if stage.scenes}
 
 
 def styles(recipe: Recipe) -> tuple[str, ...]:

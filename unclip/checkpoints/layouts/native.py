@@ -194,7 +194,7 @@ def load_second_upsampler(loader: ComponentLoader, index: Mapping[str, Any], bef
     stage = build_stage(loader, "second_upsampler", FeedForwardUpsampler(restorer), settings, shape)
     if stage.schedule.prediction_type != "sample":
         raise CheckpointError(f"{path}, second_upsampler: its scheduler needs to predict sample; {FIX}")
-    return replace(stage, feed_forward=True)
+    return replace(stage, name="second upsampler", feed_forward=True)
 
 
 def build_stage(

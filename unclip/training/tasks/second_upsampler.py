@@ -111,7 +111,7 @@ class SecondUpsamplerTask:
     def stage(self) -> Stage:
         """The stage as the finished model samples it."""
         return Stage(
-            "second_upsampler",
+            "second upsampler",
             self.network,
             self.schedule,
             self.shape,

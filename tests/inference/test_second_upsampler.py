@@ -65,7 +65,9 @@ def run_of(model: UnclipModel, size: tuple[int, int]) -> Run:
 
 
 def test_alone_and_in_a_batch(tiny_second: Unclip) -> None:
-    requests = [Request(prompt=prompt, seed=seed, size=128) for prompt, seed in (("a cat", 1), ("a dog", 2), ("red", 3))]
+    requests = [
+        Request(prompt=prompt, seed=seed, size=128) for prompt, seed in (("a cat", 1), ("a dog", 2), ("red", 3))
+    ]
     batch = tiny_second.generate(requests)
     for request, together in zip(requests, batch, strict=True):
         [alone] = tiny_second.generate(request)

@@ -107,3 +107,7 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:,.1f} TB"
+
+
+def _pixels(size: Size | None) -> int:
+    return size[0] * size[1] if size else 256 * 256

@@ -73,7 +73,7 @@ def time_first_image(settings: ModelSettings) -> float:
 def measure_throughput(
     settings: ModelSettings, batch_size: int, repeat: int, progress: Progress | None = None
 ) -> dict[str, float]:
-    """Return the images per second of one full batch, at the model's smallest and largest size.
+    """Return the images per second of one full batch, at the model's smallest, default and largest size.
 
     Args:
         settings: The model.

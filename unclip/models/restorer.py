@@ -29,7 +29,7 @@ class RestorerConfig:
     """
 
     channels: int = 48
-    widths: tuple[int, ...] = (64, 128)
+    widths: tuple[int, ...] = (48, 96)
     blocks: tuple[int, ...] = (1, 5, 2)
 
     def __post_init__(self) -> None:

@@ -179,9 +179,9 @@ class SecondUpsamplerOptions(TaskOptions):
     size: int = Field(default=1024, ge=1, le=4096, description="Side of the large image, in pixels.")
     small: int = Field(default=256, ge=1, le=4096, description="Side of the first upsampler's images, in pixels.")
     smallest: int = Field(default=64, ge=1, le=4096, description="Side of the decoder's images, in pixels.")
-    crop: int = Field(default=192, ge=1, le=4096, description="Side of the random crop of the large image, in pixels.")
+    crop: int = Field(default=128, ge=1, le=4096, description="Side of the random crop of the large image, in pixels.")
     blur: float = Field(
-        default=0.6,
+        default=0.8,
         ge=0,
         le=2,
         description="Largest standard deviation of the blur of small images, in their pixels.",
@@ -190,7 +190,7 @@ class SecondUpsamplerOptions(TaskOptions):
         default=0.02, ge=0, le=1, description="Largest standard deviation of the noise on small images, in [-1, 1]."
     )
     upsampled: float = Field(
-        default=0.75,
+        default=0.5,
         ge=0,
         le=1,
         description="Fraction of the small images that the run's first upsampler has made of images like the decoder's.",
@@ -199,17 +199,18 @@ class SecondUpsamplerOptions(TaskOptions):
         default=4, ge=1, le=64, description="Side of the decoder's patches, in pixels of its images, for `shift`."
     )
     shift: float = Field(
-        default=0.5,
+        default=0.2,
         ge=0,
         le=4,
         description="Largest standard deviation of the offset of a patch of the decoder's image, in its pixels: a "
-        "decoder places each patch for itself, which leaves edges ragged.",
+        "decoder places each patch for itself, which leaves edges ragged. Beyond a fraction of a pixel, nothing tells "
+        "where the edge was, and sharpening is learned slowly.",
     )
     tint: float = Field(
-        default=0.06, ge=0, le=1, description="The same of the colour of a patch, on pixels in [-1, 1]."
+        default=0.03, ge=0, le=1, description="The same of the colour of a patch, on pixels in [-1, 1]."
     )
     grain: float = Field(
-        default=0.06,
+        default=0.04,
         ge=0,
         le=1,
         description="Largest standard deviation of the noise on images like the decoder's, on pixels in [-1, 1].",

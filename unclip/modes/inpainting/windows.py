@@ -25,7 +25,8 @@ def place_windows(
     canvas by a part of a cell, and all of them where it is narrower than a window.
 
     size: of the model's images, in pixels. cells: positions of the decoder's latent along a side. region: everything
-    masked by default. least: as in `Region.single_window`. separate_sides: do not cover the margins of different sides by one window.
+    masked by default. least: as in `Region.single_window`. separate_sides: do not cover the margins of different sides
+    by one window.
     """
     if not canvas.masked.any():
         return []

@@ -193,7 +193,7 @@ class SecondUpsamplerOptions(TaskOptions):
         default=0.5,
         ge=0,
         le=1,
-        description="Fraction of the small images that the run's first upsampler has made of images like the decoder's.",
+        description="Fraction of the small images that the run's first upsampler makes of images like the decoder's.",
     )
     patch: int = Field(
         default=4, ge=1, le=64, description="Side of the decoder's patches, in pixels of its images, for `shift`."

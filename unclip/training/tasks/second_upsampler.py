@@ -27,7 +27,6 @@ from unclip.training.tasks.base import Examples, Loss, build_network, check_mult
 from unclip.training.tasks.degradation import degrade, displace_patches, downsample
 from unclip.training.tasks.options import SecondUpsamplerOptions
 
-
 CONTRAST_GAIN = 10.0
 BLOCK_GAIN = 0.3
 

@@ -162,8 +162,8 @@ def initialize(restorer: Restorer, factor: int) -> None:
     The first convolution reads the contrast within its reach more strongly than the mean colour, which says nothing of
     edges but varies ten times as much. Blocks start small, as nothing normalizes their sum.
     """
-    nn.init.zeros_(restorer.conv_out.weight)
-    nn.init.zeros_(restorer.conv_out.bias)
+    for parameter in restorer.conv_out.parameters():
+        nn.init.zeros_(parameter)
     weight = restorer.conv_in.weight.unflatten(1, (-1, factor**2))  # d colours positions y x
     mean = weight.mean((2, 3, 4), keepdim=True)
     restorer.conv_in.weight.copy_((mean + CONTRAST_GAIN * (weight - mean)).flatten(1, 2))

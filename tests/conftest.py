@@ -39,6 +39,22 @@ def tiny(tiny_model: Path) -> Unclip:
     return Unclip.from_pretrained(tiny_model, device="cpu", dtype="float32")
 
 
+@pytest.fixture(scope="session")
+def tiny_second_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny model with a second upsampler, for reading only: images of 16, 32 and 128 px."""
+    from tests.tiny import add_second_upsampler, write_tiny_model
+
+    return add_second_upsampler(write_tiny_model(tmp_path_factory.mktemp("models") / "tiny-second"))
+
+
+@pytest.fixture(scope="session")
+def tiny_second(tiny_second_model: Path) -> Unclip:
+    """The pipeline of that model, on the CPU in float32. Shared by all tests: do not change it or its networks."""
+    from unclip.pipeline import Unclip
+
+    return Unclip.from_pretrained(tiny_second_model, device="cpu", dtype="float32")
+
+
 @pytest.fixture
 def result() -> Result:
     """A result made without a model."""

@@ -74,6 +74,7 @@ UPSAMPLER = {
     "up_block_types": ["ResnetUpsampleBlock2D", "ResnetUpsampleBlock2D"],
     "add_attention": False,
 }
+RESTORER = {"channels": 48, "widths": [8, 8], "blocks": [1, 1, 1]}
 STAGES = {
     "prior": {"sampler": "ddim", "steps": 3, "guidance": 1.5},
     "autoregressive_prior": {"guidance": 1.5, "temperature": 0.9, "top_p": 0.95, "dot_from": 0.5},
@@ -143,5 +144,18 @@ def add_inpainting_decoder(folder: Path, *changed: str) -> Path:
     index = read_json(folder / INDEX)
     index[NAME] = ["unclip", "InpaintingDecoder"]
     index["stages"][NAME] = {"sampler": "ddim", "steps": 3, "guidance": 1.5, "shown_above": 0.9}
+    write_json(folder / INDEX, index)
+    return folder
+
+
+def add_second_upsampler(folder: Path) -> Path:
+    """Give the tiny model in a folder a second upsampler, from 32 to 128 px; returns the folder."""
+    save_network(tiny_network("Restorer", RESTORER, seed=7), folder / "second_upsampler")
+    schedule = Schedule(prediction_type="sample", clip=1.0).to_config()
+    write_json(folder / "second_upsampler_scheduler" / "scheduler_config.json", schedule)
+    index = read_json(folder / INDEX)
+    index["second_upsampler"] = ["unclip", "Restorer"]
+    index["second_upsampler_scheduler"] = ["diffusers", schedule["_class_name"]]
+    index["stages"]["second_upsampler"] = {"sampler": "ddim", "size": [128, 128], "codec": CODEC.to_config()}
     write_json(folder / INDEX, index)
     return folder

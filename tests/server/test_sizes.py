@@ -45,6 +45,17 @@ def test_an_image_is_made_at_the_nearest_size_and_resized(client, tiny, asked, m
     assert words in record["notes"]
 
 
+def test_a_size_of_the_second_upsampler_is_made_where_it_is_asked_for(tiny_second):
+    with client_of(tiny_second) as client:
+        [model] = client.get("/v1/models").json()["data"]
+        assert model["sizes"] == ["16x16", "32x32", "128x128"] and model["default_size"] == "32x32"
+        for size, made in (("128x128", 128), ("auto", 32), (None, 32)):
+            fields = {"prompt": "a cat", "seed": 5} | ({} if size is None else {"size": size})
+            [data] = client.post(GENERATIONS, json=fields).json()["data"]
+            assert (data["width"], data["height"]) == (made, made)
+    assert nearest_size(tiny_second.model, (100, 100)) == (128, 128)
+
+
 def test_a_size_of_the_model_is_not_resized(client):
     response = client.post(GENERATIONS, json={"prompt": "a cat", "size": "16x16"})
     assert "x-generated-size" not in response.headers

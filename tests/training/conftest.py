@@ -101,6 +101,20 @@ crop = 16
 
 [upsampler.sampling]
 steps = 2
+
+[second_upsampler.model]
+widths = [8, 8]
+blocks = [1, 1, 1]
+
+[second_upsampler.task]
+size = 128
+small = 32
+smallest = 16
+crop = 32
+upsampled = 0.0  # so that the stage trains without the others
+
+[second_upsampler.fit]
+{fit}
 """
 FIT = "batch_size = 4\nlr = 1e-3\nwarmup = 2\nworkers = 0"
 

@@ -31,6 +31,7 @@ from unclip.training.tasks.clip import ClipTask
 from unclip.training.tasks.decoder import DecoderTask
 from unclip.training.tasks.inpainting_decoder import InpaintingDecoderTask
 from unclip.training.tasks.prior import PriorTask
+from unclip.training.tasks.second_upsampler import SecondUpsamplerTask
 from unclip.training.tasks.upsampler import UpsamplerTask
 
 TASKS = {
@@ -40,6 +41,7 @@ TASKS = {
     "decoder": DecoderTask,
     "inpainting_decoder": InpaintingDecoderTask,
     "upsampler": UpsamplerTask,
+    "second_upsampler": SecondUpsamplerTask,
 }
 
 
@@ -172,9 +174,9 @@ def test_a_killed_and_then_terminated_process_resumes_exactly(tiny_recipe, tmp_p
 
 def test_the_trained_chain_generates_images(chain: Path):
     pipe = Unclip.from_pretrained(chain / "model", device="cpu")
-    assert (pipe.model.name, pipe.model.sizes) == ("tiny", [(16, 16), (32, 32)])
-    [result] = pipe.generate("colour number 3", seed=0)
-    assert result.image.size == (32, 32)
+    assert (pipe.model.name, pipe.model.sizes) == ("tiny", [(16, 16), (32, 32), (128, 128)])
+    results = [pipe.generate("colour number 3", seed=0, size=size)[0] for size in (None, 128)]
+    assert [result.image.size for result in results] == [(32, 32), (128, 128)]
     index = read_json(chain / "model" / "model_index.json")
     assert index["stages"]["decoder"] == {
         "sampler": "dpmpp-2m",
@@ -183,6 +185,13 @@ def test_the_trained_chain_generates_images(chain: Path):
         "size": [16, 16],
         "codec": {"type": "pixel_unshuffle", "factor": 4},
         "shown_above": 1.0,
+    }
+    assert index["stages"]["second_upsampler"] == {
+        "sampler": "ddim",
+        "steps": 1,
+        "guidance": 1.0,
+        "size": [128, 128],
+        "codec": {"type": "pixel_unshuffle", "factor": 4},
     }
     assert not (chain / "model" / "vocabulary.json").exists()  # captions of own images are no closed set of words
 
@@ -212,6 +221,21 @@ def test_a_chain_resumes_with_the_stages_that_it_has_reached(chain: Path, tiny_r
     for stage in ("clip", "decoder", "upsampler"):
         first, second = (load_file(out / stage / "state.safetensors") for out in (chain, tmp_path))
         assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_second_upsampler_learns_from_the_images_of_the_first(chain: Path, tiny_recipe: Path, tmp_path: Path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(tiny_recipe.read_text().replace("upsampled = 0.0", "upsampled = 0.5"))
+    with pytest.raises(RecipeError, match="needs a trained upsampler in .*: run `unclip train upsampler` first"):
+        train("second_upsampler", recipe, tmp_path / "run", steps=1)
+    shutil.copytree(chain / "model", tmp_path / "run" / "model")
+    train("second_upsampler", recipe, tmp_path / "run", steps=2)
+    losses = [[row["loss"] for row in curve(out / "second_upsampler")] for out in (tmp_path / "run", chain)]
+    assert losses[0] != losses[1]
+    index = tmp_path / "run" / "model" / "model_index.json"
+    index.write_text(index.read_text().replace("32,\n        32", "64,\n        64"))
+    with pytest.raises(RecipeError, match="makes images of 64 px, not small = 32"):
+        train("second_upsampler", recipe, tmp_path / "run", steps=3, resume=True)
 
 
 @pytest.mark.parametrize("stage", ["prior", "all"])
@@ -338,7 +362,7 @@ def test_an_upsampler_older_than_the_difference_is_not_resumed_as_one(tiny_recip
 
 
 def test_a_trained_upsampler_adds_the_difference(chain: Path):
-    [upsampler] = load_checkpoint(chain / "model", torch.device("cpu"), torch.float32).upsamplers
+    upsampler, _ = load_checkpoint(chain / "model", torch.device("cpu"), torch.float32).upsamplers
     enlarged = torch.rand(1, *upsampler.shape, generator=torch.Generator().manual_seed(0)) - 0.5
     output = upsampler.codec.encode(upsampler.run(StageInputs({"enlarged": enlarged}), make_generators([0])))
     assert 0 < (output - enlarged).abs().mean() < 0.05  # two training steps from no difference

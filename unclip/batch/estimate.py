@@ -46,7 +46,7 @@ def estimate(workload: Workload, model: ModelIdentity, folder: Path, format: str
         seconds, size = measured
         space, duration = left * size, left * seconds
     else:
-        pixels = sum(count * _pixels(size or _largest(model)) for size, count in workload.sizes.items())
+        pixels = sum(count * _pixels(size or model.default_size) for size, count in workload.sizes.items())
         whole = pixels * _BYTES_PER_PIXEL[format] + workload.images * _BYTES_PER_RECORD
         space, duration = whole * left / workload.images if workload.images else 0, None
     return Plan(
@@ -76,14 +76,14 @@ def count_sizes(workload: Workload, model: ModelIdentity) -> dict[str, int]:
     """The number of images of each size: {"256x256": 12}."""
     counts: Counter[str] = Counter()
     for size, count in workload.sizes.items():
-        size = size or _largest(model)
+        size = size or model.default_size
         counts[size_text(size) if size else "the model's size"] += count
     return dict(counts)
 
 
 def cell_size(workload: Workload, model: ModelIdentity) -> Size | None:
     """The smallest (width, height) that every image fits into; None if only the model or an image can tell."""
-    sizes = [size or _largest(model) for size in workload.sizes]
+    sizes = [size or model.default_size for size in workload.sizes]
     known = [size for size in sizes if size is not None]
     if not known or len(known) < len(sizes):
         return None
@@ -107,10 +107,6 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:,.1f} TB"
-
-
-def _largest(model: ModelIdentity) -> Size | None:
-    return model.sizes[-1] if model.sizes else None
 
 
 def _pixels(size: Size | None) -> int:

@@ -95,7 +95,7 @@ def _load_unclip(settings: StageBenchmark) -> LoadedPipeline:
     networks["decoder"] = model.decoder.network.unet
     if isinstance(codec := model.decoder.codec, Latents):
         networks["autoencoder"], steps["autoencoder"] = codec.autoencoder.network.decoder, 1
-    for stage in model.upsamplers:
+    for stage in model.upsamplers[:1]:  # the default size; others run only where it is asked for
         networks[stage.name], steps[stage.name] = stage.network.unet, stage.steps
         if stage.last_network is not None:
             networks[f"{stage.name}, last"], steps[f"{stage.name}, last"] = stage.last_network.unet, 1

@@ -73,7 +73,7 @@ def time_first_image(settings: ModelSettings) -> float:
 def measure_throughput(
     settings: ModelSettings, batch_size: int, repeat: int, progress: Progress | None = None
 ) -> dict[str, float]:
-    """Return the images per second of one full batch, at the model's smallest and largest size.
+    """Return the images per second of one full batch, at the model's smallest, default and largest size.
 
     Args:
         settings: The model.
@@ -94,7 +94,7 @@ def measure_throughput(
     sizes = sorted(pipe.model.sizes, key=lambda size: size[0] * size[1])
     return {
         size_text(size): _measure_rate(pipe, size, batch_size, repeat, progress)
-        for size in dict.fromkeys([sizes[0], sizes[-1]])
+        for size in dict.fromkeys([sizes[0], pipe.model.default_size, sizes[-1]])
     }
 
 

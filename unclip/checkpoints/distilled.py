@@ -80,8 +80,9 @@ def with_distilled(model: UnclipModel, distilled: Mapping[str, DistilledStage]) 
         elif name == "prior" and isinstance(model.prior, DiffusionPrior):
             model = replace(model, prior=replace(model.prior, stage=distill_stage(model.prior.stage, settings, where)))
             model = without_speeds(model, "prior_") if settings.segments else model
-        elif name == "upsampler" and len(model.upsamplers) == 1:
-            model = replace(model, upsamplers=(distill_stage(model.upsamplers[0], settings, where),))
+        elif name == "upsampler" and model.upsamplers:
+            first, *others = model.upsamplers
+            model = replace(model, upsamplers=(distill_stage(first, settings, where), *others))
             model = without_speeds(model, "upsampler_") if settings.segments else model
         else:
             raise CheckpointError(f"{where}: the model has no {name[:80]}; {FIX}")

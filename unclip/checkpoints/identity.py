@@ -24,12 +24,17 @@ class ModelIdentity:
 
     name      as in its model_index.json, else the folder's name
     revision  hash of its files, 16 hexadecimal digits
-    sizes     (width, height) of its images in pixels; None if the index does not list them
+    sizes     (width, height) of its images in pixels, smallest first; None if the index does not list them
     """
 
     name: str
     revision: str
     sizes: tuple[tuple[int, int], ...] | None
+
+    @property
+    def default_size(self) -> tuple[int, int] | None:
+        """(width, height) of images whose request has no size: the first upsampler's, if there is one."""
+        return self.sizes[:2][-1] if self.sizes else None
 
 
 def identify_model(name: str | Path, download: bool = False) -> ModelIdentity:
@@ -49,7 +54,7 @@ def _sizes(index: dict[str, Any], folder: Path) -> tuple[tuple[int, int], ...] |
     stages = index.get("stages")
     stages = [stage for stage in stages.values() if isinstance(stage, dict)] if isinstance(stages, dict) else []
     try:
-        return tuple(parse_size(stage["size"]) for stage in stages if "size" in stage) or None
+        return tuple(sorted(parse_size(stage["size"]) for stage in stages if "size" in stage)) or None
     except RequestError as error:
         raise CheckpointError(f"{folder / INDEX}: {error}; {FIX}") from None
 

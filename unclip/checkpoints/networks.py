@@ -30,6 +30,7 @@ from unclip.models.autoregressive_prior import AutoregressiveConfig, Autoregress
 from unclip.models.clip import Clip, ClipConfig
 from unclip.models.config import diffusers_config
 from unclip.models.projection import TextProjection, TextProjectionConfig
+from unclip.models.restorer import Restorer, RestorerConfig
 from unclip.models.stable_unclip_decoder import ImageNormalizer, ImageNormalizerConfig
 from unclip.models.text_encoder import TextEncoderConfig, TransformerTextEncoder
 from unclip.requests.values import show
@@ -50,6 +51,7 @@ NATIVE_CLASSES = {  # class and config class by the name in config.json
     "TextEncoder": (TransformerTextEncoder, TextEncoderConfig),
     "ImageNormalizer": (ImageNormalizer, ImageNormalizerConfig),
     "AutoregressiveTransformer": (AutoregressiveTransformer, AutoregressiveConfig),
+    "Restorer": (Restorer, RestorerConfig),
 }
 DIFFUSERS_CLASSES = {
     cls.__name__: cls for cls in (PriorTransformer, UNet2DConditionModel, UNet2DModel, VQModel, AutoencoderKL)

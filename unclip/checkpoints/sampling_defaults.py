@@ -37,7 +37,7 @@ def sampling_defaults(name: str | Path, edits: bool = False) -> dict[str, str]:
     if edits and "inpainting_decoder" in tables:
         tables["decoder"] = {**tables.get("decoder", {}), **tables["inpainting_decoder"]}
     found = {field: tables.get(stage, {}).get(key) for field, (stage, key) in _FIELDS.items()}
-    sizes: list[Any] = [stage.get("size") for stage in tables.values() if isinstance(stage.get("size"), list)]
-    found["size"] = size_text(sizes[-1]) if sizes and len(sizes[-1]) == 2 else None
+    sizes: list[Any] = [tables.get(stage, {}).get("size") for stage in ("upsampler", "decoder")]
+    found["size"] = next((size_text(size) for size in sizes if isinstance(size, list) and len(size) == 2), None)
     found["prior_best_of"] = PRIOR_BEST_OF if "prior" in tables else None
     return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in found.items() if value}

@@ -108,6 +108,13 @@ class UpsamplerSettings(ImageStageSettings):
     difference: Annotated[bool, BeforeValidator(_difference)] = False
 
 
+class SecondUpsamplerSettings(ImageStageSettings):
+    """The second upsampler, a feed-forward network: its steps and guidance are 1."""
+
+    steps: Annotated[int, BeforeValidator(lambda value: integer("steps", value, 1, 1))] = 1
+    guidance: Annotated[float, BeforeValidator(lambda value: number("guidance", value, 1))] = 1.0
+
+
 class Vocabulary(Settings):
     """vocabulary.json: the words of the training captions, and the styles of the sprites in the training scenes."""
 

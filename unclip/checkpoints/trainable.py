@@ -180,7 +180,7 @@ def open_decoder(model: Path, device: torch.device, weights: bool = True) -> Sta
 
 
 def _of_upsampler(model: UnclipModel, folder: Path, store: DeferredStore) -> TrainableStage:
-    if len(model.upsamplers) != 1 or model.upsamplers[0].last_network is not None:
+    if not model.upsamplers or model.upsamplers[0].last_network is not None:
         found = "another network for its last step" if model.upsamplers else "no upsampler"
         raise CheckpointError(f"{model.name} has {found}: give a model of `unclip train` with an upsampler")
     stage = model.upsamplers[0]

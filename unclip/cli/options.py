@@ -177,7 +177,7 @@ Size = Annotated[
     str | None,
     typer.Option(
         metavar="WxH",
-        help="Size, such as 64x64.  [default: the model's largest]",
+        help="Size, such as 64x64.  [default: the model's own]",
         autocompletion=completion.sizes,
         rich_help_panel=IMAGE,
     ),

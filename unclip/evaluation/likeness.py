@@ -159,6 +159,7 @@ def block_sizes(suite: Suite) -> list[int]:
     sizes = {
         stage.codec.factor * suite.full_size // size[0]
         for stage, size in zip((model.decoder, *model.upsamplers), model.sizes, strict=True)
+        if size[0] <= suite.full_size
     }
     return sorted((size for size in sizes if size > 1), reverse=True)
 

@@ -30,11 +30,11 @@ def measure_speeds(suite: Suite) -> dict[str, Any]:
     The differences are paired: the same prompts and seeds as with the defaults of the same size.
     """
     model = suite.pipe.model
-    sizes = {"full": model.sizes[-1], "decoder": model.sizes[0]}
+    sizes = {"full": model.default_size, "decoder": model.sizes[0]}
     settings: list[tuple[str, str, dict[str, Any]]] = [
         (f"speed {speed}", "full", {"speed": speed}) for speed in SPEEDS if speed == "best" or model.speeds
     ]
-    if model.upsamplers and (steps := model.upsamplers[-1].steps) > 1:
+    if model.upsamplers and (steps := model.upsamplers[0].steps) > 1:
         settings.append(("half the upsampler steps", "full", {"upsampler_steps": steps // 2}))
         if steps > 2:  # the last step runs the whole network if it has one of its own
             settings.append(("deep upsampler features of every 2nd step", "full", {"upsampler_cache_every": 2}))

@@ -120,7 +120,7 @@ class Suite:
     @property
     def full_size(self) -> int:
         """Width in pixels of the images that the model generates by default."""
-        return self.pipe.model.sizes[-1][0]
+        return self.pipe.model.default_size[0]
 
     @property
     def html_path(self) -> Path:

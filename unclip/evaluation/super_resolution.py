@@ -35,7 +35,7 @@ def shrink(images: Tensor, size: int) -> Tensor:
 
 
 def measure_upsampler(suite: Suite) -> dict[str, Any]:
-    """Return PSNR and sharpness of the upsamplers and of bicubic enlargement."""
+    """Return PSNR and sharpness of the upsampler and of bicubic enlargement."""
     model = suite.pipe.model
     true = suite.render(suite.subset, suite.full_size)
     requests = suite.make_requests(suite.subset, size=model.sizes[0])
@@ -49,7 +49,7 @@ def measure_upsampler(suite: Suite) -> dict[str, Any]:
         for source, small in inputs.items():
             enlarged = {
                 "upsampler": model.upsample(small, Run(make_generators(seeds), model.device)).float().cpu(),
-                "bicubic": enlarge(small, model.sizes[-1]),
+                "bicubic": enlarge(small, model.default_size),
             }
             for method, large in enlarged.items():
                 fidelity = psnr(large, real) if source == "real" else psnr(shrink(large, suite.decoder_size), small)

@@ -36,7 +36,7 @@ class UnclipModel:
     prior          text -> CLIP image embedding, by diffusion; None for checkpoints of image variations
     decoder        embedding and text -> the smallest image
     inpainting_decoder  a fine-tuned copy of the decoder that decodes where pixels are known; None if the decoder does
-    upsamplers     each enlarges the image before it
+    upsamplers     each enlarges the image before it; those after the first run only where their size is asked for
     device         of the networks
     vocabulary     words of the training captions, where they are a closed set
     styles         styles of the sprites in the training scenes, where they are known (`stickers.sprites`)
@@ -84,6 +84,11 @@ class UnclipModel:
         return [stage.size for stage in (self.decoder, *self.upsamplers)]
 
     @property
+    def default_size(self) -> tuple[int, int]:
+        """(width, height) in pixels of images whose request has no size: the first upsampler's, if there is one."""
+        return self.sizes[:2][-1]
+
+    @property
     def noise_levels(self) -> int:
         """Levels of the noise that the decoder adds to image embeddings; 0 for a decoder that adds none."""
         return getattr(self.decoder.network, "noise_levels", 0)
@@ -104,7 +109,7 @@ class UnclipModel:
             raise RequestError(f"{self.name} does not generate images of {size_text(size)}; choose from {known}")
 
     def decoder_size(self, size: tuple[int, int] | None) -> tuple[int, int]:
-        """(width, height) of the decoder's images for images of `size`; None is the largest size."""
+        """(width, height) of the decoder's images for images of `size`; None is the default size."""
         return self.sizes[0] if size is None or not self.decoder.any_size else size
 
     @property
@@ -196,14 +201,15 @@ class UnclipModel:
 
         known: pixels to preserve, at full resolution. Raises UnclipError for an image with values that are not finite.
         """
-        target = self.sizes[-1] if run.options.size is None else run.options.size
+        target = self.default_size if run.options.size is None else run.options.size
         for upsampler, size in zip(self.upsamplers, self.sizes[1:], strict=True):
             if size[0] > target[0]:
                 break
             inputs = StageInputs({"enlarged": upsampler.codec.encode(enlarge(images, size))})
             kept = None if known is None else known.resized(size[1], size[0])
             with run.stage(upsampler.name) as report:
-                how = StageOptions(run.options.upsampler_steps, cache_every=run.options.upsampler_cache_every)
+                cache_every = 1 if upsampler.feed_forward else run.options.upsampler_cache_every
+                how = StageOptions(run.options.upsampler_steps, cache_every=cache_every)
                 images = upsampler.run(inputs, run.generators, how, kept, report=report)  # b 3 H W
         return require_finite(images)
 

@@ -29,7 +29,7 @@ class SamplingOptions:
     guidance_every                       k: the decoder's guidance is computed at every k-th step
     cache_every, upsampler_cache_every   k: all layers of decoder and upsamplers run at every k-th step
     resample                             RePaint passes of the decoder over each stretch of timesteps
-    size                                 (width, height) of the images in pixels; None runs all upsamplers
+    size                                 (width, height) of the images in pixels; None is the model's default
     """
 
     prior: str | None = None

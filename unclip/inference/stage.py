@@ -53,6 +53,7 @@ class Stage:
     last_factor: factor of the last x0 of the sampler "unclip" (see `Schedule.last_factor`).
     freezes_known_noise: known pixels keep their initial noise (see `diffusion.masking.freeze_known_noise`).
     distillation: of a network that was distilled, else None. Guidance is then in the network.
+    feed_forward: the network uses no noise, so that one step is enough, whatever the options say.
     reuse: on a CPU, keep the memory of each step for the next one. It is faster and takes more memory.
     """
 
@@ -69,6 +70,7 @@ class Stage:
     any_size: bool = False
     freezes_known_noise: bool = False
     distillation: Distillation | None = None
+    feed_forward: bool = False
     reuse: bool = True
 
     @property
@@ -99,6 +101,8 @@ class Stage:
         features are to be reused, or a guidance that a distilled network has not learned.
         """
         steps = self.steps if options.steps is None else options.steps
+        if self.feed_forward:
+            steps = 1
         sampler = self.sampler if options.sampler is None else options.sampler
         guidance = self.guidance if options.guidance is None else options.guidance
         options = replace(options, guidance=guidance)

@@ -38,7 +38,7 @@ def distillation_notes(model: UnclipModel, request: Request) -> Iterator[str]:
     if prior is not None and uses_prior(request):
         stages.append(("prior", "prior_", prior, request.prior_steps, request.prior_sampler))
     if model.upsamplers and (request.size is None or request.size != model.sizes[0]):
-        upsampler = model.upsamplers[-1]
+        upsampler = model.upsamplers[0]
         stages.append(("upsampler", "upsampler_", upsampler, request.upsampler_steps, upsampler.sampler))
     given = [name for name in ("guidance_interval", "guidance_every") if getattr(request, name) not in (None, 1)]
     if decoder_of(model, request).distillation is not None and given:

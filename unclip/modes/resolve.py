@@ -56,9 +56,9 @@ def model_defaults(model: UnclipModel, prior: str | None = None, edits: bool = F
         "steps": decoder.steps,
         "guidance": decoder.guidance,
         "sampler": decoder.sampler,
-        "upsampler_steps": model.upsamplers[-1].steps if model.upsamplers else 1,
+        "upsampler_steps": model.upsamplers[0].steps if model.upsamplers else 1,
         "noise_level": 0 if model.noise_levels else None,
-        "size": model.sizes[-1],
+        "size": model.default_size,
         **(
             dict.fromkeys(PRIOR_FIELDS) | {"prior_best_of": 1}
             if kind is None
@@ -102,4 +102,5 @@ def check_requirements(model: UnclipModel, request: Request) -> None:
         if not model.upsamplers:
             raise RequestError(f"{model.name} has no upsampler: leave out upsampler_cache_every")
         for upsampler in model.upsamplers:
-            upsampler.require_reuse()
+            if not upsampler.feed_forward:  # it has no steps between which anything could be reused
+                upsampler.require_reuse()

@@ -88,7 +88,7 @@ class Request(BaseModel):
     size: Annotated[tuple[int, int] | None, LIMITED] = Field(
         None,
         description='(width, height) in pixels, or "64x64", or 64; when outpainting, of the whole canvas; not for '
-        "inpainting. Default: the model's largest",
+        "inpainting. Default: the model's own",
     )
     prior_best_of: Integer = Field(
         None, description="embeddings that the prior samples; the one closest to the text is used"

@@ -149,6 +149,7 @@ def describe_model(state: State, name: str) -> dict[str, Any]:
         "created": state.started,
         "owned_by": "unclip",
         "sizes": [size_text(size) for size in model.sizes],
+        "default_size": size_text(model.default_size),
         "prior": bool(model.priors),
         "image_encoder": model.encoder.encodes_images,
         "closed_vocabulary": model.vocabulary is not None,

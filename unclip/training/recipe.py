@@ -34,11 +34,20 @@ from unclip.training.tasks.options import (
     FineTuningOptions,
     InpaintingDecoderOptions,
     PriorOptions,
+    SecondUpsamplerOptions,
     TaskOptions,
     UpsamplerOptions,
 )
 
-STAGES = ("clip", "prior", "autoregressive_prior", "decoder", "inpainting_decoder", "upsampler")
+STAGES = (
+    "clip",
+    "prior",
+    "autoregressive_prior",
+    "decoder",
+    "inpainting_decoder",
+    "upsampler",
+    "second_upsampler",
+)
 
 
 def _check_sampler(name: str) -> str:
@@ -153,6 +162,12 @@ class UpsamplerTable(StageTable):
     sampling: Sampling = Sampling()
 
 
+class SecondUpsamplerTable(StageTable):
+    """[second_upsampler]: sampled in one step, so it has no sampling defaults."""
+
+    task: SecondUpsamplerOptions = SecondUpsamplerOptions()
+
+
 class FineTuningFit(Fit):
     """The optimisation of a fine-tuning. These defaults differ from those of a training from the beginning."""
 
@@ -201,6 +216,7 @@ class RecipeFile(Table):
     decoder: DecoderTable | None = None
     inpainting_decoder: InpaintingDecoderTable | None = None
     upsampler: UpsamplerTable | None = None
+    second_upsampler: SecondUpsamplerTable | None = None
     finetune: FineTuningTable = FineTuningTable()
     distill: DistillationTable = DistillationTable()
 
@@ -326,16 +342,26 @@ def with_data(values: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, 
 
 
 def check_sizes(recipe: Recipe) -> None:
-    """Raise RecipeError unless the upsampler takes images of the size that the decoder generates."""
-    if not {"decoder", "upsampler"} <= recipe.stages.keys():
-        return
-    options = recipe.stages["upsampler"].task
-    assert isinstance(options, UpsamplerOptions)
-    if options.small != (size := recipe.decoder_size()):
-        raise RecipeError(
-            f"{recipe.source}: [upsampler.task] small = {options.small} must equal [decoder.model] size = {size}, "
-            "the size of the decoder's images"
-        )
+    """Raise RecipeError unless each upsampler takes images of the sizes that the stages before it generate."""
+    made: dict[str, tuple[str, int]] = {}  # of each stage, the key of the size of its images, and that size
+    if "decoder" in recipe.stages:
+        made["decoder"] = "[decoder.model] size", recipe.decoder_size()
+    for name, table in recipe.stages.items():
+        options = table.task
+        if isinstance(options, UpsamplerOptions):
+            made["upsampler"] = "[upsampler.task] size", options.size
+            inputs = {"small": "decoder"}
+        elif isinstance(options, SecondUpsamplerOptions):
+            inputs = {"small": "upsampler", "smallest": "decoder"}
+        else:
+            continue
+        for key, before in inputs.items():
+            if before in made and getattr(options, key) != made[before][1]:
+                source, size = made[before]
+                raise RecipeError(
+                    f"{recipe.source}: [{name}.task] {key} = {getattr(options, key)} must equal {source} = {size}, "
+                    f"the size of the {before}'s images"
+                )
 
 
 def check_scenes(recipe: Recipe) -> None:
@@ -354,7 +380,7 @@ def check_scenes(recipe: Recipe) -> None:
             )
         if scenes.crop is None:
             continue
-        if not isinstance(task, UpsamplerOptions) or redrawn:
+        if not isinstance(task, UpsamplerOptions | SecondUpsamplerOptions) or redrawn:
             raise RecipeError(f"{where}: crop is for an upsampler without redrawn; leave it out")
         if scenes.crop != task.crop:
             raise RecipeError(f"{where}: crop = {scenes.crop} must equal [{name}.task] crop = {task.crop}")

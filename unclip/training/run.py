@@ -37,12 +37,14 @@ from unclip.training.stages import (
     check_clip,
     check_redrawing,
     check_stages,
+    check_upsampled,
     new_task,
 )
 from unclip.training.tasks.autoregressive_prior import with_components_of
 from unclip.training.tasks.base import Task
 from unclip.training.tasks.frozen_clip import FrozenClip
 from unclip.training.tasks.redrawing import Redrawing
+from unclip.training.tasks.second_upsampler import SecondUpsamplerTask, load_first_upsampler
 from unclip.training.tasks.upsampler import UpsamplerTask
 from unclip.version import __version__
 
@@ -110,6 +112,8 @@ def train(
                 task.fit_to_data()
                 if isinstance(task, UpsamplerTask) and task.options.redrawn:
                     task.redrawing = Redrawing.load(model, device, task.options.redraw_steps)
+                if isinstance(task, SecondUpsamplerTask) and task.options.upsampled:
+                    task.upsampler = load_first_upsampler(model, device)
                 if init is not None and name not in (INPAINTING, *resumed):
                     new_clip = name in CLIP_STATISTICS and not same_weights(init / "clip", model / "clip")
                     load_initial_weights(task, init, CLIP_STATISTICS[name] if new_clip else ())
@@ -199,6 +203,7 @@ def check_run(
             check_clip(name, model)
     if model is not None:
         check_redrawing(loaded, stages, model)
+        check_upsampled(loaded, stages, model)
     check_stages(loaded, stages, model, {} if init is None else dict.fromkeys(new, init))
     return loaded, stages, resumed, init
 
@@ -242,8 +247,9 @@ def save_stage(name: str, task: Task, model: Path) -> dict[str, Any]:
 
 
 def scene_options(recipe: Recipe) -> dict[str, SceneOptions]:
-    """The distribution of scenes of each stage that is trained on scenes."""
-    return {name: SceneOptions(**stage.scenes.given()) for name, stage in recipe.stages.items() if stage.scenes}
+    """The distribution of scenes of each stage that learns what scenes show; a second upsampler learns their edges."""
+    stages = {name: stage for name, stage in recipe.stages.items() if name != "second_upsampler"}
+    return {name: SceneOptions(**stage.scenes.given()) for name, stage in stages.items() if stage.scenes}
 
 
 def styles(recipe: Recipe) -> tuple[str, ...]:

@@ -8,11 +8,15 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from unclip.checkpoints.decoder_copy import NAME as INPAINTING
+from unclip.checkpoints.index import INDEX
+from unclip.checkpoints.layouts.native import read_stage
 from unclip.checkpoints.networks import build_empty_network
+from unclip.checkpoints.settings import UpsamplerSettings
 from unclip.checkpoints.trainable import open_decoder
 from unclip.errors import RecipeError
 from unclip.inference.stage import Stage
 from unclip.models.clip import Clip, ClipConfig
+from unclip.system.files import read_json
 from unclip.training.initial_weights import check_initial_weights
 from unclip.training.recipe import Recipe, StageRecipe
 from unclip.training.tasks.autoregressive_prior import AutoregressivePriorTask, with_components_of
@@ -21,8 +25,9 @@ from unclip.training.tasks.clip import ClipTask
 from unclip.training.tasks.decoder import DecoderTask
 from unclip.training.tasks.frozen_clip import FrozenClip
 from unclip.training.tasks.inpainting_decoder import InpaintingDecoderTask
-from unclip.training.tasks.options import UpsamplerOptions
+from unclip.training.tasks.options import SecondUpsamplerOptions, UpsamplerOptions
 from unclip.training.tasks.prior import PriorTask
+from unclip.training.tasks.second_upsampler import SecondUpsamplerTask
 from unclip.training.tasks.upsampler import UpsamplerTask
 
 NEED_CLIP = ("prior", "autoregressive_prior", "decoder", INPAINTING)
@@ -41,6 +46,8 @@ def new_task(
         return ClipTask(table)
     if name == "upsampler":
         return UpsamplerTask(table, examples)
+    if name == "second_upsampler":
+        return SecondUpsamplerTask(table, examples)
     assert clip is not None
     if name == INPAINTING:
         assert decoder is not None
@@ -112,4 +119,28 @@ def check_redrawing(recipe: Recipe, stages: Collection[str], model: Path) -> Non
         raise RecipeError(
             f"redrawn = {options.redrawn} in [upsampler.task] needs a trained decoder in {model}: run `unclip train "
             "decoder` first, or set redrawn = 0"
+        )
+
+
+def check_upsampled(recipe: Recipe, stages: Collection[str], model: Path) -> None:
+    """Raise RecipeError if a second upsampler needs the run's first, and it is neither trained nor will be before it.
+
+    Raises it too if that one's images have another size.
+    """
+    if "second_upsampler" not in stages or "upsampler" in stages:
+        return
+    options = recipe.stage("second_upsampler").task
+    assert isinstance(options, SecondUpsamplerOptions)
+    if not options.upsampled:
+        return
+    where = f"upsampled = {options.upsampled} in [second_upsampler.task]"
+    if not (model / "upsampler" / "config.json").exists():
+        raise RecipeError(
+            f"{where} needs a trained upsampler in {model}: run `unclip train upsampler` first, or set upsampled = 0"
+        )
+    settings = read_stage(read_json(model / INDEX), "upsampler", model / INDEX)
+    assert isinstance(settings, UpsamplerSettings)
+    if settings.size != (options.small, options.small):
+        raise RecipeError(
+            f"{where}: the upsampler in {model} makes images of {settings.size[0]} px, not small = {options.small}"
         )

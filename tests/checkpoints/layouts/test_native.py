@@ -9,7 +9,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tests.tiny import CLIP, DECODER, PRIOR, TEXT_PROJ, UPSAMPLER, tiny_network
+from tests.tiny import (
+    CLIP,
+    DECODER,
+    PRIOR,
+    RESTORER,
+    TEXT_PROJ,
+    UPSAMPLER,
+    add_second_upsampler,
+    tiny_network,
+)
 from unclip.checkpoints import networks
 from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.networks import load_network, network_config, new_network, save_network
@@ -226,6 +235,31 @@ def test_difference_requires_a_prediction_of_x0(model: Path) -> None:
     assert upsampler.network.difference
     edit_json(schedule, lambda config: config.update(prediction_type="epsilon"))
     assert "difference needs a scheduler that predicts sample" in failure(load_checkpoint, model, CPU, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda stages: stages.pop("upsampler"), "lists a second_upsampler, but no upsampler before it"),
+        (lambda stages: stages["second_upsampler"].update(size=64), "do not fit the upsampler's images of 32x32"),
+        (lambda stages: stages["second_upsampler"].update(steps=2), "second_upsampler: steps must be"),
+        (lambda stages: stages["second_upsampler"].update(difference=True), "difference must be false"),
+        (lambda stages: stages["upsampler"].update(size=[16, 16]), "do not fit the upsampler's images of 16x16"),
+    ],
+)
+def test_a_damaged_second_upsampler(model: Path, change: Callable[[dict], object], message: str) -> None:
+    add_second_upsampler(model)
+    assert len(load_checkpoint(model, CPU, torch.float32).upsamplers) == 2
+    edit_json(model / "model_index.json", lambda index: change(index["stages"]))
+    assert message in failure(load_checkpoint, model, CPU, torch.float32)
+
+
+def test_a_second_upsampler_of_other_sizes(model: Path) -> None:
+    add_second_upsampler(model)
+    edit_json(model / "second_upsampler" / "config.json", lambda config: config.update(widths=[8]))
+    assert "widths is [8], and should be 2 whole numbers" in failure(load_checkpoint, model, CPU, torch.float32)
+    save_network(tiny_network("Restorer", {**RESTORER, "channels": 12}), model / "second_upsampler")
+    assert "does not fit its 12 channels" in failure(load_checkpoint, model, CPU, torch.float32)
 
 
 @pytest.mark.parametrize("words", [None, "a cat", [["a"]]])

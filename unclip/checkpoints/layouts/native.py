@@ -1,6 +1,6 @@
 """This project's own checkpoint layout, as `unclip train` writes it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from unclip.checkpoints.settings import (
     DecoderSettings,
     ImageStageSettings,
     InpaintingDecoderSettings,
+    SecondUpsamplerSettings,
     StageSettings,
     UpsamplerSettings,
     Vocabulary,
@@ -42,8 +43,10 @@ from unclip.models.config import diffusers_config
 from unclip.models.decoder import Decoder
 from unclip.models.prior import Prior
 from unclip.models.projection import TextProjection
+from unclip.models.restorer import FeedForwardUpsampler, Restorer
 from unclip.models.text_encoder import TransformerTextEncoder
 from unclip.models.upsampler import Upsampler
+from unclip.requests.values import size_text
 from unclip.system.files import read_json
 
 STAGES: dict[str, type[StageSettings] | type[AutoregressiveSettings]] = {
@@ -52,6 +55,7 @@ STAGES: dict[str, type[StageSettings] | type[AutoregressiveSettings]] = {
     "decoder": DecoderSettings,
     INPAINTING: InpaintingDecoderSettings,
     "upsampler": UpsamplerSettings,
+    "second_upsampler": SecondUpsamplerSettings,
 }
 
 
@@ -65,7 +69,6 @@ def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, re
     if "autoregressive_prior" in listed:
         autoregressive_settings = read_stage(index, "autoregressive_prior", path)
     decoder_settings = read_stage(index, "decoder", path)
-    upsampler_settings = read_stage(index, "upsampler", path) if "upsampler" in index["stages"] else None
     assert isinstance(decoder_settings, DecoderSettings)
 
     clip = load_clip(loader)
@@ -83,8 +86,10 @@ def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, re
         inpainting_decoder, shown_above = load_inpainting_decoder(loader, decoder, settings), settings.shown_above
     words = read_vocabulary(loader.folder)
     upsamplers = ()
-    if isinstance(upsampler_settings, UpsamplerSettings):
-        upsamplers = (load_upsampler(loader, upsampler_settings),)
+    if "upsampler" in index["stages"]:
+        upsamplers = (load_upsampler(loader, index),)
+    if "second_upsampler" in index["stages"]:
+        upsamplers = (*upsamplers, load_second_upsampler(loader, index, upsamplers))
     return UnclipModel(
         name,
         clip,
@@ -181,8 +186,13 @@ def load_decoder_and_encoder(loader: ComponentLoader) -> tuple[Stage, Encoder]:
     return decoder, Encoder(loader.folder.name, load_clip(loader), loader.device)
 
 
-def load_upsampler(loader: ComponentLoader, settings: UpsamplerSettings) -> Stage:
-    """The upsampler's stage. Raises CheckpointError if it predicts differences of anything but x0."""
+def load_upsampler(loader: ComponentLoader, index: Mapping[str, Any]) -> Stage:
+    """The upsampler's stage. index: the model_index.json.
+
+    Raises CheckpointError if it is missing or damaged, or predicts differences of anything but x0.
+    """
+    settings = read_stage(index, "upsampler", loader.folder / INDEX)
+    assert isinstance(settings, UpsamplerSettings)
     unet = loader.load_network("upsampler", UNet2DModel)
     shape = check_channels(loader, "upsampler", unet, settings)
     stage = build_stage(loader, "upsampler", Upsampler(unet, settings.difference), settings, shape)
@@ -193,6 +203,34 @@ def load_upsampler(loader: ComponentLoader, settings: UpsamplerSettings) -> Stag
             f"without a learned variance; {FIX}"
         )
     return stage
+
+
+def load_second_upsampler(loader: ComponentLoader, index: Mapping[str, Any], before: Sequence[Stage]) -> Stage:
+    """The second upsampler's stage. before: the first one's.
+
+    Raises CheckpointError if there is no first one, or its images are not smaller by the codec's factor.
+    """
+    path = loader.folder / INDEX
+    settings = read_stage(index, "second_upsampler", path)
+    assert isinstance(settings, SecondUpsamplerSettings)
+    if not before:
+        raise CheckpointError(f"{path} lists a second_upsampler, but no upsampler before it; {FIX}")
+    (width, height), factor = settings.size, settings.codec.factor
+    if (width, height) != tuple(factor * side for side in before[-1].size) or any(s % 2 for s in before[-1].size):
+        raise CheckpointError(
+            f"{path}, second_upsampler: its size {size_text(settings.size)} and its codec do not fit the upsampler's "
+            f"images of {size_text(before[-1].size)}; {FIX}"
+        )
+    restorer = loader.load_network("second_upsampler", Restorer)
+    shape = settings.latent_shape
+    if restorer.config.channels != shape[0]:
+        raise CheckpointError(
+            f"{path}: the codec of the second_upsampler does not fit its {restorer.config.channels} channels; {FIX}"
+        )
+    stage = build_stage(loader, "second_upsampler", FeedForwardUpsampler(restorer), settings, shape)
+    if stage.schedule.prediction_type != "sample":
+        raise CheckpointError(f"{path}, second_upsampler: its scheduler needs to predict sample; {FIX}")
+    return replace(stage, name="second upsampler", feed_forward=True)
 
 
 def build_stage(

@@ -1,7 +1,7 @@
 """Inpainting and outpainting: windows of a canvas, sampled with their known pixels held fixed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +18,7 @@ from unclip.modes.inpainting.plan import (
     Edit,
     Window,
     adds_only_the_prompt,
+    image_size,
     image_weight,
     plan_context_views,
     plan_edit,
@@ -189,12 +190,13 @@ class RegionJob:
     def generate(self, small: Mapping[int, Sequence[Tensor]]) -> None:
         """Generate the windows of all canvases at full size. small: windows that were decoded already, by canvas."""
         for k, label, placed in rounds(self.windows, "window"):
-            for decoded in (True, False):
-                some = [(i, window) for i, window in placed if (i in small) == decoded]
-                if not some:
-                    continue
+            groups: dict[tuple[bool, tuple[int, int]], list[tuple[int, Window]]] = {}
+            for i, window in placed:
+                groups.setdefault((i in small, image_size(self.model, window.box)), []).append((i, window))
+            for (decoded, size), some in groups.items():
                 run = self.run.within(label).rows([i for i, _ in some])
-                known = self._crop_known(self.canvases, some, self.model.sizes[-1][0])
+                run = replace(run, options=replace(run.options, size=size))
+                known = self._crop_known(self.canvases, some, size[0])
                 if decoded:
                     images = self.model.upsample(torch.stack([small[i][k] for i, _ in some]), run, known)
                 else:

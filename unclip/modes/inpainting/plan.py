@@ -65,16 +65,34 @@ def plan_edit(model: UnclipModel, request: Request, canvas: Canvas) -> Edit:
     Uses CLIP to compare the prompt with the image, if the model needs that.
     """
     shown = prompt_is_shown(model, request, canvas)
-    size, cells = model.sizes[-1][0], model.decoder.shape[-1]
+    least, size, cells = model.default_size[0], window_size(model, canvas), model.decoder.shape[-1]
     separate = any(getattr(request, f"{side}_prompt") is not None for side in SIDES)
     regions = (
-        place_windows(canvas, size, cells, region, separate_sides=separate) for region in masked_regions(canvas, size)
+        place_windows(canvas, size, cells, region, least=least, separate_sides=separate)
+        for region in masked_regions(canvas, size, least)
     )
     planned = tuple(
         tuple(Window(box, prompt_beyond(model, request, canvas.side_of(box), shown)) for box in boxes)
         for boxes in regions
     )
     return Edit(request, canvas, planned, shown)
+
+
+def window_size(model: UnclipModel, canvas: Canvas) -> int:
+    """Side in pixels of the windows into which a large region of a canvas is divided.
+
+    It is the side of the model's images. A second upsampler draws larger windows in full detail: then, windows are as
+    large as the canvas allows, and show as much of it as they would of a canvas of the default size.
+    """
+    return max(model.default_size[0], min(model.sizes[-1][0], *canvas.size))
+
+
+def image_size(model: UnclipModel, box: Box) -> tuple[int, int]:
+    """(width, height) of the images that are generated for a window: the default, or larger ones for a larger window.
+
+    Those are then made smaller, which is sharper than to enlarge images of the default size.
+    """
+    return model.default_size if box.side <= model.default_size[0] else model.sizes[-1]
 
 
 def adds_only_the_prompt(model: UnclipModel, request: Request) -> bool:
@@ -129,7 +147,7 @@ def plan_context_views(model: UnclipModel, edit: Edit, windows: Sequence[Window]
 
     None if one window suffices, or if each window adds its own content, by a prompt that describes new content only.
     """
-    views, size, canvas = [], model.sizes[-1][0], edit.canvas
+    views, size, canvas = [], window_size(model, edit.canvas), edit.canvas
     masked = canvas.masked
     prompts = dict.fromkeys(window.prompt for window in windows)
     each_its_own = adds_only_the_prompt(model, edit.request) and len(prompts) == len(windows)

@@ -28,13 +28,14 @@ class Region(NamedTuple):
         rows, columns = np.flatnonzero(pixels.any(1)).tolist(), np.flatnonzero(pixels.any(0)).tolist()
         return cls(rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
 
-    def single_window(self, canvas: Canvas, size: int) -> Box | None:
+    def single_window(self, canvas: Canvas, size: int, least: int | None = None) -> Box | None:
         """The window that contains the region with some context, or a whole small canvas; None if one is not enough.
 
-        It extends past a canvas that is narrower than the model's images. size: of these, in pixels.
+        It extends past a canvas that is narrower than the model's images. size: of these, in pixels. least: of the
+        smallest images that the model generates at full detail, where they are smaller; by default, `size`.
         """
         region = max(self.right - self.left, self.bottom - self.top)
-        least = smallest_window(canvas, size)
+        least = smallest_window(canvas, size if least is None else least)
         side = min(max(least, round(_CONTEXT * region)), max(least, min(MAX_SHRINK * size, *canvas.size)))
         if region * _MIN_CONTEXT > side and side < max(canvas.size):
             return None
@@ -43,9 +44,9 @@ class Region(NamedTuple):
             place_around(self.left, self.right, side, width), place_around(self.top, self.bottom, side, height), side
         )
 
-    def reach(self, canvas: Canvas, size: int) -> "Region":
-        """The region and everything that is in any window with a part of it."""
-        window = self.single_window(canvas, size)
+    def reach(self, canvas: Canvas, size: int, least: int | None = None) -> "Region":
+        """The region and everything that is in any window with a part of it. Arguments as `single_window`."""
+        window = self.single_window(canvas, size, least)
         if window is None:
             return Region(self.top - size, self.left - size, self.bottom + size, self.right + size)
         return Region(window.top, window.left, window.top + window.side, window.left + window.side)
@@ -70,22 +71,24 @@ def place_around(low: int, high: int, side: int, length: int) -> int:
     return (length - side) // 2 if length < side else min(max(0, (low + high - side) // 2), length - side)
 
 
-def masked_regions(canvas: Canvas, size: int) -> list[Region]:
+def masked_regions(canvas: Canvas, size: int, least: int | None = None) -> list[Region]:
     """The regions of a canvas that a model of `size` pixels can generate one after another.
 
     Everything that fits in one window is one region, and so are all margins of an outpainting. Otherwise, regions are
     so far apart that no window of one contains a part of another: two distant spots do not become one large region.
+    Arguments as `Region.single_window`.
     """
     if not canvas.masked.any():
         return []
+    least = size if least is None else least
     whole = Region.around(canvas.masked)
-    if canvas.has_margins or whole.single_window(canvas, size) is not None:
+    if canvas.has_margins or whole.single_window(canvas, least) is not None:
         return [whole]
-    regions, count = list(_components(canvas.masked, max(1, size // 4))), 0
+    regions, count = list(_components(canvas.masked, max(1, least // 4))), 0
     if len(regions) > _MAX_REGIONS:
         return [whole]
     while len(regions) != count:
-        count, regions = len(regions), _merge(regions, [region.reach(canvas, size) for region in regions])
+        count, regions = len(regions), _merge(regions, [region.reach(canvas, size, least) for region in regions])
     return sorted(regions)
 
 

@@ -9,7 +9,13 @@ from unclip.modes.inpainting.regions import MAX_SHRINK, Region, smallest_window
 
 
 def place_windows(
-    canvas: Canvas, size: int, cells: int, region: Region | None = None, *, separate_sides: bool = False
+    canvas: Canvas,
+    size: int,
+    cells: int,
+    region: Region | None = None,
+    *,
+    least: int | None = None,
+    separate_sides: bool = False,
 ) -> list[Box]:
     """The windows that cover a masked region, in the order in which they are generated.
 
@@ -19,12 +25,13 @@ def place_windows(
     canvas by a part of a cell, and all of them where it is narrower than a window.
 
     size: of the model's images, in pixels. cells: positions of the decoder's latent along a side. region: everything
-    masked by default. separate_sides: do not cover the margins of different sides by one window.
+    masked by default. least: as in `Region.single_window`. separate_sides: do not cover the margins of different sides
+    by one window.
     """
     if not canvas.masked.any():
         return []
     region = Region.around(canvas.masked) if region is None else region
-    window = region.single_window(canvas, size)
+    window = region.single_window(canvas, size, least)
     covers_canvas = window is not None and window.side == max(canvas.size)
     if window is not None and (not canvas.has_margins or covers_canvas and not separate_sides):
         return [window]

@@ -80,7 +80,7 @@ class App {
   }
 
   modelSize() {
-    return this.model ? this.model.sizes.at(-1).split("x").map(Number) : [256, 256];
+    return this.model ? this.model.default_size.split("x").map(Number) : [256, 256];
   }
 
   // ---- what is shown

@@ -16,6 +16,7 @@ PREDICTIONS: dict[str, tuple[str, ...]] = {
     "autoregressive_prior": ("codes",),
     "decoder": get_args(DecoderPrediction),
     "upsampler": get_args(UpsamplerPrediction),
+    "second_upsampler": ("sample",),
 }
 """The prediction targets that the network of each stage supports."""
 
@@ -202,6 +203,53 @@ class UpsamplerOptions(TaskOptions):
         "denoised. The upsampler then learns to mend what this decoder does wrong.",
     )
     redraw_steps: int = Field(default=8, ge=2, le=100, description="Denoising steps from pure noise of a redrawing.")
+
+
+class SecondUpsamplerOptions(TaskOptions):
+    """The options of the second upsampler's task: a feed-forward network that restores enlarged images.
+
+    Its small images are true ones, or what the first upsampler makes of images like the decoder's; both are degraded.
+    """
+
+    size: int = Field(default=1024, ge=1, le=4096, description="Side of the large image, in pixels.")
+    small: int = Field(default=256, ge=1, le=4096, description="Side of the first upsampler's images, in pixels.")
+    smallest: int = Field(default=64, ge=1, le=4096, description="Side of the decoder's images, in pixels.")
+    crop: int = Field(default=128, ge=1, le=4096, description="Side of the random crop of the large image, in pixels.")
+    blur: float = Field(
+        default=0.8,
+        ge=0,
+        le=2,
+        description="Largest standard deviation of the blur of small images, in their pixels.",
+    )
+    noise: float = Field(
+        default=0.02, ge=0, le=1, description="Largest standard deviation of the noise on small images, in [-1, 1]."
+    )
+    upsampled: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Fraction of the small images that the run's first upsampler makes of images like the decoder's.",
+    )
+    patch: int = Field(
+        default=4, ge=1, le=64, description="Side of the decoder's patches, in pixels of its images, for `shift`."
+    )
+    shift: float = Field(
+        default=0.2,
+        ge=0,
+        le=4,
+        description="Largest standard deviation of the offset of a patch of the decoder's image, in its pixels: a "
+        "decoder places each patch for itself, which leaves edges ragged. Beyond a fraction of a pixel, nothing tells "
+        "where the edge was, and sharpening is learned slowly.",
+    )
+    tint: float = Field(
+        default=0.03, ge=0, le=1, description="The same of the colour of a patch, on pixels in [-1, 1]."
+    )
+    grain: float = Field(
+        default=0.04,
+        ge=0,
+        le=1,
+        description="Largest standard deviation of the noise on images like the decoder's, on pixels in [-1, 1].",
+    )
 
 
 class FineTuningOptions(TaskOptions):

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from unclip.training.losses import sample_noise, velocity_loss
 from unclip.training.recipe import Sampling, StageRecipe
 from unclip.training.samples import contact_sheet
 from unclip.training.tasks.base import Examples, Loss, build_network, check_multiple, coarsest_cell
+from unclip.training.tasks.degradation import degrade, downsample
 from unclip.training.tasks.options import UpsamplerOptions
 from unclip.training.tasks.redrawing import NOISE_LEVELS, Redrawing
 
@@ -72,8 +72,7 @@ class UpsamplerTask:
 
     def downsample(self, images: Tensor) -> Tensor:
         """Images `b 3 H W` -> the small images that the decoder would generate."""
-        side = images.shape[-1] * self.options.small // self.size
-        return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
+        return downsample(images, images.shape[-1] * self.options.small // self.size)
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:
         """The velocity error on a random crop; captions and layouts are for the decoder that draws images anew."""
@@ -82,7 +81,7 @@ class UpsamplerTask:
         offset = batch.once(lambda generator: torch.randint(0, places, (2,), generator=generator))
         top, left = (offset * ratio).tolist()
         images = batch.images[..., top : top + crop, left : left + crop]
-        small = self.degrade(self.downsample(images), batch)
+        small = degrade(self.downsample(images), batch, self.options.blur, self.options.noise)
         if self.options.redrawn:
             rows, redrawn = self.redraw(batch)
             y, x, side = top // ratio, left // ratio, crop // ratio
@@ -107,19 +106,6 @@ class UpsamplerTask:
         layouts = None if batch.layouts is None else batch.layouts.to(small.device)[rows]
         captions = [batch.captions[i] for i in kept.tolist()]
         return rows, self.redrawing(small, captions, layouts, level, seeds[kept].tolist())
-
-    def degrade(self, small: Tensor, batch: Batch) -> Tensor:
-        """Blur small images `b 3 h w` and add noise, each with a random strength per image."""
-        blur, noise = batch.rand_columns(2)[..., None, None, None].to(small.device)
-        sigma = (blur * self.options.blur).clamp(min=1e-3)
-        offsets = torch.arange(-2, 3, device=small.device)
-        row = torch.exp(-(offsets**2) / (2 * sigma.flatten()[:, None] ** 2))  # b 5
-        row = row / row.sum(1, keepdim=True)
-        kernel = (row[:, :, None] * row[:, None, :]).repeat_interleave(3, 0)[:, None]  # b*3 1 5 5
-        padded = F.pad(small, (2, 2, 2, 2), mode="replicate").flatten(0, 1)[None]  # 1 b*3 h w
-        blurred = F.conv2d(padded, kernel, groups=len(kernel))[0].unflatten(0, small.shape[:2])
-        grain = batch.randn(*small.shape[1:]).to(small.device)
-        return blurred + noise * self.options.noise * grain
 
     def stage(self) -> Stage:
         """The stage as the finished model samples it. It has no text, hence no guidance."""

@@ -33,6 +33,7 @@ class TrainingOptions:
         GPU "float16", whose loss is scaled.
     accumulation: parts of a batch that each process computes one after the other, with the memory of one. The result
         does not depend on it.
+    shard: divide the weights, their gradients and moments among the processes (FSDP).
     quiet: show no progress bar and no notes.
     """
 
@@ -50,6 +51,7 @@ class TrainingOptions:
     device: str = "auto"
     dtype: str = "auto"
     accumulation: int = 1
+    shard: bool = False
     quiet: bool = False
 
     def pick_device(self) -> torch.device:
@@ -63,7 +65,12 @@ class TrainingOptions:
         return pick_dtype(self.dtype, device)
 
     def for_process(self, processes: Processes) -> "TrainingOptions":
-        """These options for one of several processes: only the main one prints."""
+        """These options for one of several processes: only the main one prints.
+
+        Raises InputError if a process that is alone should share its weights.
+        """
+        if self.shard and processes.count == 1:
+            raise InputError("--shard-weights divides them among processes: add --processes N, or leave it out")
         return self if processes.is_main else replace(self, quiet=True)
 
 

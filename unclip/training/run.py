@@ -120,6 +120,7 @@ def train(
                     quiet=options.quiet,
                     dtype=dtype,
                     accumulation=options.accumulation,
+                    shard=options.shard,
                 )
                 fit(task, images(task.size), table.fit, session)
                 with processes.shared_errors():  # the others wait: a later stage reads what this one wrote

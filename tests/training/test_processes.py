@@ -272,11 +272,3 @@ def test_the_processes_divide_every_batch_without_overlap():
 
     parts = [captions(Processes(rank, 3)) for rank in range(3)]
     assert [sum(each, []) for each in zip(*parts, strict=True)] == captions(ALONE)
-
-
-def test_float16_needs_a_gpu():
-    with pytest.raises(
-        InputError, match="^training in float16 needs a GPU with CUDA: use --dtype bfloat16 or float32$"
-    ):
-        TrainingOptions(dtype="float16").precision(torch.device("cpu"))
-    assert TrainingOptions(dtype="float16").precision(torch.device("cuda")) == torch.float16

@@ -18,7 +18,7 @@ UNSUPPORTED = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM is not supported: use FSDP with fsdp_version 2, or plain multi-GPU",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "parallelism_config is not supported: use FSDP with fsdp_version 2",
 }
-"""What a configuration of accelerate may ask for, by its environment variable."""
+"""What a configuration of accelerate may ask for, by its environment variable, and what to do instead."""
 TIMEOUT = timedelta(hours=1)
 """For which processes wait for one another, for example while the main one samples images or writes a state."""
 
@@ -28,8 +28,8 @@ def connect(device: torch.device) -> Processes:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # accelerate takes the current one
     warnings.filterwarnings("ignore", ".*all_gather is deprecated", FutureWarning)  # of open_clip's loss
-    if message := next((text for name, text in UNSUPPORTED.items() if os.environ.get(name) == "true"), None):
-        raise RecipeError(message)
+    warnings.filterwarnings("ignore", ".*broadcast_buffers. is deprecated", FutureWarning)  # from torch 2.14 on
+    _check_configuration()
     processes = Processes.current()
     processes.check()
     if processes.count > 1 and not torch.distributed.is_initialized():
@@ -37,6 +37,17 @@ def connect(device: torch.device) -> Processes:
         state = PartialState(cpu=device.type == "cpu", **InitProcessGroupKwargs(timeout=TIMEOUT).to_kwargs())
         _check_count(state.num_processes, processes)
     return processes
+
+
+def _check_configuration() -> None:
+    """Raise RecipeError if accelerate's configuration asks for what this project does not do."""
+    found = [text for name, text in UNSUPPORTED.items() if os.environ.get(name) == "true"]
+    if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
+        found.append("dynamo_backend is not supported: set compile = true in the recipe")
+    if os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp8":
+        found.append("mixed_precision: fp8 is not supported: use bf16 or fp16")
+    if found:
+        raise RecipeError(f"accelerate's configuration: {found[0]}")
 
 
 def find_sharding(asked: bool, processes: Processes) -> Sharding | None:

@@ -161,8 +161,7 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
                 if not (math.isfinite(value) and (math.isfinite(norm) or precision.may_overflow())):
                     with processes.shared_errors():
                         raise _diverged(progress.step + 1, value, norm)
-                with state.step(settings.ema):
-                    precision.step(optimizer)
+                state.step(lambda: precision.step(optimizer), settings.ema)
                 optimizer.zero_grad()
                 progress.scaler = precision.scaler.state_dict() or None
                 now = time.monotonic()

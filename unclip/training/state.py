@@ -62,16 +62,16 @@ class State:
         self.moments = MOMENTS[fit.optimizer]
         self.adam = new_optimizer(self.parameters, fit)
 
-    @contextmanager
-    def step(self, ema: float) -> Iterator[None]:
-        """In the block, the optimiser makes a step; afterwards the step is counted and the average updated.
+    def step(self, make: Callable[[], bool], ema: float) -> None:
+        """Let the optimiser make a step, count it, and update the average, unless `make` returns that it made none.
 
         If it fails halfway, the weights belong to no step, and `is_whole` stays False: the state must not be saved.
         """
         self.is_whole = False
-        yield
-        self.progress.step += 1
-        self.update_average(ema)
+        made = make()
+        self.progress.step += 1  # a step that is passed over, too: the next one has other data
+        if made:
+            self.update_average(ema)
         self.is_whole = True
 
     def update_average(self, limit: float) -> None:

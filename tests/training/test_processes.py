@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.forked import forks, in_processes
 from tests.training.toy import QUICK, Broken, Noise, Toy, at, fail, rows, step_of
 from tests.training.toy import run as run_in_auto
-from unclip.errors import DataError, InputError, ProcessError, RecipeError
+from unclip.errors import DataError, ProcessError, RecipeError
 from unclip.system.processes import ALONE, Processes
 from unclip.training import run
 from unclip.training.budget import Budget

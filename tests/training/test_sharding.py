@@ -142,10 +142,9 @@ def test_the_main_process_returns_whole_averaged_weights(alone: Path, tmp_path: 
 
 def test_processes_without_rows_of_a_weight(tmp_path: Path):
     """Four processes, and three rows in the last weight."""
-    settings = QUICK.model_copy(update={"batch_size": 4})
-    run_toy(tmp_path / "one", settings=settings, budget=Budget(3))
-    results = in_processes(4, lambda _: run_toy(tmp_path / "four", settings=settings, budget=Budget(3), shard=True) and None)
-    assert results == [None] * 4
+    run_toy(tmp_path / "one", budget=Budget(3))
+    sharded = partial(run_toy, tmp_path / "four", budget=Budget(3), shard=True)
+    assert in_processes(4, lambda _: sharded() and None) == [None] * 4
     assert_same_run(tmp_path / "four", tmp_path / "one")
 
 

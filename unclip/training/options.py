@@ -13,7 +13,6 @@ from unclip.system.device import own_device, pick_dtype
 from unclip.system.processes import Processes
 from unclip.training.state import PORTABLE, has_state
 
-
 CONFIGURED = {"bf16": "bfloat16", "fp16": "float16"}
 """Precisions that a configuration of accelerate names; its "no" says nothing, since it is the default."""
 

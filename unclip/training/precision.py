@@ -52,7 +52,9 @@ class Precision:
         return self.scaler.get_scale() >= scale
 
     @torch.no_grad()
-    def clip_gradients(self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], limit: float) -> float:
+    def clip_gradients(
+        self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], limit: float
+    ) -> float:
         """Shorten the gradients of all parameters, taken together, to the norm `limit`. Returns the norm they had."""
         self.scaler.unscale_(optimizer)
         used = [p for p in parameters if p.grad is not None]

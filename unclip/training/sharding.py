@@ -90,7 +90,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def part_of(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor on the device of `like`, and sharded as that is. Each process has the whole, and keeps its part."""
+    """A tensor that each process has whole, on the device of `like` and sharded as that is: this process's part."""
     tensor = tensor.to(like.device)
     if not isinstance(like, DTensor):
         return tensor

@@ -80,7 +80,8 @@ class State:
             return
         # The usual warm-up, (1 + step) / (10 + step), lets the average forget the initial weights.
         momentum = min(limit, (1 + self.progress.step) / (10 + self.progress.step))
-        weights, averages = ([local(tensor.detach()) for tensor in all_.values()] for all_ in (self.parameters, self.ema))
+        weights = [local(p.detach()) for p in self.parameters.values()]
+        averages = [local(average) for average in self.ema.values()]
         torch._foreach_lerp_(averages, weights, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager

@@ -6,6 +6,7 @@ from tests.tiny import TOKENS
 from unclip.modes.notes import notes
 from unclip.pipeline import Unclip
 from unclip.requests.request import Request
+from unclip.stickers.captions import vocabulary
 
 FEW = {"steps": 4, "size": 16}  # of inversions that need not be close
 
@@ -38,3 +39,14 @@ def test_notes_are_short_and_quick_for_a_long_prompt(tiny: Unclip) -> None:
     cut, unknown = notes(tiny.model, Request(prompt=prompt))
     assert len(cut) < 200 and len(unknown) < 1000
     assert "'wizard9'" in unknown and "'wizard10'" not in unknown and "and 19,990 more words" in unknown
+
+
+def test_a_note_names_objects_with_a_colour_where_only_backgrounds_have_one(tiny: Unclip) -> None:
+    words = vocabulary().words
+    model = replace(tiny.model, vocabulary=words)
+    [note] = notes(model, Request(mode="interpolate", sources=("a red cat", "two blue dogs")))
+    assert (
+        note == "tiny knows colours of backgrounds, not of objects: 'red cat' and 'blue dogs' may change the background"
+    )
+    assert not [*notes(model, Request(prompt="an orange next to a cat, blue background"))]
+    assert not [*notes(replace(model, vocabulary=words - {"background"}), Request(prompt="a red cat"))]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.stickers.conftest import CaptionedScenes
 from unclip.requests.vocabulary import unknown_words, words_of
-from unclip.stickers.captions import canonical_caption, nouns_in, random_caption, vocabulary
+from unclip.stickers.captions import canonical_caption, coloured_nouns, nouns_in, random_caption, vocabulary
 from unclip.stickers.compose import SceneOptions
 from unclip.stickers.scene import BACKGROUNDS, COUNTS, RELATIONS, SIZE_WORDS, PlacedObject, Scene
 from unclip.stickers.sprites import load_nouns
@@ -82,6 +82,14 @@ def test_captions_of_pairs_keep_the_order() -> None:
 def test_canonical_captions(objects: list[str], fields: dict, text: str) -> None:
     scene = Scene(tuple(PlacedObject(name, 0.5, 0.5, 0.3) for name in objects), "pink", **fields)
     assert canonical_caption(scene) == text
+
+
+def test_objects_with_a_colour(scenes: CaptionedScenes) -> None:
+    known = vocabulary().words
+    text = "A Red cat and two orange  dogs, a grey top hat and an orange"
+    assert coloured_nouns(text, known) == ["red cat", "orange dogs", "grey top hat"]
+    assert coloured_nouns(text, known - {"dogs"}) == ["red cat", "grey top hat"]
+    assert not any(coloured_nouns(caption, known) for _, caption in scenes)
 
 
 def test_the_words_of_a_vocabulary_tell_its_nouns() -> None:

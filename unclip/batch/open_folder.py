@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unclip.batch.manifest import MANIFEST, PRIVATE
-from unclip.batch.output_folder import Folder, disk_full
+from unclip.batch.output_folder import Folder
 from unclip.batch.remote_storage import is_url, open_storage
-from unclip.batch.storage import LocalStorage
+from unclip.batch.storage import LocalStorage, disk_full
 from unclip.errors import InputError
 from unclip.system.files import check_writable, write_atomic
 from unclip.system.json_values import parse_json

@@ -16,7 +16,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,8 +23,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from unclip.batch.error_file import ErrorFile
 from unclip.batch.folder_check import FolderCheck, last_check, mark_checked
 from unclip.batch.grid_file import GRIDS, find_grid
 from unclip.batch.manifest import (
@@ -37,15 +35,11 @@ from unclip.batch.manifest import (
     read_lines,
     replace_manifest,
 )
+from unclip.batch.saved_state import PROGRESS, Digest, SavedState
 from unclip.batch.storage import LocalStorage, Storage
 from unclip.batch.tally import Tally
-from unclip.errors import WriteError
 from unclip.system.files import write_atomic
 from unclip.system.json_values import parse_json
-
-ERRORS = "errors.jsonl"
-PROGRESS = "progress.json"
-"""The progress of the run, and the state of the folder when it was saved."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +49,6 @@ class ImageFile:
     name: str
     data: bytes
     entry: dict[str, Any]
-
-
-class SavedState(BaseModel):
-    """The state of a folder when its run saved its progress: the bytes of the manifest, and their hash, and the images.
-
-    images    that these lines of the manifest list, as a Tally; others: all other images there
-    run       the progress of the run, as it was given to `Folder.save`
-    """
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    bytes: int
-    sha256: str
-    images: list[int]
-    others: list[int]
-    run: dict[str, Any]
 
 
 class Folder:
@@ -90,6 +68,7 @@ class Folder:
     ) -> None:
         self.path = path
         self.storage = LocalStorage(path) if storage is None else storage
+        self.errors = ErrorFile(path, self.name)
         self.notes: list[str] = []  # damage that was found when it was opened
         self.saved: dict[str, Any] | None = None
         """The progress that the last run saved; None unless all of its images are there as they were."""
@@ -99,15 +78,12 @@ class Folder:
         self._overwrite = overwrite
         self._verify = verify
         self._scratch = path / PRIVATE / "tmp"
-        self._bad_lines = path / PRIVATE / "bad-lines.jsonl"
         self._done: array[int] | None = None  # sorted keys: eight bytes per image; None until they are needed
         self._names: set[int] = set()  # hashes of the names in the manifest; only kept if other files are overwritten
         self._manifest: Any = None
-        self._errors: Any = None
         self._images = Tally()  # in the manifest
         self._others: Tally | None = None  # other images in the folder; None if the progress is not saved
-        self._hash = hashlib.sha256()  # of the manifest, with its size
-        self._size = 0
+        self._digest = Digest()  # of the manifest
         self._is_consistent = True  # each image of the manifest has its file
 
     def is_done(self, key: int) -> bool:
@@ -152,11 +128,7 @@ class Folder:
             with contextlib.suppress(OSError):  # a subfolder that cannot be read
                 found = self.storage.tally(self._grids())
                 self._others = None if found is None else found - self._images
-        with (self.path / MANIFEST).open("rb") as manifest:
-            manifest.seek(self._size)
-            while data := manifest.read(1 << 20):
-                self._hash.update(data)
-                self._size += len(data)
+        self._digest.read_on(self.path / MANIFEST)
 
     def save(self, run: dict[str, Any]) -> None:
         """Save the progress of the run, and the state of the folder to which it belongs."""
@@ -164,8 +136,8 @@ class Folder:
             return
         mark_checked(self.path)  # the images were written by this run
         state = SavedState(
-            bytes=self._size,
-            sha256=self._hash.hexdigest(),
+            bytes=self._digest.size,
+            sha256=self._digest.hex(),
             images=list(astuple(self._images)),
             others=list(astuple(self._others)),
             run=run,
@@ -190,8 +162,7 @@ class Folder:
         if self._manifest.write(data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(self._manifest.fileno())
-        self._hash.update(data)
-        self._size += len(data)
+        self._digest.update(data)
         self.storage.added(data)
         errors = self.storage.write([(name, image.data) for image, name in named], replace=self._overwrite)
         for (image, name), error in zip(named, errors, strict=True):
@@ -210,30 +181,6 @@ class Folder:
     def where(self, name: str) -> str:
         """The path or URL of a file, for messages."""
         return self.storage.where(name)
-
-    def keep_bad_lines(self) -> None:
-        """Keep errors.jsonl, which has the bad lines of the prompt file, for runs that do not check it again."""
-        source, copy = self.path / ERRORS, self._scratch / "bad-lines.tmp"
-        if source.exists():
-            shutil.copyfile(source, copy)
-        else:
-            copy.touch()
-        os.replace(copy, self._bad_lines)
-
-    def bad_lines(self) -> Iterator[dict[str, Any]]:
-        """The bad lines of the prompt file that an earlier run has kept. Raises OSError and ValueError for damage."""
-        with self._bad_lines.open("rb") as lines:
-            for line in lines:
-                yield parse_json(line)
-
-    def add_error(self, fields: dict[str, Any]) -> None:
-        """Add a line to errors.jsonl. Raises WriteError if it cannot be written."""
-        try:
-            if self._errors is None:
-                self._errors = (self.path / ERRORS).open("wb", buffering=0)
-            self._errors.write(json.dumps(fields).encode() + b"\n")
-        except OSError as error:
-            raise disk_full(error, self.name) from error
 
     def _free_name(self, name: str, taken: set[str]) -> str:
         """`name`, or the first of name-2, name-3, ... that no file and none of `taken` has. It is added to `taken`."""
@@ -262,7 +209,7 @@ class Folder:
             if entry is not None
         )
         replace_manifest(self.path, lines)
-        self._hash, self._size = hashlib.sha256(), 0
+        self._digest = Digest()
         self._open_manifest()
         self.storage.replaced()
         changed = {int(key, 16): int(fields["key"], 16) for key, fields in moves.items()}
@@ -274,12 +221,12 @@ class Folder:
         for unfinished in self._scratch.iterdir():
             if unfinished.suffix == ".tmp" or unfinished.name == MANIFEST:
                 unfinished.unlink()
-        (self.path / ERRORS).unlink(missing_ok=True)
+        self.errors.remove()
         check = self._check()
         check.finish()
         self.storage.sync()
-        if check.dropped and check.dropped[0][0] < self._size:
-            self._hash, self._size = hashlib.sha256(), 0
+        if check.dropped and check.dropped[0][0] < self._digest.size:
+            self._digest = Digest()
         mend_manifest(self.path, check.dropped, check.size, check.is_cut_off)
         self._open_manifest()
         self.storage.replaced()
@@ -307,8 +254,11 @@ class Folder:
         try:
             state = SavedState.model_validate_json((self.path / PRIVATE / PROGRESS).read_bytes())
             images, others = Tally(*state.images), Tally(*state.others)
-            if not self._hash_manifest(state):
+            digest = Digest()
+            digest.read_on(self.path / MANIFEST, state.bytes)
+            if (digest.size, digest.hex()) != (state.bytes, state.sha256):
                 return None
+            self._digest = digest
             time = last_check(self.path)
             recent: dict[str, int] = {}  # name -> key
 
@@ -326,18 +276,6 @@ class Folder:
         self._images, self._others = images + check.images, others
         return check
 
-    def _hash_manifest(self, state: SavedState) -> bool:
-        """Hash the manifest as far as a saved state goes; returns whether it is as it was."""
-        hash, left = hashlib.sha256(), state.bytes
-        with (self.path / MANIFEST).open("rb") as manifest:
-            while left and (data := manifest.read(min(left, 1 << 20))):
-                hash.update(data)
-                left -= len(data)
-        if left or hash.hexdigest() != state.sha256:
-            return False
-        self._hash, self._size = hash, state.bytes
-        return True
-
     def _grids(self) -> set[str]:
         """The names of the contact sheets in the folder."""
         return {path.name for suffix in GRIDS if (path := find_grid(self.path, suffix)) is not None}
@@ -348,20 +286,13 @@ class Folder:
 
     def close(self) -> None:
         """Close the files, and remember that the images are as the manifest says."""
-        for file in (self._manifest, self._errors):
-            if file is not None:
-                file.close()
+        self.errors.close()
+        if self._manifest is not None:
+            self._manifest.close()
         with contextlib.suppress(OSError):
             mark_checked(self.path)
             self.storage.replaced()
             self.storage.sync()
-
-
-def disk_full(error: OSError, folder: str | Path) -> WriteError:
-    """A system error while an image was written, as a WriteError of one line."""
-    reason = error.strerror or str(error)
-    fix = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "fix that"
-    return WriteError(f"cannot write into {str(folder)!r} ({reason}); {fix}, and run the same command again")
 
 
 def _file_facts(data: bytes) -> dict[str, Any]:

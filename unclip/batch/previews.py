@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unclip.batch.file_names import slug
-from unclip.batch.output_folder import disk_full
+from unclip.batch.storage import disk_full
 from unclip.inference.callbacks import Watcher
 from unclip.system.files import make_new_folder, write_atomic
 

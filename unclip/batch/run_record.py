@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from unclip.batch.manifest import PRIVATE, RUN
-from unclip.batch.output_folder import disk_full
+from unclip.batch.storage import disk_full
 from unclip.checkpoints.identity import ModelIdentity
 from unclip.errors import InputError
 from unclip.system.files import write_atomic

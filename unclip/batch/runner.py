@@ -8,9 +8,10 @@ from itertools import groupby
 
 from unclip.batch.generation import Engine, Outcome, Output, describe_error
 from unclip.batch.jobs import Job
-from unclip.batch.output_folder import Folder, ImageFile, disk_full
+from unclip.batch.output_folder import Folder, ImageFile
 from unclip.batch.progress import BLOCK, RunProgress
 from unclip.batch.report import RunReport, Totals
+from unclip.batch.storage import disk_full
 from unclip.requests.batching import BATCH, can_share_batch
 
 WINDOW = 32
@@ -97,7 +98,7 @@ class Runner:
             self._progress.done(job)
 
     def _fail(self, job: Job, problem: str, totals: Totals) -> None:
-        self._folder.add_error(
+        self._folder.errors.add(
             {
                 "file": self._output.source,
                 "line": job.row.line,

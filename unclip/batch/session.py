@@ -1,31 +1,30 @@
 """A session: a prompt file or a sweep from its check to its exit code."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from unclip.batch.checked_lines import checked_lines, output_size, readable_lines
+from unclip.batch.contact_sheet import write_contact_sheet
+from unclip.batch.error_file import ERRORS
 from unclip.batch.estimate import Workload, cell_size, estimate, format_bytes
 from unclip.batch.folder_check import counted
 from unclip.batch.generation import Engine, LocalEngine, Output
-from unclip.batch.grid_file import write_grid
-from unclip.batch.jobs import Job, Settings, Task, check_rows
-from unclip.batch.manifest import read_entries
+from unclip.batch.jobs import Job, Settings
 from unclip.batch.moved_lines import find_moved, source_name
-from unclip.batch.output_folder import ERRORS, Folder, disk_full
+from unclip.batch.output_folder import Folder
 from unclip.batch.previews import Previews
 from unclip.batch.progress import BLOCK, Blocks, Checked, RunProgress, SavedProgress, restore, settings_digest
-from unclip.batch.prompt_file import PromptFile, Span
+from unclip.batch.prompt_file import PromptFile
 from unclip.batch.report import Report, Totals
 from unclip.batch.row import BadLine
 from unclip.batch.runner import Runner
 from unclip.batch.sweep import Sweep
 from unclip.batch.syntax_notes import SyntaxNotes
 from unclip.checkpoints.identity import ModelIdentity
-from unclip.errors import InputError, UnclipError
-from unclip.images.contact_sheet import layout, sheet, size_of
-from unclip.images.inputs import check_inputs
-from unclip.requests.request import Request
+from unclip.errors import InputError
+from unclip.images.contact_sheet import layout
 from unclip.system.interrupts import StopOnInterrupt
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ class Session:
             self.report.resumable()
             return 130
         if self.grid is not None:
-            self._write_grid(settings, folder)
+            write_contact_sheet(self.prompts, settings, folder.path, self.grid.labels, self.report)
         return 1 if checked.bad or totals.failed else 0
 
     def _check(self, settings: Settings, folder: Folder | None, existing: Folder) -> Checked:
@@ -125,7 +124,7 @@ class Session:
         checked = Checked(Workload(), Blocks(self._block(settings)), digest)
         notes = SyntaxNotes()
         last = time.monotonic()
-        for count, line in enumerate(_readable_lines(self.prompts, settings)):
+        for count, line in enumerate(readable_lines(self.prompts, settings)):
             if time.monotonic() - last > 10:
                 self.report.say(f"checked {count:,} lines")
                 last = time.monotonic()
@@ -158,7 +157,7 @@ class Session:
         try:
             saved = SavedProgress.model_validate(folder.saved)
             digest = self.prompts.digest()
-            bad = sum(1 for _ in folder.bad_lines())
+            bad = sum(1 for _ in folder.errors.bad_lines())
         except (OSError, ValueError):
             return None
         is_same = saved.settings == self._settings_digest(settings) and saved.sha256 == digest.sha256
@@ -168,9 +167,9 @@ class Session:
         folder.resume(checked.blocks.keys)
         for note in (*folder.notes, *checked.notes):
             self.report.note(note)
-        for before, fields in enumerate(folder.bad_lines()):
+        for before, fields in enumerate(folder.errors.bad_lines()):
             if record:
-                folder.add_error(fields)
+                folder.errors.add(fields)
             self.report.bad_line(fields, shown=before < _MAX_SHOWN)
         if bad > _MAX_SHOWN:
             self.report.more_bad_lines(bad - _MAX_SHOWN, folder.where(ERRORS) if record else None)
@@ -185,7 +184,7 @@ class Session:
             folder.forget()
             if not checked.is_repeatable:
                 return None
-            folder.keep_bad_lines()
+            folder.errors.keep_bad_lines()
         folder.begin_saving()
 
         def save(record: dict[str, Any]) -> None:
@@ -225,11 +224,11 @@ class Session:
     def _check_with_model(self, pipe: "Unclip", settings: Settings, folder: Folder, checked: Checked) -> None:
         """Report the lines that the model refuses."""
         width = height = 0
-        for line, problem in _checked_lines(self.prompts, settings, pipe):
+        for line, problem in checked_lines(self.prompts, settings, pipe):
             if problem is not None:
                 checked.refuse(line)
                 self._report_bad(BadLine.of(line.row.line, line.row.index, problem), folder, checked)
-            elif self.grid is not None and (size := _output_size(pipe, line.request)):
+            elif self.grid is not None and (size := output_size(pipe, line.request)):
                 width, height = max(width, size[0]), max(height, size[1])
         self._check_grid(checked.workload, (width, height))
         checked.by_model = True
@@ -246,7 +245,7 @@ class Session:
     ) -> Totals:
         workload, block = checked.workload, self._block(settings)
         skipped, before = list(checked.blocks.skipped(settings.shard[0])), checked.blocks.finished_images
-        lines = _checked_lines(self.prompts, settings, pipe, skipped)
+        lines = checked_lines(self.prompts, settings, pipe, skipped)
         jobs: Iterator[Job] = (job for line, problem in lines if problem is None for job in line.jobs())
         self.report.start(workload.images - workload.done, workload.done, settings.seed)
         if engine is None:
@@ -276,7 +275,7 @@ class Session:
             "error": line.problem,
         }
         if folder is not None:
-            folder.add_error(fields)
+            folder.errors.add(fields)
         self.report.bad_line(fields, shown=checked.bad < _MAX_SHOWN)
         checked.bad += 1
 
@@ -289,68 +288,3 @@ class Session:
         """Raise InputError for a contact sheet that would be too large, before any image is generated."""
         if self.grid is not None and cell is not None and all(cell) and workload.images:
             layout(workload.images, cell, self.grid.labels)
-
-    def _write_grid(self, settings: Settings, folder: Folder) -> None:
-        """Write a contact sheet of the images of this file that exist, in the file's order."""
-        assert self.grid is not None
-        lines = (line for line in check_rows(self.prompts.rows(), settings) if isinstance(line, Task))
-        places = {f"{job.key:016x}": place for place, job in enumerate(job for line in lines for job in line.jobs())}
-        found = []
-        for entry in read_entries(folder.path):
-            if entry.key not in places:
-                continue
-            path = folder.path / entry.file
-            try:
-                size = size_of(path)
-            except UnclipError as error:
-                self.report.note(f"{error}; the grid goes without it")
-                continue
-            found.append((places[entry.key], path, f"{entry.seed} {entry.prompt}", size))
-        if not found:
-            return
-        found.sort()
-        images = [(path, label) for _, path, label, _ in found]
-        cell = max(size[0] for *_, size in found), max(size[1] for *_, size in found)
-        data = sheet(images, layout(len(images), cell, self.grid.labels))
-        try:
-            path = write_grid(folder.path, "grid.png", data)
-        except OSError as error:
-            raise disk_full(error, folder.path) from error
-        self.report.grid(path)
-
-
-def _output_size(pipe: "Unclip", request: Request) -> tuple[int, int] | None:
-    """(width, height) of the images of a request; None if its input cannot be read, an error that the run reports."""
-    try:
-        return pipe.output_size(request)
-    except InputError:
-        return None
-
-
-def _readable_lines(
-    prompts: PromptFile | Sweep, settings: Settings, skip: Sequence[Span] = ()
-) -> Iterator[Task | BadLine]:
-    """The lines; a BadLine in place of each bad one, and of each whose input files cannot be read."""
-    rows = prompts.rows(skip) if isinstance(prompts, PromptFile) else prompts.rows()
-    for line in check_rows(rows, settings):
-        if isinstance(line, Task):
-            try:
-                check_inputs(line.request)
-            except InputError as error:
-                line = BadLine.of(line.row.line, line.row.index, error)
-        yield line
-
-
-def _checked_lines(
-    prompts: PromptFile | Sweep, settings: Settings, pipe: "Unclip", skip: Sequence[Span] = ()
-) -> Iterator[tuple[Task, InputError | None]]:
-    """The good lines, each with the reason for which the model refuses it, or None."""
-    for line in _readable_lines(prompts, settings, skip):
-        if isinstance(line, BadLine):
-            continue
-        try:
-            pipe.check(line.request)
-        except InputError as error:
-            yield line, error
-        else:
-            yield line, None

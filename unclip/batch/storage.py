@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Literal, Protocol
 
 from unclip.batch.manifest import PRIVATE, Entry
 from unclip.batch.tally import Tally, list_images, tally_images
+from unclip.errors import WriteError
 from unclip.system.files import write_atomic
 
 Condition = Literal["done", "missing", "altered"]
@@ -105,6 +107,13 @@ class LocalStorage:
         """Nothing is to do: the manifest is the folder's own."""
 
     replaced = sync = lambda self: None
+
+
+def disk_full(error: OSError, folder: str | Path) -> WriteError:
+    """A system error while an image was written, as a WriteError of one line."""
+    reason = error.strerror or str(error)
+    fix = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "fix that"
+    return WriteError(f"cannot write into {str(folder)!r} ({reason}); {fix}, and run the same command again")
 
 
 def check_image(folder: Path, entry: Entry, checked: int, thorough: bool) -> Condition:

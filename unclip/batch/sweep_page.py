@@ -15,7 +15,8 @@ from unclip.batch.estimate import Workload, cell_size
 from unclip.batch.grid_file import write_grid
 from unclip.batch.jobs import Settings, Task, check_rows
 from unclip.batch.manifest import Entry, read_entries
-from unclip.batch.output_folder import Folder, disk_full
+from unclip.batch.output_folder import Folder
+from unclip.batch.storage import disk_full
 from unclip.batch.sweep import Axis, Sweep
 from unclip.checkpoints.identity import ModelIdentity
 from unclip.errors import UnclipError

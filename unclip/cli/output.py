@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unclip.batch.file_names import slug, title
-from unclip.batch.output_folder import disk_full
+from unclip.batch.storage import disk_full
 from unclip.errors import InputError
 from unclip.images.metadata import FORMATS
 from unclip.images.result import Result

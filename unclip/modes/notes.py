@@ -9,6 +9,7 @@ from unclip.requests.request import Request
 from unclip.requests.sources import source_kind
 from unclip.requests.values import show, size_text
 from unclip.requests.vocabulary import nearest_words, unknown_words
+from unclip.stickers.captions import coloured_nouns
 
 MAX_WORDS = 10
 """Unknown words that are named, each with those spelled most like it, which takes time."""
@@ -36,6 +37,9 @@ def notes(model: UnclipModel, request: Request) -> Iterator[str]:
         if len(unknown) > MAX_WORDS:
             words += f" and {len(unknown) - MAX_WORDS:,} more words"
         yield f"{model.name} does not know {words}: see `unclip models show {model.name} --vocabulary`"
+    if coloured := coloured_nouns("; ".join(prompt for _, prompt in prompts), model.vocabulary):
+        named = " and ".join(map(show, coloured[:MAX_WORDS]))
+        yield f"{model.name} knows colours of backgrounds, not of objects: {named} may change the background"
 
 
 def shortcut_notes(model: UnclipModel, request: Request) -> Iterator[str]:

@@ -201,6 +201,32 @@ def nouns_in(words: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in load_nouns() if vocabulary((name,)).words.issubset(words))
 
 
+def coloured_nouns(text: str, known: frozenset[str]) -> list[str]:
+    """Return the objects of a text that follow a colour, such as "red cat"; captions name only colours of backgrounds.
+
+    Args:
+        text: A prompt.
+        known: The words of a model. Other words than these are left out, and all of a model that knows no backgrounds.
+    """
+    if "background" not in known:
+        return []
+    found = (words_of(phrase) for phrase in _coloured_noun().findall(text.lower()))
+    return list(dict.fromkeys(" ".join(words) for words in found if known >= set(words)))
+
+
+@functools.cache
+def _coloured_noun() -> re.Pattern[str]:
+    names = {
+        name
+        for noun in load_nouns().values()
+        for name in (noun.name, noun.plural, *noun.synonyms, *noun.synonym_plurals)
+    }
+    colours = {spelling for spellings in COLOURS.values() for spelling in spellings}
+    longest_first = sorted(names, key=len, reverse=True)
+    # "orange" is also a fruit, as in "an orange cat" but not in "an orange".
+    return re.compile(rf"\b(?:{'|'.join(sorted(colours))})\s+(?:{'|'.join(map(re.escape, longest_first))})\b")
+
+
 def _random_subject(scene: Scene, rng: np.random.Generator, nouns: Mapping[str, Noun], style: str | None) -> str:
     first = nouns[scene.objects[0].name]
     if scene.count is not None:

@@ -67,22 +67,40 @@ def network_target(x0: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> 
     return a * noise - s * x0
 
 
-def velocity_loss(output: Tensor, x_t: Tensor, x0: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+TYPICAL_CONTRAST = 0.33
+"""Root mean square difference of a training scene's pixels from their mean; pixels are -1 .. 1."""
+
+
+def contrast_weights(images: Tensor, power: float) -> Tensor:
+    """Weights `b` of the losses of images `b 3 h w` in [-1, 1]: their contrast to the power of -`power`.
+
+    The squared error of an object in colours like its background's is small however badly it is drawn. Weights are 1
+    at a typical contrast, and do not depend on the rest of the batch.
+    """
+    contrast = images.float().var(dim=(2, 3)).mean(1).sqrt()
+    return ((contrast + 0.05) / (TYPICAL_CONTRAST + 0.05)) ** -power
+
+
+def velocity_loss(
+    output: Tensor, x_t: Tensor, x0: Tensor, t: Tensor, schedule: Schedule, weights: Tensor | None = None
+) -> Tensor:
     """Mean squared error of the velocity that a network's output implies, whether it predicts v or x0.
+
+    weights: of the examples, `b`; None weighs all alike.
 
     With v = (sqrt(ab) x_t - x0) / sqrt(1 - ab), this is the error of x0 divided by the noise variance. The variance is
     at least 0.04 here, because otherwise the last, nearly clean timesteps would outweigh all others for a network that
     predicts x0. For small networks x0 is easier than v: they need not carry the noise of every patch through to the
     output (Li & He 2025, arXiv:2511.13720).
     """
-    return velocity_error(x0_from(output.float(), x_t, t, schedule), x0, t, schedule)
+    return velocity_error(x0_from(output.float(), x_t, t, schedule), x0, t, schedule, weights)
 
 
-def velocity_error(x0_hat: Tensor, x0: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+def velocity_error(x0_hat: Tensor, x0: Tensor, t: Tensor, schedule: Schedule, weights: Tensor | None = None) -> Tensor:
     """The same for a predicted x0, `b ...`."""
     variance = (1 - schedule.alphas_cumprod().to(x0.device))[t].clamp(min=0.04)
-    error = (x0_hat - x0).square().flatten(1).mean(1)  # b
-    return (error / variance).mean()
+    error = (x0_hat - x0).square().flatten(1).mean(1) / variance  # b
+    return (error if weights is None else error * weights).mean()
 
 
 def noise_error(x0_hat: Tensor, x0: Tensor, t: Tensor, schedule: Schedule) -> Tensor:

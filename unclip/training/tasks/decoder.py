@@ -20,7 +20,7 @@ from unclip.models.text_encoder import TextEncoderConfig, TransformerTextEncoder
 from unclip.stickers.compose import SceneOptions
 from unclip.training.augmentation import add_draft_windows, add_known_regions, is_unknown_uniform, random_known_masks
 from unclip.training.batch import Batch
-from unclip.training.losses import sample_noise, velocity_loss
+from unclip.training.losses import contrast_weights, sample_noise, velocity_loss
 from unclip.training.recipe import Sampling, StageRecipe, image_size
 from unclip.training.samples import contact_sheet
 from unclip.training.tasks.base import Examples, Loss, build_network, check_multiple, coarsest_cell
@@ -108,7 +108,8 @@ class DecoderTask:
             embed, text, x0, self.codec.encode_mask(known), pooled=pooled, layout=layouts
         )
         x_t = add_noise(x0, noise, t, self.schedule)
-        return velocity_loss(network(x_t, t, **conditioning), x_t, x0, t, self.schedule), {}
+        weights = contrast_weights(target, options.contrast_weight) if options.contrast_weight else None
+        return velocity_loss(network(x_t, t, **conditioning), x_t, x0, t, self.schedule, weights), {}
 
     def augment(self, batch: Batch) -> tuple[Tensor, ...]:  # b 3 s s, b 1 s s, b, b
         """Target images, masks of their known pixels, which are windows, and which are draft windows."""

@@ -130,6 +130,13 @@ class DecoderOptions(TaskOptions):
     layout_drop: float = Field(
         default=0.1, ge=0, le=1, description="Fraction of the layouts left open, where the data have `layouts`."
     )
+    contrast_weight: float = Field(
+        default=0.0,
+        ge=0,
+        le=2,
+        description="Power with which images of little contrast count more, such as an orange object on an orange "
+        "background, whose squared error is small however badly it is drawn; 0 weighs all images alike.",
+    )
     own_text: bool = Field(
         default=True,
         description="Train a text encoder along with the decoder, initialised from CLIP's (as GLIDE does).",

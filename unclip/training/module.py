@@ -6,6 +6,7 @@ do with gradients (DDP) and with shards of weights (FSDP).
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed
@@ -24,7 +25,7 @@ class LossModule(nn.Module):
     def __init__(self, task: Task, compiled: bool = False):
         super().__init__()
         self.network = task.network
-        network = torch.compile(task.network) if compiled else task.network
+        network: Any = torch.compile(task.network) if compiled else task.network
         # A function, because a compiled network is a module, whose weights would count twice.
         self._loss = lambda batch: task.loss(network, batch)
 

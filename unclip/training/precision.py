@@ -6,6 +6,7 @@ overflows, the step is passed over, and the scale is halved.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed
@@ -27,7 +28,7 @@ class Precision:
         self.device, self.dtype = device, dtype
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[Any]:
         """In this context, networks compute in `dtype`."""
         if self.dtype == torch.float32:
             return nullcontext()

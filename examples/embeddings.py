@@ -6,27 +6,39 @@
 
 The figures show images that the model made itself, of nouns that it keeps best. The measurements use scenes of its
 domain, in combinations that training never used, without selection. The PCA reconstructions need
-components.safetensors in the checkpoint: `unclip models components stickers` makes it.
+components.safetensors in the checkpoint: `unclip models components stickers` makes it. With --processes N, N processes
+share the work of the measurements.
 """
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from unclip import Request, RequestError, Result, Unclip
+from unclip import InputError, Request, RequestError, Result, Unclip
 from unclip.evaluation.intervals import format_row, wilson_interval
 from unclip.stickers.captions import nouns_in
 from unclip.stickers.prompts import sample_prompts
 from unclip.stickers.recognition.checker import check
 from unclip.stickers.render import render
+from unclip.stickers.scene import Scene
+from unclip.system.device import own_device
+from unclip.system.launcher import run_script
+from unclip.system.processes import Processes
 
+PROCESSES = Processes.current()
 COMPONENTS = (5, 10, 20, 40, 80, 160)
 STEPS = (10, 25, 50, 100)
 CANDIDATES = (1, 2, 4, 8)
+BATCH = 8  # images of one process at a time
 CELL, GAP = 128, 4
+
+
+def load(model: str) -> Unclip:
+    return Unclip.from_pretrained(model, device=str(own_device("auto", PROCESSES)))
 
 
 def render_scenes(
@@ -48,6 +60,8 @@ def make_sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 
 def figures(folder: str = "out", model: str = "stickers") -> None:
+    if PROCESSES.count > 1:
+        raise InputError("the figures are a few images of one process: leave out --processes")
     pipe, out = Unclip.from_pretrained(model), Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     prompts = ("a penguin on a pink background", "a fox on a blue background", "a pineapple on a pink background")
@@ -77,7 +91,7 @@ def figures(folder: str = "out", model: str = "stickers") -> None:
 
 
 def psnr(count: str = "32", model: str = "stickers", *steps: str) -> None:
-    pipe = Unclip.from_pretrained(model)
+    pipe = load(model)
     side = pipe.model.sizes[0][0]
     images = [image for _, image in render_scenes(pipe, int(count), max(side, 64), ("single", "pair", "count"))]
     images = [image.resize((side, side), Image.Resampling.BOX) for image in images]
@@ -85,32 +99,42 @@ def psnr(count: str = "32", model: str = "stickers", *steps: str) -> None:
     print("steps    mean     min   of the mean error")
     for number in map(int, steps or STEPS):
         fields = {"mode": "reconstruct", "size": side, "steps": number, "seed": 0}
-        requests = [Request(image=image, **fields) for image in images]
-        errors = [
-            np.square(np.asarray(image, float) - np.asarray(result.image, float)).mean()
-            for image, result in zip(images, pipe.generate(requests), strict=True)
-        ]
+
+        def measure(batch: Sequence[Image.Image], fields: dict[str, Any] = fields) -> list[float]:
+            results = pipe.generate([Request(image=image, **fields) for image in batch])
+            return [
+                float(np.square(np.asarray(image, float) - np.asarray(result.image, float)).mean())
+                for image, result in zip(batch, results, strict=True)
+            ]
+
+        batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+        errors = [error for found in PROCESSES.share(batches, measure) for error in found]
         decibels = 10 * np.log10(255**2 / np.maximum(errors, 1e-2))
         pooled = 10 * np.log10(255**2 / max(np.mean(errors), 1e-2))
         print(f"{number:>5}{decibels.mean():8.1f}{decibels.min():8.1f}{pooled:8.1f}")
 
 
 def best_of(count: str = "120", folder: str = "out", model: str = "stickers") -> None:
-    pipe = Unclip.from_pretrained(model)
+    pipe = load(model)
     size, most = pipe.model.sizes[0], max(CANDIDATES)
-    correct: dict[int, list[bool]] = {k: [] for k in CANDIDATES}
-    for i, (prompt, scene) in enumerate(sample_prompts(int(count), seed=0, nouns=nouns_in(pipe.model.vocabulary))):
+
+    def measure(case: tuple[int, tuple[str, Scene]]) -> list[bool]:
+        i, (prompt, scene) = case
         results = pipe.generate(prompt, n=most, seed=most * i, size=size)
         outcomes = [check(result.image.resize((64, 64)), scene).all for result in results]
-        for k in CANDIDATES:  # what best_of=k would have chosen
-            correct[k].append(outcomes[max(range(k), key=lambda j: results[j].score)])
+        # What best_of=k would have chosen.
+        return [outcomes[max(range(k), key=lambda j: results[j].score)] for k in CANDIDATES]
+
+    cases = list(enumerate(sample_prompts(int(count), seed=0, nouns=nouns_in(pipe.model.vocabulary))))
+    correct = dict(zip(CANDIDATES, zip(*PROCESSES.share(cases, measure), strict=True), strict=True))
     print(f"{pipe.model.name}: images that show their prompts, {count} held-out prompts")
     for k, outcomes in correct.items():
         print(format_row(f"best of {k}", outcomes, 12))
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    path = Path(folder) / "best_of.png"
-    plot_rates({k: (sum(outcomes), len(outcomes)) for k, outcomes in correct.items()}).save(path)
-    print(path)
+    if PROCESSES.is_main:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        path = Path(folder) / "best_of.png"
+        plot_rates({k: (sum(outcomes), len(outcomes)) for k, outcomes in correct.items()}).save(path)
+        print(path)
 
 
 def plot_rates(rates: dict[int, tuple[int, int]]) -> Image.Image:
@@ -143,4 +167,4 @@ def main(command: str = "", *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_script(main)

@@ -1,5 +1,7 @@
 """Measure the bundled model's edits on held-out scenes: `python examples/measure_edits.py [CASES] [MODEL]`.
 
+With --processes N, N processes share the work, each with a GPU of its own where there are some.
+
 Inpainting replaces the left object of a pair by another. It succeeds if the checker, which shares nothing with the
 model, finds the new object there and the other beside it.
 
@@ -9,7 +11,6 @@ is also measured with pairs and counts. Outpainting a single object by half and 
 as the prompt of that side, succeeds if the checker finds that object there, and no other.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -23,7 +24,11 @@ from unclip.stickers.prompts import sample_prompts
 from unclip.stickers.recognition.checker import check
 from unclip.stickers.render import render
 from unclip.stickers.scene import BACKGROUNDS, Scene
+from unclip.system.device import own_device
+from unclip.system.launcher import run_script
+from unclip.system.processes import Processes
 
+share = Processes.current().share
 SIDE = 256  # px
 STEP = 4.0  # of 255
 WIDTH = 44  # of the names in the table
@@ -87,28 +92,35 @@ def measure_inpainting(pipe: Unclip, nouns: Sequence[str], count: int) -> None:
         for _, scene in sample_prompts(8 * count + 8, seed=1, kinds=("pair",), nouns=nouns)
         if scene.relation in ("left of", "right of")
     ]
-    found, untouched = [], []
-    for i, scene in enumerate(pairs[:count]):
+
+    def measure(case: tuple[int, Scene]) -> tuple[bool, bool]:
+        i, scene = case
         request, expected = replace_left(scene, choose_noun(nouns, scene, i), seed=i)
         [result] = pipe.generate(request)
         verdict = check(result.image, expected)
-        found.append(bool(verdict.objects and verdict.relation))
         right = (slice(None), slice(SIDE // 2, None))
-        untouched.append(np.array_equal(np.asarray(result.image)[right], np.asarray(request.image)[right]))
+        same = np.array_equal(np.asarray(result.image)[right], np.asarray(request.image)[right])
+        return bool(verdict.objects and verdict.relation), same
+
+    found, untouched = zip(*share(list(enumerate(pairs[:count])), measure), strict=True)
     print(format_row("inpaint: the new object is beside the other", found, WIDTH))
     print(format_row("inpaint: the other half is untouched", untouched, WIDTH))
 
 
 def measure_extension(pipe: Unclip, nouns: Sequence[str], count: int, kind: str) -> None:
     """Double the width of scenes of a kind with their own prompts, and print the rates of success."""
-    continues, bare, steps = [], [], []
-    for i, (prompt, scene) in enumerate(sample_prompts(count, seed=2, kinds=(kind,), nouns=nouns)):
+
+    def measure(case: tuple[int, tuple[str, Scene]]) -> tuple[bool, bool, float]:
+        i, (prompt, scene) = case
         [result] = pipe.outpaint(render_image(scene), prompt, right=SIDE, seed=i)
-        bare.append(is_bare(result.image, scene))
         pixels = np.asarray(result.image).astype(float)
         beyond = np.median(pixels[:, SIDE:], axis=(0, 1))  # the median ignores an object there
-        continues.append(bool(np.abs(beyond - np.array(BACKGROUNDS[scene.background])).mean() < STEP))
-        steps.append(np.abs(pixels[:, SIDE] - pixels[:, SIDE - 1]).mean())
+        continues = bool(np.abs(beyond - np.array(BACKGROUNDS[scene.background])).mean() < STEP)
+        step = float(np.abs(pixels[:, SIDE] - pixels[:, SIDE - 1]).mean())
+        return is_bare(result.image, scene), continues, step
+
+    cases = list(enumerate(sample_prompts(count, seed=2, kinds=(kind,), nouns=nouns)))
+    bare, continues, steps = zip(*share(cases, measure), strict=True)
     print(format_row(f"outpaint: no other object appears, {kind}", bare, WIDTH))
     if kind == "single":
         print(format_row("outpaint: the background continues", continues, WIDTH))
@@ -118,16 +130,19 @@ def measure_extension(pipe: Unclip, nouns: Sequence[str], count: int, kind: str)
 
 def measure_addition(pipe: Unclip, nouns: Sequence[str], count: int, pixels: int) -> None:
     """Add another object on the right of single objects, and print the rate of success."""
-    found = []
-    for i, (prompt, scene) in enumerate(sample_prompts(count, seed=2, kinds=("single",), nouns=nouns)):
+
+    def measure(case: tuple[int, tuple[str, Scene]]) -> bool:
+        i, (prompt, scene) = case
         request, expected = add_right(scene, choose_noun(nouns, scene, i), prompt, i, pixels)
         [result] = pipe.generate(request)
-        found.append(shows_addition(result.image, expected))
+        return shows_addition(result.image, expected)
+
+    found = share(list(enumerate(sample_prompts(count, seed=2, kinds=("single",), nouns=nouns))), measure)
     print(format_row(f"outpaint: the side's object is there, {pixels} px", found, WIDTH))
 
 
 def main(cases: str = "40", model: str = "stickers") -> None:
-    pipe, count = Unclip.from_pretrained(model), int(cases)
+    pipe, count = Unclip.from_pretrained(model, device=str(own_device("auto", Processes.current()))), int(cases)
     nouns = nouns_in(pipe.model.vocabulary)
     measure_inpainting(pipe, nouns, count)
     for kind in ("single", "pair", "count"):
@@ -137,4 +152,4 @@ def main(cases: str = "40", model: str = "stickers") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_script(main)

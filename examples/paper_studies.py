@@ -4,19 +4,22 @@
     python examples/paper_studies.py guidance [PROMPTS] [FOLDER] [MODEL]     diversity against guidance (section 5.3)
     python examples/paper_studies.py binding [PROMPTS] [FOLDER] [MODEL]      which object goes where (section 7)
 
-Small numbers by default; the intervals say how little they tell. The comparison of the priors in numbers (section 5.1)
-is `unclip evaluate --only priors`, and the PCA reconstructions (section 4.4) are in examples/embeddings.py.
+Small numbers by default; the intervals say how little they tell. With --processes N, N processes share the work. The
+comparison of the priors in numbers (section 5.1) is `unclip evaluate --only priors`, and the PCA reconstructions
+(section 4.4) are in examples/embeddings.py.
 """
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
-from unclip import Unclip
+from unclip import Result, Unclip
 from unclip.evaluation.intervals import estimate_mean, format_row, format_value
 from unclip.stickers.captions import canonical_caption, nouns_in
 from unclip.stickers.compose import swap_objects
@@ -25,7 +28,11 @@ from unclip.stickers.recognition.checker import check, find_objects
 from unclip.stickers.render import render
 from unclip.stickers.scene import PlacedObject, Scene
 from unclip.stickers.sprites import load_nouns
+from unclip.system.device import own_device
+from unclip.system.launcher import run_script
+from unclip.system.processes import Processes
 
+PROCESSES = Processes.current()
 CELL, GAP = 96, 4
 GUIDANCE = (1.0, 1.5, 3.0, 6.0)
 SEEDS = 4
@@ -42,10 +49,15 @@ def make_sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 
 def save_sheet(rows: Sequence[Sequence[Image.Image]], folder: str, name: str) -> None:
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    path = Path(folder) / f"{name}.png"
-    make_sheet(rows).save(path)
-    print(path)
+    if PROCESSES.is_main:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        path = Path(folder) / f"{name}.png"
+        make_sheet(rows).save(path)
+        print(path)
+
+
+def load(model: str) -> Unclip:
+    return Unclip.from_pretrained(model, device=str(own_device("auto", PROCESSES)))
 
 
 def paste_word(image: Image.Image, word: str) -> Image.Image:
@@ -64,7 +76,7 @@ def paste_word(image: Image.Image, word: str) -> Image.Image:
 
 def typographic(count: str = "12", folder: str = "out", model: str = "stickers") -> None:
     """Does CLIP read the note, and do variations show the object, or the word?"""
-    pipe, side = Unclip.from_pretrained(model), 256
+    pipe, side = load(model), 256
     nouns = [noun for noun in nouns_in(pipe.model.vocabulary or ()) or load_nouns() if len(noun) <= 8]
     scenes = [scene for _, scene in sample_prompts(int(count), seed=11, kinds=("single",), nouns=nouns)]
     words = [nouns[(7 * i + 3) % len(nouns)] for i in range(len(scenes))]
@@ -77,14 +89,21 @@ def typographic(count: str = "12", folder: str = "out", model: str = "stickers")
     results: dict[str, list[bool]] = {}
     rows = []
     for kind, images in (("clean", clean), ("with the note", noted)):
-        labels = []
-        for image, texts in zip(images, captions, strict=True):
+
+        def nearest(case: tuple[Image.Image, list[str]]) -> str:
+            image, texts = case
             similarity = F.cosine_similarity(pipe.embed_image(image), pipe.model.encode_text(texts).embed)
-            labels.append(nouns[int(similarity.argmax())])
+            return nouns[int(similarity.argmax())]
+
+        def vary(case: tuple[int, Image.Image]) -> Image.Image:
+            seed, image = case
+            return pipe.vary(image, seed=seed)[0].image
+
+        labels = PROCESSES.share(list(zip(images, captions, strict=True)), nearest)
         own = [scene.objects[0].name for scene in scenes]
         results[f"{kind}: CLIP's nearest noun is the object"] = [a == b for a, b in zip(labels, own, strict=True)]
         results[f"{kind}: CLIP's nearest noun is the word"] = [a == b for a, b in zip(labels, words, strict=True)]
-        varied = [pipe.vary(image, seed=i)[0].image for i, image in enumerate(images)]
+        varied = PROCESSES.share(list(enumerate(images)), vary)
         seen = [[found for found in find_objects(image)] for image in varied]
         for target, names in (("object", own), ("word", words)):
             results[f"{kind}: the variation shows the {target}"] = [
@@ -98,7 +117,7 @@ def typographic(count: str = "12", folder: str = "out", model: str = "stickers")
 
 def guidance(count: str = "8", folder: str = "out", model: str = "stickers") -> None:
     """How much do images of one prompt differ, by the prior's and by the decoder's guidance?"""
-    pipe = Unclip.from_pretrained(model)
+    pipe = load(model)
     size = pipe.model.sizes[0]
     prompts = [text for text, _ in sample_prompts(int(count), seed=12, nouns=nouns_in(pipe.model.vocabulary or ()))]
     cases = [(f"{kind} prior, guidance", {"prior": kind}, "prior_guidance") for kind in pipe.model.priors]
@@ -106,7 +125,12 @@ def guidance(count: str = "8", folder: str = "out", model: str = "stickers") -> 
     for name, fields, option in cases:
         rows = []
         for scale in GUIDANCE:
-            results = pipe.generate(prompts, n=SEEDS, seed=1, size=size, **fields, **{option: scale})
+            own = {**fields, option: scale}
+
+            def generate(prompt: str, own: dict[str, Any] = own) -> list[Result]:
+                return pipe.generate(prompt, n=SEEDS, seed=1, size=size, **own)
+
+            results = [result for found in PROCESSES.share(prompts, generate) for result in found]
             embeds = F.normalize(pipe.embed_image([result.image for result in results]), dim=-1)
             groups = embeds.unflatten(0, (-1, SEEDS))  # prompts seeds d
             same = (groups @ groups.transpose(1, 2)).sum((1, 2)) - SEEDS
@@ -119,7 +143,7 @@ def guidance(count: str = "8", folder: str = "out", model: str = "stickers") -> 
 
 def binding(count: str = "24", folder: str = "out", model: str = "stickers") -> None:
     """Of two objects, does each stand where the text says: by CLIP, by the embedding alone, by embedding and text?"""
-    pipe = Unclip.from_pretrained(model)
+    pipe = load(model)
     size = pipe.model.sizes[0]
     nouns = nouns_in(pipe.model.vocabulary or ())
     found = sample_prompts(2 * int(count), seed=13, kinds=("pair",), nouns=nouns)
@@ -131,14 +155,18 @@ def binding(count: str = "24", folder: str = "out", model: str = "stickers") -> 
     print(format_row("CLIP prefers the caption to the swapped one", better.tolist(), 46))
     rows = []
     for kind in pipe.model.priors:
-        both = [pipe.generate(text, seed=i, size=size, prior=kind)[0].image for i, (text, _) in enumerate(pairs)]
-        alone = []
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        file = Path(folder) / "binding.safetensors"
-        for i, (text, _) in enumerate(pairs):
-            pipe.save_embedding(file, text, seed=i, prior=kind)
-            alone.append(pipe.generate(embedding=str(file), seed=i, size=size)[0].image)
-        file.unlink()
+
+        def generate(case: tuple[int, str], kind: str = kind) -> tuple[Image.Image, Image.Image]:
+            """Return the image of a text, and that of the embedding which the prior samples for it."""
+            seed, text = case
+            with tempfile.TemporaryDirectory() as place:
+                file = Path(place) / "binding.safetensors"
+                pipe.save_embedding(file, text, seed=seed, prior=kind)
+                alone = pipe.generate(embedding=str(file), seed=seed, size=size)[0].image
+            return pipe.generate(text, seed=seed, size=size, prior=kind)[0].image, alone
+
+        texts = [(seed, text) for seed, (text, _) in enumerate(pairs)]
+        both, alone = zip(*PROCESSES.share(texts, generate), strict=True)
         for name, images in (("with the text", both), ("embedding alone", alone)):
             outcomes = [check(image, scene).all for image, (_, scene) in zip(images, pairs, strict=True)]
             print(format_row(f"{kind} prior, {name}: both, in their places", outcomes, 46))
@@ -155,4 +183,4 @@ def main(study: str = "", *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_script(main)

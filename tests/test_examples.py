@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.forked import forks, in_processes
+from tests.helpers import without_gloo
 from unclip.batch.prompt_file import FORMATS
 from unclip.cli.main import main
 
@@ -149,6 +151,25 @@ def test_measures_of_embeddings(tiny_model, tmp_path, capsys):
         assert image.size == (420, 260)
     run("embeddings.py", "psnr", "1", str(tiny_model), "2", "5")
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == ["2", "5"]
+
+
+@forks
+@pytest.mark.parametrize(
+    "words", [("embeddings.py", "psnr", "9", "MODEL", "2"), ("embeddings.py", "best-of", "2", "OUT", "MODEL")]
+)
+def test_processes_share_a_measurement(words, tiny_model, tmp_path, capfd, monkeypatch):
+    def measure(name: str) -> None:
+        own = [{"MODEL": str(tiny_model), "OUT": str(tmp_path / name)}.get(word, word) for word in words]
+        monkeypatch.setattr("sys.argv", own)
+        runpy.run_path(str(EXAMPLES / words[0]), run_name="__main__")
+
+    printed = {}
+    for name, count in (("one", 1), ("two", 2)):
+        assert in_processes(count, lambda _, name=name: measure(name)) == [None] * count
+        printed[name] = without_gloo(capfd.readouterr().out).replace(str(tmp_path / name), "OUT")
+    assert printed["one"] == printed["two"] != ""
+    one, two = ([path.read_bytes() for path in (tmp_path / name).glob("*")] for name in ("one", "two"))
+    assert one == two
 
 
 def test_measure_edits(capsys):

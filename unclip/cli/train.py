@@ -107,6 +107,13 @@ def train(
             callback=checks.at_least_one,
         ),
     ] = 1,
+    shard_weights: Annotated[
+        bool,
+        typer.Option(
+            "--shard-weights",
+            help="Divide weights, gradients and moments among the processes (FSDP): for networks too large for a GPU.",
+        ),
+    ] = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     quiet: options.Quiet = False,
@@ -155,6 +162,7 @@ def train(
         device=device,
         dtype=dtype,
         accumulation=accumulate,
+        shard=shard_weights,
         quiet=quiet,
     )
     if check:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -187,11 +187,7 @@ class Suite:
 
         The processes of the run take turns with the items, and each gets all results.
         """
-        count = self.processes.count
-        with self.processes.shared_errors():
-            own = [compute(item) for item in self.track(label, items[self.processes.rank :: count])]
-        found = self.processes.gather(own)
-        return [found[i % count][i // count] for i in range(len(items))]
+        return self.processes.share(items, compute, partial(self.track, label))
 
     def track(self, label: str, items: Sequence[T]) -> Iterator[T]:
         """Yield the items, and report progress under `label`."""

@@ -4,6 +4,7 @@ torchrun restarts processes and works across machines; it reports a failure by i
 every process. Here the processes leave their errors to this one, which prints the cause.
 """
 
+import argparse
 import json
 import os
 import signal
@@ -13,13 +14,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unclip.errors import ProcessError, UnclipError
 from unclip.system.interrupts import SIGNALS
-from unclip.system.processes import ERRORS
+from unclip.system.processes import ERRORS, Processes
 
 PARENT = "UNCLIP_PARENT"
 """Environment variable of a started process: a pipe that closes when the process that started it ends."""
@@ -63,6 +65,31 @@ def run_processes(command: Sequence[str], count: int) -> int:
     if failure.message:
         print(f"unclip: error: {failure.message}", file=sys.stderr)
     return failure.code
+
+
+def run_script(main: Callable[..., None]) -> None:
+    """Call a script's `main` with its arguments; with `--processes N` among them, in N processes, as `Processes` share.
+
+    Only the main process prints. Ends with the exit code 1 if several processes failed.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--processes", type=int, default=1)
+    own, arguments = parser.parse_known_args()
+    if own.processes < 1:
+        parser.error(f"--processes must be at least 1, not {own.processes}")
+    if own.processes > 1:
+        sys.exit(run_processes([sys.executable, sys.argv[0], *arguments], own.processes))
+    processes = Processes.current()
+    processes.connect()
+    try:
+        with nullcontext() if processes.is_main else redirect_stdout(None):
+            main(*arguments)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except UnclipError as error:
+        if not leave_error(str(error), 1, isinstance(error, ProcessError)):
+            raise
+        sys.exit(1)
 
 
 def leave_error(message: str, code: int, lost: bool) -> bool:

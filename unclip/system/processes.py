@@ -4,16 +4,19 @@ Messages between them travel over gloo on the CPU, also beside a GPU's NCCL: glo
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from unclip.errors import InputError, ProcessError, TrainingError, UnclipError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 ERRORS = "UNCLIP_ERRORS"
 """Environment variable of a process that `launcher` has started: the folder that receives its error."""
@@ -113,6 +116,18 @@ class Processes:
         with _lost_as_error():
             _distributed().all_gather(parts, rows)
         return torch.cat(parts)
+
+    def share(
+        self, items: Sequence[T], compute: Callable[[T], R], track: Callable[[Sequence[T]], Iterable[T]] = iter
+    ) -> list[R]:
+        """What `compute` returns for each item, in order: the processes take turns with the items, and get all results.
+
+        track: is given the items of this process, and yields them.
+        """
+        with self.shared_errors():
+            own = [compute(item) for item in track(items[self.rank :: self.count])]
+        found = self.gather(own)
+        return [found[i % self.count][i // self.count] for i in range(len(items))]
 
     @contextmanager
     def shared_errors(self) -> Iterator[None]:

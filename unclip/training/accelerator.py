@@ -1,62 +1,81 @@
-"""accelerate's part in a run: devices, processes, precision."""
+"""accelerate's part in a run: processes, their devices, and the configuration of `accelerate launch`."""
 
 import os
 import warnings
 from datetime import timedelta
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, InitProcessGroupKwargs
+from accelerate.state import PartialState
+from accelerate.utils import FullyShardedDataParallelPlugin, InitProcessGroupKwargs
+from torch.distributed.fsdp import CPUOffloadPolicy
 
 from unclip.errors import RecipeError
-from unclip.system.device import has_native_bfloat16
 from unclip.system.processes import Processes
+from unclip.training.sharding import Sharding
 
-PRECISIONS = {torch.bfloat16: "bf16", torch.float16: "fp16"}
-"""accelerate's names of the mixed precisions. Weights, average and moments stay in float32."""
-UNSUPPORTED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-"""What a configuration of accelerate may ask for, by its environment variable."""
+UNSUPPORTED = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed is not supported: use FSDP with fsdp_version 2, or plain multi-GPU",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM is not supported: use FSDP with fsdp_version 2, or plain multi-GPU",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "parallelism_config is not supported: use FSDP with fsdp_version 2",
+}
+"""What a configuration of accelerate may ask for, by its environment variable, and what to do instead."""
 TIMEOUT = timedelta(hours=1)
 """For which processes wait for one another, for example while the main one samples images or writes a state."""
 
 
 def connect(device: torch.device) -> Processes:
     """The processes of this run, after they have met. Raises RecipeError if accelerate counts others."""
-    _set_device(device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # accelerate takes the current one
+    warnings.filterwarnings("ignore", ".*all_gather is deprecated", FutureWarning)  # of open_clip's loss
+    warnings.filterwarnings("ignore", ".*broadcast_buffers. is deprecated", FutureWarning)  # from torch 2.14 on
+    _check_configuration()
     processes = Processes.current()
     processes.check()
-    if processes.count > 1:
-        AcceleratorState._reset_state(reset_partial_state=True)
+    if processes.count > 1 and not torch.distributed.is_initialized():
+        PartialState._reset_state()
         state = PartialState(cpu=device.type == "cpu", **InitProcessGroupKwargs(timeout=TIMEOUT).to_kwargs())
         _check_count(state.num_processes, processes)
     return processes
 
 
-def new_accelerator(device: torch.device, dtype: torch.dtype | None, processes: Processes) -> Accelerator:
-    """The accelerator of a run. dtype: as in `loop.Session`."""
-    _set_device(device)
-    if dtype is None:
-        dtype = torch.bfloat16 if has_native_bfloat16(device) else torch.float32
-    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run in this process had another precision
-    warnings.filterwarnings("ignore", ".*all_gather is deprecated", FutureWarning)  # of open_clip's loss
-    if chosen := next((name for variable, name in UNSUPPORTED.items() if os.environ.get(variable) == "true"), None):
-        raise RecipeError(
-            f"{chosen} is not supported: the losses use weights outside of the network's forward pass, which are in "
-            "parts there; every process holds all weights here: configure accelerate for plain multi-GPU"
-        )
-    accelerator = Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision=PRECISIONS.get(dtype, "no"),
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the loop divides batches
-        kwargs_handlers=[
-            # Of some networks not all weights take part, or take part outside of `forward`. Buffers are constant.
-            DistributedDataParallelKwargs(static_graph=True, broadcast_buffers=False),
-            InitProcessGroupKwargs(timeout=TIMEOUT),
-        ],
+def _check_configuration() -> None:
+    """Raise RecipeError if accelerate's configuration asks for what this project does not do."""
+    found = [text for name, text in UNSUPPORTED.items() if os.environ.get(name) == "true"]
+    if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
+        found.append("dynamo_backend is not supported: set compile = true in the recipe")
+    if os.environ.get("ACCELERATE_MIXED_PRECISION") == "fp8":
+        found.append("mixed_precision: fp8 is not supported: use bf16 or fp16")
+    if found:
+        raise RecipeError(f"accelerate's configuration: {found[0]}")
+
+
+def find_sharding(asked: bool, processes: Processes) -> Sharding | None:
+    """How weights are divided among processes: as accelerate's configuration says, or by blocks if it was `asked` for.
+
+    None keeps all weights in every process; a single one has all in any case. Raises RecipeError for a configuration
+    that is not supported.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP") != "true":
+        return Sharding() if asked and processes.count > 1 else None
+    plugin = FullyShardedDataParallelPlugin()
+    unsupported = {
+        "fsdp_version: 1 is not supported: set fsdp_version: 2": plugin.fsdp_version != 2,
+        "fsdp_offload_params is not supported: leave it out": isinstance(plugin.cpu_offload, CPUOffloadPolicy),
+        "fsdp_activation_checkpointing is not supported: where a recipe has `checkpointing`, set it there": (
+            plugin.activation_checkpointing
+        ),
+        "fsdp_ignored_modules is not supported: leave it out": plugin.ignored_modules is not None,
+    }
+    if message := next((text for text, found in unsupported.items() if found), None):
+        raise RecipeError(f"accelerate's configuration: {message}")
+    if processes.count == 1:
+        return None
+    return Sharding(
+        classes=tuple(plugin.transformer_cls_names_to_wrap or ()),
+        least=plugin.min_num_params or 0,
+        reshard=bool(plugin.reshard_after_forward),
     )
-    _check_count(accelerator.num_processes, processes)
-    return accelerator
 
 
 def _check_count(found: int, processes: Processes) -> None:
@@ -79,8 +98,3 @@ def check_division(batch_size: int, processes: Processes, accumulation: int, whe
             f"{where}: batch_size = {batch_size} is the whole batch, which {division} cannot divide equally: "
             f"set it to {fitting}, or use other numbers"
         )
-
-
-def _set_device(device: torch.device) -> None:
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)  # accelerate takes the current one

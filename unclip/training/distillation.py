@@ -73,6 +73,7 @@ def distill(stage: str, recipe: str | Path | None, out: Path, options: TrainingO
             settings=meaning(options.distill, table, task.settings, revision),
             dtype=dtype,
             accumulation=options.accumulation,
+            shard=options.shard,
         )
         fit(task, images(task.size), table.fit, session)
         made = out / "model"

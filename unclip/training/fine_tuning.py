@@ -111,6 +111,7 @@ def fine_tune(stage: str, recipe: str | Path | None, out: Path, options: Trainin
             },
             dtype=options.precision(device),
             accumulation=options.accumulation,
+            shard=options.shard,
         )
         fit(task, images(task.size), fitting, session)
         made = out / ("model" if settings is None else f"{stage}-lora.safetensors")

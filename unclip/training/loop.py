@@ -22,20 +22,20 @@ from unclip.errors import DataError, ProcessError, RecipeError, TrainingError, U
 from unclip.system.files import remove_temporaries, write_atomic
 from unclip.system.interrupts import StopOnInterrupt
 from unclip.system.processes import Processes, is_lost
-from unclip.training.accelerator import check_division, new_accelerator
+from unclip.training.accelerator import check_division, connect, find_sharding
 from unclip.training.batch import Batch
 from unclip.training.budget import Budget
 from unclip.training.compatibility import weight_settings
 from unclip.training.data.decode import Sample
 from unclip.training.data.loader import batches
 from unclip.training.dropout import WholeBatchDropout
+from unclip.training.module import ParallelLoss
 from unclip.training.monitor import LossCurve, NoCurve, ProgressBar, SkippedFiles, print_note
+from unclip.training.precision import Precision
 from unclip.training.recipe import Fit
+from unclip.training.sharding import gather_weights
 from unclip.training.state import FILE, State
 from unclip.training.tasks.base import Task
-
-LEAST_SCALE = 1.0
-"""Of the loss in float16: if gradients still overflow there, the run has diverged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,7 @@ class Session:
     settings: further settings that decide what the weights mean, such as the model that is fine-tuned.
     dtype: precision of the activations; None is bfloat16 where `device` computes it in hardware, else float32.
     accumulation: parts of a batch that each process computes one after the other, with the memory of one.
+    shard: divide the weights among the processes (`training.sharding`); a configuration of accelerate may also ask so.
     """
 
     title: str
@@ -65,6 +66,7 @@ class Session:
     settings: Mapping[str, Any] = field(default_factory=dict)
     dtype: torch.dtype | None = None
     accumulation: int = 1
+    shard: bool = False
 
 
 def learning_rate(fit: Fit, step: int, done: float) -> float:
@@ -91,13 +93,18 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
     recipe.
     """
     folder, budget = session.folder, session.budget
-    processes = Processes.current()
+    processes = connect(session.device)
     quiet = session.quiet or not processes.is_main
-    accelerator = new_accelerator(session.device, session.dtype, processes)
     check_division(settings.batch_size, processes, session.accumulation)
-    task.network.to(accelerator.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+    precision = Precision(session.device, session.dtype)
+    sharding = find_sharding(session.shard, processes)
+    if sharding is not None and settings.optimizer == "adamw8bit":
+        raise RecipeError('optimizer = "adamw8bit" cannot divide its moments: use adamw or muon with shards of weights')
+    loss_of = ParallelLoss(task, session.device, processes, sharding, settings.compile)
+    task.network.train()
     meaning = {**weight_settings(task.networks(), task.predicts), **session.settings}
     state = State(task.network, settings, meaning, processes.is_main)
+    optimizer = state.adam
     if session.resume:
         with processes.shared_errors():
             note = state.load(folder)
@@ -106,13 +113,8 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
     if processes.is_main:
         remove_temporaries(folder)
     progress = state.progress
-    network: Any
-    network, optimizer = accelerator.prepare(task.network, state.adam)
-    prepared, scaler = network, accelerator.scaler
-    if scaler is not None and progress.scaler is not None:
-        scaler.load_state_dict(progress.scaler)
-    if settings.compile:
-        network = torch.compile(network)
+    if progress.scaler and precision.scaler.is_enabled():
+        precision.scaler.load_state_dict(progress.scaler)
 
     divided = processes.count * session.accumulation > 1
     dropout = WholeBatchDropout(task.network) if divided else None
@@ -132,11 +134,11 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
             while budget.fraction_done(progress) < 1.0 and not processes.any(interrupt.requested):
                 with processes.shared_errors():
                     images, captions, *layouts = next(data)
-                images = images.to(accelerator.device, memory_format=torch.channels_last)  # b 3 h w, uint8
+                images = images.to(session.device, memory_format=torch.channels_last)  # b 3 h w, uint8
                 generator = torch.Generator().manual_seed(session.seed * 2**32 + progress.step)
                 batch = Batch(images.float() / 127.5 - 1, captions, generator, processes, *layouts)
                 lr = learning_rate(settings, progress.step, budget.fraction_done(progress))
-                for group in state.adam.param_groups:
+                for group in optimizer.param_groups:
                     group["lr"] = lr
                 losses = []
                 for part in batch.parts(session.accumulation):
@@ -146,25 +148,22 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
                     # The processes average their gradients after the last part, and in the first step, in which torch
                     # observes the network, after all.
                     averages = part.number == part.divisions - 1 or progress.step == first_step
-                    with nullcontext() if averages else accelerator.no_sync(prepared):
-                        with accelerator.autocast():
-                            loss, figures = task.loss(network, part)
-                        accelerator.backward(loss / part.divisions)
+                    with nullcontext() if averages else loss_of.without_averaging():
+                        with precision.autocast():
+                            loss, figures = loss_of(part)
+                        precision.backward(loss / part.divisions)
                     losses.append({"loss": loss.detach(), **figures})
-                parameters = list(state.parameters.values())
-                norm = torch.as_tensor(accelerator.clip_grad_norm_(parameters, settings.clip_norm)).item()
+                loss_of.average_scalars()
+                norm = precision.clip_gradients(optimizer, [*state.parameters.values()], settings.clip_norm)
                 figures = _mean(losses, processes)
                 value = figures.pop("loss")
-                # Before the step, while the weights are finite. In float16 a gradient may overflow: the step is passed
-                # over, and the scale of the loss is halved.
-                overflows = scaler is not None and scaler.get_scale() >= LEAST_SCALE
-                if not (math.isfinite(value) and (math.isfinite(norm) or overflows)):
+                # Before the step, while the weights are finite.
+                if not (math.isfinite(value) and (math.isfinite(norm) or precision.may_overflow())):
                     with processes.shared_errors():
                         raise _diverged(progress.step + 1, value, norm)
-                with state.step(settings.ema):
-                    optimizer.step()
+                state.step(lambda: precision.step(optimizer), settings.ema)
                 optimizer.zero_grad()
-                progress.scaler = None if scaler is None else scaler.state_dict()
+                progress.scaler = precision.scaler.state_dict() or None
                 now = time.monotonic()
                 progress.seconds, save, sample = processes.from_main(
                     now - started,
@@ -180,8 +179,7 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
                         saved, last_saved = now, progress.step
                         curve.save_plot()
                 if sample:
-                    with processes.shared_errors():
-                        save_samples(task, state, folder)
+                    save_samples(task, state, loss_of, folder)
                     sampled = now
             with processes.shared_errors():
                 curve.flush()
@@ -192,7 +190,8 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
         except Exception as error:
             optimizer.zero_grad()  # frees memory
             is_shared = isinstance(error, UnclipError) and error.shared
-            if processes.is_main:
+            # Only all processes together can save shards of weights.
+            if is_shared if state.is_sharded else processes.is_main:
                 last_saved = _save_after_error(state, curve, folder, last_saved)
             if is_shared:  # the others stay until the main one has saved the state
                 with contextlib.suppress(ProcessError):
@@ -207,9 +206,10 @@ def fit(task: Task, dataset: Dataset[Sample], settings: Fit, session: Session) -
         if processes.any(interrupt.requested):
             raise KeyboardInterrupt
     skipped.report(processes)
-    with processes.shared_errors():
-        save_samples(task, state, folder)
-    if state.ema:
+    save_samples(task, state, loss_of, folder)
+    if state.is_sharded:
+        gather_weights(task.network, state.ema, processes.is_main)
+    elif state.ema:
         state.set_weights(state.ema)
     return task.network.eval()
 
@@ -264,15 +264,15 @@ def _explain(error: Exception, step: int, last_saved: int | None) -> Exception:
     return error
 
 
-def save_samples(task: Task, state: State, folder: Path) -> None:
-    """Write a contact sheet of samples from the averaged weights, for a task that has one, in the main process."""
-    if not state.is_main:
-        return
-    with state.averaged_weights():
+def save_samples(task: Task, state: State, loss_of: ParallelLoss, folder: Path) -> None:
+    """Write a contact sheet of samples from the averaged weights, for a task that has one. The main process does."""
+    with state.averaged_weights(), loss_of.whole_weights(), loss_of.processes.shared_errors():
+        if not state.is_main:
+            return
         task.network.eval()
         image = task.sample_grid()
         task.network.train()
-    if image is not None:
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
-        write_atomic(folder / "samples" / f"{state.progress.step:07d}.png", buffer.getvalue())
+        if image is not None:
+            buffer = io.BytesIO()
+            image.save(buffer, format="PNG")
+            write_atomic(folder / "samples" / f"{state.progress.step:07d}.png", buffer.getvalue())

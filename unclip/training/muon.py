@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unclip.training.sharding import local, part_of, whole
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of Jordan's quintic polynomial, which drives all singular values to about 1."""
 ITERATIONS = 5
@@ -77,15 +79,18 @@ class Muon(torch.optim.Optimizer):
                         "exp_avg_sq": torch.tensor(0.0) if group["muon"] else torch.zeros_like(parameter),
                     }
                 self.state[parameter]["step"] += 1
-            torch._foreach_mul_(used, 1 - group["lr"] * group["weight_decay"])  # pyright: ignore
+            weights = [local(p) for p in used]
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])  # pyright: ignore
             (self._step_muon if group["muon"] else self._step_adamw)(used, group)
 
     def _step_muon(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
         updates: dict[Any, list[tuple[nn.Parameter, Tensor]]] = {}
         for parameter in parameters:
             assert parameter.grad is not None
-            average = self.state[parameter]["exp_avg"].lerp_(parameter.grad, 1 - group["momentum"])
-            update = parameter.grad.lerp(average, group["momentum"]).flatten(1)  # Nesterov's; m n
+            average = self.state[parameter]["exp_avg"]
+            local(average).lerp_(local(parameter.grad), 1 - group["momentum"])
+            # Nesterov's. The whole matrix, m n: of a shard each process computes the same and keeps its rows.
+            update = whole(parameter.grad.lerp(average, group["momentum"])).flatten(1)
             # A GPU computes all matrices of one shape at once; a CPU gains nothing by that.
             key = update.shape if update.is_cuda else id(parameter)
             updates.setdefault(key, []).append((parameter, update))
@@ -93,13 +98,15 @@ class Muon(torch.optim.Optimizer):
             scale = RMS * max(alike[0][1].shape) ** 0.5
             orthogonal = orthogonalize(torch.stack([update for _, update in alike]))
             for (parameter, _), update in zip(alike, orthogonal, strict=True):
-                parameter.add_(update.to(parameter).view_as(parameter), alpha=-group["lr"] * scale)
+                change = part_of(update.to(parameter.dtype).view(parameter.shape), parameter)
+                local(parameter).add_(local(change), alpha=-group["lr"] * scale)
 
     def _step_adamw(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
         states = [self.state[parameter] for parameter in parameters]
-        gradients = [parameter.grad for parameter in parameters]
-        first, second = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq"))
+        weights = [local(parameter) for parameter in parameters]
+        gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
+        first, second = ([local(state[key]) for state in states] for key in ("exp_avg", "exp_avg_sq"))
         torch._foreach_lerp_(first, gradients, 1 - beta1)  # pyright: ignore
         torch._foreach_mul_(second, beta2)  # pyright: ignore
         torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)  # pyright: ignore
@@ -108,4 +115,4 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_div_(roots, [(1 - beta2**step) ** 0.5 for step in steps])  # pyright: ignore
         torch._foreach_add_(roots, group["eps"])  # pyright: ignore
         rates = [-group["lr"] / (1 - beta1**step) for step in steps]
-        torch._foreach_addcdiv_(parameters, first, roots, rates)  # pyright: ignore
+        torch._foreach_addcdiv_(weights, first, roots, rates)  # pyright: ignore

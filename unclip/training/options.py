@@ -1,5 +1,6 @@
 """The options of a training run, and what runs of all kinds check."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +12,9 @@ from unclip.errors import CheckpointError, InputError, TrainingError, is_out_of_
 from unclip.system.device import own_device, pick_dtype
 from unclip.system.processes import Processes
 from unclip.training.state import PORTABLE, has_state
+
+CONFIGURED = {"bf16": "bfloat16", "fp16": "float16"}
+"""Precisions that a configuration of accelerate names; its "no" says nothing, since it is the default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +34,10 @@ class TrainingOptions:
     skip_bad: train without the images that cannot be read; otherwise, they are an error.
     device: "auto", "cpu", "cuda", "cuda:1" or "mps".
     dtype: precision of the activations, and of frozen networks in fine-tuning: "auto", "float32", "bfloat16", or on a
-        GPU "float16", whose loss is scaled.
+        GPU "float16", whose loss is scaled. "auto" follows a configuration of accelerate that names a half precision.
     accumulation: parts of a batch that each process computes one after the other, with the memory of one. The result
         does not depend on it.
+    shard: divide the weights, their gradients and moments among the processes (FSDP).
     quiet: show no progress bar and no notes.
     """
 
@@ -50,6 +55,7 @@ class TrainingOptions:
     device: str = "auto"
     dtype: str = "auto"
     accumulation: int = 1
+    shard: bool = False
     quiet: bool = False
 
     def pick_device(self) -> torch.device:
@@ -58,12 +64,19 @@ class TrainingOptions:
 
     def precision(self, device: torch.device) -> torch.dtype:
         """The precision on a device. Raises InputError for one that training does not run in there."""
-        if self.dtype == "float16" and device.type != "cuda":
+        configured = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        dtype = CONFIGURED.get(configured, "auto") if self.dtype == "auto" else self.dtype
+        if dtype == "float16" and device.type != "cuda":
             raise InputError("training in float16 needs a GPU with CUDA: use --dtype bfloat16 or float32")
-        return pick_dtype(self.dtype, device)
+        return pick_dtype(dtype, device)
 
     def for_process(self, processes: Processes) -> "TrainingOptions":
-        """These options for one of several processes: only the main one prints."""
+        """These options for one of several processes: only the main one prints.
+
+        Raises InputError if a process that is alone should share its weights.
+        """
+        if self.shard and processes.count == 1:
+            raise InputError("--shard-weights divides them among processes: add --processes N, or leave it out")
         return self if processes.is_main else replace(self, quiet=True)
 
 

@@ -129,6 +129,7 @@ def train(
                     settings={} if decoder is None else {"decoder fingerprint": fingerprint(model)},
                     dtype=dtype,
                     accumulation=options.accumulation,
+                    shard=options.shard,
                 )
                 fit(task, images(task.size), table.fit, session)
                 with processes.shared_errors():  # the others wait: a later stage reads what this one wrote

@@ -6,7 +6,7 @@ another machine. A run that resumes from it starts with new optimiser moments.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from unclip.training.budget import Progress
 from unclip.training.compatibility import check_weight_settings
 from unclip.training.muon import Muon, muon_groups
 from unclip.training.recipe import Fit
+from unclip.training.sharding import is_sharded, local, part_of, whole
 
 FILE = "state.safetensors"
 PORTABLE = "portable.safetensors"
@@ -41,10 +42,11 @@ class _DamagedError(CheckpointError):
 class State:
     """Everything that training changes.
 
-    network: already on its device and in its memory format.
+    network: already on its device and in its memory format, or sharded. The average and the moments are sharded like
+        the weights; files hold whole tensors, which all processes gather together.
     settings: what decides the meaning of the weights (`compatibility.weight_settings`). A run resumes only from a state
         with the same settings.
-    is_main: whether this is the process that keeps the average and writes files.
+    is_main: whether this is the process that writes files and, without shards, keeps the average.
     """
 
     def __init__(self, network: nn.Module, fit: Fit, settings: Mapping[str, Any], is_main: bool = True):
@@ -53,36 +55,41 @@ class State:
         self.is_whole = True
         self.settings = settings
         self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        self.ema = {name: p.detach().clone() for name, p in self.parameters.items()} if is_main else {}
+        self.is_sharded = any(map(is_sharded, self.parameters.values()))
+        self.keeps_average = is_main or self.is_sharded
+        self.ema = {name: p.detach().clone() for name, p in self.parameters.items()} if self.keeps_average else {}
         self.optimizer = fit.optimizer
         self.moments = MOMENTS[fit.optimizer]
         self.adam = new_optimizer(self.parameters, fit)
 
-    @contextmanager
-    def step(self, ema: float) -> Iterator[None]:
-        """In the block, the optimiser makes a step; afterwards the step is counted and the average updated.
+    def step(self, make: Callable[[], bool], ema: float) -> None:
+        """Let the optimiser make a step, count it, and update the average, unless `make` returns that it made none.
 
         If it fails halfway, the weights belong to no step, and `is_whole` stays False: the state must not be saved.
         """
         self.is_whole = False
-        yield
-        self.progress.step += 1
-        self.update_average(ema)
+        made = make()
+        self.progress.step += 1  # a step that is passed over, too: the next one has other data
+        if made:
+            self.update_average(ema)
         self.is_whole = True
 
     def update_average(self, limit: float) -> None:
         """Move the average towards the weights: an EMA with momentum `limit`, and less early in the run."""
-        if not self.is_main:
+        if not self.keeps_average:
             return
         # The usual warm-up, (1 + step) / (10 + step), lets the average forget the initial weights.
         momentum = min(limit, (1 + self.progress.step) / (10 + self.progress.step))
-        weights = [p.detach() for p in self.parameters.values()]
-        averages = list(self.ema.values())
+        weights = [local(p.detach()) for p in self.parameters.values()]
+        averages = [local(average) for average in self.ema.values()]
         torch._foreach_lerp_(averages, weights, 1 - momentum)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """Within the block, the network has the averaged weights."""
+        """Within the block, the network has the averaged weights, in a process that keeps them."""
+        if not self.keeps_average:
+            yield
+            return
         kept = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.set_weights(self.ema)
         try:
@@ -98,7 +105,7 @@ class State:
 
     def save(self, folder: Path) -> None:
         """Write state.safetensors atomically: an interrupted write leaves the previous file. The main process does."""
-        if not self.is_main:
+        if not self.keeps_average:
             return
         tensors = {}
         for name, parameter in self.parameters.items():
@@ -112,16 +119,21 @@ class State:
 
     def save_portable(self, folder: Path) -> None:
         """Write portable.safetensors, about a sixth of the size of the full state. The main process does."""
+        if not self.keeps_average:
+            return
+        tensors = {f"weights.{name}": parameter.detach() for name, parameter in self.parameters.items()}
+        tensors |= {f"ema.{name}": average for name, average in self.ema.items()}
+        self._write(folder / PORTABLE, tensors, to_half)
+
+    def _write(
+        self, path: Path, tensors: dict[str, Tensor], convert: Callable[[Tensor], Tensor] = Tensor.contiguous
+    ) -> None:
+        """Write whole tensors, converted, the progress and the settings into one file, atomically."""
+        # To the CPU one by one: the device may have run out of memory.
+        gathered = ((name, whole(tensor)) for name, tensor in tensors.items())
+        tensors = {name: convert(tensor.cpu().contiguous()) for name, tensor in gathered if self.is_main}
         if not self.is_main:
             return
-        tensors = {f"weights.{name}": to_half(parameter.detach()) for name, parameter in self.parameters.items()}
-        tensors |= {f"ema.{name}": to_half(average) for name, average in self.ema.items()}
-        self._write(folder / PORTABLE, tensors)
-
-    def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
-        """Write tensors, the progress and the settings into one file, atomically."""
-        # To the CPU first: the device may have run out of memory.
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         progress = {key: value for key, value in vars(self.progress).items() if value is not None}
         metadata = {"progress": json.dumps(progress), "meaning": json.dumps(self.settings)}
         write_atomic(path, serialize(tensors, metadata=metadata))
@@ -164,9 +176,9 @@ class State:
                     check_weight_settings(path, self.settings, {"prediction": "sample"})
                 for name, parameter in self.parameters.items():
                     with torch.no_grad():
-                        parameter.copy_(file.get_tensor(f"weights.{name}"))
-                    if self.is_main:
-                        self.ema[name].copy_(file.get_tensor(f"ema.{name}"))
+                        parameter.copy_(part_of(file.get_tensor(f"weights.{name}"), parameter))
+                    if self.keeps_average:
+                        self.ema[name].copy_(part_of(file.get_tensor(f"ema.{name}"), parameter))
                     found = [key for key in self.moments if f"{key}.{name}" in shapes]
                     if found:
                         self.adam.state[parameter] = {
@@ -201,10 +213,10 @@ class State:
 
 
 def matching_layout(parameter: Tensor, moment: Tensor) -> Tensor:
-    """A moment on its parameter's device and in its memory format, because fused AdamW works on raw memory."""
+    """A moment on its parameter's device, sharded and in a memory format like it: fused AdamW works on raw memory."""
     if moment.shape != parameter.shape:  # the number of steps, or a map of 8 bits
         return moment.to(parameter.device)
-    return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
+    return torch.empty_like(parameter, dtype=moment.dtype).copy_(part_of(moment, parameter))
 
 
 def new_optimizer(parameters: Mapping[str, nn.Parameter], fit: Fit) -> torch.optim.Optimizer:
@@ -213,8 +225,10 @@ def new_optimizer(parameters: Mapping[str, nn.Parameter], fit: Fit) -> torch.opt
     if fit.optimizer == "muon":
         return Muon(muon_groups(parameters), **options)
     decayed = [p for p in parameters.values() if p.ndim > 1]
-    plain = [p for p in parameters.values() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+    plain = [p for p in parameters.values() if p.ndim == 1]
+    scalars = [p for p in parameters.values() if p.ndim == 0]  # never sharded, and so apart from those that may be
+    undecayed = [{"params": group, "weight_decay": 0.0} for group in (plain, scalars) if group]
+    groups: list[dict[str, Any]] = [{"params": decayed}, *undecayed]
     if fit.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True, **options)
     try:

@@ -11,6 +11,7 @@ from tests.forked import forks, in_processes
 from tests.helpers import without_gloo
 from unclip.cli.main import main
 from unclip.training import run
+from unclip.training.recipe import STAGES
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_processes_that_the_environment_names_in_part(call, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["vae", "--out", "runs"], "choose from clip, prior, autoregressive-prior, decoder, upsampler, all"),
+        (["vae", "--out", "runs"], f"choose from {', '.join(name.replace('_', '-') for name in (*STAGES, 'all'))}\n"),
         (["clip"], "Missing option '--out'"),
         (["clip", "--out", "runs", "--recipe", "stickers-tpu"], "stickers-cpu, stickers-flat-cpu, stickers-gpu"),
         (["clip", "--out", "runs", "--recipe", "mine.toml"], "no recipe 'mine.toml'"),
@@ -143,6 +144,7 @@ def test_the_arguments_reach_the_training(monkeypatch, tmp_path: Path):
         "device": "cpu",
         "dtype": "auto",
         "accumulation": 1,
+        "shard": False,
         "minutes": 1.5,
         "steps": None,
         "quiet": True,

@@ -32,6 +32,7 @@ from unclip.stickers.recognition.checker import check, detect
 from unclip.stickers.render import render
 from unclip.stickers.scene import BACKGROUNDS, PlacedObject, Scene
 from unclip.stickers.sprites import load_nouns
+from unclip.training.recipe import RecipeFile, load_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))))
@@ -281,18 +282,25 @@ def test_page(page, checkout, monkeypatch, capsys):
             if reason_not_to_run(block.text) is None:
                 exec(code, namespace)
         elif block.language == "toml":
-            settings = checkout / "settings.toml"
-            settings.write_text(block.text, encoding="utf-8")
-            tomllib.loads(block.text)
-            with monkeypatch.context() as patch:
-                patch.setenv("UNCLIP_CONFIG", str(settings))
-                assert main(["config"]) == 0
+            check_toml(block.text, checkout / "example.toml", monkeypatch)
         elif block.language == "json":
             json.loads(block.text)
         else:
             assert block.language == "text", f"{page}:{block.line}: a block of an unknown language"
     check_images(page, checkout)
     assert "Traceback" not in capsys.readouterr().err
+
+
+def check_toml(text: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check a part of a recipe, or the settings of commands."""
+    if tomllib.loads(text).keys() & RecipeFile.model_fields.keys():
+        file.write_text(f'data = {{ kind = "scenes" }}\n{text}', encoding="utf-8")
+        load_recipe(file)
+        return
+    file.write_text(text, encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setenv("UNCLIP_CONFIG", str(file))
+        assert main(["config"]) == 0
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -74,6 +74,10 @@ class StandIn:
     def model(self) -> "StandIn":
         return self
 
+    @property
+    def default_size(self) -> tuple[int, int]:
+        return self.sizes[-1]
+
     def resolve(self, request: Request) -> Request:
         return request
 

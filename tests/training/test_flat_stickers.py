@@ -158,9 +158,9 @@ def test_an_upsampler_of_crops_trains_without_a_decoder(small_recipe: Path, tmp_
     ("old", "new", "says"),
     [
         ("vary = true", "vary = true\nlayouts = true", r"\[data\]: layouts belongs into the data table of one stage"),
-        ("[clip.data]", "[clip.data]\nlayouts = true", r"\[clip.data\]: layouts are for the decoder"),
+        ("[clip.data]", "[clip.data]\nlayouts = true", r"\[clip.data\]: layouts are for the decoders"),
         ("[decoder.data]", "[decoder.data]\ncrop = 32", r"\[decoder.data\]: crop is for an upsampler without redrawn"),
-        ("redrawn = 0.65", "redrawn = 0.0", r"\[upsampler.data\]: layouts are for the decoder, and for an upsampler"),
+        ("redrawn = 0.65", "redrawn = 0.0", r"\[upsampler.data\]: layouts are for the decoders, and for an upsampler"),
         ("spread = 1\n\n[upsampler.model]", "crop = 64\n[upsampler.model]", "crop is for an upsampler without redrawn"),
     ],
 )

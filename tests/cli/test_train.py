@@ -11,7 +11,7 @@ from tests.forked import forks, in_processes
 from tests.helpers import without_gloo
 from unclip.cli.main import main
 from unclip.training import run
-from unclip.training.recipe import STAGES
+from unclip.training.recipe_tables import STAGES
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ from unclip.stickers.recognition.checker import check, detect
 from unclip.stickers.render import render
 from unclip.stickers.scene import BACKGROUNDS, PlacedObject, Scene
 from unclip.stickers.sprites import load_nouns
-from unclip.training.recipe import RecipeFile, load_recipe
+from unclip.training.recipe import load_recipe
+from unclip.training.recipe_tables import RecipeFile
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))))

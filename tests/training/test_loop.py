@@ -15,7 +15,7 @@ from tests.training.toy import QUICK, STEPS, Toy, assert_same, at, rows, run, sh
 from unclip.system.interrupts import SIGNALS
 from unclip.training.budget import Budget, Progress
 from unclip.training.loop import learning_rate
-from unclip.training.recipe import Fit
+from unclip.training.recipe_tables import Fit
 
 pytestmark = pytest.mark.usefixtures("no_tensorboard")
 STOPS = list(SIGNALS)

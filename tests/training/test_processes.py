@@ -21,7 +21,7 @@ from unclip.system.processes import ALONE, Processes
 from unclip.training import run
 from unclip.training.budget import Budget
 from unclip.training.data.loader import batches
-from unclip.training.recipe import STAGES
+from unclip.training.recipe_tables import STAGES
 from unclip.training.run import TrainingOptions
 
 pytestmark = [forks, pytest.mark.usefixtures("no_tensorboard")]

@@ -11,7 +11,8 @@ from accelerate import init_empty_weights
 from unclip.errors import DataError, RecipeError
 from unclip.models.clip import Clip
 from unclip.models.tokenizer import Tokenizer
-from unclip.training.recipe import STAGES, Fit, Sampling, check_sizes, load_recipe, presets
+from unclip.training.recipe import check_sizes, load_recipe, presets
+from unclip.training.recipe_tables import STAGES, Fit, Sampling
 from unclip.training.tasks.autoregressive_prior import AutoregressivePriorTask
 from unclip.training.tasks.clip import ClipTask
 from unclip.training.tasks.decoder import DecoderTask

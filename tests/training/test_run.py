@@ -23,7 +23,7 @@ from unclip.errors import CheckpointError, DataError, InputError, RecipeError, T
 from unclip.inference.stage_inputs import StageInputs
 from unclip.system.files import read_json
 from unclip.training import run, sources
-from unclip.training.recipe import STAGES
+from unclip.training.recipe_tables import STAGES
 from unclip.training.run import TrainingOptions
 from unclip.training.stages import NEED_CLIP
 from unclip.training.tasks.autoregressive_prior import AutoregressivePriorTask

@@ -15,7 +15,7 @@ from unclip.errors import DataError
 from unclip.training.batch import Batch
 from unclip.training.budget import Budget
 from unclip.training.loop import Session, fit
-from unclip.training.recipe import Fit
+from unclip.training.recipe_tables import Fit
 
 CPU = torch.device("cpu")
 STEPS = 8

@@ -9,7 +9,7 @@ from unclip.cli import checks, options
 from unclip.cli.processes import start_processes
 from unclip.errors import InputError
 from unclip.system.files import check_writable
-from unclip.training.recipe import STAGES
+from unclip.training.recipe_tables import STAGES
 
 NAMES = {stage.replace("_", "-"): stage for stage in STAGES}
 """The stages by their names on the command line."""

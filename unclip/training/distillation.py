@@ -25,7 +25,8 @@ from unclip.training.fine_tuning import export_checkpoint
 from unclip.training.loop import Session, fit
 from unclip.training.monitor import print_note
 from unclip.training.options import TrainingOptions, check_no_state, explained_memory_errors, stages_to_resume
-from unclip.training.recipe import DistillationTable, Recipe, load_recipe
+from unclip.training.recipe import Recipe, load_recipe
+from unclip.training.recipe_tables import DistillationTable
 from unclip.training.sources import open_sources, read_examples
 from unclip.training.tasks.distillation import TASKS, loses_signal
 from unclip.training.tasks.fine_tuning import checkpoint_activations

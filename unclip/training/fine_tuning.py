@@ -22,7 +22,8 @@ from unclip.training.loop import Session, fit
 from unclip.training.lora import ATTENTION, LoraSettings, add_lora, check_lora, save_lora
 from unclip.training.monitor import print_note
 from unclip.training.options import TrainingOptions, check_no_state, explained_memory_errors, stages_to_resume
-from unclip.training.recipe import FineTuningTable, Recipe, load_recipe
+from unclip.training.recipe import Recipe, load_recipe
+from unclip.training.recipe_tables import FineTuningTable
 from unclip.training.sources import open_sources, read_examples
 from unclip.training.tasks.fine_tuning import FineTunedDecoder, FineTunedPrior, check_size, checkpoint_activations
 from unclip.version import __version__

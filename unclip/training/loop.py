@@ -32,7 +32,7 @@ from unclip.training.dropout import WholeBatchDropout
 from unclip.training.module import ParallelLoss
 from unclip.training.monitor import LossCurve, NoCurve, ProgressBar, SkippedFiles, print_note
 from unclip.training.precision import Precision
-from unclip.training.recipe import Fit
+from unclip.training.recipe_tables import Fit
 from unclip.training.sharding import gather_weights
 from unclip.training.state import FILE, State
 from unclip.training.tasks.base import Task

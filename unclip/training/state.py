@@ -21,7 +21,7 @@ from unclip.system.files import write_atomic
 from unclip.training.budget import Progress
 from unclip.training.compatibility import check_weight_settings
 from unclip.training.muon import Muon, muon_groups
-from unclip.training.recipe import Fit
+from unclip.training.recipe_tables import Fit
 from unclip.training.sharding import is_sharded, local, part_of, whole
 
 FILE = "state.safetensors"

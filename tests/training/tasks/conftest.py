@@ -8,7 +8,8 @@ import torch
 
 from tests.training.tasks.helpers import make_task
 from unclip.checkpoints.networks import save_network
-from unclip.training.recipe import STAGES, Recipe, load_recipe
+from unclip.training.recipe import Recipe, load_recipe
+from unclip.training.recipe_tables import STAGES
 from unclip.training.tasks.clip import ClipTask
 from unclip.training.tasks.frozen_clip import FrozenClip
 

@@ -12,7 +12,8 @@ from unclip.embeddings.principal_components import principal_components
 from unclip.models.autoregressive_prior import AutoregressiveConfig, clip_sizes
 from unclip.system.files import read_json
 from unclip.training.batch import Batch
-from unclip.training.recipe import AutoregressiveSampling, StageRecipe
+from unclip.training.recipe import StageRecipe
+from unclip.training.recipe_tables import AutoregressiveSampling
 from unclip.training.tables import check_keys
 from unclip.training.tasks.base import Examples, Loss, build_network
 from unclip.training.tasks.frozen_clip import FrozenClip

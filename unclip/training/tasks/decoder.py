@@ -21,7 +21,8 @@ from unclip.stickers.compose import SceneOptions
 from unclip.training.augmentation import add_draft_windows, add_known_regions, is_unknown_uniform, random_known_masks
 from unclip.training.batch import Batch
 from unclip.training.losses import contrast_weights, sample_noise, velocity_loss
-from unclip.training.recipe import Sampling, StageRecipe, image_size
+from unclip.training.recipe import StageRecipe, image_size
+from unclip.training.recipe_tables import Sampling
 from unclip.training.samples import contact_sheet
 from unclip.training.tasks.base import Examples, Loss, build_network, check_multiple, coarsest_cell
 from unclip.training.tasks.frozen_clip import FrozenClip, drop_captions

@@ -18,7 +18,8 @@ from unclip.inference.stage import Stage
 from unclip.inference.stage_inputs import StageInputs
 from unclip.models.decoder import Decoder
 from unclip.training.augmentation import random_known_masks
-from unclip.training.recipe import Sampling, StageRecipe
+from unclip.training.recipe import StageRecipe
+from unclip.training.recipe_tables import Sampling
 from unclip.training.samples import contact_sheet
 from unclip.training.tasks.base import Examples
 from unclip.training.tasks.decoder import DecoderTask

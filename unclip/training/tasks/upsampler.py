@@ -17,7 +17,8 @@ from unclip.inference.stage_inputs import StageInputs
 from unclip.models.upsampler import Upsampler, enlarge
 from unclip.training.batch import Batch
 from unclip.training.losses import sample_noise, velocity_loss
-from unclip.training.recipe import Sampling, StageRecipe
+from unclip.training.recipe import StageRecipe
+from unclip.training.recipe_tables import Sampling
 from unclip.training.samples import contact_sheet
 from unclip.training.tasks.base import Examples, Loss, build_network, check_multiple, coarsest_cell
 from unclip.training.tasks.degradation import degrade, downsample

@@ -100,7 +100,7 @@ def open_copy(model: Path) -> DecoderCopy:
 
 
 def check_config(config: Mapping[str, Any], base: Path, path: Path) -> None:
-    """Raise CheckpointError if a network of a copy has other settings than that of the decoder, whose config is `base`.
+    """Raise CheckpointError if the settings of a copy's network differ from those in `base`, the decoder's config.
 
     Settings that only one of the two has are not compared. path: of the copy's config, for messages.
     """

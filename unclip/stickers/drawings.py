@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -121,8 +121,8 @@ def _render_cached(drawing: VectorDrawing, width: int, height: int) -> Image.Ima
     return render_svg(drawing.body, drawing.box, (width, height))
 
 
-def render_svg(body: str, box: tuple[float, float, float, float], size: tuple[int, int]) -> Image.Image:
-    """Return the part ``box`` (left, top, width, height) of an SVG's canvas, stretched to ``size``: straight RGBA.
+def load_renderer() -> Any:
+    """Import and return resvg_py, which renders vector drawings.
 
     Raises:
         DataError: resvg-py is not installed.
@@ -133,11 +133,20 @@ def render_svg(body: str, box: tuple[float, float, float, float], size: tuple[in
         raise DataError(
             'vector sprites need resvg-py to be rendered: pip install "unclip[train]", or use styles = "noto"'
         ) from None
+    return resvg_py
+
+
+def render_svg(body: str, box: tuple[float, float, float, float], size: tuple[int, int]) -> Image.Image:
+    """Return the part ``box`` (left, top, width, height) of an SVG's canvas, stretched to ``size``: straight RGBA.
+
+    Raises:
+        DataError: resvg-py is not installed.
+    """
     width, height = size
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'width="{width}" height="{height}" viewBox="{" ".join(map(str, box))}" preserveAspectRatio="none">{body}</svg>'
     )
-    png = resvg_py.svg_to_bytes(svg_string=svg, width=width, height=height, skip_system_fonts=True)
+    png = load_renderer().svg_to_bytes(svg_string=svg, width=width, height=height, skip_system_fonts=True)
     with Image.open(io.BytesIO(bytes(png)), formats=("PNG",)) as image:
         return image.convert("RGBA")

@@ -1,5 +1,6 @@
 """Data tables: each kind is opened, and mistakes are named."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,10 @@ def test_open_dataset_opens_each_kind(folder: Path, shards: str):
 def test_open_dataset_names_what_is_wrong(config: dict, words: str):
     with pytest.raises(DataError, match=words):
         open_dataset(config, 4, 0)
+
+
+def test_vector_sprites_need_their_renderer_before_any_training(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    open_dataset({"kind": "scenes"}, 16, 0)
+    with pytest.raises(DataError, match=r'pip install "unclip\[train\]"'):
+        open_dataset({"kind": "scenes", "styles": ("noto", "cartoon")}, 16, 0)

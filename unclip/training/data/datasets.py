@@ -12,6 +12,8 @@ from torch.utils.data import Dataset
 
 from unclip.errors import DataError
 from unclip.stickers.compose import SceneOptions
+from unclip.stickers.drawings import load_renderer
+from unclip.stickers.sprites import VECTOR_STYLES
 from unclip.training.data.decode import Sample
 from unclip.training.data.folder import list_folder
 from unclip.training.data.options import FolderTable, PromptTable, SceneTable, read_data_options
@@ -32,11 +34,14 @@ ATTEMPTS = 16
 def open_source(table: Mapping[str, Any], track: Track = untracked) -> Source:
     """The training data of a recipe's data table (`training.data.options`); listing the files may take minutes.
 
-    Raises DataError for a mistake in the table, or if there are no data.
+    Raises DataError for a mistake in the table, if there are no data, or if what renders them is not installed.
     """
     options = read_data_options(table)
     if isinstance(options, SceneTable):
-        return SceneSource(SceneOptions(**options.given()), options.crop)
+        scenes = SceneOptions(**options.given())
+        if any(style in VECTOR_STYLES for style in scenes.styles):
+            load_renderer()  # or a later stage would fail after hours of training
+        return SceneSource(scenes, options.crop)
     if isinstance(options, PromptTable):
         return read_prompts(options.path)
     return list_folder(options.path) if isinstance(options, FolderTable) else list_shards(options.shards, track)

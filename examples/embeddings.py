@@ -44,8 +44,9 @@ def load(model: str) -> Unclip:
 def render_scenes(
     pipe: Unclip, count: int, side: int, kinds: Sequence[str] = ("single",)
 ) -> list[tuple[str, Image.Image]]:
-    """Return captions and renderings of scenes with the model's nouns, the same on every machine."""
-    prompts = sample_prompts(count, seed=7, kinds=kinds, nouns=nouns_in(pipe.model.vocabulary))
+    """Return captions and renderings of scenes with the model's nouns and styles, the same on every machine."""
+    nouns, styles = nouns_in(pipe.model.vocabulary), pipe.model.styles
+    prompts = sample_prompts(count, seed=7, kinds=kinds, nouns=nouns, styles=styles)
     return [(text, Image.fromarray(render(scene, side))) for text, scene in prompts]
 
 
@@ -125,7 +126,8 @@ def best_of(count: str = "120", folder: str = "out", model: str = "stickers") ->
         # What best_of=k would have chosen.
         return [outcomes[max(range(k), key=lambda j: results[j].score)] for k in CANDIDATES]
 
-    cases = list(enumerate(sample_prompts(int(count), seed=0, nouns=nouns_in(pipe.model.vocabulary))))
+    nouns, styles = nouns_in(pipe.model.vocabulary), pipe.model.styles
+    cases = list(enumerate(sample_prompts(int(count), seed=0, nouns=nouns, styles=styles)))
     correct = dict(zip(CANDIDATES, zip(*PROCESSES.share(cases, measure), strict=True), strict=True))
     print(f"{pipe.model.name}: images that show their prompts, {count} held-out prompts")
     for k, outcomes in correct.items():

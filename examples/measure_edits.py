@@ -34,6 +34,12 @@ STEP = 4.0  # of 255
 WIDTH = 44  # of the names in the table
 
 
+def held_out(pipe: Unclip, count: int, seed: int, kind: str) -> list[tuple[str, Scene]]:
+    """Return prompts and scenes of a kind, with the model's nouns and styles."""
+    nouns, styles = nouns_in(pipe.model.vocabulary), pipe.model.styles
+    return sample_prompts(count, seed, kinds=(kind,), nouns=nouns, styles=styles)
+
+
 def render_image(scene: Scene) -> Image.Image:
     return Image.fromarray(render(scene, SIDE))
 
@@ -85,13 +91,11 @@ def choose_noun(nouns: Sequence[str], scene: Scene, i: int) -> str:
     return next(noun for noun in (nouns[(37 * i + k) % len(nouns)] for k in range(3)) if noun not in used)
 
 
-def measure_inpainting(pipe: Unclip, nouns: Sequence[str], count: int) -> None:
+def measure_inpainting(pipe: Unclip, count: int) -> None:
     """Replace the left object of pairs, and print the rates of success."""
-    pairs = [
-        scene
-        for _, scene in sample_prompts(8 * count + 8, seed=1, kinds=("pair",), nouns=nouns)
-        if scene.relation in ("left of", "right of")
-    ]
+    found = held_out(pipe, 8 * count + 8, seed=1, kind="pair")
+    pairs = [scene for _, scene in found if scene.relation in ("left of", "right of")]
+    nouns = nouns_in(pipe.model.vocabulary)
 
     def measure(case: tuple[int, Scene]) -> tuple[bool, bool]:
         i, scene = case
@@ -107,7 +111,7 @@ def measure_inpainting(pipe: Unclip, nouns: Sequence[str], count: int) -> None:
     print(format_row("inpaint: the other half is untouched", untouched, WIDTH))
 
 
-def measure_extension(pipe: Unclip, nouns: Sequence[str], count: int, kind: str) -> None:
+def measure_extension(pipe: Unclip, count: int, kind: str) -> None:
     """Double the width of scenes of a kind with their own prompts, and print the rates of success."""
 
     def measure(case: tuple[int, tuple[str, Scene]]) -> tuple[bool, bool, float]:
@@ -119,7 +123,7 @@ def measure_extension(pipe: Unclip, nouns: Sequence[str], count: int, kind: str)
         step = float(np.abs(pixels[:, SIDE] - pixels[:, SIDE - 1]).mean())
         return is_bare(result.image, scene), continues, step
 
-    cases = list(enumerate(sample_prompts(count, seed=2, kinds=(kind,), nouns=nouns)))
+    cases = list(enumerate(held_out(pipe, count, seed=2, kind=kind)))
     bare, continues, steps = zip(*share(cases, measure), strict=True)
     print(format_row(f"outpaint: no other object appears, {kind}", bare, WIDTH))
     if kind == "single":
@@ -128,8 +132,9 @@ def measure_extension(pipe: Unclip, nouns: Sequence[str], count: int, kind: str)
         print(f"step in colour across the border, of 255: median {np.median(steps):.2f}, largest {np.max(steps):.2f}")
 
 
-def measure_addition(pipe: Unclip, nouns: Sequence[str], count: int, pixels: int) -> None:
+def measure_addition(pipe: Unclip, count: int, pixels: int) -> None:
     """Add another object on the right of single objects, and print the rate of success."""
+    nouns = nouns_in(pipe.model.vocabulary)
 
     def measure(case: tuple[int, tuple[str, Scene]]) -> bool:
         i, (prompt, scene) = case
@@ -137,18 +142,17 @@ def measure_addition(pipe: Unclip, nouns: Sequence[str], count: int, pixels: int
         [result] = pipe.generate(request)
         return shows_addition(result.image, expected)
 
-    found = share(list(enumerate(sample_prompts(count, seed=2, kinds=("single",), nouns=nouns))), measure)
+    found = share(list(enumerate(held_out(pipe, count, seed=2, kind="single"))), measure)
     print(format_row(f"outpaint: the side's object is there, {pixels} px", found, WIDTH))
 
 
 def main(cases: str = "40", model: str = "stickers") -> None:
     pipe, count = Unclip.from_pretrained(model, device=str(own_device("auto", Processes.current()))), int(cases)
-    nouns = nouns_in(pipe.model.vocabulary)
-    measure_inpainting(pipe, nouns, count)
+    measure_inpainting(pipe, count)
     for kind in ("single", "pair", "count"):
-        measure_extension(pipe, nouns, count, kind)
+        measure_extension(pipe, count, kind)
     for pixels in (SIDE // 2, SIDE):
-        measure_addition(pipe, nouns, count, pixels)
+        measure_addition(pipe, count, pixels)
 
 
 if __name__ == "__main__":

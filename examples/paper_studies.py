@@ -78,7 +78,8 @@ def typographic(count: str = "12", folder: str = "out", model: str = "stickers")
     """Does CLIP read the note, and do variations show the object, or the word?"""
     pipe, side = load(model), 256
     nouns = [noun for noun in nouns_in(pipe.model.vocabulary or ()) or load_nouns() if len(noun) <= 8]
-    scenes = [scene for _, scene in sample_prompts(int(count), seed=11, kinds=("single",), nouns=nouns)]
+    styles = pipe.model.styles
+    scenes = [scene for _, scene in sample_prompts(int(count), 11, kinds=("single",), nouns=nouns, styles=styles)]
     words = [nouns[(7 * i + 3) % len(nouns)] for i in range(len(scenes))]
     captions = [
         [canonical_caption(Scene((PlacedObject(noun, 0.5, 0.5, 0.6),), scene.background, "single")) for noun in nouns]
@@ -104,7 +105,7 @@ def typographic(count: str = "12", folder: str = "out", model: str = "stickers")
         results[f"{kind}: CLIP's nearest noun is the object"] = [a == b for a, b in zip(labels, own, strict=True)]
         results[f"{kind}: CLIP's nearest noun is the word"] = [a == b for a, b in zip(labels, words, strict=True)]
         varied = PROCESSES.share(list(enumerate(images)), vary)
-        seen = [[found for found in find_objects(image)] for image in varied]
+        seen = [find_objects(image, style=scene.style) for image, scene in zip(varied, scenes, strict=True)]
         for target, names in (("object", own), ("word", words)):
             results[f"{kind}: the variation shows the {target}"] = [
                 any(one.is_a(name) for one in found) for found, name in zip(seen, names, strict=True)
@@ -119,7 +120,8 @@ def guidance(count: str = "8", folder: str = "out", model: str = "stickers") -> 
     """How much do images of one prompt differ, by the prior's and by the decoder's guidance?"""
     pipe = load(model)
     size = pipe.model.sizes[0]
-    prompts = [text for text, _ in sample_prompts(int(count), seed=12, nouns=nouns_in(pipe.model.vocabulary or ()))]
+    nouns, styles = nouns_in(pipe.model.vocabulary or ()), pipe.model.styles
+    prompts = [text for text, _ in sample_prompts(int(count), seed=12, nouns=nouns, styles=styles)]
     cases = [(f"{kind} prior, guidance", {"prior": kind}, "prior_guidance") for kind in pipe.model.priors]
     cases.append(("decoder, guidance", {}, "guidance"))
     for name, fields, option in cases:
@@ -145,8 +147,8 @@ def binding(count: str = "24", folder: str = "out", model: str = "stickers") -> 
     """Of two objects, does each stand where the text says: by CLIP, by the embedding alone, by embedding and text?"""
     pipe = load(model)
     size = pipe.model.sizes[0]
-    nouns = nouns_in(pipe.model.vocabulary or ())
-    found = sample_prompts(2 * int(count), seed=13, kinds=("pair",), nouns=nouns)
+    nouns, styles = nouns_in(pipe.model.vocabulary or ()), pipe.model.styles
+    found = sample_prompts(2 * int(count), seed=13, kinds=("pair",), nouns=nouns, styles=styles)
     pairs = [(text, scene) for text, scene in found if scene.relation != "next to"][: int(count)]
     real = pipe.embed_image([Image.fromarray(render(scene, size[0])) for _, scene in pairs])
     own = pipe.model.encode_text([text for text, _ in pairs]).embed

@@ -75,7 +75,7 @@ def test_processes_that_the_environment_names_in_part(call, monkeypatch):
     [
         (["vae", "--out", "runs"], f"choose from {', '.join(name.replace('_', '-') for name in (*STAGES, 'all'))}\n"),
         (["clip"], "Missing option '--out'"),
-        (["clip", "--out", "runs", "--recipe", "stickers-tpu"], "stickers-cpu, stickers-flat-cpu, stickers-gpu"),
+        (["clip", "--out", "runs", "--recipe", "stickers-tpu"], "stickers-cpu, stickers-gpu"),
         (["clip", "--out", "runs", "--recipe", "mine.toml"], "no recipe 'mine.toml'"),
         (["clip", "--out", "runs", "--steps", "-3"], "--steps must be at least 1"),
         (["clip", "--out", "runs", "--steps", "many"], "--steps"),

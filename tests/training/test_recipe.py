@@ -91,7 +91,7 @@ def test_an_unknown_recipe_lists_the_presets(name: str):
     with pytest.raises(RecipeError) as caught:
         load_recipe(name)
     if "\0" not in name:
-        assert "stickers-cpu, stickers-flat-cpu, stickers-gpu" in str(caught.value)
+        assert "stickers-cpu, stickers-gpu" in str(caught.value)
 
 
 def clip_of(clip: Clip) -> SimpleNamespace:

@@ -21,7 +21,7 @@ def sample_prompts(
     kinds: Sequence[str] = KINDS,
     split: str = "held_out",
     nouns: Sequence[str] = (),
-    styles: Sequence[str] = (DEFAULT_STYLE,),
+    styles: Sequence[str] = (),
 ) -> list[tuple[str, Scene]]:
     """Return ``n`` (prompt, scene), the kinds in turn; the same on every machine.
 
@@ -33,7 +33,8 @@ def sample_prompts(
         kinds: Any of "single", "pair" and "count".
         split: "held_out" for combinations that training never used, "train" for those it did.
         nouns: The nouns that prompts may name, such as ``captions.nouns_in`` a model's vocabulary; empty for all.
-        styles: The styles of the scenes' sprites; with several, prompts mention them.
+        styles: The styles of the scenes' sprites, such as a model's `styles`; with several, prompts mention them. Empty
+            for the default style.
 
     Raises:
         DataError: an unknown kind or split, or an empty ``kinds``.
@@ -43,7 +44,7 @@ def sample_prompts(
     for kind in kinds:
         if kind not in KINDS:
             raise DataError(f"scenes have no kind {kind!r}; {did_you_mean(kind, KINDS)}")
-    options = SceneOptions(split=split, nouns=tuple(nouns), styles=tuple(styles))
+    options = SceneOptions(split=split, nouns=tuple(nouns), styles=tuple(styles) or (DEFAULT_STYLE,))
     found: list[tuple[str, Scene]] = []
     index = 0
     while len(found) < n:

@@ -1,6 +1,6 @@
 """Train the stages of a recipe, and export them into one checkpoint folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from unclip.checkpoints.decoder_copy import NAME as INPAINTING
-from unclip.checkpoints.decoder_copy import fingerprint, is_current, save_copy
+from unclip.checkpoints.decoder_copy import PARTS, fingerprint, is_current, save_copy
 from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.networks import class_name, load_network, save_network
+from unclip.checkpoints.token_embedding import fits_clip
 from unclip.checkpoints.trainable import open_decoder
 from unclip.errors import InputError
 from unclip.stickers.captions import vocabulary
@@ -220,9 +221,13 @@ def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:
         index[name] = ["unclip", "InpaintingDecoder"]
     else:
         index |= save_stage(name, task, model)
+    if name == "clip" and "decoder_text" in index and not fits_clip(model / "decoder_text"):
+        index = without(index, (*PARTS, "decoder_scheduler", INPAINTING))
+        print_note(
+            f"removed the decoder from {model / INDEX}, which used the token embedding of the CLIP before: train it again"
+        )
     if name == "decoder" and INPAINTING in index and not is_current(model):  # a copy of the decoder before
-        del index[INPAINTING]
-        index["stages"] = {stage: entry for stage, entry in index["stages"].items() if stage != INPAINTING}
+        index = without(index, (INPAINTING,))
         print_note(f"removed the inpainting decoder from {model / INDEX}: train it again, from this decoder")
     if sampling := task.stage_config():
         index["stages"] = {**index["stages"], name: sampling}
@@ -245,6 +250,12 @@ def save_stage(name: str, task: Task, model: Path) -> dict[str, Any]:
         write_json(model / f"{name}_scheduler" / "scheduler_config.json", config)
         entries[f"{name}_scheduler"] = ["diffusers", config["_class_name"]]
     return entries
+
+
+def without(index: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A model_index.json without the components and stages of these names."""
+    left = {key: value for key, value in index.items() if key not in names}
+    return left | {"stages": {stage: entry for stage, entry in index["stages"].items() if stage not in names}}
 
 
 def scene_options(recipe: Recipe) -> dict[str, SceneOptions]:

@@ -48,7 +48,7 @@ class SharedEmbedding:
         return tuple(self._find().shape)
 
     def read(self) -> Tensor:
-        """The tensor as stored, a view of CLIP's file. Raises CheckpointError if its values are not those of the hash."""
+        """The tensor as stored, a view of CLIP's file. Raises CheckpointError if its values have another hash."""
         tensor = self._find()
         if hash_values(tensor) != self.sha256:
             raise CheckpointError(

@@ -224,7 +224,7 @@ def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:
     if name == "clip" and "decoder_text" in index and not fits_clip(model / "decoder_text"):
         index = without(index, (*PARTS, "decoder_scheduler", INPAINTING))
         print_note(
-            f"removed the decoder from {model / INDEX}, which used the token embedding of the CLIP before: train it again"
+            f"removed the decoder from {model / INDEX}, which used the CLIP before: train it again, with this one"
         )
     if name == "decoder" and INPAINTING in index and not is_current(model):  # a copy of the decoder before
         index = without(index, (INPAINTING,))

@@ -211,8 +211,8 @@ def test_the_token_embedding_of_clip_is_stored_once(chain: Path):
 
 
 def test_a_new_clip_removes_the_decoder_that_used_the_one_before(chain, tiny_recipe, tmp_path, capsys):
-    shutil.copytree(chain / "model", tmp_path / "model")
-    shutil.copytree(chain / "clip", tmp_path / "clip")
+    for name in ("model", "clip", "decoder"):
+        shutil.copytree(chain / name, tmp_path / name)
     train("clip", tiny_recipe, tmp_path, steps=2, resume=True)  # exports the same weights again
     index = tmp_path / "model" / "model_index.json"
     assert read_json(index) == read_json(chain / "model" / "model_index.json")
@@ -223,6 +223,9 @@ def test_a_new_clip_removes_the_decoder_that_used_the_one_before(chain, tiny_rec
     assert {"clip", "prior", "upsampler"} < read_json(index).keys()
     with pytest.raises(CheckpointError, match="lists no decoder: train it"):
         load_checkpoint(tmp_path / "model", torch.device("cpu"), torch.float32)
+    with pytest.raises(CheckpointError, match="has token embedding = "):  # it is not trained, nor in the state
+        train("decoder", tiny_recipe, tmp_path, steps=4, resume=True)
+    shutil.rmtree(tmp_path / "decoder")
     train("decoder", tiny_recipe, tmp_path, steps=1)
     load_checkpoint(tmp_path / "model", torch.device("cpu"), torch.float32)
     assert read_json(tmp_path / "model" / "decoder_text" / "config.json")["_token_embedding"] == "clip"

@@ -12,7 +12,7 @@ from unclip.checkpoints.decoder_copy import PARTS, fingerprint, is_current, save
 from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.networks import class_name, load_network, save_network
-from unclip.checkpoints.token_embedding import fits_clip
+from unclip.checkpoints.token_embedding import fits_clip, hash_values
 from unclip.checkpoints.trainable import open_decoder
 from unclip.errors import InputError
 from unclip.stickers.captions import vocabulary
@@ -43,7 +43,9 @@ from unclip.training.stages import (
 )
 from unclip.training.tasks.autoregressive_prior import with_components_of
 from unclip.training.tasks.base import Task
+from unclip.training.tasks.decoder import DecoderTask
 from unclip.training.tasks.frozen_clip import FrozenClip
+from unclip.training.tasks.inpainting_decoder import InpaintingDecoderTask
 from unclip.training.tasks.redrawing import Redrawing
 from unclip.training.tasks.second_upsampler import SecondUpsamplerTask, load_first_upsampler
 from unclip.training.tasks.upsampler import UpsamplerTask
@@ -127,7 +129,7 @@ def train(
                     resume=name in resumed,
                     skip_bad=options.skip_bad,
                     quiet=options.quiet,
-                    settings={} if decoder is None else {"decoder fingerprint": fingerprint(model)},
+                    settings=frozen_settings(task, model),
                     dtype=dtype,
                     accumulation=options.accumulation,
                     shard=options.shard,
@@ -250,6 +252,15 @@ def save_stage(name: str, task: Task, model: Path) -> dict[str, Any]:
         write_json(model / f"{name}_scheduler" / "scheduler_config.json", config)
         entries[f"{name}_scheduler"] = ["diffusers", config["_class_name"]]
     return entries
+
+
+def frozen_settings(task: Task, model: Path) -> dict[str, str]:
+    """Hashes of weights that are not trained, and so not in the state of a task: a run resumes with equal ones only."""
+    if isinstance(task, InpaintingDecoderTask):
+        return {"decoder fingerprint": fingerprint(model)}
+    if not isinstance(task, DecoderTask) or (encoder := task.network.text_encoder) is None:
+        return {}
+    return {"token embedding": hash_values(encoder.transformer.token_embedding.weight)[:16]}
 
 
 def without(index: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -111,4 +111,4 @@ def fits_clip(folder: Path) -> bool:
 
 def hash_values(tensor: Tensor) -> str:
     """SHA-256 of a tensor's values in float16, in hexadecimal: the same for other files and precisions."""
-    return hashlib.sha256(tensor.detach().cpu().to(torch.float16).contiguous().numpy()).hexdigest()
+    return hashlib.sha256(tensor.detach().cpu().to(torch.float16).contiguous().numpy().data).hexdigest()

@@ -1,10 +1,12 @@
-"""Generate the README's image grid from fixed prompts and seeds: `python examples/gallery.py [FILE] [MODEL]`.
+"""Generate the README's images from fixed prompts and seeds: `python examples/gallery.py [FOLDER] [MODEL]`.
 
-Two rows of images from prompts; one with an inpainting (the image, the mask, the result) and an outpainting (the image,
-the result); one with an interpolation. No image is selected.
+gallery.webp has two rows of images from prompts; one with an inpainting (the image, the mask, the result) and an
+outpainting (the image, the result); one with an interpolation. large.webp is the first image in 1024 px. No image is
+selected.
 """
 
 import sys
+from pathlib import Path
 
 from PIL import Image, ImageDraw
 
@@ -25,6 +27,7 @@ PROMPTS = (
     "four balloons on a pink background",
 )
 COLUMNS, CELL, GAP = 6, 192, 4
+LARGE = 1024
 
 
 def edits(pipe: Unclip) -> list[Image.Image]:
@@ -54,15 +57,17 @@ def paste_row(sheet: Image.Image, images: list[Image.Image], row: int) -> None:
         x += cells * (CELL + GAP)
 
 
-def main(path: str = "assets/gallery.webp", model: str = "stickers") -> None:
+def main(folder: str = "assets", model: str = "stickers") -> None:
     pipe = Unclip.from_pretrained(model)
     images = [result.image for i, prompt in enumerate(PROMPTS) for result in pipe.generate(prompt, seed=i)]
     rows = [images[:COLUMNS], images[COLUMNS:], edits(pipe), interpolation(pipe)]
     sheet = Image.new("RGB", (COLUMNS * (CELL + GAP) - GAP, len(rows) * (CELL + GAP) - GAP), "white")
     for row, found in enumerate(rows):
         paste_row(sheet, found, row)
-    sheet.save(path, quality=90, method=6)
-    print(path)
+    [large] = pipe.generate(PROMPTS[0], seed=0, size=LARGE)
+    for name, image in (("gallery.webp", sheet), ("large.webp", large.image)):
+        image.save(Path(folder) / name, quality=90, method=6)
+        print(Path(folder) / name)
 
 
 if __name__ == "__main__":

@@ -45,9 +45,11 @@ def test_penguins(tmp_path):
 
 
 def test_gallery(tmp_path):
-    run("gallery.py", str(tmp_path / "gallery.webp"))
+    run("gallery.py", str(tmp_path))
     with Image.open(tmp_path / "gallery.webp") as sheet:
         assert sheet.width > sheet.height > 256
+    with Image.open(tmp_path / "large.webp") as large:
+        assert large.size == (1024, 1024)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from unclip.stickers.recognition.checker import check, find_background, find_obj
 from unclip.system.resources import bundled
 
 PROMPT = "a penguin on a pink background"
+STYLE = "flat"
 OBJECTS = (("penguin", "pink"), ("strawberry", "white"), ("snowman", "blue"), ("pumpkin", "turquoise"))
 
 
@@ -33,7 +34,7 @@ def test_named_objects_on_named_backgrounds(stickers):
         for result in stickers.generate(f"a {noun} on a {colour} background", n=8, seed=11, size=64):
             assert find_background(result.image).name == colour, result.request
             assert not result.notes
-            found += any(noun in each.candidates for each in find_objects(result.image))
+            found += any(noun in each.candidates for each in find_objects(result.image, style=STYLE))
         assert found >= 6, f"{found} of 8: {noun}"
 
 
@@ -44,7 +45,7 @@ def test_the_autoregressive_prior_samples_the_embedding_of_its_text(stickers):
     for result in results:
         noun, colour = OBJECTS[prompts.index(result.request.prompt)]
         assert result.request.prior == "autoregressive" and find_background(result.image).name == colour
-        found += any(noun in each.candidates for each in find_objects(result.image))
+        found += any(noun in each.candidates for each in find_objects(result.image, style=STYLE))
     assert found >= 6
     model = stickers.model
     run = Run(make_generators([1] * 4), model.device, SamplingOptions(prior="autoregressive"))
@@ -61,7 +62,9 @@ def cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def test_two_objects_stand_where_they_are_asked_for(stickers):
-    asked = sample_prompts(16, seed=3, kinds=("pair",), split="held_out", nouns=nouns_in(stickers.model.vocabulary))
+    nouns, styles = nouns_in(stickers.model.vocabulary), stickers.model.styles
+    assert styles == (STYLE,)
+    asked = sample_prompts(16, seed=3, kinds=("pair",), split="held_out", nouns=nouns, styles=styles)
     results = stickers.generate([Request(prompt=prompt, seed=i, size=64) for i, (prompt, _) in enumerate(asked)])
     right = [check(result.image, scene).all for result, (_, scene) in zip(results, asked, strict=True)]
     assert sum(right) >= 13, [prompt for (prompt, _), good in zip(asked, right, strict=True) if not good]
@@ -95,7 +98,7 @@ def test_main_job(tmp_path, capsys):
         with Image.open(line["file"]) as image:
             assert image.size == (256, 256)
             assert find_background(image).name == "pink"
-            assert any("penguin" in each.candidates for each in find_objects(image))
+            assert any("penguin" in each.candidates for each in find_objects(image, style=STYLE))
 
 
 def test_unknown_words_are_said(stickers):

@@ -126,4 +126,4 @@ def test_models_of_other_software_in_the_cache_are_not_listed(tmp_path, monkeypa
 
 def test_the_licence_of_the_bundled_model_is_shown(capsys):
     assert main(["models", "show", "stickers"]) == 0
-    assert "licence     OFL-1.1\n" in capsys.readouterr().out
+    assert "licence     MIT AND CC-BY-4.0\n" in capsys.readouterr().out

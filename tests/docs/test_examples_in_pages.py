@@ -13,7 +13,7 @@ import shlex
 import shutil
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ NOT_RUN = {
 
 # What an image shows, where a page promises more than that an image shows its own prompt:
 # page, files, part of the image ("left", "right", "middle": a square; "" for all of it), caption.
+STYLE = "flat"  # of the objects of the bundled model
 SCENE_EDITED = "a strawberry to the left of a mushroom on a yellow background"
 PINK, YELLOW = "a penguin on a pink background", "a penguin on a yellow background"
 FOX = "a fox on a blue background"
@@ -192,7 +193,7 @@ def scene_of(caption: str) -> Scene | None:
         else:
             return None
     assert canonical_caption(scene) == caption
-    return scene
+    return replace(scene, style=STYLE)
 
 
 def part_of(image: Image.Image, part: str) -> Image.Image:
@@ -204,7 +205,7 @@ def part_of(image: Image.Image, part: str) -> Image.Image:
 def shows(image: Image.Image, caption: str) -> bool:
     """Whether an image shows what a plain caption says, which may be "nothing on a yellow background"."""
     if caption.startswith("nothing on "):
-        found = detect(image)
+        found = detect(image, STYLE)
         return not found.objects and caption == f"nothing on {add_article(found.background.name)} background"
     scene = scene_of(caption)
     assert scene is not None, caption

@@ -8,30 +8,33 @@ from unclip.images.compare import BFLOAT16_TOLERANCE, TOLERANCE, Comparison, com
 from unclip.images.result import Result, record
 
 
-@pytest.mark.parametrize(
-    ("change", "agrees"), [(0, True), (TOLERANCE, True), (TOLERANCE + 1, False), (BFLOAT16_TOLERANCE, False)]
-)
+@pytest.mark.parametrize(("change", "agrees"), [(0, True), (TOLERANCE, True), (TOLERANCE + 1, False), (40, False)])
 def test_png_files_are_compared_by_pixel(result: Result, tmp_path, change: int, agrees: bool) -> None:
     path, (r, g, b) = result.save(tmp_path / "image.png"), result.image.getpixel((0, 0))
     other = result.image.copy()
     other.putpixel((3, 3), (r, g + change, b))
     found = compare(str(path), record(result), other)
-    assert (found, found.agrees) == (Comparison(change == 0, change), agrees)
+    mean = change / (3 * other.width * other.height) ** 0.5
+    assert (found.identical, found.difference, found.agrees) == (change == 0, change, agrees)
+    assert found.rms == pytest.approx(mean)
 
 
 def test_bfloat16_has_a_tolerance_of_its_own_unless_the_file_was_changed(result: Result, tmp_path) -> None:
     half = dataclasses.replace(result, dtype="bfloat16")
     path = str(half.save(tmp_path / "image.png"))
-    other = Image.new("RGB", half.image.size, (255, 105 + BFLOAT16_TOLERANCE, 180))
+    other = Image.new("RGB", half.image.size, (255, 105 + round(BFLOAT16_TOLERANCE), 180))
     assert compare(path, record(half), other, "bfloat16").agrees
+    other.putpixel((0, 0), (255, 105 + 9, 180))  # a single pixel may differ by more
+    assert compare(path, record(half), other, "bfloat16").agrees
+    assert not compare(path, record(half), Image.new("RGB", half.image.size, (255, 115, 180)), "bfloat16").agrees
     assert not compare(path, record(half), other, "float32").agrees
     assert not compare(path, {**record(half), "pixels": "0"}, other, "bfloat16").agrees
 
 
 def test_lossy_files_are_compared_by_the_hash_in_their_record(result: Result, tmp_path) -> None:
     path = str(result.save(tmp_path / "image.jpg"))
-    assert compare(path, record(result), result.image) == Comparison(True, 0)
-    assert compare(path, record(result), Image.new("RGB", (8, 8))) == Comparison(False, None)
+    assert compare(path, record(result), result.image) == Comparison(True, 0, 0.0)
+    assert compare(path, record(result), Image.new("RGB", (8, 8))) == Comparison(False, None, None)
 
 
 def test_damaged_and_resized_files_are_refused(result: Result, tmp_path) -> None:
@@ -48,7 +51,7 @@ def test_the_transparency_of_a_file_is_compared(result: Result, tmp_path) -> Non
     image.putpixel((3, 3), (1, 2, 3, 100))
     clear = dataclasses.replace(result, image=image, dtype="bfloat16")
     path = str(clear.save(tmp_path / "image.png"))
-    assert compare(path, record(clear), image, "bfloat16") == Comparison(True, 0, BFLOAT16_TOLERANCE)
+    assert compare(path, record(clear), image, "bfloat16") == Comparison(True, 0, 0.0, bfloat16=True)
     other = image.copy()
     other.putpixel((3, 3), (1, 2, 3, 200))
     assert compare(path, record(clear), other).difference == 100

@@ -100,6 +100,7 @@ def reproduce(
             "agrees": found.agrees,
             "identical": found.identical,
             "difference": found.difference,
+            "rms": found.rms,
             "tolerance": found.tolerance,
             "changed_inputs": changed,
             "dtype": result.dtype,
@@ -123,6 +124,6 @@ def describe(found: Comparison) -> str:
     if found.difference is None:
         return "the pixels differ; the file's format is lossy or it is gone, so the difference cannot be measured"
     if found.agrees:
-        larger = ", which another batch size can cause in this precision" if found.difference > TOLERANCE else ""
-        return f"pixels equal within {found.difference}/255{larger}"
-    return f"the pixels differ by up to {found.difference}/255"
+        mean = f" (root mean square {found.rms:.1f}), which another batch size can cause in this precision"
+        return f"pixels equal within {found.difference}/255{mean if found.difference > TOLERANCE else ''}"
+    return f"the pixels differ by up to {found.difference}/255 (root mean square {found.rms:.1f})"

@@ -135,6 +135,20 @@ def test_an_embedding_of_its_own_is_not_shared(tiny_model: Path) -> None:
     assert not torch.equal(own, clips)
 
 
+def test_a_lora_changes_the_text_encoder_and_not_clip(forms: dict[str, Path], tmp_path: Path) -> None:
+    module = "lora_unet_transformer_token_embedding"
+    own, clips = embeddings(load(forms["once"]))
+    tensors = {
+        f"{module}.lora_down.weight": torch.ones(1, own.shape[1]),
+        f"{module}.lora_up.weight": own[:, :1].clone(),
+    }
+    save_file(tensors, tmp_path / "lora.safetensors")
+    pipe = Unclip.from_pretrained(forms["once"], "cpu", "float32", lora=tmp_path / "lora.safetensors")
+    changed, theirs = embeddings(pipe.model)
+    assert torch.equal(theirs, clips)
+    torch.testing.assert_close(changed, clips + clips[:, :1])
+
+
 # ---- damage
 
 

@@ -128,6 +128,14 @@ def write_tiny_model(folder: Path) -> Path:
     return folder
 
 
+def use_clip_embedding(folder: Path) -> Path:
+    """Give the text encoder of the tiny model's decoder CLIP's token embedding, as training does; return the folder."""
+    encoder, clip = load_network(folder / "decoder_text"), load_network(folder / "clip")
+    encoder.transformer.token_embedding.weight = clip.text.token_embedding.weight  # pyright: ignore
+    save_network(encoder, folder / "decoder_text")
+    return folder
+
+
 def add_inpainting_decoder(folder: Path, *changed: str) -> Path:
     """Give the tiny model in a folder an inpainting decoder, and return the folder.
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.tiny import add_inpainting_decoder
+from tests.tiny import add_inpainting_decoder, use_clip_embedding
 from tests.training.tasks.helpers import example_images, seeded
 from unclip import Unclip
 from unclip.checkpoints.decoder_copy import NAME
@@ -157,9 +157,14 @@ def test_it_starts_as_the_decoder(made: Path, task: Task) -> None:
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def test_a_distilled_decoder_leaves_edits_as_they_were(tiny_model: Path, pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shares", [False, True])
+def test_a_distilled_decoder_leaves_edits_as_they_were(
+    tiny_model: Path, pictures: Path, tmp_path: Path, shares: bool
+) -> None:
     """The student has an input for the guidance scale, which its inpainting decoder has not."""
     teacher = Path(shutil.copytree(tiny_model, tmp_path / "teacher"))
+    if shares:
+        use_clip_embedding(teacher)
     add_inpainting_decoder(teacher, "decoder.conv_in")
     recipe = tmp_path / "distill.toml"
     recipe.write_text(
@@ -167,6 +172,8 @@ def test_a_distilled_decoder_leaves_edits_as_they_were(tiny_model: Path, picture
         "samples = 0\n[distill.fit]\nbatch_size = 2\nworkers = 0\n"
     )
     student = train("decoder", recipe, tmp_path / "out", teacher=teacher, distill="guidance")
+    configs = [read_json(folder / "decoder_text" / "config.json") for folder in (teacher, student)]
+    assert [config.get("_token_embedding") for config in configs] == ["clip" if shares else None] * 2
     before, after = (Unclip.from_pretrained(folder, "cpu", "float32") for folder in (teacher, student))
     assert after.model.decoder.distillation is not None and after.model.edit_decoder.distillation is None
     image, mask = Image.new("RGB", (32, 32), "red"), Image.new("L", (32, 32))

@@ -202,6 +202,44 @@ def test_the_model_holds_the_averaged_weights(chain: Path):
         assert torch.equal(value, state[f"ema.unet.{name}"].half().float())
 
 
+def test_the_token_embedding_of_clip_is_stored_once(chain: Path):
+    assert read_json(chain / "model" / "decoder_text" / "config.json")["_token_embedding"] == "clip"
+    model = load_checkpoint(chain / "model", torch.device("cpu"), torch.float32)
+    encoder = model.decoder.network.text_encoder.transformer
+    assert torch.equal(encoder.token_embedding.weight, model.clip.text.token_embedding.weight)
+    assert not torch.equal(encoder.positional_embedding, model.clip.text.positional_embedding)  # the rest is trained
+
+
+def test_a_new_clip_removes_the_decoder_that_used_the_one_before(chain, tiny_recipe, tmp_path, capsys):
+    for name in ("model", "clip", "decoder"):
+        shutil.copytree(chain / name, tmp_path / name)
+    train("clip", tiny_recipe, tmp_path, steps=2, resume=True)  # exports the same weights again
+    index = tmp_path / "model" / "model_index.json"
+    assert read_json(index) == read_json(chain / "model" / "model_index.json")
+    train("clip", tiny_recipe, tmp_path, steps=4, resume=True)
+    assert "removed the decoder" in capsys.readouterr().err
+    names = {"decoder", "text_proj", "decoder_text", "decoder_scheduler", "inpainting_decoder"}
+    assert not names & (read_json(index).keys() | read_json(index)["stages"].keys())
+    assert {"clip", "prior", "upsampler"} < read_json(index).keys()
+    with pytest.raises(CheckpointError, match="lists no decoder: train it"):
+        load_checkpoint(tmp_path / "model", torch.device("cpu"), torch.float32)
+    with pytest.raises(CheckpointError, match="has token embedding = "):  # it is not trained, nor in the state
+        train("decoder", tiny_recipe, tmp_path, steps=4, resume=True)
+    shutil.rmtree(tmp_path / "decoder")
+    train("decoder", tiny_recipe, tmp_path, steps=1)
+    load_checkpoint(tmp_path / "model", torch.device("cpu"), torch.float32)
+    assert read_json(tmp_path / "model" / "decoder_text" / "config.json")["_token_embedding"] == "clip"
+
+
+def test_a_text_encoder_of_another_clip_keeps_its_own_token_embedding(chain: Path, tiny_recipe: Path, tmp_path: Path):
+    train("clip", tiny_recipe, tmp_path, steps=4)
+    train("decoder", tiny_recipe, tmp_path, steps=1, init=chain / "model")
+    assert "_token_embedding" not in read_json(tmp_path / "model" / "decoder_text" / "config.json")
+    name = "transformer.token_embedding.weight"
+    old, new = (load_network(out / "model" / "decoder_text").state_dict()[name] for out in (chain, tmp_path))
+    assert torch.equal(old, new)
+
+
 def test_each_stage_writes_its_curve_samples_and_states(chain: Path):
     for stage in STAGES:
         names = {path.name for path in (chain / stage).iterdir()}

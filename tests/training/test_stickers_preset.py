@@ -100,7 +100,9 @@ def test_the_vocabulary_has_the_styles_that_all_stages_name(small_recipe: Path, 
     recipe = load_recipe(path)
     assert run.style_words(recipe) == run.styles(recipe) == ("flat", "cartoon")
     assert run.style_words(load_recipe(small_recipe)) == ()
-    path.write_text(text.replace('styles = ["flat", "flat", "cartoon"]\n', "").replace('styles = ["flat", "cartoon"]', ""))
+    path.write_text(
+        text.replace('styles = ["flat", "flat", "cartoon"]\n', "").replace('styles = ["flat", "cartoon"]', "")
+    )
     assert run.styles(load_recipe(path)) == ("noto",)
 
 

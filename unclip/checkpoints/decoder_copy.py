@@ -16,15 +16,7 @@ from torch import Tensor, nn
 
 from unclip.checkpoints.networks import build_from_config, network_settings, parameter_shapes, save_weights
 from unclip.checkpoints.settings import FIX, Settings, validate
-from unclip.checkpoints.tensors import (
-    Shapes,
-    check_shapes,
-    current_name,
-    open_safetensors,
-    read_tensors,
-    require_weight_files,
-    tensor_shapes,
-)
+from unclip.checkpoints.tensors import Shapes, check_shapes, read_first_rows, read_tensors, tensor_shapes
 from unclip.errors import CheckpointError
 from unclip.requests.values import show
 from unclip.system.files import read_json, write_json
@@ -112,20 +104,15 @@ def check_config(config: Mapping[str, Any], base: Path, path: Path) -> None:
 def fingerprint(model: Path, exclude: frozenset[str] = frozenset()) -> str:
     """A hash of the decoder's tensors but those in `exclude`: the names, and the first row of each in float16.
 
-    It is the same for the same values in other files, or in float32. Training changes every row.
+    It is the same for the same values in other files, also in CLIP's, or in float32. Training changes every row.
     """
     rows: dict[str, Tensor] = {}
     for part in PARTS:
-        if not (model / part / "config.json").is_file():
-            continue
-        for path in require_weight_files(model / part):
-            with open_safetensors(path) as file:
-                for key in file.keys():  # noqa: SIM118 (not a dict)
-                    if (name := f"{part}.{current_name(key)}") not in exclude:
-                        entry = file.get_slice(key)
-                        rows[name] = entry[:1] if entry.get_shape() else file.get_tensor(key)
+        if (model / part / "config.json").is_file():
+            rows |= {f"{part}.{name}": row for name, row in read_first_rows(model / part).items()}
     digest = hashlib.sha256()
-    for name, row in sorted(rows.items()):
+    for name in sorted(rows.keys() - exclude):
+        row = rows[name]
         digest.update(name.encode() + row.to(torch.float16).contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from unclip.checkpoints.additions import find_lora
 from unclip.checkpoints.networks import ReadTensors
-from unclip.checkpoints.tensors import Shapes, open_safetensors
+from unclip.checkpoints.tensors import Shapes
+from unclip.checkpoints.weight_files import open_safetensors
 from unclip.errors import CheckpointError
 from unclip.requests.values import show
 

@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from unclip.checkpoints.config_values import check_divisors, check_types
 from unclip.checkpoints.index import FIX
 from unclip.checkpoints.tensors import Shapes, check_shapes, read_tensors, tensor_shapes
+from unclip.checkpoints.token_embedding import leave_out_shared
 from unclip.errors import CheckpointError
 from unclip.models.autoregressive_prior import AutoregressiveConfig, AutoregressiveTransformer
 from unclip.models.clip import Clip, ClipConfig
@@ -111,10 +112,11 @@ def save_network(
 ) -> None:
     """Write config.json and the weights as `dtype`, in shards; replaces each file atomically.
 
-    Arguments and errors as `save_weights`.
+    A token embedding that is CLIP's is left out (see `token_embedding`). Arguments and errors as `save_weights`.
     """
-    save_weights(network.state_dict(), folder, dtype, name, shard_size)
-    write_json(folder / "config.json", network_settings(network))
+    weights, entries = leave_out_shared(network.state_dict(), folder, dtype)
+    save_weights(weights, folder, dtype, name, shard_size)
+    write_json(folder / "config.json", network_settings(network) | entries)
 
 
 def save_weights(

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from unclip.checkpoints.hub import download_file
-from unclip.checkpoints.tensors import Shapes, check_precision, open_safetensors
+from unclip.checkpoints.tensors import Shapes
+from unclip.checkpoints.weight_files import check_precision, open_safetensors
 from unclip.errors import CheckpointError
 
 WEIGHTS = "open_clip_model.safetensors"

@@ -1,25 +1,29 @@
-"""Read the safetensors files of a component: their names, shapes and tensors. No other format is read."""
+"""Read the tensors of a component: their names, shapes and values.
 
-import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+They are in its safetensors files, but for a token embedding that is CLIP's (see `token_embedding`).
+"""
+
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from unclip.checkpoints.index import FIX, INDEX, PICKLE_SUFFIXES, find_weight_files
+from unclip.checkpoints.index import FIX
+from unclip.checkpoints.token_embedding import find_shared
+from unclip.checkpoints.weight_files import (
+    FLOATS,
+    check_precision,
+    current_name,
+    open_safetensors,
+    require_weight_files,
+)
 from unclip.errors import CheckpointError
 from unclip.requests.values import show
-from unclip.system.files import foreign_content
 
 REMAP_BYTES = 256 << 20
 """Bytes of a file that are converted before it is mapped again, which releases the pages already converted."""
 
-FLOATS = {"F64", "F32", "F16", "BF16"}
-_ATTENTION = re.compile(r"(.*\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)")
-_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 Shapes = dict[str, tuple[int, ...]]
@@ -28,6 +32,8 @@ Shapes = dict[str, tuple[int, ...]]
 def tensor_shapes(folder: Path) -> Shapes:
     """The shape of every tensor of a component, read from the file headers. Raises CheckpointError."""
     shapes: Shapes = {}
+    if (shared := find_shared(folder)) is not None:
+        shapes[shared.name] = shared.shape()
     for path in require_weight_files(folder):
         with open_safetensors(path) as file:
             check_precision(path, file)
@@ -35,7 +41,7 @@ def tensor_shapes(folder: Path) -> Shapes:
             found = {current_name(name): tuple(file.get_slice(name).get_shape()) for name in names}
         if duplicates := sorted(found.keys() & shapes.keys()):
             raise CheckpointError(
-                f"{path} repeats {show(duplicates[0])} of another file in its folder: keep one of the two"
+                f"{path} repeats {show(duplicates[0])} of another file of its component: keep one of the two"
             )
         shapes |= found
     return shapes
@@ -54,7 +60,7 @@ def read_tensors(
 
     The files are memory-mapped. A tensor that needs no conversion stays a view of its file and is read at first use.
     The others are converted one by one and their pages released, so that no tensor is in memory twice.
-    Raises CheckpointError for a damaged file.
+    Raises CheckpointError for a damaged file, and for a token embedding of another CLIP.
     """
     tensors: dict[str, torch.Tensor] = {}
     for path in require_weight_files(folder):
@@ -74,7 +80,23 @@ def read_tensors(
                     done += tensor.nbytes
                     tensors[current_name(name)] = _convert(tensor, dtype, channels_last)
                     del tensor
+    shared = find_shared(folder)
+    if shared is not None and (names is None or shared.name in names):
+        tensors[shared.name] = shared.read().to(dtype)
     return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def read_first_rows(folder: Path) -> dict[str, torch.Tensor]:
+    """The first row of each tensor of a component, as stored; a tensor without dimensions as it is."""
+    rows: dict[str, torch.Tensor] = {}
+    for path in require_weight_files(folder):
+        with open_safetensors(path) as file:
+            for key in file.keys():  # noqa: SIM118 (not a dict)
+                entry = file.get_slice(key)
+                rows[current_name(key)] = entry[:1] if entry.get_shape() else file.get_tensor(key)
+    if (shared := find_shared(folder)) is not None:
+        rows[shared.name] = shared.read()[:1]
+    return rows
 
 
 def check_shapes(folder: Path, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
@@ -85,60 +107,6 @@ def check_shapes(folder: Path, expected: Mapping[str, tuple[int, ...]], found: M
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             raise CheckpointError(f"{folder} {what} tensors: {', '.join(map(_cut, keys[:3]))}{more}; {FIX}")
-
-
-def check_precision(path: Path, file: Any) -> None:
-    """Raise CheckpointError for a tensor that is not of floating point: quantized weights need their own code to run.
-
-    file: an open safetensors file.
-    """
-    for name in file.keys():  # noqa: SIM118 (not a dict)
-        kind = file.get_slice(name).get_dtype()
-        # Old versions of transformers saved positions, which are not weights.
-        if kind not in FLOATS and not name.endswith(".position_ids"):
-            raise CheckpointError(
-                f"{path} holds {show(name)} as {kind}, and only {', '.join(sorted(FLOATS))} can be read; "
-                "get the checkpoint in float16, not quantized"
-            )
-
-
-def current_name(name: str) -> str:
-    """The name that diffusers gives a tensor today. Before 0.15 it named those of an autoencoder's attention otherwise.
-
-    Stable Diffusion's published autoencoders have the old names.
-    """
-    if (match := _ATTENTION.fullmatch(name)) is None:
-        return name
-    return f"{match[1]}.{_ATTENTION_NAMES[match[2]]}.{match[3]}"
-
-
-def require_weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a component.
-
-    Raises CheckpointError if there are none; for pickles, with the command that converts them.
-    """
-    paths = find_weight_files(folder)
-    if paths:
-        return paths
-    pickled = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLE_SUFFIXES)
-    if pickled:
-        checkpoint = folder.parent if (folder.parent / INDEX).exists() else folder
-        raise CheckpointError(
-            f"{folder} has its weights in {pickled[0]}, and reading a pickle can run any code: "
-            f"convert it with `unclip models convert {checkpoint}`"
-        )
-    raise CheckpointError(f"no .safetensors file in {folder}; {FIX}")
-
-
-@contextmanager
-def open_safetensors(path: Path, device: torch.device | str = "cpu") -> Iterator[Any]:
-    """A memory-mapped safetensors file. Raises CheckpointError if it is missing, truncated or something else."""
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        reason = foreign_content(path) or f"missing or damaged ({' '.join(str(error).split())[:100]}); {FIX}"
-        raise CheckpointError(f"{path} is {reason}") from None
 
 
 def _cut(name: str) -> str:

@@ -16,8 +16,10 @@ from unclip.checkpoints.index import INDEX, check_pipeline, component_classes, p
 from unclip.checkpoints.load import load_checkpoint
 from unclip.checkpoints.networks import build_empty_network, parameter_shapes
 from unclip.checkpoints.prior_repository import find_prior_folders
-from unclip.checkpoints.tensors import check_shapes, require_weight_files, tensor_shapes
+from unclip.checkpoints.tensors import check_shapes, tensor_shapes
+from unclip.checkpoints.token_embedding import find_shared
 from unclip.checkpoints.transformers_clip import read_pad_token
+from unclip.checkpoints.weight_files import require_weight_files
 from unclip.diffusion.schedule import Schedule
 from unclip.errors import CheckpointError, InputError
 from unclip.models.xlm_roberta import XlmRobertaTokenizer
@@ -103,6 +105,10 @@ def describe_component(folder: Path) -> str:
         check_shapes(folder, parameter_shapes(build_empty_network(folder)), shapes)
     elif not str(config.get("model_type")).startswith(TEXT_AND_IMAGE_ENCODERS):
         raise CheckpointError(f"{folder / 'config.json'} names no class; download the checkpoint again")
+    if (shared := find_shared(folder)) is not None:
+        shared.read()  # compares it with the CLIP that is there
+        del shapes[shared.name]
+        rest = "; its token embedding is CLIP's"
     parameters = sum(torch.Size(shape).numel() for shape in shapes.values())
     files = len(require_weight_files(folder))
     return f"{parameters / 1e6:.1f} M parameters in {files} file{'s' * (files > 1)}{rest}"

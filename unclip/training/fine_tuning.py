@@ -12,6 +12,7 @@ from unclip.checkpoints.identity import compute_revision
 from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.networks import network_config, save_network
+from unclip.checkpoints.token_embedding import ENTRIES
 from unclip.checkpoints.trainable import STAGES, TrainableStage, open_trainable
 from unclip.errors import CheckpointError, InputError, RecipeError
 from unclip.system.files import read_json, write_json
@@ -216,12 +217,13 @@ def export_checkpoint(part: TrainableStage, model: Path) -> Path:
             (model / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, model / name)
     for component, network in part.components.items():
-        config = read_json(model / component / "config.json")
+        path = model / component / "config.json"
+        config = {key: value for key, value in read_json(path).items() if key not in ENTRIES}
         save = partial(save_network, network, model / component, **files)
         try:
             save()
         except CheckpointError:  # values beyond float16
             save(dtype=torch.float32)
         # With the names of its library, and what a distillation has added.
-        write_json(model / component / "config.json", config | network_config(network))
+        write_json(path, read_json(path) | config | network_config(network))
     return model

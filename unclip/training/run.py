@@ -1,6 +1,6 @@
 """Train the stages of a recipe, and export them into one checkpoint folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from unclip.checkpoints.decoder_copy import NAME as INPAINTING
-from unclip.checkpoints.decoder_copy import fingerprint, is_current, save_copy
+from unclip.checkpoints.decoder_copy import PARTS, fingerprint, is_current, save_copy
 from unclip.checkpoints.index import INDEX
 from unclip.checkpoints.locate import find_checkpoint
 from unclip.checkpoints.networks import class_name, load_network, save_network
+from unclip.checkpoints.token_embedding import fits_clip, hash_values
 from unclip.checkpoints.trainable import open_decoder
 from unclip.errors import InputError
 from unclip.stickers.captions import vocabulary
@@ -42,7 +43,9 @@ from unclip.training.stages import (
 )
 from unclip.training.tasks.autoregressive_prior import with_components_of
 from unclip.training.tasks.base import Task
+from unclip.training.tasks.decoder import DecoderTask
 from unclip.training.tasks.frozen_clip import FrozenClip
+from unclip.training.tasks.inpainting_decoder import InpaintingDecoderTask
 from unclip.training.tasks.redrawing import Redrawing
 from unclip.training.tasks.second_upsampler import SecondUpsamplerTask, load_first_upsampler
 from unclip.training.tasks.upsampler import UpsamplerTask
@@ -126,7 +129,7 @@ def train(
                     resume=name in resumed,
                     skip_bad=options.skip_bad,
                     quiet=options.quiet,
-                    settings={} if decoder is None else {"decoder fingerprint": fingerprint(model)},
+                    settings=frozen_settings(task, model),
                     dtype=dtype,
                     accumulation=options.accumulation,
                     shard=options.shard,
@@ -220,9 +223,13 @@ def export(name: str, task: Task, recipe: Recipe, model: Path) -> None:
         index[name] = ["unclip", "InpaintingDecoder"]
     else:
         index |= save_stage(name, task, model)
+    if name == "clip" and "decoder_text" in index and not fits_clip(model / "decoder_text"):
+        index = without(index, (*PARTS, "decoder_scheduler", INPAINTING))
+        print_note(
+            f"removed the decoder from {model / INDEX}, which used the CLIP before: train it again, with this one"
+        )
     if name == "decoder" and INPAINTING in index and not is_current(model):  # a copy of the decoder before
-        del index[INPAINTING]
-        index["stages"] = {stage: entry for stage, entry in index["stages"].items() if stage != INPAINTING}
+        index = without(index, (INPAINTING,))
         print_note(f"removed the inpainting decoder from {model / INDEX}: train it again, from this decoder")
     if sampling := task.stage_config():
         index["stages"] = {**index["stages"], name: sampling}
@@ -245,6 +252,21 @@ def save_stage(name: str, task: Task, model: Path) -> dict[str, Any]:
         write_json(model / f"{name}_scheduler" / "scheduler_config.json", config)
         entries[f"{name}_scheduler"] = ["diffusers", config["_class_name"]]
     return entries
+
+
+def frozen_settings(task: Task, model: Path) -> dict[str, str]:
+    """Hashes of weights that are not trained, and so not in the state of a task: a run resumes with equal ones only."""
+    if isinstance(task, InpaintingDecoderTask):
+        return {"decoder fingerprint": fingerprint(model)}
+    if not isinstance(task, DecoderTask) or (encoder := task.network.text_encoder) is None:
+        return {}
+    return {"token embedding": hash_values(encoder.transformer.token_embedding.weight)[:16]}
+
+
+def without(index: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A model_index.json without the components and stages of these names."""
+    left = {key: value for key, value in index.items() if key not in names}
+    return left | {"stages": {stage: entry for stage, entry in index["stages"].items() if stage not in names}}
 
 
 def scene_options(recipe: Recipe) -> dict[str, SceneOptions]:

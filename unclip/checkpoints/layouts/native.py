@@ -79,6 +79,7 @@ def load_native(index: Mapping[str, Any], loader: ComponentLoader, name: str, re
     if isinstance(autoregressive_settings, AutoregressiveSettings):
         autoregressive_prior = load_autoregressive_prior(loader, autoregressive_settings, clip.config)
     decoder = load_decoder(loader, decoder_settings, has_text_encoder="decoder_text" in index)
+    share_token_embedding(decoder.network.text_encoder, clip)
     inpainting_decoder, shown_above = None, decoder_settings.shown_above
     if INPAINTING in listed:
         settings = read_stage(index, INPAINTING, path)
@@ -145,6 +146,19 @@ def load_decoder(loader: ComponentLoader, settings: DecoderSettings, has_text_en
     if has_text_encoder:
         text_encoder = loader.load_network("decoder_text", TransformerTextEncoder, small=True)
     return build_stage(loader, "decoder", Decoder(projection, unet, shape[0], text_encoder), settings, shape)
+
+
+def share_token_embedding(encoder: TransformerTextEncoder | None, clip: Clip) -> None:
+    """Let the decoder's text encoder use the memory of CLIP's token embedding if the two are equal.
+
+    They are not while CLIP is offloaded, and if they differ in device or precision.
+    """
+    if encoder is None or clip.text is None:
+        return
+    own, theirs = encoder.transformer.token_embedding, clip.text.token_embedding
+    same_kind = own.weight.device == theirs.weight.device and own.weight.dtype == theirs.weight.dtype
+    if same_kind and torch.equal(own.weight, theirs.weight):
+        own.weight = theirs.weight
 
 
 def load_inpainting_decoder(loader: ComponentLoader, decoder: Stage, settings: InpaintingDecoderSettings) -> Stage:

@@ -17,9 +17,9 @@ GAP = 8
 def main(folder: str = "out") -> None:
     pipe = Unclip.from_pretrained("stickers")
     scene, mask = IMAGES / "scene.png", IMAGES / "mask.png"
-    [inpainted] = pipe.inpaint(scene, mask, "a strawberry to the left of a mushroom on a yellow background", seed=3)
-    added = "a strawberry on a yellow background"
-    [outpainted] = pipe.outpaint(scene, "an apple next to a mushroom, yellow", right=256, right_prompt=added, seed=3)
+    [inpainted] = pipe.inpaint(scene, mask, "a strawberry to the left of a mushroom on a turquoise background", seed=3)
+    added = "a strawberry on a turquoise background"
+    [outpainted] = pipe.outpaint(scene, "an apple next to a mushroom, turquoise", right=256, right_prompt=added, seed=3)
     images = [Image.open(scene), Image.open(mask).convert("RGB"), inpainted.image, outpainted.image]
     sheet = Image.new("RGB", (sum(image.width + GAP for image in images) - GAP, 256), "white")
     x = 0

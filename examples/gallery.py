@@ -32,10 +32,11 @@ LARGE = 1024
 
 def edits(pipe: Unclip) -> list[Image.Image]:
     """Return an image, a mask and the image with another object there; an image and its extension to the right."""
-    [scene] = pipe.generate("an apple to the left of a mushroom on a yellow background", seed=0)
+    [scene] = pipe.generate("an apple to the left of a mushroom on a turquoise background", seed=0)
     mask = Image.new("L", scene.image.size)
     ImageDraw.Draw(mask).rectangle((0, 0, mask.width // 2 - 1, mask.height - 1), fill=255)
-    [edited] = pipe.inpaint(scene.image, mask, "a strawberry to the left of a mushroom on a yellow background", seed=0)
+    target = "a strawberry to the left of a mushroom on a turquoise background"
+    [edited] = pipe.inpaint(scene.image, mask, target, seed=0)
     [fox] = pipe.generate("a fox on a turquoise background", seed=0)
     [wide] = pipe.outpaint(fox.image, right=fox.image.width, right_prompt="an owl on a turquoise background", seed=0)
     return [scene.image, mask.convert("RGB"), edited.image, fox.image, wide.image]

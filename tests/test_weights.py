@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -87,6 +88,28 @@ def test_a_batch_changes_nothing(stickers, prior):
         assert difference <= 1
     again = stickers.generate(prompts, seed=5, prior=prior)
     assert [r.image.tobytes() for r in again] == [r.image.tobytes() for r in together]
+
+
+def test_the_second_upsampler_sharpens_and_keeps_the_image(stickers):
+    small, large = (stickers.generate(PROMPT, seed=7, size=size)[0].image for size in (None, 1024))
+    assert (small.size, large.size) == ((256, 256), (1024, 1024))
+    plain = np.asarray(small.resize(large.size, Image.Resampling.BICUBIC), np.float32)
+    restored = np.asarray(large, np.float32)
+    assert np.abs(restored - plain).mean() < 6
+    steepest = [np.sort(np.abs(np.diff(each, axis=1)).max(-1).ravel())[-5000:].mean() for each in (plain, restored)]
+    assert steepest[1] > 1.4 * steepest[0]
+
+
+def test_edits_use_the_inpainting_decoder(stickers):
+    model = stickers.model
+    assert model.inpainting_decoder is not None and model.inpainting_decoder is not model.decoder
+    [scene] = stickers.generate("a fox on a blue background", seed=1, size=64)
+    mask = Image.new("L", (64, 64), 255)
+    mask.paste(0, (0, 0, 64, 8))
+    [edited] = stickers.inpaint(scene.image, mask, "an apple on a blue background", seed=1)
+    assert any("apple" in each.candidates for each in find_objects(edited.image, style=STYLE))
+    kept = slice(0, 8)
+    assert np.array_equal(np.asarray(edited.image)[kept], np.asarray(scene.image)[kept])
 
 
 def test_main_job(tmp_path, capsys):

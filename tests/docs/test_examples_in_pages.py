@@ -59,14 +59,14 @@ NOT_RUN = {
 # What an image shows, where a page promises more than that an image shows its own prompt:
 # page, files, part of the image ("left", "right", "middle": a square; "" for all of it), caption.
 STYLE = "flat"  # of the objects of the bundled model
-SCENE_EDITED = "a strawberry to the left of a mushroom on a yellow background"
+SCENE_EDITED = "a strawberry to the left of a mushroom on a turquoise background"
 PINK, YELLOW = "a penguin on a pink background", "a penguin on a yellow background"
 FOX = "a fox on a blue background"
 EDITING, EMBEDDINGS = "docs/guides/editing.md", "docs/guides/embeddings.md"
 CLAIMS: tuple[tuple[str, str, str, str], ...] = (
     ("README.md", "edited/*.png", "", SCENE_EDITED),
-    ("README.md", "wide.png", "left", "an apple to the left of a mushroom on a yellow background"),
-    ("README.md", "wide.png", "right", "a strawberry on a yellow background"),
+    ("README.md", "wide.png", "left", "an apple to the left of a mushroom on a turquoise background"),
+    ("README.md", "wide.png", "right", "a strawberry on a turquoise background"),
     ("README.md", "variations/*.png", "", PINK),
     ("README.md", "frames/*-0000.png", "", PINK),
     ("README.md", "frames/*-1000.png", "", FOX),
@@ -74,11 +74,11 @@ CLAIMS: tuple[tuple[str, str, str, str], ...] = (
     ("README.md", "penguin-and-fox.png", "left", PINK),
     ("README.md", "penguin-and-fox.png", "right", "a fox on a pink background"),
     (EDITING, "strawberries/*.png", "", SCENE_EDITED),
-    (EDITING, "wide.png", "right", "a strawberry on a yellow background"),
-    (EDITING, "wider.png", "left", "an apple to the left of a mushroom on a yellow background"),
-    (EDITING, "wider.png", "right", "nothing on a yellow background"),
+    (EDITING, "wide.png", "right", "a strawberry on a turquoise background"),
+    (EDITING, "wider.png", "left", "an apple to the left of a mushroom on a turquoise background"),
+    (EDITING, "wider.png", "right", "nothing on a turquoise background"),
     (EDITING, "edited.png", "", SCENE_EDITED),
-    (EDITING, "from-python.png", "right", "a strawberry on a yellow background"),
+    (EDITING, "from-python.png", "right", "a strawberry on a turquoise background"),
     (EMBEDDINGS, "variations/*.png", "", PINK),
     (EMBEDDINGS, "frames/*-0000.png", "", PINK),
     (EMBEDDINGS, "frames/*-1000.png", "", FOX),
@@ -336,7 +336,7 @@ def test_claims_name_pages():
     "caption",
     [
         "a penguin on a pink background",
-        "an apple to the left of a mushroom on a yellow background",
+        "an apple to the left of a mushroom on a turquoise background",
         "three apples on a white background",
         "a small rocket on a black background",
     ],

@@ -122,7 +122,7 @@ def test_each_command_has_an_example_that_begins_with_its_name(run, names):
         ("generate x --prior-sampler un", [name for name in SAMPLER_NAMES if name.startswith("un")]),
         ("generate x --model st", ["stickers"]),
         ("models show st", ["stickers"]),
-        ("generate x --size ", ["64x64", "256x256"]),
+        ("generate x --size ", ["64x64", "256x256", "1024x1024"]),
         ("generate x --model TINY --size ", ["16x16", "32x32"]),
         ("batch x --set mode=in", ["mode=inpaint", "mode=interpolate"]),
         ("sweep x --vary prior_st", ["prior_steps="]),

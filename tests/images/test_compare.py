@@ -8,7 +8,9 @@ from unclip.images.compare import BFLOAT16_TOLERANCE, TOLERANCE, Comparison, com
 from unclip.images.result import Result, record
 
 
-@pytest.mark.parametrize(("change", "agrees"), [(0, True), (TOLERANCE, True), (TOLERANCE + 1, False), (40, False)])
+@pytest.mark.parametrize(
+    ("change", "agrees"), [(0, True), (TOLERANCE, True), (TOLERANCE + 1, False), (BFLOAT16_TOLERANCE, False)]
+)
 def test_png_files_are_compared_by_pixel(result: Result, tmp_path, change: int, agrees: bool) -> None:
     path, (r, g, b) = result.save(tmp_path / "image.png"), result.image.getpixel((0, 0))
     other = result.image.copy()
@@ -22,13 +24,23 @@ def test_png_files_are_compared_by_pixel(result: Result, tmp_path, change: int, 
 def test_bfloat16_has_a_tolerance_of_its_own_unless_the_file_was_changed(result: Result, tmp_path) -> None:
     half = dataclasses.replace(result, dtype="bfloat16")
     path = str(half.save(tmp_path / "image.png"))
-    other = Image.new("RGB", half.image.size, (255, 105 + round(BFLOAT16_TOLERANCE), 180))
+    other = Image.new("RGB", half.image.size, (255, 105 + BFLOAT16_TOLERANCE, 180))
     assert compare(path, record(half), other, "bfloat16").agrees
-    other.putpixel((0, 0), (255, 105 + 9, 180))  # a single pixel may differ by more
-    assert compare(path, record(half), other, "bfloat16").agrees
-    assert not compare(path, record(half), Image.new("RGB", half.image.size, (255, 115, 180)), "bfloat16").agrees
     assert not compare(path, record(half), other, "float32").agrees
     assert not compare(path, {**record(half), "pixels": "0"}, other, "bfloat16").agrees
+
+
+def test_single_pixels_in_bfloat16_may_differ_by_more(result: Result, tmp_path) -> None:
+    half = dataclasses.replace(result, dtype="bfloat16", image=Image.new("RGB", (64, 64), (255, 105, 180)))
+    path = str(half.save(tmp_path / "image.png"))
+    change = BFLOAT16_TOLERANCE + 10
+    other = half.image.copy()
+    other.putpixel((0, 0), (255, 105 + change, 180))
+    assert compare(path, record(half), other, "bfloat16").agrees
+    assert not compare(path, record(half), other, "float32").agrees
+    other.paste((255, 105 + change, 180), (0, 0, 64, 1))  # a whole row: no rounding
+    found = compare(path, record(half), other, "bfloat16")
+    assert found.difference == change and not found.agrees and found.rms == pytest.approx(change / (3 * 64) ** 0.5)
 
 
 def test_lossy_files_are_compared_by_the_hash_in_their_record(result: Result, tmp_path) -> None:

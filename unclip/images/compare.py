@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1
 """Largest difference of a pixel, of 255, that another batch size or machine may cause in float32."""
-BFLOAT16_TOLERANCE = 2.0
-"""Largest root mean square of the differences, of 255, in bfloat16, where other batch sizes round differently.
+BFLOAT16_TOLERANCE = 16
+"""The same in bfloat16, where kernels for other batch sizes round differently. Measured."""
+BFLOAT16_RMS = 1.0
+"""Root mean square of the differences, of 255, up to which bfloat16 pixels at sharp edges may differ by more.
 
-Images of the bundled model have 0.5 to 0.7, and single pixels of them differ by up to 30. Other images have 20 or more.
+Measured with the bundled model for other batch sizes: 0.4 to 0.7, with pixels that differ by up to 28. One more step
+makes 0.8 to 1.2, and another seed 10 or more.
 """
 
 
@@ -35,15 +38,16 @@ class Comparison:
     bfloat16: bool = False
 
     @property
-    def tolerance(self) -> float:
-        """What counts as agreement: the largest `rms` of images in bfloat16, and the largest `difference` of others."""
+    def tolerance(self) -> int:
+        """The largest difference of a pixel that counts as agreement in the precision of both images."""
         return BFLOAT16_TOLERANCE if self.bfloat16 else TOLERANCE
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference is within the tolerance."""
-        found = self.rms if self.bfloat16 else self.difference
-        return self.identical or (found is not None and found <= self.tolerance)
+        """Whether the differences are within the tolerance; in bfloat16, a few at sharp edges may be larger."""
+        if self.difference is None or self.rms is None:
+            return False
+        return self.difference <= self.tolerance or (self.bfloat16 and self.rms <= BFLOAT16_RMS)
 
 
 def compare(path: str | None, record: dict[str, Any], image: Image.Image, dtype: str | None = None) -> Comparison:

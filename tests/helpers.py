@@ -35,9 +35,3 @@ def kept(result: Result, image: Image.Image, mask: Image.Image) -> bool:
     masked = np.asarray(mask) > 0
     same = (pixels(result) == pixels(image)).all(-1)
     return bool(same[~masked].all() and same[masked].mean() < 0.1)
-
-
-def without_gloo(output: str) -> str:
-    """What processes printed, without the lines in which older versions of torch greet one another."""
-    marks = "[Gloo]", "connected peer ranks"  # the second of a line that another process has interrupted
-    return "".join(line for line in output.splitlines(keepends=True) if not any(mark in line for mark in marks))

@@ -4,6 +4,7 @@ Messages between them travel over gloo on the CPU, also beside a GPU's NCCL: glo
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class Processes:
         """
         self.check()
         if self.count > 1 and not _distributed().is_initialized():
-            with _lost_as_error():
+            with _lost_as_error(), without_greetings():
                 _distributed().init_process_group("gloo")
 
     def wait(self) -> None:
@@ -182,4 +183,24 @@ def _distributed() -> Any:
 def _group() -> Any:
     """The group for messages. All processes call this for the first time at the same point."""
     distributed = _distributed()
-    return None if distributed.get_backend() == "gloo" else distributed.new_group(backend="gloo")
+    if distributed.get_backend() == "gloo":
+        return None
+    with without_greetings():
+        return distributed.new_group(backend="gloo")
+
+
+@contextmanager
+def without_greetings() -> Iterator[None]:
+    """Within the block, nothing reaches standard output: as processes connect, the gloo of torch 2.10 writes there."""
+    if sys.stdout is None:  # it is closed
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

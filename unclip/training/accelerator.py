@@ -10,7 +10,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin, InitProcessGroupKwa
 from torch.distributed.fsdp import CPUOffloadPolicy
 
 from unclip.errors import RecipeError
-from unclip.system.processes import Processes
+from unclip.system.processes import Processes, without_greetings
 from unclip.training.sharding import Sharding
 
 UNSUPPORTED = {
@@ -34,7 +34,8 @@ def connect(device: torch.device) -> Processes:
     processes.check()
     if processes.count > 1 and not torch.distributed.is_initialized():
         PartialState._reset_state()
-        state = PartialState(cpu=device.type == "cpu", **InitProcessGroupKwargs(timeout=TIMEOUT).to_kwargs())
+        with without_greetings():
+            state = PartialState(cpu=device.type == "cpu", **InitProcessGroupKwargs(timeout=TIMEOUT).to_kwargs())
         _check_count(state.num_processes, processes)
     return processes
 

@@ -62,9 +62,10 @@ def test_unrolled_batches_are_trained_on_the_error_of_the_finished_models_steps(
     nn.init.normal_(task.network.unet.conv_out.weight, std=0.02)
     images = F.interpolate(example_images(4, 4)[0], size=(32, 32), mode="bicubic").clamp(-0.8, 0.8)
     inputs: list[torch.Tensor] = []
-    task.network.register_forward_pre_hook(lambda _, given: inputs.append(torch.cat([given[0], given[2]], 1)))
+    hook = task.network.register_forward_pre_hook(lambda _, given: inputs.append(torch.cat([given[0], given[2]], 1)))
     task.network.eval()
     loss = task.loss(task.network, Batch(images, CAPTIONS, seeded()))[0].item()
+    hook.remove()
     assert len(inputs) == task.sampling.steps == 2
     noise, enlarged = inputs[0].chunk(2, 1)
 

@@ -60,7 +60,7 @@ def test_unrolled_batches_are_trained_on_the_error_of_the_finished_models_steps(
     task = make_task("upsampler", recipe, clip, crop=32, blur=0.0, noise=0.0, unrolled=1.0)
     torch.manual_seed(0)
     nn.init.normal_(task.network.unet.conv_out.weight, std=0.02)
-    images = F.interpolate(example_images(4, 4)[0], size=(32, 32), mode="bicubic").clamp(-0.8, 0.8)
+    images = F.interpolate(example_images(4, 4)[0], size=(32, 32), mode="bicubic").clamp(-0.5, 0.5)
     inputs: list[torch.Tensor] = []
     hook = task.network.register_forward_pre_hook(lambda _, given: inputs.append(torch.cat([given[0], given[2]], 1)))
     task.network.eval()

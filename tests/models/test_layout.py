@@ -14,6 +14,7 @@ def test_random_layouts_are_functions_of_the_seed_within_the_spread() -> None:
     assert len(set(layouts)) > 60
     assert all(len(layout) == LAYOUT_SIZE for layout in layouts)
     assert {layout[2] for layout in layouts} == {-0.5, 0.0, 0.5}
+    assert {layout[4] for layout in layouts} == {0.0, 1.0}  # none is smaller than usual
     assert {layout[2] for layout in (random_layout(seed, 0) for seed in range(20))} == {0.0}
 
 

@@ -27,7 +27,7 @@ def main(url: str) -> None:
         generate(page, "New", "a strawberry to the left of a mushroom on a green background", seed=3)
         page.locator("#accept").click()
         move_frame(page, left=128)
-        generate(page, "Fill", "a fox on a green background", seed=12)
+        generate(page, "Fill", "an apple on a green background", seed=12)
         page.locator("#next").click()
         save(page, "candidates")
 

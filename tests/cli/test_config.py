@@ -44,6 +44,8 @@ def test_the_working_folder_wins_over_the_user_and_variables_over_files(call, mo
     assert found["batch.batch-size"][0] == 4 and found["generate.batch-size"] == (16, "default")
     monkeypatch.setenv("UNCLIP_STEPS", "5")
     monkeypatch.setenv("UNCLIP_STEPZ", "5")
+    for name in ("UNCLIP_ERRORS", "UNCLIP_PARENT"):  # of the processes of --processes
+        monkeypatch.setenv(name, "3")
     assert in_force(call)["batch.steps"] == (5, "UNCLIP_STEPS")
     assert "generate.steps = 5  (UNCLIP_STEPS)" in call("config")[1]
     assert call("config")[2] == "unclip: note: UNCLIP_STEPZ is not a setting; did you mean 'UNCLIP_STEPS'?\n"

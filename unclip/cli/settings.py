@@ -25,6 +25,8 @@ from unclip.requests import fields
 from unclip.requests.other_tools import hint
 from unclip.requests.request import Request
 from unclip.requests.values import show
+from unclip.system.launcher import PARENT
+from unclip.system.processes import ERRORS
 
 FILE = "unclip.toml"
 PREFIX = "UNCLIP_"
@@ -280,6 +282,6 @@ def _unknown_variables(commands: dict[str, dict[str, Any]]) -> Iterator[str]:
     """A note for each variable UNCLIP_... that is not a setting."""
     known = {name for params in commands.values() for param in params.values() for name in param.envvar}
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known and name not in (USER_FILE, HISTORY_FILE):
+        if name.startswith(PREFIX) and name not in known and name not in (USER_FILE, HISTORY_FILE, ERRORS, PARENT):
             near = nearest(name, known)
             yield f"{name} is not a setting" + (f"; did you mean {near!r}?" if near else "")

@@ -28,7 +28,7 @@ def main(url: str) -> None:
         page.locator("#accept").click()
         move_frame(page, left=128)
         generate(page, "Fill", "an apple on a green background", seed=12)
-        page.locator("#next").click()
+        page.locator("#next").click(click_count=2)
         save(page, "candidates")
 
         page.locator("#accept").click()

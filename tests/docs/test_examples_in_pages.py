@@ -49,7 +49,7 @@ NOT_RUN = {
     r"unclip (train|evaluate|bench)|.*--model runs/": "takes minutes or more",
     r"accelerate launch|torchrun": "tests/training/test_processes.py starts several processes",
     r"unclip .* \w+://": "needs an object store",
-    r"unclip serve|unclip .* --server|curl|from openai": "needs a running server",
+    r"unclip serve|unclip .* --server|curl|from openai|python assets/canvas": "needs a running server",
     r"docker": "needs docker",
     r"unclip shell": "reads what is typed",
     r"unclip batch .*--engine ray": "tests/cli/test_batch_ray.py starts a cluster",

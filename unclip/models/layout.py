@@ -36,8 +36,8 @@ def layout_vector(mirrored: bool, dx: int, dy: int, resize: int, arrangement: in
 def random_layout(seed: int, spread: int, vary: bool = True) -> tuple[float, ...]:
     """A layout for an image that is generated, the same for a seed on every machine.
 
-    spread: the largest step off a place. vary: whether objects are mirrored and enlarged too. Training shrinks objects
-    as well, but of few pixels a small decoder makes fewer that can be recognised.
+    spread: the largest step off a place. vary: whether objects are mirrored and enlarged too. Training also has
+    smaller objects, which are left out here, because objects of few pixels are recognisable less often.
     """
     rng = random.Random(f"layout {seed}")
     dx, dy = (rng.randint(-spread, spread) for _ in range(2))

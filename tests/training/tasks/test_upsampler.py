@@ -1,23 +1,17 @@
 """The upsampler's task: crops, degraded small images, and differences."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.training.tasks.helpers import CAPTIONS, Oracle, example_images, make_task, seeded, with_options
+from tests.training.tasks.helpers import CAPTIONS, Oracle, example_images, make_task, seeded
 from unclip.diffusion.noise import make_generators
-from unclip.errors import RecipeError
-from unclip.inference.conditions import Start
-from unclip.inference.stage_inputs import StageInputs
+from unclip.inference.stage_inputs import StageInputs, StageOptions
 from unclip.training.batch import Batch
 from unclip.training.recipe import Recipe
-from unclip.training.recipe_tables import Sampling
 from unclip.training.tasks.degradation import degrade
 from unclip.training.tasks.frozen_clip import FrozenClip
-from unclip.training.tasks.upsampler import UpsamplerTask
 
 
 def rows(images: torch.Tensor) -> Batch:
@@ -57,29 +51,36 @@ def test_degrading_blurs_and_adds_noise_up_to_the_given_strength():
 
 
 def test_unrolled_batches_are_trained_on_the_error_of_the_finished_models_steps(recipe: Recipe, clip: FrozenClip):
-    task = make_task("upsampler", recipe, clip, crop=32, blur=0.0, noise=0.0, unrolled=1.0)
+    task = make_task("upsampler", recipe, clip)
     torch.manual_seed(0)
     nn.init.normal_(task.network.unet.conv_out.weight, std=0.02)
-    images = F.interpolate(example_images(4, 4)[0], size=(32, 32), mode="bicubic").clamp(-0.5, 0.5)
-    inputs: list[torch.Tensor] = []
-    hook = task.network.register_forward_pre_hook(lambda _, given: inputs.append(torch.cat([given[0], given[2]], 1)))
     task.network.eval()
-    loss = task.loss(task.network, Batch(images, CAPTIONS, seeded()))[0].item()
-    hook.remove()
-    assert len(inputs) == task.sampling.steps == 2
-    noise, enlarged = inputs[0].chunk(2, 1)
-
-    with torch.no_grad():
-        first = task.codec.decode(task.network(noise, torch.full((4,), 999), enlarged))
-    last = task.stage().run(StageInputs({"enlarged": enlarged}), make_generators(range(4)), start=Start(noise=noise))
-    errors = [(each - images).abs().mean().item() for each in (first, last)]
-    assert errors[0] != errors[1] and loss == pytest.approx(sum(errors) / 2, rel=1e-4)
+    images = F.interpolate(example_images(4, 4)[0], size=(32, 32), mode="bicubic").clamp(-0.5, 0.5)
+    enlarged = task.codec.encode(images)
+    loss = task.unrolled_loss(task.network, task.codec.encode(images), enlarged, range(4))
+    stage, inputs = task.stage(), StageInputs({"enlarged": enlarged})
+    found = [stage.run(inputs, make_generators(range(4)), StageOptions(steps)) for steps in (1, 2)]
+    assert task.sampling.steps == 2
+    first, last = ((each - images).abs().mean().item() for each in found)
+    assert first != pytest.approx(last, rel=1e-3) and loss.item() == pytest.approx((first + last) / 2, rel=1e-4)
 
 
-def test_unrolling_needs_the_steps_of_ddim(recipe: Recipe, clip: FrozenClip):
-    stage = recipe.stage("upsampler")
-    assert isinstance(stage.sampling, Sampling)
-    other = replace(recipe.stage("upsampler"), sampling=stage.sampling.model_copy(update={"sampler": "unipc"}))
-    other = with_options("upsampler", other, unrolled=0.5)
-    with pytest.raises(RecipeError, match=r"upsampler.task\]: unrolled needs sampler = \"ddim\""):
-        UpsamplerTask(other, example_images)
+def test_the_unrolled_fraction_of_batches_has_the_unrolled_loss(recipe: Recipe, clip: FrozenClip):
+    images = F.interpolate(example_images(4, 4)[0], size=(32, 32), mode="bicubic").clamp(-1, 1)
+    calls = {}
+    for fraction in (0.0, 1.0):
+        task = make_task("upsampler", recipe, clip, crop=32, unrolled=fraction)
+        counter = Counter(task.codec.encode(images))
+        task.loss(counter, Batch(images, CAPTIONS, seeded()))
+        calls[fraction] = counter.calls
+    assert calls == {0.0: 1, 1.0: 2}
+
+
+class Counter(Oracle):
+    """Counts how often it is called."""
+
+    calls = 0
+
+    def forward(self, *args: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return super().forward(*args)

@@ -208,7 +208,7 @@ class UpsamplerOptions(TaskOptions):
         ge=0,
         le=1,
         description="Fraction of the batches that are upsampled in the few steps of the finished model, and trained on "
-        "the absolute error of every step. Edges become sharper and flat areas flatter; for the sampler ddim only.",
+        "the absolute error of every step. Edges become sharper and flat areas flatter.",
     )
 
 

@@ -1,6 +1,7 @@
 """The upsampler as a training task."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +10,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unclip.diffusion.codecs import PixelUnshuffle
-from unclip.diffusion.denoiser import x0_from
-from unclip.diffusion.noise import make_generators
+from unclip.diffusion.denoiser import denoiser
+from unclip.diffusion.noise import make_generators, randn
+from unclip.diffusion.samplers import Sampling, sample
 from unclip.diffusion.schedule import Schedule, add_noise
+from unclip.diffusion.wrappers import clamp_x0, map_x0, observe_x0
 from unclip.errors import RecipeError
 from unclip.inference.stage import Stage
 from unclip.inference.stage_inputs import StageInputs
@@ -19,13 +22,12 @@ from unclip.models.upsampler import Upsampler, enlarge
 from unclip.training.batch import Batch
 from unclip.training.losses import sample_noise, velocity_loss
 from unclip.training.recipe import StageRecipe
-from unclip.training.recipe_tables import Sampling
+from unclip.training.recipe_tables import Sampling as SamplingTable
 from unclip.training.samples import contact_sheet
 from unclip.training.tasks.base import Examples, Loss, build_network, check_multiple, coarsest_cell
 from unclip.training.tasks.degradation import degrade, downsample
 from unclip.training.tasks.options import UpsamplerOptions
 from unclip.training.tasks.redrawing import NOISE_LEVELS, Redrawing
-from unclip.training.trajectory import Trajectory
 
 
 class UpsamplerTask:
@@ -39,7 +41,7 @@ class UpsamplerTask:
     redrawing: Redrawing | None = None
 
     def __init__(self, recipe: StageRecipe, examples: Examples):
-        assert isinstance(recipe.sampling, Sampling) and isinstance(recipe.task, UpsamplerOptions)
+        assert isinstance(recipe.sampling, SamplingTable) and isinstance(recipe.task, UpsamplerOptions)
         self.options = recipe.task
         self.sampling = recipe.sampling
         self.examples = examples
@@ -56,8 +58,6 @@ class UpsamplerTask:
         }
         unet = build_network("UNet2DModel", recipe.model, computed, f"{recipe.source} [upsampler.model]")
         self._check_sizes(unet, where)
-        if self.options.unrolled and self.sampling.sampler != "ddim":
-            raise RecipeError(f'{where}: unrolled needs sampler = "ddim" in [upsampler.sampling]')
         difference = self.predicts == "difference"
         if difference:  # start with the enlarged image itself as the output
             nn.init.zeros_(unet.conv_out.weight)
@@ -82,7 +82,7 @@ class UpsamplerTask:
         return downsample(images, images.shape[-1] * self.options.small // self.size)
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:
-        """The error on a random crop; captions and layouts are for the decoder that draws images anew."""
+        """The error on a random crop; captions and layouts are for the decoder that redraws small images."""
         ratio, crop = self.size // self.options.small, self.options.crop
         places = (batch.images.shape[-1] - crop) // ratio + 1  # one if the data are crops
         offset = batch.once(lambda generator: torch.randint(0, places, (2,), generator=generator))
@@ -96,25 +96,25 @@ class UpsamplerTask:
         x0 = self.codec.encode(images)
         enlarged = self.codec.encode(enlarge(small, (crop, crop)))
         if float(batch.once(lambda generator: torch.rand((), generator=generator))) < self.options.unrolled:
-            return self.unrolled_loss(network, x0, enlarged, batch.randn_like(x0)), {}
+            return self.unrolled_loss(network, x0, enlarged, batch.randint(0, 2**62).tolist()), {}
         t, noise = sample_noise(x0, self.schedule, batch, self.options.noise_shift)
         x_t = add_noise(x0, noise, t, self.schedule)
         return velocity_loss(network(x_t, t, enlarged), x_t, x0, t, self.schedule), {}
 
-    def unrolled_loss(self, network: nn.Module, x0: Tensor, enlarged: Tensor, noise: Tensor) -> Tensor:
-        """The mean absolute error of x0 `b c h w` at each step of sampling from `noise` in the default steps.
+    def unrolled_loss(self, network: nn.Module, x0: Tensor, enlarged: Tensor, seeds: Sequence[int]) -> Tensor:
+        """The mean absolute error of x0 `b c h w` over the steps in which the finished model samples it.
 
         In two or three steps a sampler visits no noise level but its own, with images of its own at the later ones. An
-        error that is not squared leaves an uncertain edge sharp in the likeliest place.
+        error that is not squared leaves an uncertain edge sharp in the likeliest place. Each step learns from its own
+        error alone. seeds: of the noise, `b`.
         """
-        trajectory = Trajectory.of(self.schedule, self.sampling.steps, 1)
-        errors, x = [], noise
-        for level in reversed(range(1, trajectory.count + 1)):
-            here = torch.full((len(x0),), level, device=x0.device)
-            t = trajectory.timestep(here)
-            found = x0_from(network(x, t, enlarged).float(), x, t, self.schedule)
-            errors.append((found - x0).abs().mean())
-            x = trajectory.step(found.detach().clamp(-1, 1), x, here, here - 1)
+        errors: list[Tensor] = []
+        denoise = denoiser(lambda x, t: network(x, t, enlarged), self.schedule)
+        denoise = observe_x0(denoise, lambda found: errors.append((found - x0).abs().mean()))
+        denoise = map_x0(clamp_x0(denoise, self.schedule.clip), Tensor.detach)
+        generators = make_generators(seeds)
+        noise = randn(tuple(x0.shape[1:]), generators, x0.device)
+        sample(denoise, noise, self.schedule, Sampling(self.sampling.sampler, self.sampling.steps), generators)
         return torch.stack(errors).mean()
 
     def redraw(self, batch: Batch) -> tuple[Tensor, Tensor]:
